@@ -1,0 +1,83 @@
+//! A store whose format this program has checked.
+
+use crate::{DbError, Kv, MemoryKv, RocksKv, Table, Value};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The newest format that this program reads, and the one it writes.
+///
+/// Raise it when an older program must not touch the database any more; changes inside one table
+/// need only a new [`Value::VERSION`].
+pub const FORMAT: u32 = 1;
+
+const FORMATS: Table<(), Format> = Table::new("format");
+
+#[derive(Serialize, Deserialize)]
+struct Format {
+    format: u32,
+}
+impl Value for Format {}
+
+/// The site database: a [`Kv`] of a format that this program knows. Cloning shares it.
+#[derive(Clone)]
+pub struct Db(Arc<dyn Kv>);
+
+impl Db {
+    /// Takes a store into use. An empty one gets the current format, one of a newer format is
+    /// refused untouched.
+    pub fn open(kv: Arc<dyn Kv>) -> Result<Self, DbError> {
+        let db = Self(kv);
+        match FORMATS.get(&db, &())? {
+            Some(Format { format }) if format > FORMAT => {
+                return Err(DbError::NewerFormat { found: format, known: FORMAT });
+            }
+            Some(_) => {}
+            None => {
+                FORMATS.set(&db, &(), &Format { format: FORMAT }).map_err(|error| {
+                    DbError::Store { doing: "opened", detail: error.to_string() }
+                })?;
+            }
+        }
+        Ok(db)
+    }
+
+    /// Opens, or makes, the database in `folder`.
+    pub fn open_folder(folder: &Path) -> Result<Self, DbError> {
+        Self::open(Arc::new(RocksKv::open(folder)?))
+    }
+
+    /// A database that ends with the process, for tests and trials.
+    pub fn in_memory() -> Self {
+        Self::open(Arc::new(MemoryKv::default())).expect("memory does not fail")
+    }
+
+    /// The store below.
+    pub fn kv(&self) -> &dyn Kv {
+        &*self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let kv: Arc<dyn Kv> = Arc::new(MemoryKv::default());
+        let db = Db::open(Arc::clone(&kv)).unwrap();
+        FORMATS.set(&db, &(), &Format { format: FORMAT + 1 }).unwrap();
+        let before = kv.last_seq();
+        let refused = Db::open(Arc::clone(&kv)).err().unwrap();
+        assert!(matches!(refused, DbError::NewerFormat { found, .. } if found == FORMAT + 1));
+        assert_eq!(kv.last_seq(), before);
+    }
+
+    #[test]
+    fn a_folder_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Db::open_folder(folder.path()).unwrap());
+        let db = Db::open_folder(folder.path()).unwrap();
+        assert_eq!(db.kv().last_seq(), 1);
+    }
+}

@@ -1,0 +1,30 @@
+//! What a site knows besides content: tokens, jobs, audit records and, later, the fleet.
+//!
+//! Three layers, to be read in this order: a small transactional key-value seam ([`Kv`], in
+//! memory or on RocksDB), keys whose bytes sort as their values do ([`Key`]), and typed tables of
+//! self-describing values on top ([`Table`]). Callers above see tables and batches; which store
+//! lies below is chosen once, at start.
+//!
+//! Always true:
+//! * a batch is applied whole or not at all, and a refused batch changes nothing;
+//! * a synced batch that was acknowledged survives kill -9 and power loss;
+//! * every value says which version of its type it is, so that old values stay readable and newer
+//!   ones are refused instead of misread.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod db;
+mod error;
+mod key;
+mod kv;
+mod memory;
+mod rocks;
+mod table;
+
+pub use db::{Db, FORMAT};
+pub use error::{CommitError, DbError};
+pub use key::Key;
+pub use kv::{Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq};
+pub use memory::MemoryKv;
+pub use rocks::RocksKv;
+pub use table::{Stored, Table, Value};
