@@ -1,0 +1,591 @@
+//! Ingest: bytes from files and streams become chunks, blocks and contents.
+//!
+//! Each thread takes a file, reads, cuts and hashes it, and compresses the blocks of chunks that
+//! are new. When there are fewer files than threads, blocks are handed to the idle ones, so that
+//! one large file keeps every core busy as well. Memory is bounded: a few read buffers and blocks
+//! a thread, whatever the size of the files.
+//!
+//! Blocks run across files: neighbours in a tree resemble each other, and a small file by itself
+//! compresses badly.
+
+use crate::block::{Frame, MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressible};
+use crate::chunker::{Chunker, MAX_CHUNK, MIN_CHUNK};
+use crate::digest::{ChunkId, Digest, Name};
+use crate::error::AddError;
+use crate::index::Standing;
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::session::{Session, store_error};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256};
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Bytes read at once of a large file. Holds several of the longest chunks, so that little is
+/// copied from one buffer to the next.
+const BUFFER: usize = 4 << 20;
+/// Read buffers that are kept for the next file.
+const SPARE_BUFFERS: usize = 8;
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 3;
+
+/// Where a content's bytes come from.
+pub trait Source: Send {
+    /// What it is read through.
+    type Reader: Read;
+    /// Opens it from the start. Called again if it moved.
+    fn open(&mut self) -> io::Result<Self::Reader>;
+    /// Its length in bytes, as far as known.
+    fn size_hint(&self) -> u64;
+    /// Called after its last byte: whether it is still what was opened.
+    fn finish(&mut self, reader: Self::Reader, bytes_read: u64) -> io::Result<Recheck>;
+}
+
+/// Whether a source stood still while it was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recheck {
+    /// It did.
+    Same,
+    /// It changed: what was read may be a mix.
+    Moved,
+}
+
+/// Other names to compute. Each costs about half a second a GB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Aliases {
+    /// SHA-256.
+    pub sha256: bool,
+    /// SHA-1.
+    pub sha1: bool,
+}
+
+/// What to do with contents beside storing them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddOptions {
+    /// Other names to compute and remember.
+    pub aliases: Aliases,
+    /// What the source states the bytes to be.
+    pub expect: Option<Name>,
+}
+
+/// A content that was added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How many chunks it is cut into.
+    pub n_chunks: u64,
+    /// How many of its bytes were not held before.
+    pub new_bytes: u64,
+    /// The digest of its recipe, if it has more than one chunk.
+    pub recipe: Option<Digest>,
+    /// Its SHA-256, if that was asked for.
+    pub sha256: Option<[u8; 32]>,
+    /// Its SHA-1, if that was asked for.
+    pub sha1: Option<[u8; 20]>,
+}
+
+impl Session {
+    /// Adds many files on all threads. `done` hears of each, in any order; a file that cannot be
+    /// read is told there and does not stop the others. Ends early only when the library fails or
+    /// the work is cancelled.
+    pub fn add_files<S: Source>(
+        &self,
+        files: impl Iterator<Item = S> + Send,
+        options: &AddOptions,
+        progress: &Progress,
+        done: impl FnMut(S, Result<Added, AddError>) + Send,
+    ) -> Result<(), AddError> {
+        let work = Work {
+            session: self,
+            options: *options,
+            progress,
+            chunker: Chunker::default(),
+            buffers: Arc::default(),
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+            files_left: AtomicBool::new(true),
+            stopped: AtomicBool::new(false),
+            failure: Mutex::default(),
+        };
+        let files = Mutex::new(files);
+        let done = Mutex::new(done);
+        let threads = self.inner().options.threads.max(1);
+        work.jobs.lock().cutting = threads;
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|| work.run(&files, &done));
+            }
+            work.run(&files, &done);
+        });
+        match work.failure.into_inner() {
+            Some(error) => Err(error),
+            None => self.append_recipes(true),
+        }
+    }
+
+    /// Adds one content from a reader.
+    pub fn add_reader(
+        &self,
+        reader: impl Read + Send,
+        options: &AddOptions,
+        progress: &Progress,
+    ) -> Result<Added, AddError> {
+        let mut added = Err(AddError::Interrupted);
+        let one = std::iter::once(Stream(Some(reader)));
+        self.add_files(one, options, progress, |_, result| added = result)?;
+        added
+    }
+
+    /// Adds one content from memory.
+    pub fn add_bytes(&self, bytes: &[u8]) -> Result<Added, AddError> {
+        self.add_reader(bytes, &AddOptions::default(), &Progress::default())
+    }
+}
+
+/// A source that can be read once.
+struct Stream<R>(Option<R>);
+
+impl<R: Read + Send> Source for Stream<R> {
+    type Reader = R;
+    fn open(&mut self) -> io::Result<R> {
+        self.0.take().ok_or_else(|| io::Error::other("a stream can be read only once"))
+    }
+    fn size_hint(&self) -> u64 {
+        BUFFER as u64
+    }
+    fn finish(&mut self, _: R, _: u64) -> io::Result<Recheck> {
+        Ok(Recheck::Same)
+    }
+}
+
+/// Chunks to store as one block. Their claims end if it is dropped before that.
+struct Job<'a> {
+    session: &'a Session,
+    ids: Vec<ChunkId>,
+    plain: Vec<Bytes>,
+    try_zstd: bool,
+}
+
+impl Drop for Job<'_> {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.session.inner().claims.end(*id));
+    }
+}
+
+/// Collects chunks for the next block.
+struct Builder<'a> {
+    session: &'a Session,
+    ids: Vec<ChunkId>,
+    plain: Vec<Bytes>,
+    bytes: usize,
+    try_zstd: bool,
+    target: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(session: &'a Session, try_zstd: bool, target: usize) -> Self {
+        Self { session, ids: Vec::new(), plain: Vec::new(), bytes: 0, try_zstd, target }
+    }
+
+    /// Adds a chunk. Returns a block if it is time for one.
+    fn push(&mut self, id: ChunkId, chunk: Bytes) -> Option<Job<'a>> {
+        let full = self.bytes + chunk.len() > self.target || self.ids.len() == MAX_BLOCK_CHUNKS;
+        let job = if full { self.take() } else { None };
+        self.bytes += chunk.len();
+        self.ids.push(id);
+        self.plain.push(chunk);
+        job
+    }
+
+    fn take(&mut self) -> Option<Job<'a>> {
+        self.bytes = 0;
+        let (session, try_zstd) = (self.session, self.try_zstd);
+        let ids = std::mem::take(&mut self.ids);
+        let plain = std::mem::take(&mut self.plain);
+        (!ids.is_empty()).then_some(Job { session, ids, plain, try_zstd })
+    }
+}
+
+impl Drop for Builder<'_> {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+#[derive(Default)]
+struct Jobs<'a> {
+    queue: VecDeque<Job<'a>>,
+    /// Threads that may still queue jobs.
+    cutting: usize,
+}
+
+struct Work<'a> {
+    session: &'a Session,
+    options: AddOptions,
+    progress: &'a Progress,
+    chunker: Chunker,
+    buffers: Arc<Buffers>,
+    jobs: Mutex<Jobs<'a>>,
+    changed: Condvar,
+    files_left: AtomicBool,
+    stopped: AtomicBool,
+    failure: Mutex<Option<AddError>>,
+}
+
+/// What one thread collects across files.
+struct Builders<'a> {
+    packed: Builder<'a>,
+    raw: Builder<'a>,
+}
+
+impl<'a> Work<'a> {
+    fn run<S: Source>(
+        &self,
+        files: &Mutex<impl Iterator<Item = S> + Send>,
+        done: &Mutex<impl FnMut(S, Result<Added, AddError>) + Send>,
+    ) {
+        let mut builders = Builders {
+            packed: Builder::new(self.session, true, PACKED_TARGET),
+            raw: Builder::new(self.session, false, RAW_TARGET),
+        };
+        while !self.stopped.load(Relaxed) {
+            let next = files.lock().next();
+            let Some(mut source) = next else {
+                self.files_left.store(false, Relaxed);
+                break;
+            };
+            match self.file(&mut source, &mut builders) {
+                Err(error) if is_fatal(&error) => self.fail(error),
+                result => {
+                    self.progress.add(&self.progress.files, 1);
+                    done.lock()(source, result);
+                }
+            }
+        }
+        for job in [builders.packed.take(), builders.raw.take()].into_iter().flatten() {
+            self.store(job);
+        }
+        drop(builders);
+        self.help();
+    }
+
+    /// Stores blocks of others until nobody cuts any more.
+    fn help(&self) {
+        let mut jobs = self.jobs.lock();
+        jobs.cutting -= 1;
+        self.changed.notify_all();
+        loop {
+            if let Some(job) = jobs.queue.pop_front() {
+                drop(jobs);
+                self.store(job);
+                jobs = self.jobs.lock();
+            } else if jobs.cutting == 0 {
+                return;
+            } else {
+                self.changed.wait(&mut jobs);
+            }
+        }
+    }
+
+    fn fail(&self, error: AddError) {
+        self.stopped.store(true, Relaxed);
+        self.failure.lock().get_or_insert(error);
+    }
+
+    /// Stores a block here, or leaves it to an idle thread.
+    fn submit(&self, job: Job<'a>) {
+        if !self.files_left.load(Relaxed) {
+            let mut jobs = self.jobs.lock();
+            let idle = self.session.inner().options.threads.max(1) - jobs.cutting;
+            if jobs.queue.len() < 2 * idle {
+                jobs.queue.push_back(job);
+                self.changed.notify_one();
+                return;
+            }
+        }
+        self.store(job);
+    }
+
+    fn store(&self, mut job: Job<'a>) {
+        if self.stopped.load(Relaxed) {
+            return;
+        }
+        let frame = Frame::pack(&job.plain, job.try_zstd);
+        job.plain.clear();
+        // From here on the claims are the appended block's.
+        let ids = std::mem::take(&mut job.ids);
+        let stored = self.session.append_block(&frame, &ids).and_then(|stored| {
+            self.progress.add(&self.progress.stored_bytes, stored);
+            if self.session.inner().writer.lock().pending_chunks > crate::commit::MUCH {
+                self.session.append_recipes(false)?;
+                self.session.inner().commit_if_much().map_err(store_error)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = stored {
+            self.fail(error);
+        }
+    }
+
+    /// Adds one file, and again if it moved.
+    fn file<S: Source>(
+        &self,
+        source: &mut S,
+        builders: &mut Builders<'a>,
+    ) -> Result<Added, AddError> {
+        for _ in 0..TRIES {
+            let mut reader = source.open().map_err(AddError::Source)?;
+            let mut content = Content::new(&self.options);
+            self.read(&mut reader, source.size_hint(), &mut content, builders)?;
+            let size = content.size;
+            match source.finish(reader, size).map_err(AddError::Source)? {
+                Recheck::Same => return self.finish(content),
+                Recheck::Moved => {}
+            }
+        }
+        Err(AddError::Moved)
+    }
+
+    fn read(
+        &self,
+        reader: &mut impl Read,
+        size_hint: u64,
+        content: &mut Content,
+        builders: &mut Builders<'a>,
+    ) -> Result<(), AddError> {
+        if size_hint < MIN_CHUNK as u64 {
+            // One byte more than expected, so that a short read is the end.
+            let mut bytes = vec![0; size_hint as usize + 1];
+            let n = fill(reader, &mut bytes)?;
+            if n < bytes.len() {
+                bytes.truncate(n);
+                self.progress.add(&self.progress.bytes, n as u64);
+                return if n > 0 {
+                    self.chunk(bytes.into(), true, content, builders)
+                } else {
+                    Ok(())
+                };
+            }
+            return self.read_long(reader, &bytes, content, builders);
+        }
+        self.read_long(reader, &[], content, builders)
+    }
+
+    fn read_long(
+        &self,
+        reader: &mut impl Read,
+        already: &[u8],
+        content: &mut Content,
+        builders: &mut Builders<'a>,
+    ) -> Result<(), AddError> {
+        let mut rest = Bytes::copy_from_slice(already);
+        loop {
+            let mut buffer = self.buffers.take();
+            buffer.bytes[..rest.len()].copy_from_slice(&rest);
+            let held = rest.len();
+            let n = fill(reader, &mut buffer.bytes[held..])?;
+            self.progress.check()?;
+            self.progress.add(&self.progress.bytes, n as u64);
+            buffer.used = held + n;
+            let at_end = buffer.used < buffer.bytes.len();
+            rest = Bytes::from_owner(buffer);
+            while rest.len() >= MAX_CHUNK || (at_end && !rest.is_empty()) {
+                let chunk = rest.split_to(self.chunker.cut(&rest));
+                self.chunk(chunk, at_end && rest.is_empty(), content, builders)?;
+            }
+            if at_end {
+                return Ok(());
+            }
+            if self.stopped.load(Relaxed) {
+                return Err(AddError::Interrupted);
+            }
+        }
+    }
+
+    /// Takes in the next chunk of a content. `last` if no other follows.
+    fn chunk(
+        &self,
+        bytes: Bytes,
+        last: bool,
+        content: &mut Content,
+        builders: &mut Builders<'a>,
+    ) -> Result<(), AddError> {
+        let id = ChunkId(Digest::of(&bytes));
+        content.take(id, &bytes, last);
+        if !self.session.claim(id)? {
+            return Ok(());
+        }
+        content.new_bytes += bytes.len() as u64;
+        self.progress.add(&self.progress.new_bytes, bytes.len() as u64);
+        let builder =
+            if looks_compressible(&bytes) { &mut builders.packed } else { &mut builders.raw };
+        if let Some(job) = builder.push(id, bytes) {
+            self.submit(job);
+        }
+        Ok(())
+    }
+
+    fn finish(&self, content: Content) -> Result<Added, AddError> {
+        let size = content.size;
+        let new_bytes = content.new_bytes;
+        let sha256 = content.sha256.map(|hasher| <[u8; 32]>::from(hasher.finalize()));
+        let sha1 = content.sha1.map(|hasher| <[u8; 20]>::from(hasher.finalize()));
+        let recipe = Recipe::new(content.chunks)?;
+        let digest = match (content.whole, recipe.chunks()) {
+            (Some(hasher), _) => Digest::from_bytes(*hasher.finalize().as_bytes()),
+            (None, [one]) => one.0,
+            (None, _) => Digest::EMPTY,
+        };
+        let inner = self.session.inner();
+        if inner.revoked.read().contains(digest) {
+            return Err(AddError::Revoked(digest));
+        }
+        let found = match self.options.expect {
+            Some(Name::Sha256(_)) => sha256.map(Name::Sha256),
+            Some(Name::Sha1(_)) => sha1.map(Name::Sha1),
+            _ => Some(Name::Blake3(digest)),
+        };
+        if let (Some(stated), Some(found)) = (self.options.expect, found)
+            && stated != found
+        {
+            return Err(AddError::WrongDigest { stated, found });
+        }
+        let mut names: Vec<Name> = Vec::new();
+        names.extend(sha256.map(Name::Sha256));
+        names.extend(sha1.map(Name::Sha1));
+        let mut unknown = Vec::new();
+        for name in names {
+            if inner.index.alias(&name)? != Some(digest) {
+                unknown.push(name);
+            }
+        }
+        if !unknown.is_empty() {
+            self.session.aliases.lock().push((digest, unknown));
+        }
+        let n_chunks = recipe.len() as u64;
+        let mut recipe_digest = None;
+        if n_chunks > 1 {
+            recipe_digest = Some(recipe.digest());
+            let held = inner.index.recipe(digest)?.is_some_and(|p| p.standing == Standing::Live);
+            if held {
+                self.session.relied.lock().push(digest);
+            } else {
+                self.session.recipes.lock().push((digest, recipe));
+            }
+        }
+        Ok(Added { digest, size, n_chunks, new_bytes, recipe: recipe_digest, sha256, sha1 })
+    }
+}
+
+/// Errors that end the whole ingest, not just one file.
+fn is_fatal(error: &AddError) -> bool {
+    use AddError::*;
+    match error {
+        Source(_) | Moved | WrongDigest { .. } | Recipe(_) | Revoked(_) => false,
+        MissingChunks(_)
+        | Frame(_)
+        | Interrupted
+        | Full { .. }
+        | Store(_)
+        | Index(_)
+        | Read(_)
+        | Cancelled(_) => true,
+    }
+}
+
+/// Reads until `buffer` is full or the reader ends.
+fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, AddError> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match reader.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(AddError::Source(error)),
+        }
+    }
+    Ok(n)
+}
+
+/// A content while it is read.
+struct Content {
+    chunks: Vec<(ChunkId, u32)>,
+    size: u64,
+    new_bytes: u64,
+    /// Hashes the whole; not needed for a content of one chunk, whose digest is the chunk's.
+    whole: Option<Box<blake3::Hasher>>,
+    sha256: Option<Box<Sha256>>,
+    sha1: Option<Box<Sha1>>,
+}
+
+impl Content {
+    fn new(options: &AddOptions) -> Self {
+        let sha256 = options.aliases.sha256 || matches!(options.expect, Some(Name::Sha256(_)));
+        let sha1 = options.aliases.sha1 || matches!(options.expect, Some(Name::Sha1(_)));
+        Self {
+            chunks: Vec::new(),
+            size: 0,
+            new_bytes: 0,
+            whole: None,
+            sha256: sha256.then(Box::default),
+            sha1: sha1.then(Box::default),
+        }
+    }
+
+    fn take(&mut self, id: ChunkId, bytes: &[u8], last: bool) {
+        let only = self.chunks.is_empty() && last;
+        if !only {
+            self.whole.get_or_insert_default().update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha256 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha1 {
+            hasher.update(bytes);
+        }
+        self.chunks.push((id, bytes.len() as u32));
+        self.size += bytes.len() as u64;
+    }
+}
+
+/// Read buffers, used again: a fresh one costs a page fault for each 4 KiB.
+#[derive(Default)]
+struct Buffers {
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+struct Buffer {
+    bytes: Vec<u8>,
+    used: usize,
+    home: Arc<Buffers>,
+}
+
+impl Buffers {
+    fn take(self: &Arc<Self>) -> Buffer {
+        let spare = self.spare.lock().pop();
+        let bytes = spare.unwrap_or_else(|| vec![0; BUFFER]);
+        Buffer { bytes, used: 0, home: self.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.used]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut spare = self.home.spare.lock();
+        if spare.len() < SPARE_BUFFERS {
+            spare.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The index's store on RocksDB.
+//!
+//! Tuned for what the index asks most: whether a chunk that is not there is there. Whole-key
+//! Bloom filters answer that without touching a block. The log is written but not synced: a
+//! crash of the process loses nothing, a crash of the machine the last batches, which the packs
+//! give back.
+
+use super::{Batch, Kv, KvError, Table};
+use rocksdb::{
+    BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    IteratorMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+const BLOCK_CACHE: usize = 32 << 20;
+const WRITE_BUFFER: usize = 16 << 20;
+
+type Database = rocksdb::DBWithThreadMode<rocksdb::MultiThreaded>;
+
+/// RocksDB with a column family for each table.
+pub struct RocksKv {
+    db: Database,
+}
+
+impl From<rocksdb::Error> for KvError {
+    fn from(error: rocksdb::Error) -> Self {
+        KvError(error.into_string())
+    }
+}
+
+impl RocksKv {
+    /// Opens the database in `folder`, or creates it.
+    pub fn open(folder: &Path) -> Result<Self, KvError> {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(BLOCK_CACHE));
+        blocks.set_block_size(16 << 10);
+        blocks.set_bloom_filter(10.0, false);
+        blocks.set_cache_index_and_filter_blocks(true);
+        blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        blocks.set_format_version(6);
+
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_max_total_wal_size(64 << 20);
+        options.set_db_write_buffer_size(4 * WRITE_BUFFER);
+        options.set_max_open_files(256);
+        options.set_max_background_jobs(2);
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(1 << 20);
+        options.set_stats_dump_period_sec(0);
+        options.set_skip_stats_update_on_db_open(true);
+        let family = |table: Table| {
+            let mut options = Options::default();
+            options.set_block_based_table_factory(&blocks);
+            options.set_write_buffer_size(WRITE_BUFFER);
+            options.set_compression_type(DBCompressionType::Lz4);
+            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            options.set_level_compaction_dynamic_level_bytes(true);
+            ColumnFamilyDescriptor::new(table.name(), options)
+        };
+        let db = Database::open_cf_descriptors(&options, folder, Table::ALL.map(family))?;
+        Ok(Self { db })
+    }
+
+    fn family(&self, table: Table) -> Arc<BoundColumnFamily<'_>> {
+        self.db.cf_handle(table.name()).expect("opened with all tables")
+    }
+}
+
+impl Kv for RocksKv {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, KvError> {
+        Ok(self.db.get_cf(&self.family(table), key)?)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        let found = self.db.batched_multi_get_cf(&self.family(table), keys.iter(), false);
+        found.into_iter().map(|value| Ok(value?.map(|v| v.to_vec()))).collect()
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), KvError> {
+        let families = Table::ALL.map(|table| self.family(table));
+        let mut writes = WriteBatch::default();
+        for (table, key, value) in &batch.changes {
+            let family = &families[*table as usize];
+            match value {
+                Some(value) => writes.put_cf(family, key, value),
+                None => writes.delete_cf(family, key),
+            }
+        }
+        let mut unsynced = WriteOptions::default();
+        unsynced.set_sync(false);
+        Ok(self.db.write_opt(writes, &unsynced)?)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
+        let mode = IteratorMode::From(from, rocksdb::Direction::Forward);
+        let mut options = ReadOptions::default();
+        // A walk over everything must not push out what look-ups need.
+        options.fill_cache(false);
+        for item in self.db.iterator_cf_opt(&self.family(table), options, mode) {
+            let (key, value) = item?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), KvError> {
+        let families = Table::ALL.map(|table| self.family(table));
+        let families: Vec<_> = families.iter().collect();
+        self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default())?;
+        Ok(())
+    }
+}

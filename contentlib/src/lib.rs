@@ -1,0 +1,52 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod digest;
+
+pub mod chunker;
+pub mod recipe;
+
+pub mod block;
+pub mod frames;
+
+mod pack;
+pub mod store;
+
+mod index;
+pub mod kv;
+
+pub mod error;
+pub mod progress;
+pub mod refs;
+
+mod claims;
+mod commit;
+mod gc;
+mod ingest;
+mod leases;
+mod library;
+pub mod links;
+mod read;
+mod rebuild;
+mod recovery;
+mod session;
+mod transfer;
+mod verify;
+
+pub use block::Frame;
+pub use digest::{ChunkId, Digest, Name, PackId};
+pub use error::{AddError, CommitError, MaintainError, OpenError, ReadError};
+pub use gc::{GcOptions, GcReport, LibraryStats};
+pub use index::PackState;
+pub use ingest::{AddOptions, Added, Aliases, Recheck, Source};
+pub use library::{ContentStat, Environment, Library, Options, System};
+pub use links::{Holder, Link, Links, NoLinks, Why};
+pub use pack::format::BadPack;
+pub use progress::{Cancelled, Progress};
+pub use read::{ContentReader, CopyError, FilePlace, Segment};
+pub use rebuild::RebuildReport;
+pub use recipe::Recipe;
+pub use refs::{Expect, Ref, RefChange};
+pub use session::Session;
+pub use transfer::{FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
+pub use verify::{BadContent, VerifyOptions, VerifyReport};

@@ -1,0 +1,368 @@
+//! The library: packs and index joined, opened and closed.
+//!
+//! One process at a time; a lock file sees to it. Opening replays what the index has not seen of
+//! the packs, so a killed process needs no repair. All calls block; call them from threads.
+
+use crate::claims::Claims;
+use crate::commit::{Commits, Writer};
+use crate::digest::{ChunkId, Digest, Name, PackId};
+use crate::error::{CommitError, OpenError, ReadError};
+use crate::index::{Index, Standing};
+use crate::kv::rocks::RocksKv;
+use crate::kv::{Kv, KvError, Table};
+use crate::leases::Leases;
+use crate::read::{Blocks, Packs};
+use crate::refs::{Outcomes, Ref, decode_ref};
+use crate::store::PackStore;
+use crate::store::folder::FolderStore;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+/// How a library works. The defaults fit a server.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Threads that ingest uses.
+    pub threads: usize,
+    /// A pack is full at this many bytes.
+    pub pack_target: u64,
+    /// Memory for decoded blocks, in bytes.
+    pub cache_bytes: u64,
+    /// How long condemned bytes stay before they are deleted. At least ten minutes.
+    pub gc_grace: Duration,
+    /// Bytes of the volume that stay free, so that garbage collection can work.
+    pub reserve: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(2, usize::from),
+            pack_target: 256 << 20,
+            cache_bytes: 128 << 20,
+            gc_grace: Duration::from_secs(24 * 3600),
+            reserve: 64 << 20,
+        }
+    }
+}
+
+/// Clock and randomness, passed in so that a simulation can own them.
+pub trait Environment: Send + Sync {
+    /// Milliseconds since 1970.
+    fn unix_ms(&self) -> u64;
+    /// 128 random bits.
+    fn random(&self) -> u128;
+}
+
+/// The machine's clock and randomness.
+pub struct System;
+
+impl Environment for System {
+    fn unix_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |d| d.as_millis() as u64)
+    }
+
+    fn random(&self) -> u128 {
+        rand::random()
+    }
+}
+
+/// A content library. Cheap to clone; the last clone to go closes it.
+#[derive(Clone)]
+pub struct Library {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub store: Arc<dyn PackStore>,
+    pub index: Index,
+    pub options: Options,
+    pub environment: Arc<dyn Environment>,
+    /// The library's own random number, in every pack's header.
+    pub library: u128,
+    pub claims: Claims,
+    pub writer: Mutex<Writer>,
+    pub commits: Commits,
+    pub next_commit: AtomicU64,
+    pub packs: Packs,
+    pub blocks: Blocks,
+    pub leases: Leases,
+    pub revoked: RwLock<Revoked>,
+    /// Entries that are condemned and not yet purged.
+    pub condemned: AtomicU64,
+    /// Counts events after which cached answers may be wrong.
+    pub generation: AtomicU64,
+    /// Garbage collection is at work; it may use the reserve.
+    pub collecting: AtomicBool,
+    /// One maintenance run at a time.
+    pub maintenance: Mutex<()>,
+    _lock: Option<File>,
+}
+
+/// The contents that an administrator revoked, with the reasons; a copy of the refs that say so.
+#[derive(Default)]
+pub(crate) struct Revoked {
+    pub by_digest: BTreeMap<Digest, Ref>,
+}
+
+pub(crate) const REVOKED: &str = "revoked/";
+
+impl Revoked {
+    pub(crate) fn apply(&mut self, outcomes: &Outcomes) {
+        for (name, outcome) in outcomes {
+            let hex = name.strip_prefix(REVOKED).and_then(|hex| Digest::from_hex(hex).ok());
+            match (hex, outcome) {
+                (Some(digest), Some(to)) => drop(self.by_digest.insert(digest, to.clone())),
+                (Some(digest), None) => drop(self.by_digest.remove(&digest)),
+                (None, _) => {}
+            }
+        }
+    }
+
+    pub(crate) fn contains(&self, digest: Digest) -> bool {
+        !self.by_digest.is_empty() && self.by_digest.contains_key(&digest)
+    }
+}
+
+/// What is known of a content without reading it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ContentStat {
+    /// Its name.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// How many chunks it is cut into.
+    pub n_chunks: u64,
+    /// Its recipe or a chunk of it was found damaged or lost.
+    pub suspect: bool,
+}
+
+impl Library {
+    /// Opens the library in `folder`, or makes one.
+    pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
+        let (lock, store) = lock_folder(folder)?;
+        let index = folder.join("index");
+        if !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty() {
+            return Err(OpenError::IndexMissing { folder: folder.into() });
+        }
+        let kv = Arc::new(RocksKv::open(&index)?);
+        Self::open_with(Arc::new(store), kv, Arc::new(System), options, Some(lock))
+    }
+
+    /// Opens a library over any store and index, for simulation.
+    pub fn open_on(
+        store: Arc<dyn PackStore>,
+        kv: Arc<dyn Kv>,
+        environment: Arc<dyn Environment>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(store, kv, environment, options, None)
+    }
+
+    pub(crate) fn open_with(
+        store: Arc<dyn PackStore>,
+        kv: Arc<dyn Kv>,
+        environment: Arc<dyn Environment>,
+        options: Options,
+        lock: Option<File>,
+    ) -> Result<Self, OpenError> {
+        let index = Index { kv };
+        let recovered = crate::recovery::recover(&*store, &index, &*environment)?;
+        let inner = Inner {
+            packs: Packs::new(store.clone()),
+            blocks: Blocks::new(options.cache_bytes),
+            leases: Leases::load(&index)?,
+            revoked: RwLock::default(),
+            condemned: AtomicU64::new(index.number("condemned")?),
+            claims: Claims::default(),
+            writer: Mutex::new(Writer::new(recovered.next_pack, recovered.run)),
+            commits: Commits::default(),
+            next_commit: AtomicU64::new(recovered.next_commit),
+            library: recovered.library,
+            generation: AtomicU64::new(1),
+            collecting: AtomicBool::new(false),
+            maintenance: Mutex::new(()),
+            store,
+            index,
+            options,
+            environment,
+            _lock: lock,
+        };
+        let library = Self { inner: Arc::new(inner) };
+        let revoked = library.list_refs(REVOKED)?;
+        let revoked = revoked.into_iter().map(|(name, to)| (name, Some(to))).collect();
+        library.inner.revoked.write().apply(&revoked);
+        Ok(library)
+    }
+
+    /// Commits, seals and flushes, so that the next open has nothing to replay. The last clone
+    /// that goes does the same and can only log what went wrong.
+    pub fn close(&self) -> Result<(), CommitError> {
+        self.inner.close()
+    }
+
+    /// Seals the open pack. To be called when nothing was written for a while.
+    pub fn seal_idle(&self) -> Result<(), CommitError> {
+        self.inner.seal_open_pack()
+    }
+
+    /// A number that changes whenever an answer given before may have become wrong: content was
+    /// condemned, revoked, or found damaged.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation.load(SeqCst)
+    }
+
+    /// The content that `name` stands for, if it is known. A `blake3:` name stands for itself.
+    pub fn resolve(&self, name: &Name) -> Result<Option<Digest>, ReadError> {
+        match name {
+            Name::Blake3(digest) => Ok(Some(*digest)),
+            alias => Ok(self.inner.index.alias(alias)?),
+        }
+    }
+
+    /// Size and state of a content.
+    pub fn stat(&self, digest: Digest) -> Result<ContentStat, ReadError> {
+        let inner = &self.inner;
+        inner.check_revoked(digest)?;
+        if digest == Digest::EMPTY {
+            return Ok(ContentStat { digest, size: 0, n_chunks: 0, suspect: false });
+        }
+        if let Some(place) = inner.index.recipe(digest)? {
+            let mut suspect = place.standing == Standing::Suspect;
+            if !suspect {
+                let recipe = inner.recipe_at(digest, place)?;
+                let places = inner.index.chunks(recipe.chunks())?;
+                let bad = |p: &Option<crate::index::ChunkPlace>| {
+                    p.is_none_or(|p| p.standing == Standing::Suspect)
+                };
+                suspect = places.iter().any(bad);
+            }
+            let n_chunks = place.n_chunks.into();
+            return Ok(ContentStat { digest, size: place.size, n_chunks, suspect });
+        }
+        let place = inner.index.chunk(ChunkId(digest))?;
+        let place = place.ok_or(ReadError::Unknown(digest.into()))?;
+        let suspect = place.standing == Standing::Suspect;
+        Ok(ContentStat { digest, size: place.plain_len.into(), n_chunks: 1, suspect })
+    }
+
+    /// Which of `chunks` are not held. Condemned and damaged ones count as not held, so that
+    /// somebody who has them sends them.
+    pub fn missing_chunks(&self, chunks: &[ChunkId]) -> Result<Vec<bool>, ReadError> {
+        let places = self.inner.index.chunks(chunks)?;
+        let is_missing = |place: &Option<crate::index::ChunkPlace>| {
+            place.is_none_or(|place| place.standing != Standing::Live)
+        };
+        let mut missing: Vec<bool> = places.iter().map(is_missing).collect();
+        for (missing, chunk) in missing.iter_mut().zip(chunks) {
+            *missing &= self.inner.claims.get(*chunk).is_none();
+        }
+        Ok(missing)
+    }
+
+    /// Which of `contents` are not held whole.
+    pub fn missing_contents(&self, contents: &[Digest]) -> Result<Vec<bool>, ReadError> {
+        let held = |&content: &Digest| match self.stat(content) {
+            Ok(stat) => Ok(stat.suspect),
+            Err(ReadError::Unknown(_) | ReadError::Suspect { .. }) => Ok(true),
+            Err(error) => Err(error),
+        };
+        contents.iter().map(held).collect()
+    }
+
+    /// The ref called `name`.
+    pub fn get_ref(&self, name: &str) -> Result<Option<Ref>, KvError> {
+        self.inner.index.reference(name)
+    }
+
+    /// All refs whose names begin with `prefix`, by name.
+    pub fn list_refs(&self, prefix: &str) -> Result<Vec<(String, Ref)>, KvError> {
+        let mut refs = Vec::new();
+        let mut bad = None;
+        self.inner.index.kv.scan(Table::Refs, prefix.as_bytes(), &mut |key, value| {
+            if !key.starts_with(prefix.as_bytes()) {
+                return ControlFlow::Break(());
+            }
+            match (String::from_utf8(key.to_vec()), decode_ref(value)) {
+                (Ok(name), Some(found)) => refs.push((name, found)),
+                _ => bad = Some(String::from_utf8_lossy(key).into_owned()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        match bad {
+            None => Ok(refs),
+            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn check_revoked(&self, digest: Digest) -> Result<(), ReadError> {
+        if self.revoked.read().contains(digest) { Err(ReadError::Revoked(digest)) } else { Ok(()) }
+    }
+
+    pub(crate) fn changed(&self) {
+        self.generation.fetch_add(1, SeqCst);
+    }
+
+    /// What a pack is called, for messages.
+    pub(crate) fn pack_id(&self, seq: u32) -> PackId {
+        self.index.pack(seq).ok().flatten().map_or(PackId(0), |info| info.id)
+    }
+
+    fn close(&self) -> Result<(), CommitError> {
+        self.seal_open_pack()?;
+        Ok(self.index.kv.flush()?)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let idle = {
+            let writer = self.writer.lock();
+            writer.current.is_none() && writer.pending.is_empty()
+        };
+        if idle {
+            return;
+        }
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "the library was not closed cleanly; the next open replays");
+        }
+    }
+}
+
+fn io_error(folder: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { folder: folder.into(), source }
+}
+
+/// Takes the folder for this process and opens its packs.
+pub(crate) fn lock_folder(folder: &Path) -> Result<(File, FolderStore), OpenError> {
+    let fail = |source| io_error(folder, source);
+    fs::create_dir_all(folder).map_err(fail)?;
+    let path = folder.join("lock");
+    let options = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let mut lock = options.map_err(fail)?;
+    if lock.try_lock().is_err() {
+        let mut holder = String::new();
+        let _ = (&lock).take(20).read_to_string(&mut holder);
+        let holder = holder.trim().to_owned();
+        let holder = if holder.is_empty() { "unknown".into() } else { holder };
+        return Err(OpenError::Locked { folder: folder.into(), holder });
+    }
+    let note = || -> io::Result<()> {
+        lock.set_len(0)?;
+        lock.rewind()?;
+        writeln!(lock, "{}", std::process::id())
+    };
+    let mut note = note;
+    note().map_err(fail)?;
+    let store = FolderStore::new(folder.join("packs")).map_err(fail)?;
+    Ok((lock, store))
+}

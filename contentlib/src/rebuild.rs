@@ -1,0 +1,170 @@
+//! Rebuilding the index from the packs alone.
+//!
+//! A sealed pack's index is its footer, one read at the end of the file; only commit records are
+//! read beside it. A pack without a good footer is read front to back. The result equals the
+//! index that was there, except that entries garbage collection had purged, and whose packs still
+//! stand, come back until it runs again.
+
+use crate::error::{MaintainError, OpenError};
+use crate::index::{Index, put_number};
+use crate::kv::rocks::RocksKv;
+use crate::kv::{Batch, Table};
+use crate::library::{Environment, Library, Options, System, lock_folder};
+use crate::pack::format::{BadPack, Kind, PACK_HEADER, PackHeader};
+use crate::pack::reader::{RecordError, footer, pack_header, record};
+use crate::progress::Progress;
+use crate::recovery::Replay;
+use crate::store::{PackFile, PackStore};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a rebuild found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct RebuildReport {
+    /// Packs read by their footers.
+    pub sealed_packs: u64,
+    /// Packs read front to back, because they have no good footer.
+    pub scanned_packs: u64,
+    /// Packs that could not be read, with what is wrong.
+    pub bad_packs: Vec<(String, String)>,
+    /// Chunks found.
+    pub chunks: u64,
+    /// Recipes found.
+    pub recipes: u64,
+    /// Refs found.
+    pub refs: u64,
+}
+
+impl Library {
+    /// Builds the index of the library in `folder` anew. Nobody else may have it open. The old
+    /// index, if there is one, is replaced once the new one is complete.
+    pub fn rebuild_index(
+        folder: &Path,
+        options: Options,
+        progress: &Progress,
+    ) -> Result<RebuildReport, MaintainError> {
+        let (lock, store) = lock_folder(folder)?;
+        let fail = |source| OpenError::Io { folder: folder.into(), source };
+        let (new, old) = (folder.join("index.new"), folder.join("index.old"));
+        for stale in [&new, &old] {
+            if stale.exists() {
+                std::fs::remove_dir_all(stale).map_err(fail)?;
+            }
+        }
+        let report = {
+            let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::Index)?) };
+            let report = rebuild(&store, &index, &System, progress)?;
+            index.kv.flush()?;
+            report
+        };
+        let index = folder.join("index");
+        if index.exists() {
+            std::fs::rename(&index, &old).map_err(fail)?;
+        }
+        std::fs::rename(&new, &index).map_err(fail)?;
+        if old.exists() {
+            std::fs::remove_dir_all(&old).map_err(fail)?;
+        }
+        drop(lock);
+        let _ = options;
+        Ok(report)
+    }
+}
+
+/// Fills an empty index from `store`.
+pub(crate) fn rebuild(
+    store: &dyn PackStore,
+    index: &Index,
+    environment: &dyn Environment,
+    progress: &Progress,
+) -> Result<RebuildReport, MaintainError> {
+    let mut report = RebuildReport::default();
+    let mut packs = Vec::new();
+    let listed = store.list().map_err(|source| OpenError::Io { folder: "packs".into(), source })?;
+    progress.total_files.store(listed.len() as u64, Relaxed);
+    for id in listed {
+        let opened = store.open(id).map_err(RecordError::Io);
+        match opened.and_then(|file| Ok((pack_header(&*file)?, file))) {
+            Ok((header, file)) => packs.push((header, file)),
+            Err(RecordError::Bad(BadPack::Newer(found))) => {
+                let known = crate::pack::format::VERSION.into();
+                let what = format!("pack {id}");
+                return Err(OpenError::NewerFormat { what, found: found.into(), known }.into());
+            }
+            Err(error) => report.bad_packs.push((id.to_string(), error.to_string())),
+        }
+    }
+    packs.sort_by_key(|(header, _)| header.seq);
+    let mut replay = Replay::new(0);
+    let (mut library, mut run) = (None, 0);
+    for (header, file) in &packs {
+        progress.check()?;
+        library.get_or_insert(header.library);
+        run = run.max(header.run);
+        match by_footer(&mut replay, header, &**file) {
+            Ok(true) => report.sealed_packs += 1,
+            Ok(false) => {
+                replay.pack(header, &**file, PACK_HEADER as u64)?;
+                report.scanned_packs += 1;
+            }
+            Err(error) => report.bad_packs.push((header.id.to_string(), error.to_string())),
+        }
+        progress.add(&progress.files, 1);
+        let mut batch = Batch::default();
+        replay.write_covered(index, &mut batch)?;
+        index.kv.write(batch)?;
+    }
+    let mut batch = Batch::default();
+    let library = library.unwrap_or_else(|| environment.random());
+    batch.put(Table::Meta, "library", library.to_le_bytes());
+    put_number(&mut batch, "format", crate::recovery::INDEX_FORMAT);
+    put_number(&mut batch, "run", run.into());
+    put_number(&mut batch, "commit", replay.next_commit);
+    // An epoch that no lease of before can have begun in.
+    put_number(&mut batch, "epoch", environment.unix_ms());
+    replay.finish(index, &mut batch)?;
+    index.kv.write(batch)?;
+    count(index, Table::Chunks, &mut report.chunks)?;
+    count(index, Table::Recipes, &mut report.recipes)?;
+    count(index, Table::Refs, &mut report.refs)?;
+    Ok(report)
+}
+
+fn count(index: &Index, table: Table, n: &mut u64) -> Result<(), MaintainError> {
+    index.kv.scan(table, &[], &mut |_, _| {
+        *n += 1;
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(())
+}
+
+/// Takes in a pack by its footer. `false` if it has no good one.
+fn by_footer(
+    replay: &mut Replay,
+    header: &PackHeader,
+    file: &dyn PackFile,
+) -> Result<bool, RecordError> {
+    let (entries, end) = match footer(file) {
+        Ok(Some(found)) => found,
+        Ok(None) | Err(RecordError::Bad(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for entry in &entries {
+        if matches!(entry.kind, Kind::Commit | Kind::Checkpoint) {
+            match record(file, entry.offset, entry.body_len) {
+                Ok((found, body)) => drop(replay.log(found.kind, found.seq, &body)),
+                Err(RecordError::Bad(bad)) => {
+                    // What it covered is there; which refs it changed is lost with it.
+                    tracing::error!(pack = %header.id, %bad, "a commit is lost");
+                    replay.cover();
+                }
+                Err(error) => return Err(error),
+            }
+        } else {
+            replay.footer_entry(header, entry);
+        }
+    }
+    replay.sealed(header, end);
+    Ok(true)
+}

@@ -1,0 +1,288 @@
+//! Opening: what the index has not seen of the packs is replayed; the rest is trusted.
+//!
+//! The index's last batch says how far the packs were read (the watermark). Records after it
+//! that a commit of their own run covers were synced before somebody was told, so they are
+//! indexed; records that none covers were never acknowledged and are left for garbage
+//! collection. A pack that was open is closed as torn: it is never written to again.
+
+use crate::commit::Leader;
+use crate::commit::{Pending, index_pending, index_refs};
+use crate::digest::{ChunkId, Digest, PackId};
+use crate::error::OpenError;
+use crate::index::{ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing, put_number};
+use crate::kv::{Batch, Table};
+use crate::library::Environment;
+use crate::pack::format::{BadPack, FooterEntry, Kind, PACK_HEADER, PackHeader};
+use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header};
+use crate::refs::{Outcomes, decode_outcomes};
+use crate::store::{PackFile, PackStore};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) const INDEX_FORMAT: u64 = 1;
+
+/// Where a library goes on after opening.
+pub(crate) struct Recovered {
+    pub library: u128,
+    pub next_pack: u32,
+    pub next_commit: u64,
+    pub run: u32,
+}
+
+pub(crate) fn recover(
+    store: &dyn PackStore,
+    index: &Index,
+    environment: &dyn Environment,
+) -> Result<Recovered, OpenError> {
+    let format = index.number("format")?;
+    if format > INDEX_FORMAT {
+        let what = "the index".into();
+        return Err(OpenError::NewerFormat { what, found: format, known: INDEX_FORMAT });
+    }
+    let known = index.packs()?;
+    let mark = (index.number("watermark/pack")? as u32, index.number("watermark/offset")?);
+    let mut replay = Replay::new(index.number("commit")?);
+    let mut next_pack = known.last().map_or(0, |(seq, _)| seq + 1);
+    let mut run = index.number("run")? as u32;
+    let mut library = index
+        .kv
+        .get(Table::Meta, b"library")?
+        .and_then(|v| v.try_into().ok().map(u128::from_le_bytes));
+
+    for (header, file) in unseen_packs(store, &known)? {
+        next_pack = next_pack.max(header.seq + 1);
+        run = run.max(header.run);
+        library.get_or_insert(header.library);
+        let from = if header.seq == mark.0 { mark.1 } else { PACK_HEADER as u64 };
+        let known_len = known.iter().find(|(seq, _)| *seq == header.seq).map(|(_, i)| i.len);
+        let from = if header.seq < mark.0 { known_len.unwrap_or(from) } else { from };
+        replay.pack(&header, &*file, from)?;
+    }
+    let library = library.unwrap_or_else(|| environment.random());
+    run += 1;
+
+    let mut batch = Batch::default();
+    put_number(&mut batch, "format", INDEX_FORMAT);
+    put_number(&mut batch, "run", run.into());
+    batch.put(Table::Meta, "library", library.to_le_bytes());
+    let next_commit = replay.next_commit;
+    if !replay.packs.is_empty() {
+        put_number(&mut batch, "commit", next_commit);
+    }
+    replay.finish(index, &mut batch)?;
+    index.kv.write(batch)?;
+    Ok(Recovered { library, next_pack, next_commit, run })
+}
+
+/// The packs that the index does not know, or knows as open, in the order they were opened.
+fn unseen_packs(
+    store: &dyn PackStore,
+    known: &[(u32, PackInfo)],
+) -> Result<Vec<(PackHeader, Arc<dyn PackFile>)>, OpenError> {
+    let closed: BTreeMap<PackId, &PackInfo> = known
+        .iter()
+        .filter(|(_, info)| info.state != PackState::Open)
+        .map(|(_, info)| (info.id, info))
+        .collect();
+    let fail =
+        |pack: PackId| move |source| OpenError::Io { folder: pack.to_string().into(), source };
+    let mut unseen = Vec::new();
+    for id in store.list().map_err(fail(PackId(0)))? {
+        if closed.contains_key(&id) {
+            continue;
+        }
+        let file = store.open(id).map_err(fail(id))?;
+        match pack_header(&*file) {
+            Ok(header) => unseen.push((header, file)),
+            Err(RecordError::Bad(BadPack::Newer(found))) => {
+                let what = format!("pack {id}");
+                let known = crate::pack::format::VERSION.into();
+                return Err(OpenError::NewerFormat { what, found: found.into(), known });
+            }
+            // A crash before the header was synced: nothing in it was acknowledged.
+            Err(RecordError::Bad(_)) => tracing::warn!(%id, "a pack has no header and is ignored"),
+            Err(RecordError::Io(source)) => return Err(fail(id)(source)),
+        }
+    }
+    unseen.sort_by_key(|(header, _)| header.seq);
+    Ok(unseen)
+}
+
+/// Index entries collected from packs, applied at commits.
+pub(crate) struct Replay {
+    run: u32,
+    /// Records of the present run that no commit covers yet, and which pack each run ends in.
+    uncovered: Vec<Pending>,
+    covered: Vec<Pending>,
+    /// Refs by name, with the number of the commit that set them.
+    refs: BTreeMap<String, (u64, Option<crate::refs::Ref>)>,
+    /// The newest checkpoint; commits up to it no longer count.
+    checkpoint: Option<(u64, Outcomes)>,
+    packs: BTreeMap<u32, PackInfo>,
+    pub next_commit: u64,
+}
+
+impl Replay {
+    pub(crate) fn new(next_commit: u64) -> Self {
+        Self {
+            run: 0,
+            uncovered: Vec::new(),
+            covered: Vec::new(),
+            refs: BTreeMap::new(),
+            checkpoint: None,
+            packs: BTreeMap::new(),
+            next_commit,
+        }
+    }
+
+    fn enter(&mut self, header: &PackHeader) {
+        if header.run != self.run {
+            self.uncovered.clear();
+            self.run = header.run;
+        }
+    }
+
+    /// Reads the records of one pack from `from` on, front to back.
+    pub(crate) fn pack(
+        &mut self,
+        header: &PackHeader,
+        file: &dyn PackFile,
+        from: u64,
+    ) -> Result<(), OpenError> {
+        let fail = |source| OpenError::Io { folder: header.id.to_string().into(), source };
+        self.enter(header);
+        let mut end = from;
+        let mut committed = from;
+        for found in Scan::new(file, from).map_err(fail)? {
+            let found = found.map_err(fail)?;
+            end = u64::from(found.offset) + found.header.record_len();
+            if self.record(header.seq, found) {
+                committed = end;
+            }
+        }
+        let sealed = matches!(footer(file), Ok(Some((_, records_end))) if records_end == end);
+        let (state, len) =
+            if sealed { (PackState::Sealed, end) } else { (PackState::Torn, committed.max(from)) };
+        self.packs.insert(header.seq, PackInfo { id: header.id, state, len });
+        Ok(())
+    }
+
+    /// Takes in one record. `true` if it is a commit, which covers all before it.
+    fn record(&mut self, seq: u32, found: Found) -> bool {
+        if let Said::Log(body) = &found.said {
+            return self.log(found.header.kind, found.header.seq, body);
+        }
+        let chunks: Arc<[ChunkId]> = match &found.said {
+            Said::Recipe(recipe) => recipe.chunks().into(),
+            _ => Arc::new([]),
+        };
+        self.uncovered.extend(pending(seq, &found.footer_entry(), chunks));
+        false
+    }
+
+    /// Takes in a pack's footer entry, for a pack that is trusted as sealed.
+    pub(crate) fn footer_entry(&mut self, header: &PackHeader, entry: &FooterEntry) {
+        self.enter(header);
+        self.uncovered.extend(pending(header.seq, entry, Arc::new([])));
+    }
+
+    pub(crate) fn sealed(&mut self, header: &PackHeader, len: u64) {
+        let info = PackInfo { id: header.id, state: PackState::Sealed, len };
+        self.packs.insert(header.seq, info);
+    }
+
+    /// Takes in a commit or checkpoint.
+    pub(crate) fn log(&mut self, kind: Kind, number: u64, body: &[u8]) -> bool {
+        // Its checksum was right, so only a defect could make it unreadable.
+        let Some(outcomes) = decode_outcomes(body) else {
+            tracing::error!(number, "a commit record is unreadable and is ignored");
+            return false;
+        };
+        self.next_commit = self.next_commit.max(number + 1);
+        self.cover();
+        if kind == Kind::Checkpoint {
+            if self.checkpoint.as_ref().is_none_or(|(newest, _)| *newest < number) {
+                self.checkpoint = Some((number, outcomes));
+            }
+        } else {
+            for (name, outcome) in outcomes {
+                let newest = self.refs.get(&name).map_or(0, |(n, _)| *n);
+                if number >= newest {
+                    self.refs.insert(name, (number, outcome));
+                }
+            }
+        }
+        true
+    }
+
+    /// Adds all that commits covered to `batch`.
+    pub(crate) fn finish(self, index: &Index, batch: &mut Batch) -> Result<(), OpenError> {
+        for (seq, info) in &self.packs {
+            batch.put(Table::Packs, seq.to_be_bytes(), info.encode());
+        }
+        index_pending(index, batch, &self.covered, &mut Leader::default())?;
+        let (floor, mut outcomes) = self.checkpoint.unwrap_or_default();
+        let later = self.refs.into_iter().filter(|(_, (number, _))| *number > floor);
+        outcomes.extend(later.map(|(name, (_, outcome))| (name, outcome)));
+        index_refs(batch, &outcomes);
+        Ok(())
+    }
+
+    /// Adds what is covered so far to `batch`, to keep memory bounded on long rebuilds.
+    pub(crate) fn write_covered(
+        &mut self,
+        index: &Index,
+        batch: &mut Batch,
+    ) -> Result<(), OpenError> {
+        let covered = std::mem::take(&mut self.covered);
+        Ok(index_pending(index, batch, &covered, &mut Leader::default())?)
+    }
+
+    /// A commit that cannot be read was there all the same.
+    pub(crate) fn cover(&mut self) {
+        self.covered.append(&mut self.uncovered);
+    }
+}
+
+/// The index entry of one record.
+fn pending(pack: u32, entry: &FooterEntry, chunks: Arc<[ChunkId]>) -> Option<Pending> {
+    let content = entry.names.first()?.0;
+    match entry.kind {
+        Kind::Block => {
+            let mut plain_offset = 0;
+            let n_chunks = entry.names.len() as u16;
+            let place = |(at, &(id, plain_len)): (usize, &(Digest, u32))| {
+                let place = ChunkPlace {
+                    pack,
+                    offset: entry.offset,
+                    body_len: entry.body_len,
+                    n_chunks,
+                    at: at as u16,
+                    plain_offset,
+                    plain_len,
+                    codec: entry.codec,
+                    standing: Standing::Live,
+                };
+                plain_offset += plain_len;
+                (ChunkId(id), place)
+            };
+            Some(Pending::Chunks(entry.names.iter().enumerate().map(place).collect()))
+        }
+        Kind::Recipe => {
+            let place = RecipePlace {
+                pack,
+                offset: entry.offset,
+                body_len: entry.body_len,
+                n_chunks: entry.body_len.saturating_sub(8) / 36,
+                size: u64::from(entry.size_high) << 32 | u64::from(entry.names[0].1),
+                standing: Standing::Live,
+            };
+            Some(Pending::Recipe { content, place, chunks })
+        }
+        Kind::Alias => {
+            let names = crate::pack::writer::alias_names(&entry.names[1..]);
+            Some(Pending::Alias { content, names })
+        }
+        Kind::Commit | Kind::Checkpoint => None,
+    }
+}

@@ -1,0 +1,304 @@
+//! Sessions: everything that adds content.
+//!
+//! A session holds a lease: what it added, and what it found already held, stays until it is
+//! dropped, whatever garbage collection does meanwhile. Nothing is durable or visible before
+//! [`Session::commit`] returns.
+
+use crate::block::Frame;
+use crate::claims::Claim;
+use crate::commit::Pending;
+use crate::digest::{ChunkId, Digest, Name};
+use crate::error::{AddError, CommitError};
+use crate::index::{ChunkPlace, RecipePlace, Standing};
+use crate::kv::KvError;
+use crate::library::{Inner, Library};
+use crate::pack::writer::Record;
+use crate::recipe::Recipe;
+use crate::refs::RefChange;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A lease on a library, and the way to add to it.
+pub struct Session {
+    pub(crate) library: Library,
+    lease: u64,
+    durable: Option<(String, Duration)>,
+    /// Failed syncs before it began; if there were more at its commit, some of it may be lost.
+    losses: u64,
+    /// What it found held and counts on.
+    pub(crate) relied: Mutex<Vec<Digest>>,
+    /// Contents that are cut and hashed and whose chunks may still be on their way.
+    pub(crate) recipes: Mutex<Vec<(Digest, Recipe)>>,
+    pub(crate) aliases: Mutex<Vec<(Digest, Vec<Name>)>>,
+}
+
+impl Library {
+    /// Begins a session.
+    pub fn session(&self) -> Session {
+        self.begin(None)
+    }
+
+    /// Begins or resumes a session whose lease outlives this process. It expires `ttl` after it
+    /// was last used.
+    pub fn open_session(&self, name: &str, ttl: Duration) -> Result<Session, KvError> {
+        let session = self.begin(Some((name.to_owned(), ttl)));
+        session.renew()?;
+        Ok(session)
+    }
+
+    fn begin(&self, durable: Option<(String, Duration)>) -> Session {
+        let inner = &self.inner;
+        let epoch = inner.index.number("epoch").unwrap_or(0);
+        let losses = inner.writer.lock().losses;
+        Session {
+            library: self.clone(),
+            lease: inner.leases.take(epoch),
+            durable,
+            losses,
+            relied: Mutex::default(),
+            recipes: Mutex::default(),
+            aliases: Mutex::default(),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.library.inner.leases.end(self.lease);
+    }
+}
+
+impl Session {
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.library.inner
+    }
+
+    /// Puts off the expiry of a durable session.
+    pub fn renew(&self) -> Result<(), KvError> {
+        let inner = self.inner();
+        let Some((name, ttl)) = &self.durable else { return Ok(()) };
+        let epoch = inner.index.number("epoch")?;
+        let expires = inner.environment.unix_ms() + ttl.as_millis() as u64;
+        inner.leases.renew(&inner.index, name, epoch, expires)
+    }
+
+    /// Ends a durable session for good.
+    pub fn end(self) -> Result<(), KvError> {
+        match &self.durable {
+            Some((name, _)) => self.inner().leases.end_durable(&self.inner().index, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Counts on contents that are already held: the commit makes sure they still are. For
+    /// contents that a new root names and this session did not add.
+    pub fn keep(&self, contents: impl IntoIterator<Item = Digest>) {
+        self.relied.lock().extend(contents);
+    }
+
+    /// Makes all that this session added durable, and changes refs with it: all or nothing.
+    pub fn commit(&self, changes: Vec<RefChange>) -> Result<(), CommitError> {
+        let relied = std::mem::take(&mut *self.relied.lock());
+        for digest in &relied {
+            self.inner().claims.wait(ChunkId(*digest));
+        }
+        self.append_recipes(true).map_err(|error| match error {
+            AddError::Store(error) => CommitError::Store(error),
+            AddError::Index(error) => CommitError::Index(error),
+            _ => CommitError::Interrupted,
+        })?;
+        if self.inner().writer.lock().losses != self.losses {
+            return Err(CommitError::Interrupted);
+        }
+        self.renew()?;
+        let result = self.inner().commit(changes, relied.clone());
+        // Kept for a later commit of the same session.
+        *self.relied.lock() = relied;
+        result
+    }
+
+    /// Whether `id` must be stored: claims it if so. A held chunk is noted as relied on.
+    pub(crate) fn claim(&self, id: ChunkId) -> Result<bool, AddError> {
+        let inner = self.inner();
+        if inner.claims.take(id) {
+            match inner.index.chunk(id) {
+                Ok(Some(place)) if place.standing == Standing::Live => inner.claims.end(id),
+                Ok(_) => return Ok(true),
+                Err(error) => {
+                    inner.claims.end(id);
+                    return Err(error.into());
+                }
+            }
+        }
+        self.relied.lock().push(id.0);
+        Ok(false)
+    }
+
+    /// Appends a block of claimed chunks. On failure the claims end.
+    pub(crate) fn append_block(&self, frame: &Frame, ids: &[ChunkId]) -> Result<u64, AddError> {
+        let inner = self.inner();
+        let record = Record::block(frame, ids);
+        let (body_len, length) = (record.header().body_len, record.header().record_len());
+        let mut writer = inner.writer.lock();
+        let appended = inner.append(&mut writer, record);
+        let (pack, offset) = match appended {
+            Ok(place) => place,
+            Err(error) => {
+                drop(writer);
+                ids.iter().for_each(|id| inner.claims.end(*id));
+                return Err(error);
+            }
+        };
+        let mut plain_offset = 0;
+        let place = |(at, (&id, &plain_len)): (usize, (&ChunkId, &u32))| {
+            let place = ChunkPlace {
+                pack,
+                offset,
+                body_len,
+                n_chunks: ids.len() as u16,
+                at: at as u16,
+                plain_offset,
+                plain_len,
+                codec: frame.codec(),
+                standing: Standing::Live,
+            };
+            plain_offset += plain_len;
+            (id, place)
+        };
+        let chunks: Vec<_> = ids.iter().zip(frame.lens()).enumerate().map(place).collect();
+        for (id, place) in &chunks {
+            inner.claims.appended(*id, *place);
+        }
+        writer.pending_chunks += chunks.len();
+        writer.pending.push(Pending::Chunks(chunks));
+        Ok(length)
+    }
+
+    /// Appends the recipes and aliases of all contents whose chunks are in packs. A recipe never
+    /// precedes its chunks, so a commit that covers it covers them. Those whose chunks are on
+    /// their way are waited for, or left for later.
+    pub(crate) fn append_recipes(&self, wait: bool) -> Result<(), AddError> {
+        let inner = self.inner();
+        let recipes = std::mem::take(&mut *self.recipes.lock());
+        for (content, recipe) in recipes {
+            let on_its_way = |id: &ChunkId| inner.claims.get(*id) == Some(Claim::Taken);
+            if !wait && recipe.chunks().iter().any(on_its_way) {
+                self.recipes.lock().push((content, recipe));
+                continue;
+            }
+            for chunk in recipe.chunks() {
+                inner.claims.wait(*chunk);
+                let known = matches!(inner.claims.get(*chunk), Some(Claim::Appended(_)))
+                    || inner.index.chunk(*chunk)?.is_some();
+                if !known {
+                    return Err(AddError::Interrupted);
+                }
+            }
+            self.append_recipe(content, &recipe)?;
+        }
+        for (content, names) in std::mem::take(&mut *self.aliases.lock()) {
+            let mut writer = inner.writer.lock();
+            inner.append(&mut writer, Record::alias(content, &names))?;
+            writer.pending.push(Pending::Alias { content, names });
+        }
+        Ok(())
+    }
+
+    fn append_recipe(&self, content: Digest, recipe: &Recipe) -> Result<(), AddError> {
+        let inner = self.inner();
+        if let Some(place) = inner.index.recipe(content)?
+            && place.standing == Standing::Live
+        {
+            self.relied.lock().push(content);
+            return Ok(());
+        }
+        let record = Record::recipe(content, recipe);
+        let body_len = record.header().body_len;
+        let mut writer = inner.writer.lock();
+        let (pack, offset) = inner.append(&mut writer, record)?;
+        let place = RecipePlace::new(pack, offset, body_len, recipe);
+        let chunks: Arc<[ChunkId]> = recipe.chunks().into();
+        writer.pending_chunks += chunks.len();
+        writer.pending.push(Pending::Recipe { content, place, chunks });
+        Ok(())
+    }
+
+    /// Takes in a block that another depot sent. Its stored bytes are kept as they are; the names
+    /// of its chunks are computed from what they decode to, never believed.
+    ///
+    /// Returns the chunks, in order, whether or not they were held before.
+    pub fn put_frame(&self, frame: &Frame) -> Result<Vec<ChunkId>, AddError> {
+        let chunks = frame.chunks()?;
+        let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        for id in &ids {
+            if self.inner().revoked.read().contains(id.0) {
+                return Err(AddError::Revoked(id.0));
+            }
+        }
+        let mut new = Vec::new();
+        for (id, bytes) in chunks {
+            match self.claim(id) {
+                Ok(true) => new.push((id, bytes)),
+                Ok(false) => {}
+                Err(error) => {
+                    new.iter().for_each(|(id, _)| self.inner().claims.end(*id));
+                    return Err(error);
+                }
+            }
+        }
+        if new.len() == ids.len() {
+            self.append_block(frame, &ids)?;
+        } else if !new.is_empty() {
+            let (ids, plain): (Vec<ChunkId>, Vec<Bytes>) = new.into_iter().unzip();
+            let packed = frame.codec() == crate::block::Codec::Zstd;
+            self.append_block(&Frame::pack(&plain, packed), &ids)?;
+        }
+        self.inner().commit_if_much().map_err(store_error)?;
+        Ok(ids)
+    }
+
+    /// Makes `digest` the content that `recipe` puts together from chunks that are held. The
+    /// whole is read and hashed first.
+    pub fn put_recipe(&self, digest: Digest, recipe: &Recipe) -> Result<(), AddError> {
+        let inner = self.inner();
+        if inner.revoked.read().contains(digest) {
+            return Err(AddError::Revoked(digest));
+        }
+        let mut missing = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        for span in recipe.spans() {
+            let length = span.bytes.end - span.bytes.start;
+            inner.claims.wait(span.chunk);
+            let place = inner.place_of(span.chunk).map_err(|e| AddError::Read(Box::new(e)))?;
+            let held = place
+                .filter(|p| p.standing != Standing::Suspect && u64::from(p.plain_len) == length);
+            let Some(place) = held else {
+                missing.push(span.chunk);
+                continue;
+            };
+            if missing.is_empty() {
+                let read = inner.chunk_at(span.chunk, &place, digest);
+                hasher.update(&read.map_err(|e| AddError::Read(Box::new(e)))?);
+            }
+        }
+        if !missing.is_empty() {
+            return Err(AddError::MissingChunks(missing));
+        }
+        let found = Digest::from_bytes(*hasher.finalize().as_bytes());
+        if found != digest {
+            return Err(AddError::WrongDigest { stated: digest.into(), found: found.into() });
+        }
+        self.relied.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
+        if recipe.len() > 1 { self.append_recipe(digest, recipe) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn store_error(error: CommitError) -> AddError {
+    match error {
+        CommitError::Store(error) => AddError::Store(error),
+        CommitError::Index(error) => AddError::Index(error),
+        _ => AddError::Interrupted,
+    }
+}

@@ -1,0 +1,98 @@
+//! Where packs live: the seam between the library and its bytes.
+//!
+//! Two implementations: [`folder::FolderStore`], files of one folder, and
+//! [`memory::MemoryStore`], for simulation with faults. An object store is a third to come; that
+//! is why packs are written front to back, synced and sealed, and read by range.
+
+pub mod folder;
+pub mod memory;
+
+use crate::digest::PackId;
+use bytes::Bytes;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A place for packs.
+///
+/// * A pack is created once, grows at its end, and never changes before its end.
+/// * [`PackFile::sync`] makes durable all that was written before, and the pack's existence.
+///   After it failed once, the pack's unsynced bytes may be anything.
+/// * A deleted pack can still be read through a handle that was opened before.
+pub trait PackStore: Send + Sync {
+    /// Creates pack `id`, empty; an error if it exists.
+    fn create(&self, id: PackId) -> io::Result<Arc<dyn PackFile>>;
+    /// Opens pack `id` to read it, or to go on writing at its end.
+    fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>>;
+    /// All packs there are, in any order.
+    fn list(&self) -> io::Result<Vec<PackId>>;
+    /// Deletes pack `id`; not an error if it is gone.
+    fn delete(&self, id: PackId) -> io::Result<()>;
+    /// Free bytes on the volume, if it has such a number.
+    fn free_space(&self) -> io::Result<Option<u64>>;
+}
+
+/// One pack's bytes.
+pub trait PackFile: Send + Sync {
+    /// Writes `slices` one after the other at `offset`, which is the pack's end.
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
+    /// Makes all written bytes durable.
+    fn sync(&self) -> io::Result<()>;
+    /// The pack's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether nothing was written yet.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Bytes `range`; `UnexpectedEof` if the pack is shorter.
+    fn read_at(&self, range: Range<u64>) -> io::Result<Bytes>;
+    /// The same bytes without a copy, where the store can; otherwise as [`PackFile::read_at`].
+    fn map(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.read_at(range)
+    }
+    /// The local file and where the pack's bytes begin in it, if that is how it is kept.
+    fn local(&self) -> Option<Arc<File>> {
+        None
+    }
+    /// A number that changes when somebody changes the pack behind the library's back; 0 where
+    /// that cannot be told.
+    fn stamp(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The contract of [`PackStore`]. Every implementation is held to it.
+    fn keeps_the_contract(store: &dyn PackStore) {
+        let id = PackId(7);
+        let pack = store.create(id).unwrap();
+        assert!(store.create(id).is_err(), "a name is used once");
+        pack.write_at(0, &[IoSlice::new(b"he"), IoSlice::new(b"llo")]).unwrap();
+        pack.write_at(5, &[IoSlice::new(b" pack")]).unwrap();
+        pack.sync().unwrap();
+        assert_eq!(pack.len().unwrap(), 10);
+        let again = store.open(id).unwrap();
+        assert_eq!(again.read_at(1..7).unwrap(), "ello p");
+        assert_eq!(again.map(1..7).unwrap(), "ello p");
+        let past_the_end = again.read_at(5..11).unwrap_err();
+        assert_eq!(past_the_end.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(again.map(5..11).is_err());
+        assert_eq!(store.list().unwrap(), [id]);
+        store.delete(id).unwrap();
+        store.delete(id).unwrap();
+        assert_eq!(again.read_at(0..5).unwrap(), "hello", "open handles go on");
+        assert_eq!(store.open(id).err().unwrap().kind(), io::ErrorKind::NotFound);
+        assert!(store.list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn all_stores_keep_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        keeps_the_contract(&folder::FolderStore::new(folder.path().into()).unwrap());
+        keeps_the_contract(&memory::MemoryStore::default());
+    }
+}

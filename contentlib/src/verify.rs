@@ -1,0 +1,313 @@
+//! Verify: whether the packs still hold what was written, and what is hit where they do not.
+//!
+//! Reads records front to back as the index and the footers name them. Bad chunks and recipes
+//! are marked suspect as they are found, so that they are not served and any holder heals them.
+
+use crate::digest::{ChunkId, Digest, PackId};
+use crate::error::MaintainError;
+use crate::index::{ChunkPlace, RecipePlace, Standing};
+use crate::library::Library;
+use crate::links::{Holder, Links, holders};
+use crate::pack::format::{BadPack, RECORD_HEADER};
+use crate::pack::reader::{RecordError, footer, frame, pack_header, record};
+use crate::progress::Progress;
+use crate::recipe::Recipe;
+use crate::store::PackFile;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much to verify, and how fast.
+#[derive(Clone, Copy, Debug)]
+pub struct VerifyOptions {
+    /// The part of all blocks that is read, in percent. All indexes are checked in any case.
+    pub read_percent: u8,
+    /// Bytes a second; `None` for as fast as the disk gives them.
+    pub pace: Option<u64>,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        Self { read_percent: 100, pace: None }
+    }
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct VerifyReport {
+    /// Packs looked at.
+    pub packs: u64,
+    /// Records read and compared.
+    pub records: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Packs that are missing or damaged, with what is wrong.
+    pub bad_packs: Vec<(PackId, String)>,
+    /// Chunks whose bytes are wrong or gone.
+    pub bad_chunks: Vec<Digest>,
+    /// Contents that cannot be read whole, with who holds them.
+    pub bad_contents: Vec<BadContent>,
+}
+
+/// A content that cannot be read whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct BadContent {
+    /// The content.
+    pub digest: Digest,
+    /// The refs that hold it.
+    pub holders: Vec<Holder>,
+}
+
+impl VerifyReport {
+    /// Whether nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.bad_packs.is_empty() && self.bad_chunks.is_empty() && self.bad_contents.is_empty()
+    }
+}
+
+type Blocks = BTreeMap<u32, Vec<(ChunkId, ChunkPlace)>>;
+
+impl Library {
+    /// Compares packs with what the index says of them.
+    pub fn verify(
+        &self,
+        options: &VerifyOptions,
+        links: &dyn Links,
+        progress: &Progress,
+    ) -> Result<VerifyReport, MaintainError> {
+        let inner = &self.inner;
+        inner.commit(Vec::new(), Vec::new())?;
+        let mut report = VerifyReport::default();
+        let mut bad = BTreeSet::new();
+        let packs = inner.index.packs()?;
+        let total: u64 = packs.iter().map(|(_, info)| info.len).sum();
+        progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
+        for (seq, info) in packs {
+            progress.check()?;
+            report.packs += 1;
+            let mut complain = |what: String| report.bad_packs.push((info.id, what));
+            let file = match inner.store.open(info.id) {
+                Ok(file) => file,
+                Err(error) => {
+                    complain(format!("cannot be opened: {error}"));
+                    self.verify_records(seq, None, options, progress, &mut report, &mut bad)?;
+                    continue;
+                }
+            };
+            if let Err(error) = pack_header(&*file) {
+                complain(error.to_string());
+            }
+            if info.state == crate::PackState::Sealed {
+                match footer(&*file) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => complain("its footer is gone".into()),
+                    Err(error) => complain(error.to_string()),
+                }
+            }
+            self.verify_records(seq, Some(file), options, progress, &mut report, &mut bad)?;
+        }
+        report.bad_chunks = bad.iter().map(|id| id.0).collect();
+        report.bad_contents = self.hit_by(&bad, links)?;
+        Ok(report)
+    }
+
+    fn verify_records(
+        &self,
+        seq: u32,
+        file: Option<Arc<dyn PackFile>>,
+        options: &VerifyOptions,
+        progress: &Progress,
+        report: &mut VerifyReport,
+        bad: &mut BTreeSet<ChunkId>,
+    ) -> Result<(), MaintainError> {
+        let inner = &self.inner;
+        let (blocks, recipes) = self.entries_of(seq)?;
+        let mut damaged = 0u64;
+        for (offset, chunks) in blocks {
+            progress.check()?;
+            let (_, first) = chunks.first().expect("a block is listed with a chunk");
+            let sampled = sample(offset) < u32::from(options.read_percent);
+            let wrong: Vec<&(ChunkId, ChunkPlace)> = match &file {
+                None => chunks.iter().collect(),
+                Some(_) if !sampled => continue,
+                Some(file) => {
+                    let length = RECORD_HEADER as u64 + u64::from(first.body_len);
+                    report.records += 1;
+                    report.bytes += length;
+                    progress.add(&progress.bytes, length);
+                    pace(options.pace, length);
+                    self.wrong_chunks(&**file, offset, &chunks)?
+                }
+            };
+            for (id, place) in wrong {
+                damaged += 1;
+                bad.insert(*id);
+                inner.mark_chunk_suspect(*id, place)?;
+            }
+        }
+        for (content, place) in recipes {
+            let read = file.as_ref().map(|f| record(&**f, place.offset, place.body_len));
+            let right = match read {
+                Some(Ok((header, body))) => header.id == content && Recipe::decode(&body).is_ok(),
+                Some(Err(RecordError::Io(source))) if !is_damage(&source) => {
+                    return Err(MaintainError::Store { pack: inner.pack_id(seq), source });
+                }
+                _ => false,
+            };
+            if !right {
+                damaged += 1;
+                inner.mark_recipe_suspect(content, &place)?;
+            }
+        }
+        if damaged > 0 && file.is_some() {
+            let what = format!("{damaged} chunks and recipes are damaged");
+            report.bad_packs.push((inner.pack_id(seq), what));
+        }
+        Ok(())
+    }
+
+    /// The chunks of one block that do not read back right.
+    fn wrong_chunks<'a>(
+        &self,
+        file: &dyn PackFile,
+        offset: u32,
+        chunks: &'a [(ChunkId, ChunkPlace)],
+    ) -> Result<Vec<&'a (ChunkId, ChunkPlace)>, MaintainError> {
+        let (_, first) = chunks.first().expect("a block is listed with a chunk");
+        let found = record(file, offset, first.body_len)
+            .and_then(|(header, body)| Ok(frame(&header, &body, offset)?))
+            .and_then(|f| f.chunks().map_err(|_| BadPack::Record(offset.into()).into()));
+        match found {
+            Ok(found) => {
+                let is_wrong = |entry: &&(ChunkId, ChunkPlace)| {
+                    found.get(usize::from(entry.1.at)).is_none_or(|(id, _)| *id != entry.0)
+                };
+                Ok(chunks.iter().filter(is_wrong).collect())
+            }
+            Err(RecordError::Io(source)) if !is_damage(&source) => {
+                Err(MaintainError::Store { pack: self.inner.pack_id(first.pack), source })
+            }
+            // The record's checksum failed, yet chunks that the damage did not touch may still
+            // read right: raw ones can be told apart.
+            Err(_) => {
+                let reads = |(id, place): &&(ChunkId, ChunkPlace)| {
+                    self.inner.chunk_at(*id, place, id.0).is_err()
+                };
+                Ok(chunks.iter().filter(reads).collect())
+            }
+        }
+    }
+
+    /// The index entries that point into one pack, in the order of the pack.
+    fn entries_of(&self, seq: u32) -> Result<(Blocks, Vec<(Digest, RecipePlace)>), MaintainError> {
+        let mut blocks = Blocks::new();
+        let mut recipes = Vec::new();
+        self.inner.index.each_chunk(|id, place| {
+            if place.pack == seq {
+                blocks.entry(place.offset).or_default().push((id, place));
+            }
+            ControlFlow::Continue(())
+        })?;
+        self.inner.index.each_recipe(|content, place| {
+            if place.pack == seq {
+                recipes.push((content, place));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((blocks, recipes))
+    }
+
+    /// Contents that cannot be read whole: by a bad chunk, a lost one, or a bad recipe; and those
+    /// that a root names and nobody has.
+    fn hit_by(
+        &self,
+        bad: &BTreeSet<ChunkId>,
+        links: &dyn Links,
+    ) -> Result<Vec<BadContent>, MaintainError> {
+        let inner = &self.inner;
+        let mut hit: HashSet<Digest> = bad.iter().map(|id| id.0).collect();
+        hit.extend(self.suspects()?);
+        let mut all = Vec::new();
+        inner.index.each_recipe(|content, place| {
+            if place.standing != Standing::Condemned {
+                all.push((content, place));
+            }
+            ControlFlow::Continue(())
+        })?;
+        for (content, place) in all {
+            let whole = match inner.recipe_at(content, place) {
+                Ok(recipe) => {
+                    let places = inner.index.chunks(recipe.chunks())?;
+                    places.iter().all(|p| p.is_some_and(|p| p.standing != Standing::Suspect))
+                }
+                Err(_) => false,
+            };
+            if !whole {
+                hit.insert(content);
+            }
+        }
+        let mut named = Vec::new();
+        for (name, to) in self.list_refs("")? {
+            named.extend(to.root);
+            if to.root.is_some() {
+                let links = links.links(&name, &to, self).unwrap_or_default();
+                named.extend(links.into_iter().map(|link| link.digest));
+            }
+        }
+        let missing = self.missing_contents_unchecked(&named)?;
+        hit.extend(named.iter().zip(missing).filter(|(_, m)| *m).map(|(d, _)| *d));
+        let hit: Vec<Digest> = hit.into_iter().collect();
+        let mut held_by = holders(self, &hit, links)?;
+        let mut contents: Vec<BadContent> = hit
+            .into_iter()
+            .map(|digest| BadContent {
+                digest,
+                holders: held_by.remove(&digest).unwrap_or_default(),
+            })
+            // A chunk in the middle of a file is reported with its file.
+            .filter(|content| {
+                !content.holders.is_empty()
+                    || inner.index.recipe(content.digest).is_ok_and(|r| r.is_some())
+            })
+            .collect();
+        contents.sort();
+        Ok(contents)
+    }
+
+    /// Which contents have neither recipe nor chunk; what is suspect is counted elsewhere.
+    fn missing_contents_unchecked(&self, contents: &[Digest]) -> Result<Vec<bool>, MaintainError> {
+        let missing = |&content: &Digest| {
+            let index = &self.inner.index;
+            Ok(content != Digest::EMPTY
+                && index.chunk(ChunkId(content))?.is_none()
+                && index.recipe(content)?.is_none())
+        };
+        contents.iter().map(missing).collect()
+    }
+
+    /// What `repair` should ask for: all that is damaged or lost.
+    pub fn damaged(&self, links: &dyn Links) -> Result<Vec<Digest>, MaintainError> {
+        let mut found: BTreeSet<Digest> = self.suspects()?.into_iter().collect();
+        let hit = self.hit_by(&BTreeSet::new(), links)?;
+        found.extend(hit.into_iter().map(|content| content.digest));
+        Ok(found.into_iter().collect())
+    }
+}
+
+/// 0 to 99, the same for the same record.
+fn sample(offset: u32) -> u32 {
+    (offset.wrapping_mul(2_654_435_761) >> 8) % 100
+}
+
+fn pace(bytes_per_second: Option<u64>, bytes: u64) {
+    if let Some(rate) = bytes_per_second {
+        std::thread::sleep(Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
+    }
+}
+
+fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Installs the system packages that building depot needs; with the argument `tests`, also the
+# programs its tests talk to. Does nothing, at once, where all are installed.
+set -euo pipefail
+
+# clang: clang++ compiles RocksDB, and brings the libclang that its Rust bindings are made with.
+build_packages=(build-essential ca-certificates clang git make pkg-config python3)
+# curl speaks HTTP/1.1 and HTTP/2 to the servers under test; tar and zstd make and read bundles.
+test_packages=(curl tar zstd)
+
+fail() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+case "$*" in
+    "") wanted=("${build_packages[@]}") ;;
+    tests) wanted=("${build_packages[@]}" "${test_packages[@]}") ;;
+    *) fail "usage: tools/setup.sh [tests]" ;;
+esac
+
+command -v cargo >/dev/null ||
+    fail "no cargo here: install the stable Rust toolchain with rustup, then run this again"
+
+if ! command -v apt-get >/dev/null; then
+    # Another system names its packages otherwise; a missing one shows itself in the build.
+    echo "setup: no apt here; see that these are installed: ${wanted[*]}" >&2
+    exit 0
+fi
+
+missing=()
+for package in "${wanted[@]}"; do
+    status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) || true
+    [ "$status" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null ||
+        fail "these packages are missing: ${missing[*]}; installing them needs root or sudo"
+    as_root=(sudo)
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# Shows apt's own words only when it fails. The lock and the network are given a second chance.
+apt() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@" >"$log" 2>&1 || {
+        cat "$log" >&2
+        fail "apt-get $1 failed; missing packages: ${missing[*]}"
+    }
+}
+
+echo "setup: installing ${missing[*]}"
+apt update
+apt install --yes --no-install-recommends "${missing[@]}"
