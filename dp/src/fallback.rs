@@ -1,0 +1,130 @@
+//! The way to what is not ours: requests below `/api/` go to another service on the same port.
+//!
+//! That service is any tower service of HTTP messages, an axum router for one. It runs on the
+//! runtime that the server was started from, not on the workers: what it computes does not keep
+//! content waiting.
+
+use crate::connection::Connection;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// An error of a body that came from elsewhere.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+/// The body of a fallback's answer.
+pub type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
+/// What [`Fallback::call`] returns.
+pub type Answering = Pin<Box<dyn Future<Output = Response<BoxBody>> + Send>>;
+
+/// What answers requests that the content plane has no route for.
+///
+/// The request's extensions hold the peer's address, as a `std::net::SocketAddr`.
+pub trait Fallback: Send + Sync + 'static {
+    /// Answers one request.
+    fn call(&self, request: Request<RequestBody>) -> Answering;
+}
+
+/// Makes a [`Fallback`] of a tower service, such as an `axum::Router`.
+pub fn from_service<S, B>(service: S) -> Arc<dyn Fallback>
+where
+    S: tower::Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Arc::new(Tower(service))
+}
+
+struct Tower<S>(S);
+
+impl<S, B> Fallback for Tower<S>
+where
+    S: tower::Service<Request<RequestBody>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn call(&self, request: Request<RequestBody>) -> Answering {
+        let service = self.0.clone();
+        Box::pin(async move {
+            let answered = tower::ServiceExt::oneshot(service, request).await;
+            let answer = match answered {
+                Ok(answer) => answer,
+                Err(never) => match never {},
+            };
+            answer.map(|body| -> BoxBody {
+                Box::pin(http_body_util::BodyExt::map_err(body, Into::into))
+            })
+        })
+    }
+}
+
+/// The body of a request, read under the server's time limits.
+#[derive(Debug)]
+pub struct RequestBody {
+    body: Incoming,
+    connection: Waiting,
+}
+
+/// Whether this body is what the server waits for; ends with the body.
+struct Waiting {
+    connection: Arc<Connection>,
+    is_waiting: bool,
+}
+
+impl std::fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Waiting").field("is_waiting", &self.is_waiting).finish_non_exhaustive()
+    }
+}
+
+impl Waiting {
+    fn set(&mut self, is_waiting: bool) {
+        if self.is_waiting != is_waiting {
+            self.is_waiting = is_waiting;
+            self.connection.activity.set_awaiting(is_waiting);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.set(false);
+    }
+}
+
+impl RequestBody {
+    pub(crate) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
+        Self { body, connection: Waiting { connection, is_waiting: false } }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.connection.set(polled.is_pending());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

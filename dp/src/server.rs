@@ -1,0 +1,181 @@
+//! The server: one port, a worker for each core, and an orderly end.
+
+use crate::fallback::Fallback;
+use crate::worker::{Shared, Worker};
+use contentlib::Library;
+use packager::Packages;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+/// What a server serves.
+pub struct Content {
+    /// The bytes.
+    pub library: Library,
+    /// Their names.
+    pub packages: Arc<Packages>,
+}
+
+/// How a server serves it.
+#[derive(Clone)]
+pub struct ServeOptions {
+    /// Threads that serve; `None` for as many as there are cores for this process.
+    pub workers: Option<NonZeroUsize>,
+    /// The longest head of a request, in bytes; at least 8 KiB.
+    pub header_bytes: usize,
+    /// How long a client may take over a request's head.
+    pub header_time: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle_time: Duration,
+    /// How long a client may go without taking or giving a byte.
+    pub progress_time: Duration,
+    /// Connections at a time; those over it get 503.
+    pub max_connections: usize,
+    /// How long running requests may go on once the server is told to stop.
+    pub drain_time: Duration,
+    /// Memory for small contents that are asked for again and again, in bytes.
+    pub hot_bytes: u64,
+    /// Whether each request is logged, as a `tracing` event of target `dp::access`.
+    pub access_log: bool,
+    /// What answers below `/api/`.
+    pub api: Option<Arc<dyn Fallback>>,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            header_bytes: 16 << 10,
+            header_time: Duration::from_secs(10),
+            idle_time: Duration::from_secs(75),
+            progress_time: Duration::from_secs(30),
+            max_connections: 4096,
+            drain_time: Duration::from_secs(30),
+            hot_bytes: 192 << 20,
+            access_log: false,
+            api: None,
+        }
+    }
+}
+
+/// A server that has its port and does not serve yet.
+pub struct Server {
+    listeners: Vec<TcpListener>,
+    address: SocketAddr,
+    options: ServeOptions,
+}
+
+/// How many connections the kernel holds until they are accepted.
+const BACKLOG: i32 = 4096;
+
+impl Server {
+    /// Takes the port. Port 0 takes a free one; see [`Server::local_addr`].
+    pub fn bind(address: SocketAddr, options: ServeOptions) -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let n_workers = options.workers.unwrap_or(cores).get();
+        // Sockets that share a port also share it with those of another process of this user. So
+        // the first is bound alone, which fails if anyone has the port.
+        let alone = bind(address, Sharing::Alone)?;
+        let address = bound_address(&alone)?;
+        let listeners = if n_workers == 1 {
+            vec![listen(alone)?]
+        } else {
+            drop(alone);
+            let shared = |_| listen(bind(address, Sharing::Port)?);
+            (0..n_workers).map(shared).collect::<io::Result<_>>()?
+        };
+        raise_file_limit(options.max_connections as u64 + 1024);
+        Ok(Self { listeners, address, options })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is ready and running requests are done or out of time.
+    ///
+    /// The workers have their own threads. The API runs on the runtime that this is called on.
+    pub async fn serve(self, content: Arc<Content>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self { listeners, options, .. } = self;
+        let n_workers = listeners.len();
+        let shared = Arc::new(Shared::new(content, &options));
+        let workers: Vec<_> =
+            (0..n_workers).map(|_| Arc::new(Worker::new(shared.clone(), &options, n_workers))).collect();
+        shared.workers.get_or_init(|| workers.clone());
+        let stop = CancellationToken::new();
+        let _stop_if_dropped = stop.clone().drop_guard();
+        let mut ended = Vec::with_capacity(n_workers);
+        for (at, (worker, listener)) in workers.into_iter().zip(listeners).enumerate() {
+            let (stop, drain_time) = (stop.clone(), options.drain_time);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(32)
+                .thread_name(format!("dp-{at}"))
+                .build()?;
+            let (tell, told) = oneshot::channel::<()>();
+            std::thread::Builder::new().name(format!("dp-{at}")).spawn(move || {
+                runtime.block_on(worker.run(listener, stop, drain_time));
+                // A read that hangs must not keep the server from stopping.
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                drop(tell);
+            })?;
+            ended.push(told);
+        }
+        shutdown.await;
+        shared.draining.store(true, Relaxed);
+        stop.cancel();
+        for worker in ended {
+            // Nothing is ever sent: the other end is dropped when the worker is done.
+            let _ = worker.await;
+        }
+        Ok(())
+    }
+}
+
+enum Sharing {
+    Alone,
+    Port,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if let Sharing::Port = sharing {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+fn bound_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    Ok(rustix::net::getsockname(socket)?.try_into()?)
+}
+
+fn listen(socket: OwnedFd) -> io::Result<TcpListener> {
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A server has a file open for each connection; the usual soft limit of 1024 is for other programs.
+fn raise_file_limit(wanted: u64) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let Some(soft) = now.current else { return };
+    let most = now.maximum.unwrap_or(u64::MAX);
+    if soft < wanted.min(most) {
+        let raised = Rlimit { current: Some(wanted.min(most)), maximum: now.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays at {soft}");
+        }
+    }
+}

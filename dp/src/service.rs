@@ -1,0 +1,483 @@
+//! From a request to its answer: which route, which method, and what goes wrong.
+//!
+//! A GET of content that is held ready is answered on the spot. All else that may block is looked
+//! up on the blocking pool, and ends up in the same place: a [`Held`] content, its headers and the
+//! preconditions of the request.
+
+use crate::body::{self, Body, ContentBody, PartsBody, Source};
+use crate::condition::{self, Validators, Verdict};
+use crate::connection::Connection;
+use crate::fallback::RequestBody;
+use crate::frames;
+use crate::held::{Described, Held};
+use crate::metrics::{self, Route};
+use crate::package;
+use crate::problem::Problem;
+use crate::range::Wanted;
+use crate::target::Target;
+use crate::ticket::Ticket;
+use bytes::Bytes;
+use contentlib::{Digest, Library, Name, ReadError, Segment};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
+
+const READERS: &str = "GET, HEAD";
+const POSTERS: &str = "POST";
+
+/// Serves the requests of one connection.
+pub(crate) struct Service {
+    pub connection: Arc<Connection>,
+}
+
+/// An answer, now or later.
+pub(crate) enum Answer {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Answer::Now(answer) => Poll::Ready(Ok(answer.take().expect("polled once"))),
+            Answer::Later(answer) => answer.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let mut ticket = Ticket::new(self.connection.clone(), request.method(), request.uri());
+        let worker = &self.connection.worker;
+        if request.method() == Method::GET || request.method() == Method::HEAD {
+            let generation = worker.shared.content.library.generation();
+            if let Some(held) = worker.hot.get(request.uri().path(), generation) {
+                worker.counters.hot_hits.add(1);
+                ticket.route = Route::Content;
+                let asked = Asked::of(request.method(), request.headers());
+                return send(held, asked, ticket);
+            }
+        }
+        match Target::parse(request.uri().path()) {
+            Ok(target) => self.route(target, request, ticket),
+            Err(error) => now(problem(Problem::bad_request(error.to_string()), ticket)),
+        }
+    }
+}
+
+impl Service {
+    fn route(&self, target: Target, request: Request<Incoming>, mut ticket: Ticket) -> Answer {
+        ticket.route = match &target {
+            Target::Content(_) => Route::Content,
+            Target::Recipe(_) => Route::Recipe,
+            Target::Package(_) => Route::Package,
+            Target::Chunks => Route::Chunks,
+            Target::Api => Route::Api,
+            Target::Health | Target::Ready | Target::Metrics => Route::Status,
+            Target::Unknown => Route::Other,
+        };
+        let shared = &self.connection.worker.shared;
+        if target == Target::Api {
+            return self.hand_on(request, ticket);
+        }
+        let allowed = match target {
+            Target::Chunks => POSTERS,
+            _ => READERS,
+        };
+        let is_allowed = match *request.method() {
+            Method::GET | Method::HEAD => allowed == READERS,
+            Method::POST => allowed == POSTERS,
+            _ => false,
+        };
+        if target == Target::Unknown {
+            return now(problem(Problem::not_found("there is nothing at this path"), ticket));
+        }
+        if !is_allowed {
+            return now(problem(Problem::method(allowed), ticket));
+        }
+        let content = shared.content.clone();
+        match target {
+            Target::Content(name) => self.get_content(&name, &request, ticket),
+            Target::Recipe(name) => get_recipe(content.library.clone(), &name, &request, ticket),
+            Target::Package(path) => {
+                let asked = Asked::of(request.method(), request.headers());
+                let shown = package::Shown::negotiate(request.headers());
+                let query = request.uri().query().map(str::to_owned);
+                Answer::Later(Box::pin(async move {
+                    let found = blocking(move || package::find(&content, &path, shown, query)).await;
+                    match found {
+                        Ok(package::Found::File(held)) => resolve(send(Arc::new(held), asked, ticket)).await,
+                        Ok(package::Found::Page(page)) => send_page(page, &asked, ticket),
+                        Err(error) => problem(error, ticket),
+                    }
+                }))
+            }
+            Target::Chunks => {
+                let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
+                let body = RequestBody::new(request.into_body(), self.connection.clone());
+                Answer::Later(Box::pin(async move {
+                    let posted = frames::post(content.library.clone(), content_type, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
+            Target::Health => now(text("text/plain; charset=utf-8", "ok\n".into(), ticket)),
+            Target::Ready if shared.draining.load(Relaxed) => {
+                now(problem(Problem::unavailable("the server is shutting down"), ticket))
+            }
+            Target::Ready => now(text("text/plain; charset=utf-8", "ready\n".into(), ticket)),
+            Target::Metrics => {
+                let shared = shared.clone();
+                Answer::Later(Box::pin(async move {
+                    let rendered = blocking(move || {
+                        let workers = shared.workers.get().map_or(&[][..], Vec::as_slice);
+                        let counters: Vec<_> = workers.iter().map(|w| &w.counters).collect();
+                        Ok(metrics::render(&counters, shared.library_stats().as_ref()))
+                    });
+                    match rendered.await {
+                        Ok(rendered) => text("text/plain; version=0.0.4", rendered.into(), ticket),
+                        Err(error) => problem(error, ticket),
+                    }
+                }))
+            }
+            Target::Api | Target::Unknown => unreachable!("answered above"),
+        }
+    }
+
+    /// Content by its digest or an alias of it.
+    fn get_content(&self, name: &[u8], request: &Request<Incoming>, ticket: Ticket) -> Answer {
+        let name = match parse_name(name) {
+            Ok(name) => name,
+            Err(error) => return now(problem(error, ticket)),
+        };
+        let asked = Asked::of(request.method(), request.headers());
+        let path: Box<str> = request.uri().path().into();
+        let worker = self.connection.worker.clone();
+        worker.counters.hot_misses.add(1);
+        Answer::Later(Box::pin(async move {
+            let library = worker.shared.content.library.clone();
+            // Before the look-up: what changes meanwhile must not be kept.
+            let generation = library.generation();
+            match blocking(move || open(&library, name)).await {
+                Ok(held) => {
+                    let held = Arc::new(held);
+                    worker.hot.put(&path, generation, held.clone());
+                    resolve(send(held, asked, ticket)).await
+                }
+                Err(error) => problem(error, ticket),
+            }
+        }))
+    }
+
+    /// Hands a request on to the API, on its own runtime.
+    fn hand_on(&self, request: Request<Incoming>, ticket: Ticket) -> Answer {
+        let shared = &self.connection.worker.shared;
+        let Some(fallback) = shared.fallback.clone() else {
+            return now(problem(Problem::not_found("this server has no API; it serves content alone"), ticket));
+        };
+        let connection = self.connection.clone();
+        let mut request = request.map(|body| RequestBody::new(body, connection));
+        request.extensions_mut().insert(self.connection.peer);
+        let running = shared.runtime.spawn(async move { fallback.call(request).await });
+        let running = AbortOnDrop(running);
+        Answer::Later(Box::pin(async move {
+            match running.await {
+                Ok(response) => {
+                    let mut ticket = ticket;
+                    ticket.status = response.status().as_u16();
+                    response.map(|body| Body::new(Source::Other(body), ticket))
+                }
+                Err(_) => {
+                    let detail = "the request failed inside the server; see its log";
+                    problem(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail), ticket)
+                }
+            }
+        }))
+    }
+}
+
+/// A client that is gone no longer needs its answer.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a request asks of a content: all or part, and under which conditions.
+pub(crate) struct Asked {
+    is_head: bool,
+    /// Nothing if the request is a plain one.
+    conditions: Option<Box<HeaderMap>>,
+}
+
+impl Asked {
+    fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let conditions = (!condition::is_plain(headers)).then(|| Box::new(headers.clone()));
+        Self { is_head: method == Method::HEAD, conditions }
+    }
+
+    fn verdict(&self, has: Validators<'_>, size: u64) -> Verdict {
+        let method = if self.is_head { Method::HEAD } else { Method::GET };
+        match &self.conditions {
+            None => Verdict::Send(Wanted::Whole),
+            Some(headers) => condition::evaluate(&method, headers, has, size),
+        }
+    }
+}
+
+fn now(response: Response<Body>) -> Answer {
+    Answer::Now(Some(response))
+}
+
+async fn resolve(answer: Answer) -> Response<Body> {
+    match answer {
+        Answer::Now(response) => response.expect("not polled"),
+        Answer::Later(later) => later.await,
+    }
+}
+
+/// Runs what may block, off the worker's thread.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the server; see its log"))
+    })
+}
+
+/// An answer whose body and length go together.
+pub(crate) fn answer(
+    status: StatusCode,
+    headers: HeaderMap,
+    source: Source,
+    mut ticket: Ticket,
+) -> Response<Body> {
+    ticket.status = status.as_u16();
+    let mut response = Response::new(Body::new(source, ticket));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn problem(problem: Problem, ticket: Ticket) -> Response<Body> {
+    let (status, headers, document) = problem.into_parts();
+    answer(status, headers, Source::Bytes(document.into()), ticket)
+}
+
+fn text(content_type: &'static str, text: Bytes, ticket: Ticket) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer(StatusCode::OK, headers, Source::Bytes(text), ticket)
+}
+
+pub(crate) fn parse_name(name: &[u8]) -> Result<Name, Problem> {
+    let text = String::from_utf8_lossy(name);
+    text.parse::<Name>().map_err(|error| Problem::bad_request(error.to_string()))
+}
+
+/// The digest that a name stands for, aliases included. Blocks.
+fn digest_of(library: &Library, name: Name) -> Result<Digest, Problem> {
+    match name {
+        Name::Blake3(digest) => Ok(digest),
+        alias => Ok(library.resolve(&alias)?.ok_or(ReadError::Unknown(alias))?),
+    }
+}
+
+fn open(library: &Library, name: Name) -> Result<Held, Problem> {
+    let reader = library.open_content(digest_of(library, name)?)?;
+    Ok(Held::open(reader, Described::by_digest())?)
+}
+
+/// Answers with a content, or the part of it that is wanted.
+fn send(held: Arc<Held>, asked: Asked, ticket: Ticket) -> Answer {
+    let has = Validators { etag: held.etag.as_bytes(), modified: held.modified };
+    let wanted = match asked.verdict(has, held.size) {
+        Verdict::Send(wanted) => wanted,
+        Verdict::NotModified => {
+            return now(answer(StatusCode::NOT_MODIFIED, kept_headers(&held.headers), Source::Empty, ticket));
+        }
+        Verdict::Failed => return now(problem(precondition_failed(), ticket)),
+    };
+    if asked.is_head {
+        return now(answer(StatusCode::OK, held.headers.clone(), Source::Empty, ticket));
+    }
+    match wanted {
+        Wanted::Whole => match &held.whole {
+            Some(bytes) => {
+                let source = Source::Bytes(bytes.clone());
+                now(answer(StatusCode::OK, held.headers.clone(), source, ticket))
+            }
+            None => {
+                let headers = held.headers.clone();
+                send_range(&held, StatusCode::OK, headers, 0..held.size, ticket)
+            }
+        },
+        Wanted::One(range) => {
+            let mut headers = held.headers.clone();
+            headers.insert(header::CONTENT_RANGE, content_range(&range, held.size));
+            headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+            send_range(&held, StatusCode::PARTIAL_CONTENT, headers, range, ticket)
+        }
+        Wanted::Some(ranges) => send_parts(&held, ranges, ticket),
+        Wanted::Unsatisfiable => {
+            let size = held.size;
+            let detail = format!("no range lies inside the content, which has {size} bytes");
+            let value = HeaderValue::try_from(format!("bytes */{size}")).expect("visible ASCII");
+            let refused = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail)
+                .with(header::CONTENT_RANGE, value)
+                .with(header::ETAG, held.etag.clone());
+            now(problem(refused, ticket))
+        }
+    }
+}
+
+fn precondition_failed() -> Problem {
+    let detail = "the resource is not the one that If-Match or If-Unmodified-Since names";
+    Problem::new(StatusCode::PRECONDITION_FAILED, detail)
+}
+
+/// The headers of a 304: those that would keep a cache up to date, and none about a body.
+fn kept_headers(headers: &HeaderMap) -> HeaderMap {
+    let kept: [HeaderName; 4] =
+        [header::ETAG, header::CACHE_CONTROL, header::LAST_MODIFIED, header::VARY];
+    kept.into_iter().filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect()
+}
+
+fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
+    let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
+    HeaderValue::try_from(text).expect("visible ASCII")
+}
+
+/// Answers with a range, once its first bytes are there: what cannot be read must be an error, not
+/// a cut answer.
+fn send_range(
+    held: &Arc<Held>,
+    status: StatusCode,
+    headers: HeaderMap,
+    range: Range<u64>,
+    ticket: Ticket,
+) -> Answer {
+    if let Some(whole) = &held.whole {
+        // Small enough that its length is a usize.
+        let bytes = whole.slice(range.start as usize..range.end as usize);
+        return now(answer(status, headers, Source::Bytes(bytes), ticket));
+    }
+    let reader = held.reader.clone();
+    let (at, max) = (range.start, FIRST_SEGMENT.min((range.end - range.start) as usize));
+    let go_on = move |first: Option<Segment>, ticket| {
+        let source = Source::Content(ContentBody::new(reader, range, first));
+        answer(status, headers, source, ticket)
+    };
+    if let Some(first) = body::ready(&held.reader, at, max) {
+        return now(go_on(Some(first), ticket));
+    }
+    let reader = held.reader.clone();
+    Answer::Later(Box::pin(async move {
+        match blocking(move || Ok(body::read(&reader, at, max)?)).await {
+            Ok(first) => go_on(Some(first), ticket),
+            Err(error) => problem(error, ticket),
+        }
+    }))
+}
+
+/// The longest first segment; see `body` for those that follow.
+const FIRST_SEGMENT: usize = 1 << 20;
+
+fn send_parts(held: &Arc<Held>, ranges: Vec<Range<u64>>, ticket: Ticket) -> Answer {
+    // Random, so that no content can hold it on purpose.
+    let boundary = format!("{:016x}", RandomState::new().build_hasher().finish());
+    let content_type = held.headers.get(header::CONTENT_TYPE).cloned();
+    let content_type = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let part = |(at, range): (usize, Range<u64>)| {
+        let before = if at == 0 { "" } else { "\r\n" };
+        let (last, size) = (range.end - 1, held.size);
+        let head = format!(
+            "{before}--{boundary}\r\ncontent-type: {content_type}\r\ncontent-range: bytes {}-{last}/{size}\r\n\r\n",
+            range.start
+        );
+        (Bytes::from(head), range)
+    };
+    let parts = ranges.into_iter().enumerate().map(part).collect();
+    let end = Bytes::from(format!("\r\n--{boundary}--\r\n"));
+    let body = PartsBody::new(held.reader.clone(), parts, end);
+    let mut headers = held.headers.clone();
+    headers.remove(header::CONTENT_LENGTH);
+    let multipart = format!("multipart/byteranges; boundary={boundary}");
+    headers.insert(header::CONTENT_TYPE, HeaderValue::try_from(multipart).expect("visible ASCII"));
+    let source = Source::Parts(Box::new(body));
+    now(answer(StatusCode::PARTIAL_CONTENT, headers, source, ticket))
+}
+
+/// A page, a listing or a document made for one request.
+pub(crate) struct Page {
+    pub status: StatusCode,
+    /// With `ETag` if the client may keep it.
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+fn send_page(page: Page, asked: &Asked, ticket: Ticket) -> Response<Body> {
+    let Page { status, mut headers, bytes } = page;
+    if let Some(etag) = headers.get(header::ETAG) {
+        let has = Validators { etag: etag.as_bytes(), modified: None };
+        match asked.verdict(has, bytes.len() as u64) {
+            Verdict::NotModified => {
+                return answer(StatusCode::NOT_MODIFIED, kept_headers(&headers), Source::Empty, ticket);
+            }
+            Verdict::Failed => return problem(precondition_failed(), ticket),
+            // Pages are short; a range of one is not worth its code (RFC 9110, section 14.2).
+            Verdict::Send(_) => {}
+        }
+    }
+    headers.insert(header::CONTENT_LENGTH, bytes.len().into());
+    let source = if asked.is_head { Source::Empty } else { Source::Bytes(bytes) };
+    answer(status, headers, source, ticket)
+}
+
+/// The recipe of a content, for clients that fetch only the chunks they lack.
+fn get_recipe(library: Library, name: &[u8], request: &Request<Incoming>, ticket: Ticket) -> Answer {
+    let name = match parse_name(name) {
+        Ok(name) => name,
+        Err(error) => return now(problem(error, ticket)),
+    };
+    let asked = Asked::of(request.method(), request.headers());
+    Answer::Later(Box::pin(async move {
+        let page = blocking(move || {
+            let recipe = library.recipe(digest_of(&library, name)?)?;
+            let bytes = Bytes::from(recipe.encode());
+            let mut headers = HeaderMap::with_capacity(8);
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.depot.recipe"));
+            let etag = format!("\"{}\"", Digest::of(&bytes));
+            headers.insert(header::ETAG, HeaderValue::try_from(etag).expect("visible ASCII"));
+            let immutable = "public, max-age=31536000, immutable";
+            headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(immutable));
+            Ok(Page { status: StatusCode::OK, headers, bytes })
+        });
+        match page.await {
+            Ok(page) => send_page(page, &asked, ticket),
+            Err(error) => problem(error, ticket),
+        }
+    }))
+}
