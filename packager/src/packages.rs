@@ -1,0 +1,301 @@
+//! The packages of a site: what there is, and the changes that need no reading of files.
+//!
+//! All state lies in references of the content library, and every change is one commit: it
+//! happened or it did not. Operations that take long are in files of their own: [`crate::update`],
+//! [`crate::upload`], [`crate::restore`].
+
+mod busy;
+mod cache;
+mod channel;
+mod delete;
+mod publish;
+mod revoke;
+mod show;
+
+pub use channel::ChannelMoved;
+pub use delete::{Deleted, Force, Freed};
+pub use revoke::{Holding, Revocation};
+pub use show::{DiffPage, PackageInfo};
+
+use crate::error::PackageError;
+use crate::manifest::Manifest;
+use crate::name::{PackageName, Selector};
+use crate::refs::{self, KeyRecord, PackageRecord, Source, SourceFolder, Stored};
+use crate::retention::Retention;
+use crate::sign::{PublicKey, SiteKey, VersionInfo};
+use busy::Busy;
+use cache::ManifestCache;
+use contentlib::{CommitError, Digest, Expect, Library, ReadError, RefChange};
+use jiff::Timestamp;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use busy::Guard;
+pub(crate) use publish::{NewVersion, Published};
+
+/// Where the time comes from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// How often a change is made again because another one of the same package came between.
+const MAX_CONFLICTS: usize = 20;
+/// The largest manifest that is read, in bytes: one of all limits at once stays below it.
+const MAX_MANIFEST: u64 = 1 << 30;
+
+/// The packages of a site. Cheap to clone.
+#[derive(Clone)]
+pub struct Packages {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) library: Library,
+    pub(crate) key: SiteKey,
+    pub(crate) clock: Clock,
+    /// Where the stat caches of sources are.
+    pub(crate) sources: PathBuf,
+    pub(crate) gc_grace: Duration,
+    pub(crate) n_threads: usize,
+    manifests: ManifestCache,
+    busy: Arc<Busy>,
+}
+
+/// A new package.
+#[derive(Clone, Debug)]
+pub struct NewPackage {
+    /// Its name.
+    pub name: PackageName,
+    /// The folder its files are read from; without one, clients upload them.
+    pub source: Option<PathBuf>,
+    /// Which versions are kept.
+    pub retention: Retention,
+}
+
+impl Packages {
+    /// The packages in `library`, signed with `key`. `cache` is a folder for what can be made
+    /// again (`DIR/cache`); it need not exist.
+    pub fn open(
+        library: Library,
+        key: SiteKey,
+        cache: PathBuf,
+        clock: Clock,
+    ) -> Result<Self, PackageError> {
+        let inner = Inner {
+            library,
+            key,
+            clock,
+            sources: cache.join("sources"),
+            gc_grace: contentlib::Options::default().gc_grace,
+            n_threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
+            manifests: ManifestCache::default(),
+            busy: Arc::default(),
+        };
+        let packages = Self { inner: Arc::new(inner) };
+        packages.record_key()?;
+        Ok(packages)
+    }
+
+    /// Says when bytes that nothing refers to any more are freed: the library's own grace.
+    pub fn with_gc_grace(mut self, grace: Duration) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.gc_grace = grace;
+        }
+        self
+    }
+
+    /// The content library under the packages.
+    pub fn library(&self) -> &Library {
+        &self.inner.library
+    }
+
+    /// What this site's signatures are checked with.
+    pub fn public_key(&self) -> PublicKey {
+        self.inner.key.public()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.inner.clock)()
+    }
+
+    /// Keeps the public key in the library, so that versions can be checked where the key's own
+    /// file is lost.
+    fn record_key(&self) -> Result<(), PackageError> {
+        let key = self.public_key();
+        let stored = refs::get::<KeyRecord>(self.library(), refs::SITE_KEY)?;
+        let (mut record, expect) = match stored {
+            Some(Stored { record, found }) => (record, Expect::Is(found)),
+            None => (KeyRecord::default(), Expect::Absent),
+        };
+        if record.keys.last() == Some(&key) {
+            return Ok(());
+        }
+        if !record.keys.is_empty() {
+            tracing::warn!(%key, "the site has a new signing key; clients must be told to trust it");
+        }
+        record.keys.push(key);
+        let change = refs::set(refs::SITE_KEY.into(), None, &record, expect);
+        Ok(self.library().session().commit(vec![change])?)
+    }
+
+    /// Makes a package, and its version 1, which is empty.
+    pub fn create(&self, new: NewPackage) -> Result<VersionInfo, PackageError> {
+        let NewPackage { name, source, retention } = new;
+        let guard = self.busy(&name)?;
+        if refs::get_package(self.library(), &name)?.is_some() {
+            return Err(PackageError::Exists(name));
+        }
+        let source = match source {
+            None => Source::Upload,
+            Some(folder) => Source::Folder(self.claim_source(&guard, &folder)?),
+        };
+        let record = PackageRecord::new(source, retention, self.now());
+        let session = self.library().session();
+        let empty = Manifest::default();
+        let version = NewVersion { name: &name, manifest: &empty, source: None, new_bytes: 0 };
+        let published = self.publish_first(&session, &version, record);
+        match published {
+            Err(PackageError::Commit(CommitError::Conflict { .. })) => {
+                Err(PackageError::Exists(name))
+            }
+            published => published,
+        }
+    }
+
+    /// Checks that `folder` can be the source of the guarded package, and keeps others from
+    /// taking it while the guard lives. Answers its canonical path.
+    pub(crate) fn claim_source(
+        &self,
+        guard: &Guard,
+        folder: &Path,
+    ) -> Result<SourceFolder, PackageError> {
+        let fail = |source| PackageError::Source { folder: folder.into(), source };
+        let canonical = folder.canonicalize().map_err(fail)?;
+        crate::folder::Folder::open(&canonical).map_err(fail)?;
+        // The cache is part of the site's data folder, which must not become part of a package.
+        let cache = &self.inner.sources;
+        let own = cache.ancestors().find_map(|path| path.canonicalize().ok());
+        if own.is_some_and(|own| own.starts_with(&canonical)) {
+            return Err(PackageError::SourceHoldsSite { folder: canonical });
+        }
+        guard.claim(&canonical)?;
+        for (key, stored) in refs::list::<PackageRecord>(self.library(), refs::PACKAGES)? {
+            let Some(Ok(other)) = key.strip_prefix(refs::PACKAGES).map(str::parse) else {
+                continue;
+            };
+            if let Source::Folder(taken) = &stored.record.source
+                && other != *guard.name()
+                && taken.overlaps(&canonical)
+            {
+                return Err(PackageError::SourceTaken { other, folder: taken.0.clone() });
+            }
+        }
+        Ok(SourceFolder(canonical))
+    }
+
+    /// Takes the package for one change that takes long.
+    pub(crate) fn busy(&self, name: &PackageName) -> Result<Guard, PackageError> {
+        self.inner.busy.take(name)
+    }
+
+    /// The record of a package that must be there.
+    pub(crate) fn record(&self, name: &PackageName) -> Result<Stored<PackageRecord>, PackageError> {
+        let stored = refs::get_package(self.library(), name)?;
+        stored.ok_or_else(|| PackageError::UnknownPackage(name.clone()))
+    }
+
+    /// Which version `selector` means.
+    pub fn resolve(
+        &self,
+        name: &PackageName,
+        selector: &Selector,
+    ) -> Result<VersionInfo, PackageError> {
+        let number = match selector {
+            Selector::Number(number) => Some(*number),
+            Selector::Latest => self.record(name)?.record.latest,
+            Selector::Channel(channel) => {
+                let number = self.record(name)?.record.channels.get(channel).copied();
+                let unknown = || PackageError::UnknownChannel {
+                    package: name.clone(),
+                    channel: channel.clone(),
+                };
+                Some(number.ok_or_else(unknown)?)
+            }
+        };
+        let stored = match number {
+            Some(number) => refs::get_version(self.library(), name, number)?,
+            None => None,
+        };
+        match stored {
+            Some(stored) => Ok(stored.record),
+            None => {
+                self.record(name)?;
+                let version = selector.clone();
+                Err(PackageError::UnknownVersion { package: name.clone(), version })
+            }
+        }
+    }
+
+    /// The manifest of this digest. The last ones read are kept in memory.
+    pub fn manifest(&self, digest: Digest) -> Result<Arc<Manifest>, PackageError> {
+        self.inner.manifests.get(digest, || read_manifest(self.library(), digest))
+    }
+
+    /// Changes a package's record, again if somebody else changes it meanwhile.
+    fn change<T>(
+        &self,
+        name: &PackageName,
+        mut change: impl FnMut(&mut PackageRecord, &mut Vec<RefChange>) -> Result<T, PackageError>,
+    ) -> Result<T, PackageError> {
+        let session = self.library().session();
+        for _ in 0..MAX_CONFLICTS {
+            let Stored { record, found } = self.record(name)?;
+            let mut record = record.next_revision();
+            let mut changes = Vec::new();
+            let done = change(&mut record, &mut changes)?;
+            let key = refs::package_key(name);
+            changes.push(refs::set(key, None, &record, Expect::Is(found)));
+            match session.commit(changes) {
+                Ok(()) => return Ok(done),
+                Err(CommitError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(PackageError::Busy(name.clone()))
+    }
+
+    /// Changes where a package's files come from. The caller has claimed the folder.
+    pub(crate) fn set_source(
+        &self,
+        name: &PackageName,
+        source: Source,
+    ) -> Result<(), PackageError> {
+        self.change(name, |record, _| {
+            record.source = source.clone();
+            Ok(())
+        })
+    }
+
+    /// Changes which versions are kept. Takes effect with the next version.
+    pub fn set_retention(
+        &self,
+        name: &PackageName,
+        retention: Retention,
+    ) -> Result<(), PackageError> {
+        self.change(name, |record, _| {
+            record.retention = retention;
+            Ok(())
+        })
+    }
+}
+
+/// Reads a manifest from the library.
+pub(crate) fn read_manifest(library: &Library, digest: Digest) -> Result<Manifest, PackageError> {
+    let reader = library.open_content(digest)?;
+    let size = reader.size();
+    if size > MAX_MANIFEST {
+        return Err(ReadError::Unknown(digest.into()).into());
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    reader.copy_to(0..size, &mut bytes)?;
+    Manifest::decode(&bytes).map_err(|source| PackageError::Manifest { manifest: digest, source })
+}

@@ -1,0 +1,303 @@
+//! Folders become versions: exactly, only when something changed, and never mixed.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Site, noise, package, tree};
+use contentlib::Progress;
+use packager::{PackageError, Rescan, ScanError, Selector, UpdateOptions};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Everything that a source may hold.
+fn fill(top: &Path) {
+    let name = |bytes: &'static [u8]| top.join(OsStr::from_bytes(bytes));
+    fs::write(name(b".hidden"), "hidden").unwrap();
+    fs::write(name(b"new\nline"), "odd").unwrap();
+    fs::write(name(b"not utf-8 \xff\xfe"), "odd").unwrap();
+    fs::write(top.join("n".repeat(255)), "long name").unwrap();
+    fs::write(name(b"empty"), "").unwrap();
+    fs::write(name(b"large"), noise(1, 3_000_000)).unwrap();
+    fs::create_dir_all(top.join("nested/empty/folder")).unwrap();
+    fs::create_dir_all(top.join("d/".repeat(500))).unwrap();
+    fs::write(top.join("d/".repeat(500)).join("deep"), "deep").unwrap();
+    fs::write(name(b"program"), "#!/bin/sh\n").unwrap();
+    set_mode(&name(b"program"), 0o6755);
+    fs::hard_link(name(b"program"), name(b"the same program")).unwrap();
+    fs::write(name(b"secret"), "only mine").unwrap();
+    set_mode(&name(b"secret"), 0o400);
+    symlink("loop", name(b"loop")).unwrap();
+    symlink("..", name(b"nested/up")).unwrap();
+    symlink(OsStr::from_bytes(b"nowhere\xff\n"), name(b"broken")).unwrap();
+    let sparse = fs::File::create(name(b"sparse")).unwrap();
+    sparse.set_len(5_000_000).unwrap();
+    fs::create_dir(name(b"read-only")).unwrap();
+    fs::write(name(b"read-only/file"), "x").unwrap();
+    set_mode(&name(b"read-only"), 0o1555);
+    let old = fs::FileTimes::new().set_modified(std::time::UNIX_EPOCH);
+    fs::File::options().write(true).open(name(b"empty")).unwrap().set_times(old).unwrap();
+}
+
+#[test]
+fn a_restored_version_is_the_source_to_the_last_bit() {
+    let site = Site::with_package();
+    fill(&site.source());
+    let report = site.update().unwrap();
+    assert_eq!((report.version, report.unchanged), (2, false));
+    assert_eq!(tree(&site.restore("out")), tree(&site.source()));
+    // Again, over itself: nothing is written, nothing is lost.
+    assert_eq!(tree(&site.restore("out")), tree(&site.source()));
+}
+
+#[test]
+fn an_unchanged_source_makes_no_version_and_is_not_read() {
+    let site = Site::with_package();
+    fill(&site.source());
+    let first = site.update().unwrap();
+    let again = site.update().unwrap();
+    assert_eq!((again.version, again.unchanged, again.files_read), (2, true, 0));
+    assert_eq!((again.files, again.bytes), (first.files, first.bytes));
+    let all = UpdateOptions { rescan: Rescan::Everything, source: None };
+    let all = site.packages.update(&package("p"), &all, &Progress::default()).unwrap();
+    assert_eq!((all.version, all.unchanged, all.files_read), (2, true, first.files));
+}
+
+#[test]
+fn touching_a_file_makes_no_version() {
+    let site = Site::with_package();
+    fs::write(site.source().join("a"), "a").unwrap();
+    site.update().unwrap();
+    let file = fs::File::options().write(true).open(site.source().join("a")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+    let report = site.update().unwrap();
+    assert_eq!((report.unchanged, report.files_read), (true, 1));
+    assert_eq!(site.update().unwrap().files_read, 0);
+}
+
+#[test]
+fn every_other_change_makes_one() {
+    let site = Site::with_package();
+    let source = site.source();
+    let file = source.join("file");
+    let changes: [(&str, &dyn Fn()); 8] = [
+        ("a new file", &|| fs::write(&file, "one").unwrap()),
+        ("other bytes", &|| fs::write(&file, "two").unwrap()),
+        ("another mode", &|| set_mode(&file, 0o600)),
+        ("an empty folder", &|| fs::create_dir(source.join("folder")).unwrap()),
+        ("a link", &|| symlink("file", source.join("link")).unwrap()),
+        ("another target", &|| {
+            fs::remove_file(source.join("link")).unwrap();
+            symlink("folder", source.join("link")).unwrap();
+        }),
+        ("another name", &|| fs::rename(&file, source.join("other")).unwrap()),
+        ("nothing there", &|| {
+            fs::remove_dir_all(&source).unwrap();
+            fs::create_dir(&source).unwrap();
+        }),
+    ];
+    for (version, (what, change)) in (2..).zip(changes) {
+        change();
+        let report = site.update().unwrap();
+        assert_eq!((report.version, report.unchanged), (version, false), "{what}");
+        assert_eq!(tree(&site.restore(&format!("out-{version}"))), tree(&source), "{what}");
+    }
+}
+
+#[test]
+fn only_what_changed_is_read() {
+    let site = Site::with_package();
+    for n in 0..50 {
+        fs::write(site.source().join(format!("{n}")), noise(n, 1000)).unwrap();
+    }
+    site.update().unwrap();
+    fs::write(site.source().join("7"), "changed").unwrap();
+    let report = site.update().unwrap();
+    assert_eq!((report.version, report.files_read, report.new_bytes), (3, 1, 7));
+}
+
+#[test]
+fn a_file_written_just_before_it_was_read_is_read_again() {
+    let site = Site::with_package();
+    site.set_ahead(0);
+    fs::write(site.source().join("a"), "a").unwrap();
+    site.update().unwrap();
+    assert_eq!(site.update().unwrap().files_read, 1);
+    site.set_ahead(3);
+    assert_eq!(site.update().unwrap().files_read, 1, "read once more when it is old enough");
+    assert_eq!(site.update().unwrap().files_read, 0);
+}
+
+#[test]
+fn a_file_written_with_its_times_put_back_is_found_all_the_same() {
+    let site = Site::with_package();
+    let path = site.source().join("a");
+    fs::write(&path, "one").unwrap();
+    site.update().unwrap();
+    let before = fs::metadata(&path).unwrap().modified().unwrap();
+    fs::write(&path, "two").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
+    // The time of the inode's change tells even that.
+    assert_eq!(site.update().unwrap().version, 3);
+}
+
+#[test]
+fn a_new_source_folder_is_kept_for_the_next_update() {
+    let site = Site::with_package();
+    fs::write(site.source().join("a"), "a").unwrap();
+    site.update().unwrap();
+    fs::create_dir(site.path("elsewhere")).unwrap();
+    fs::write(site.path("elsewhere/a"), "a").unwrap();
+    let there = UpdateOptions { source: Some(site.path("elsewhere")), ..Default::default() };
+    let report = site.packages.update(&package("p"), &there, &Progress::default()).unwrap();
+    assert!(report.unchanged, "the same files in another folder");
+    fs::write(site.path("elsewhere/b"), "b").unwrap();
+    assert_eq!(site.update().unwrap().version, 3);
+}
+
+#[test]
+fn two_packages_never_share_a_folder() {
+    let site = Site::with_package();
+    fs::create_dir_all(site.path("source/inner")).unwrap();
+    symlink("source", site.path("link")).unwrap();
+    for folder in ["source", "source/inner", "link", "."] {
+        let made = site.create("other", Some(site.path(folder)));
+        let refused = matches!(
+            made,
+            Err(PackageError::SourceTaken { .. } | PackageError::SourceHoldsSite { .. })
+        );
+        assert!(refused, "{folder}");
+    }
+    fs::create_dir(site.path("source-2")).unwrap();
+    site.create("other", Some(site.path("source-2"))).unwrap();
+    let there = UpdateOptions { source: Some(site.path("source-2")), ..Default::default() };
+    let moved = site.packages.update(&package("p"), &there, &Progress::default());
+    assert!(matches!(moved, Err(PackageError::SourceTaken { .. })));
+}
+
+#[test]
+fn a_source_that_is_gone_is_named() {
+    let site = Site::with_package();
+    fs::remove_dir_all(site.source()).unwrap();
+    let error = site.update().unwrap_err();
+    assert!(matches!(&error, PackageError::Scan(ScanError::Folder { .. })));
+    assert!(error.to_string().contains("source"), "{error}");
+    let none = site.create("other", Some(site.path("nowhere")));
+    assert!(matches!(none, Err(PackageError::Source { .. })));
+}
+
+#[test]
+fn special_files_fail_the_update_by_name() {
+    let site = Site::with_package();
+    fs::write(site.source().join("fine"), "fine").unwrap();
+    let folder = fs::File::open(site.source()).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(&folder, "pipe", kind, mode, 0).unwrap();
+    let error = site.update().unwrap_err().to_string();
+    assert!(error.contains("pipe: it is a named pipe"), "{error}");
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
+}
+
+#[test]
+fn while_files_move_a_version_is_whole_or_is_not_made() {
+    let site = Site::with_package();
+    // Two files that always change together: a mixture would have different numbers.
+    let (a, b) = (site.source().join("a"), site.source().join("b"));
+    let write = |n: u64| {
+        fs::write(&a, [&n.to_le_bytes()[..], &noise(n, 100_000)].concat()).unwrap();
+        fs::write(&b, [&n.to_le_bytes()[..], &noise(n, 100_000)].concat()).unwrap();
+    };
+    write(0);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 1;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                write(n);
+                n += 1;
+                if n % 10 == 0 {
+                    std::thread::sleep(std::time::Duration::from_millis(30));
+                }
+            }
+        });
+        for round in 0..20 {
+            match site.update() {
+                Ok(_) => {
+                    let out = tree(&site.restore(&format!("out-{round}")));
+                    let [a, b] = ["a", "b"].map(|name| &out[name.as_bytes()].3);
+                    // Each is as it was at one moment: whole, or cut by a write that had begun.
+                    for bytes in [a, b] {
+                        let Some((n, rest)) = bytes.split_first_chunk() else { continue };
+                        let n = u64::from_le_bytes(*n);
+                        assert_eq!(rest, &noise(n, 100_000)[..rest.len()]);
+                    }
+                    if let (Some((x, _)), Some((y, _))) =
+                        (a.split_first_chunk::<8>(), b.split_first_chunk::<8>())
+                    {
+                        let (x, y) = (u64::from_le_bytes(*x), u64::from_le_bytes(*y));
+                        assert!(x == y || x == y + 1, "{x} beside {y} was never there");
+                    }
+                }
+                Err(PackageError::Scan(ScanError::Moving { paths })) => {
+                    assert!(paths.iter().all(|path| path == "a" || path == "b"));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn one_update_of_a_package_at_a_time() {
+    let site = Site::with_package();
+    for n in 0..200 {
+        fs::write(site.source().join(format!("{n}")), noise(n, 20_000)).unwrap();
+    }
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| site.update())).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    let done = results.iter().filter(|result| result.is_ok()).count();
+    assert!(done >= 1);
+    for error in results.into_iter().filter_map(Result::err) {
+        assert!(matches!(error, PackageError::Busy(_)), "{error}");
+    }
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 2);
+}
+
+#[test]
+fn a_cancelled_update_makes_no_version() {
+    let site = Site::with_package();
+    fs::write(site.source().join("a"), noise(1, 2_000_000)).unwrap();
+    let progress = Progress::default();
+    progress.cancel();
+    let ended = site.packages.update(&package("p"), &UpdateOptions::default(), &progress);
+    assert!(matches!(ended, Err(PackageError::Scan(ScanError::Cancelled(_)))), "{ended:?}");
+    assert_eq!(site.update().unwrap().version, 2);
+}
+
+#[test]
+fn old_versions_go_as_new_ones_come_but_never_those_of_a_channel() {
+    let site = Site::with_package();
+    let p = package("p");
+    for n in 0..4 {
+        fs::write(site.source().join("a"), format!("{n}")).unwrap();
+        site.update().unwrap();
+    }
+    site.packages.set_channel(&p, &"stable".parse().unwrap(), &Selector::Number(2)).unwrap();
+    let mut removed = Vec::new();
+    for n in 4..8 {
+        fs::write(site.source().join("a"), format!("{n}")).unwrap();
+        removed.extend(site.update().unwrap().removed_versions);
+    }
+    assert_eq!(removed, [1, 3, 4]);
+    let left: Vec<_> = site.packages.versions(&p).unwrap().iter().map(|v| v.version).collect();
+    assert_eq!(left, [2, 5, 6, 7, 8, 9]);
+}

@@ -1,0 +1,218 @@
+//! Uploads: only missing chunks travel, nothing a client says is believed, and it may go on after
+//! a break.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{Site, noise, package, tree};
+use contentlib::block::Codec;
+use contentlib::chunker::Chunker;
+use contentlib::frames::FrameItem;
+use contentlib::{ChunkId, Digest, Frame, Recipe};
+use jiff::SignedDuration;
+use packager::manifest::{Entry, FileEntry, Kind, ManifestBuilder};
+use packager::upload::PutRecipe;
+use packager::{Manifest, UploadError};
+
+/// A file as a client sees it.
+struct Local {
+    bytes: Vec<u8>,
+    recipe: Recipe,
+}
+
+impl Local {
+    fn new(bytes: Vec<u8>) -> Self {
+        let mut at = 0;
+        let chunks = Chunker::default().lengths(&bytes).into_iter().map(|len| {
+            at += len;
+            (ChunkId(Digest::of(&bytes[at - len..at])), len as u32)
+        });
+        let recipe = Recipe::new(chunks).unwrap();
+        Self { bytes, recipe }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+
+    /// The stream of those chunks that are `missing`.
+    fn frames(&self, missing: &[bool]) -> Vec<u8> {
+        let mut out = bytes::BytesMut::new();
+        for (span, _) in self.recipe.spans().zip(missing).filter(|(_, missing)| **missing) {
+            let chunk = &self.bytes[span.bytes.start as usize..span.bytes.end as usize];
+            let len = vec![chunk.len() as u32];
+            let frame = Frame::new(Codec::Raw, len, chunk.to_vec().into()).unwrap();
+            FrameItem::Block(frame).encode(&mut out);
+        }
+        FrameItem::End.encode(&mut out);
+        out.to_vec()
+    }
+}
+
+fn manifest(files: &[(&str, &Local)]) -> Manifest {
+    let mut builder = ManifestBuilder::default();
+    for (path, local) in files {
+        let size = local.bytes.len() as u64;
+        let file = FileEntry { size, digest: local.digest(), recipe: None };
+        let kind = Kind::File(file);
+        builder.push(Entry { path: path.as_bytes(), mode: 0o644, mtime: 0, kind }).unwrap();
+    }
+    builder.finish()
+}
+
+fn site() -> Site {
+    let site = Site::new();
+    site.create("p", None).unwrap();
+    site
+}
+
+/// Sends what is missing of `files` and commits them.
+fn push(site: &Site, files: &[(&str, &Local)]) -> (packager::UpdateReport, usize) {
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let mut sent = 0;
+    for (_, local) in files {
+        let upload = site.packages.upload(&info.id).unwrap();
+        let missing = upload.missing_chunks(local.recipe.chunks()).unwrap();
+        sent += missing.iter().filter(|missing| **missing).count();
+        upload.put_frames(&local.frames(&missing)[..]).unwrap();
+        if local.recipe.len() > 1 {
+            let put = upload.put_recipes(&[(local.digest(), local.recipe.clone())]).unwrap();
+            assert_eq!(put, [PutRecipe::Whole]);
+        }
+    }
+    let upload = site.packages.upload(&info.id).unwrap();
+    (upload.commit(&manifest(files)).unwrap(), sent)
+}
+
+#[test]
+fn only_missing_chunks_are_asked_for() {
+    let site = site();
+    let (small, large) = (Local::new(noise(1, 1000)), Local::new(noise(2, 2_000_000)));
+    let empty = Local::new(Vec::new());
+    let files = [("empty", &empty), ("large", &large), ("small", &small)];
+    let (report, sent) = push(&site, &files);
+    assert_eq!((report.version, report.files, report.bytes), (2, 3, 2_001_000));
+    assert_eq!(sent, large.recipe.len() + 1);
+    assert_eq!(report.new_bytes, 2_001_000);
+    let out = tree(&site.restore("out"));
+    assert_eq!(out[&b"large"[..]].3, large.bytes);
+    assert_eq!(out[&b"small"[..]].3, small.bytes);
+
+    let mut edited = large.bytes.clone();
+    edited[1_000_000] ^= 1;
+    let edited = Local::new(edited);
+    let (report, sent) = push(&site, &[("large", &edited), ("small", &small)]);
+    assert_eq!((report.version, report.unchanged), (3, false));
+    assert!(sent <= 2, "{sent} chunks for one edit");
+    let (report, sent) = push(&site, &[("large", &edited), ("small", &small)]);
+    assert_eq!((report.version, report.unchanged, sent), (3, true, 0));
+    assert_eq!(site.packages.uploads().unwrap(), []);
+}
+
+#[test]
+fn the_version_states_the_librarys_recipes() {
+    let site = site();
+    let large = Local::new(noise(2, 2_000_000));
+    push(&site, &[("large", &large)]);
+    let info = site.packages.resolve(&package("p"), &"latest".parse().unwrap()).unwrap();
+    let manifest = site.packages.manifest(info.manifest).unwrap();
+    let recipe = manifest.entry(0).file().unwrap().recipe;
+    assert_eq!(recipe, Some(large.recipe.digest()));
+}
+
+#[test]
+fn a_commit_of_what_was_not_sent_names_it_and_can_be_tried_again() {
+    let site = site();
+    let (a, b) = (Local::new(noise(1, 1000)), Local::new(noise(2, 2_000_000)));
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = || site.packages.upload(&info.id).unwrap();
+    let tree = manifest(&[("a", &a), ("b", &b)]);
+    upload().put_frames(&a.frames(&[true])[..]).unwrap();
+    match upload().commit(&tree) {
+        Err(UploadError::Missing { missing, total: 1 }) => assert_eq!(missing, [b.digest()]),
+        other => panic!("{other:?}"),
+    }
+    let recipe = [(b.digest(), b.recipe.clone())];
+    let put = upload().put_recipes(&recipe).unwrap();
+    assert_eq!(put, [PutRecipe::MissingChunks(b.recipe.chunks().to_vec())]);
+    upload().put_frames(&b.frames(&vec![true; b.recipe.len()])[..]).unwrap();
+    assert_eq!(upload().put_recipes(&recipe).unwrap(), [PutRecipe::Whole]);
+    assert_eq!(upload().commit(&tree).unwrap().version, 2);
+    assert!(matches!(site.packages.upload(&info.id), Err(UploadError::Unknown(_))));
+}
+
+#[test]
+fn lies_about_sizes_and_hashes_are_found() {
+    let site = site();
+    let a = Local::new(noise(1, 1000));
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = || site.packages.upload(&info.id).unwrap();
+    upload().put_frames(&a.frames(&[true])[..]).unwrap();
+    let mut builder = ManifestBuilder::default();
+    let file = FileEntry { size: 999, digest: a.digest(), recipe: None };
+    let kind = Kind::File(file);
+    builder.push(Entry { path: b"a", mode: 0o644, mtime: 0, kind }).unwrap();
+    let wrong = upload().commit(&builder.finish());
+    assert!(matches!(wrong, Err(UploadError::WrongSize { stated: 999, found: 1000, .. })));
+    // Another content than the recipe's.
+    let two = Recipe::new([(ChunkId(a.digest()), 1000), (ChunkId(a.digest()), 1000)]).unwrap();
+    let lie = upload().put_recipes(&[(Digest::of(b"other"), two)]);
+    assert!(matches!(lie, Err(UploadError::Add(contentlib::AddError::WrongDigest { .. }))));
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
+}
+
+#[test]
+fn what_arrived_whole_of_a_broken_stream_is_kept() {
+    let site = site();
+    let b = Local::new(noise(2, 2_000_000));
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let all = b.frames(&vec![true; b.recipe.len()]);
+    let upload = site.packages.upload(&info.id).unwrap();
+    let broken = upload.put_frames(&all[..all.len() / 2]);
+    assert!(matches!(broken, Err(UploadError::CutOff)));
+    drop(upload);
+    let upload = site.packages.upload(&info.id).unwrap();
+    let missing = upload.missing_chunks(b.recipe.chunks()).unwrap();
+    assert!(missing.contains(&true) && missing.contains(&false));
+    upload.put_frames(&b.frames(&missing)[..]).unwrap();
+    upload.put_recipes(&[(b.digest(), b.recipe.clone())]).unwrap();
+    assert_eq!(upload.commit(&manifest(&[("b", &b)])).unwrap().version, 2);
+}
+
+#[test]
+fn bytes_that_are_no_frames_are_refused() {
+    let site = site();
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = site.packages.upload(&info.id).unwrap();
+    assert!(matches!(upload.put_frames(&noise(1, 1000)[..]), Err(UploadError::Frames(_))));
+}
+
+#[test]
+fn an_upload_that_is_not_used_expires() {
+    let site = site();
+    let used = site.packages.begin_upload(&package("p")).unwrap();
+    let unused = site.packages.begin_upload(&package("p")).unwrap();
+    let hours = |n: i64| SignedDuration::from_hours(n).as_secs();
+    site.set_ahead(hours(20));
+    let a = Local::new(noise(1, 1000));
+    site.packages.upload(&used.id).unwrap().put_frames(&a.frames(&[true])[..]).unwrap();
+    site.set_ahead(hours(30));
+    assert_eq!(site.packages.uploads().unwrap().len(), 1);
+    assert!(matches!(site.packages.upload(&unused.id), Err(UploadError::Unknown(_))));
+    assert_eq!(site.packages.expire_uploads().unwrap(), 1);
+    assert!(site.packages.upload(&used.id).is_ok());
+    site.packages.abort_upload(&used.id).unwrap();
+    assert!(site.packages.upload(&used.id).is_err());
+}
+
+#[test]
+fn a_revoked_content_comes_into_no_version() {
+    let site = site();
+    let a = Local::new(noise(1, 1000));
+    push(&site, &[("a", &a)]);
+    site.packages.revoke(a.digest(), "bad").unwrap();
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = site.packages.upload(&info.id).unwrap();
+    let revoked = upload.commit(&manifest(&[("b", &a)]));
+    assert!(matches!(revoked, Err(UploadError::Revoked { .. })), "{revoked:?}");
+}
