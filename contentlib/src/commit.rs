@@ -7,13 +7,18 @@
 //! 4. One index batch names the new places, the refs, and how far the packs were read.
 //! 5. The callers are told.
 //!
-//! Always true: the index never points past synced bytes; a commit that failed at step 3 leaves
-//! no trace, and its pack is never written to again (a failed sync says nothing about what is on
-//! the disk, and a second one would lie). Commits of many callers that come while one is at work
-//! become one.
+//! Always true: the index never points past synced bytes. A pack whose write or sync failed is
+//! never written to again: a failed sync says nothing about what is on the disk, and a second one
+//! would lie. Commits of many callers that come while one is at work become one.
+//!
+//! The record of a commit that failed at step 2 or 3 may be on the disk all the same, and a crash
+//! right then brings it to light, whole. The next commit begins with a checkpoint of the refs as
+//! they are, so from then on it counts for nothing, whoever reads the packs.
 
+use crate::claims::Claim;
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{AddError, CommitError, ReadError};
+use crate::gc::{CHUNK, RECIPE, condemned_key};
 use crate::index::{
     ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing, alias_key, put_number,
 };
@@ -28,6 +33,8 @@ use crate::refs::{
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
+use std::mem::take;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -35,6 +42,10 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 const MAX_PACK: u64 = 512 << 20;
 /// Bytes appended between two looks at the volume's free space.
 const SPACE_CHECK: u64 = 16 << 20;
+/// The most bytes of refs that one commit changes, and about the longest commit record.
+const MAX_COMMIT: usize = 32 << 20;
+/// Set in the meta table while a failed commit is not overruled.
+pub(crate) const UNSETTLED: &str = "unsettled";
 /// Chunks that wait for a commit before one is made without being asked for.
 pub(crate) const MUCH: usize = 1 << 16;
 
@@ -88,10 +99,12 @@ pub(crate) struct Writer {
     unchecked: u64,
     /// Counts failed syncs. What was appended before one and not committed is lost.
     pub losses: u64,
+    /// A commit failed whose record may be on the disk; the next must overrule it.
+    pub unsettled: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(next_pack: u32, run: u32) -> Self {
+    pub(crate) fn new(next_pack: u32, run: u32, unsettled: bool) -> Self {
         Self {
             current: None,
             full: Vec::new(),
@@ -101,6 +114,7 @@ impl Writer {
             run,
             unchecked: SPACE_CHECK,
             losses: 0,
+            unsettled,
         }
     }
 }
@@ -108,9 +122,19 @@ impl Writer {
 /// What a commit is asked for, and where its answer goes.
 struct Request {
     changes: Vec<RefChange>,
-    /// Contents and chunks that the caller found held and counts on.
-    relied: Vec<Digest>,
-    answer: Arc<Mutex<Option<Result<(), CommitError>>>>,
+    relied: Relied,
+    answer: Answer,
+}
+
+type Answer = Arc<Mutex<Option<Result<(), CommitError>>>>;
+
+/// What the caller of a commit counts on.
+#[derive(Default)]
+pub(crate) struct Relied {
+    /// Contents and chunks that it found held.
+    pub digests: Vec<Digest>,
+    /// The failed syncs that it knows of: more of them mean that some of what it added is lost.
+    pub losses: Option<u64>,
 }
 
 /// Commits that wait, and what they must tell garbage collection.
@@ -125,6 +149,21 @@ pub(crate) struct Commits {
 pub(crate) struct Leader {
     /// While garbage collection marks: what became referenced since it began.
     pub fresh: Option<HashSet<Digest>>,
+    /// What is noted as damaged. Few, and kept here so that a commit need not delete the note of
+    /// every chunk it adds.
+    pub suspects: HashSet<Digest>,
+}
+
+impl Commits {
+    pub(crate) fn load(index: &Index) -> Result<Self, KvError> {
+        Ok(Self { queue: Mutex::default(), leader: Mutex::new(Leader::load(index)?) })
+    }
+}
+
+impl Leader {
+    pub(crate) fn load(index: &Index) -> Result<Self, KvError> {
+        Ok(Self { fresh: None, suspects: index.suspects()?.into_iter().collect() })
+    }
 }
 
 impl Inner {
@@ -132,7 +171,7 @@ impl Inner {
     pub(crate) fn append(
         &self,
         writer: &mut Writer,
-        record: Record,
+        record: Record<'_>,
     ) -> Result<(u32, u32), AddError> {
         let length = record.header().record_len();
         writer.unchecked += length;
@@ -153,9 +192,16 @@ impl Inner {
                 seq: writer.next_pack,
                 run: writer.run,
             };
-            let pack = PackWriter::create(&*self.store, header).map_err(AddError::Store)?;
+            // Counted even if the next line fails: a header may be on the disk all the same, and
+            // two packs of one number would be mistaken for each other.
             writer.next_pack += 1;
-            writer.current = Some(pack);
+            let id = header.id;
+            let created = PackWriter::create(&*self.store, header);
+            writer.current = Some(created.map_err(|error| {
+                // If this fails too, garbage collection finds the pack.
+                let _ = self.store.delete(id);
+                AddError::Store(error)
+            })?);
         }
         let pack = writer.current.as_mut().expect("opened above");
         let offset = pack.append(record).map_err(AddError::Store)?;
@@ -180,8 +226,12 @@ impl Inner {
     pub(crate) fn commit(
         &self,
         changes: Vec<RefChange>,
-        relied: Vec<Digest>,
+        relied: Relied,
     ) -> Result<(), CommitError> {
+        if changes.iter().map(length).sum::<usize>() > MAX_COMMIT {
+            let error = "one commit changes refs of more than 32 MiB";
+            return Err(CommitError::Store(io::Error::new(io::ErrorKind::InvalidInput, error)));
+        }
         let answer = Arc::new(Mutex::new(None));
         self.commits.queue.lock().push(Request { changes, relied, answer: answer.clone() });
         let mut leader = self.commits.leader.lock();
@@ -197,6 +247,7 @@ impl Inner {
         let mut outcomes = Outcomes::new();
         let mut revived = Batch::default();
         let mut accepted = Vec::new();
+        let mut size = 0;
         for request in requests {
             let checked = self
                 .revive(&request, &mut revived, leader)
@@ -205,7 +256,23 @@ impl Inner {
                 Ok(()) => accepted.push(request.answer),
                 Err(error) => *request.answer.lock() = Some(Err(error)),
             }
+            size += request.changes.iter().map(length).sum::<usize>();
+            if size > MAX_COMMIT {
+                size = 0;
+                let (outcomes, revived) = (take(&mut outcomes), take(&mut revived));
+                self.write_group(outcomes, revived, take(&mut accepted), leader);
+            }
         }
+        self.write_group(outcomes, revived, accepted, leader);
+    }
+
+    fn write_group(
+        &self,
+        outcomes: Outcomes,
+        revived: Batch,
+        accepted: Vec<Answer>,
+        leader: &mut Leader,
+    ) {
         let result = self.write_commit(outcomes, revived, leader);
         for answer in accepted {
             *answer.lock() = Some(result.clone().map_err(CommitError::from));
@@ -220,15 +287,18 @@ impl Inner {
         batch: &mut Batch,
         leader: &mut Leader,
     ) -> Result<(), CommitError> {
-        if let Some(fresh) = &mut leader.fresh {
-            fresh.extend(&request.relied);
-        }
-        if self.condemned.load(SeqCst) == 0 {
-            return Ok(());
+        // Only leaders lose, and this is one: from here on nothing more is lost.
+        if request.relied.losses.is_some_and(|losses| self.writer.lock().losses != losses) {
+            return Err(CommitError::Interrupted);
         }
         let roots = request.changes.iter().filter_map(|change| change.outcome()?.root);
-        for digest in request.relied.iter().copied().chain(roots) {
-            match self.revive_one(digest, batch) {
+        let relied = request.relied.digests.iter().copied().chain(roots);
+        if self.condemned.load(SeqCst) == 0 && leader.fresh.is_none() {
+            return Ok(());
+        }
+        let pending = self.pending_recipes();
+        for digest in relied {
+            match self.revive_one(digest, &pending, batch, leader) {
                 Ok(true) => {}
                 Ok(false) => return Err(CommitError::Interrupted),
                 Err(ReadError::Index(error)) => return Err(error.into()),
@@ -238,34 +308,56 @@ impl Inner {
         Ok(())
     }
 
-    fn revive_one(&self, digest: Digest, batch: &mut Batch) -> Result<bool, ReadError> {
-        if digest == Digest::EMPTY || self.claims.get(ChunkId(digest)).is_some() {
-            return Ok(true);
-        }
-        if let Some(place) = self.index.chunk(ChunkId(digest))? {
-            if place.standing == Standing::Condemned {
-                let live = ChunkPlace { standing: Standing::Live, ..place };
-                batch.put(Table::Chunks, *digest.as_bytes(), live.encode());
-            }
+    fn revive_one(
+        &self,
+        digest: Digest,
+        pending: &HashSet<Digest>,
+        batch: &mut Batch,
+        leader: &mut Leader,
+    ) -> Result<bool, ReadError> {
+        if digest == Digest::EMPTY || self.revive_chunk(ChunkId(digest), batch, leader)? {
             return Ok(true);
         }
         let Some(place) = self.index.recipe(digest)? else {
-            return Ok(self.holds(digest)?);
+            return Ok(pending.contains(&digest));
         };
+        if let Some(fresh) = &mut leader.fresh {
+            fresh.insert(digest);
+        }
         if place.standing == Standing::Condemned {
             let live = RecipePlace { standing: Standing::Live, ..place };
             batch.put(Table::Recipes, *digest.as_bytes(), live.encode());
+            batch.delete(Table::Meta, condemned_key(RECIPE, digest));
         }
         for chunk in self.recipe_at(digest, place)?.chunks() {
-            match self.index.chunk(*chunk)? {
-                Some(place) if place.standing == Standing::Condemned => {
-                    let live = ChunkPlace { standing: Standing::Live, ..place };
-                    batch.put(Table::Chunks, *chunk.0.as_bytes(), live.encode());
-                }
-                Some(_) => {}
-                None if self.claims.get(*chunk).is_some() => {}
-                None => return Ok(false),
+            if !self.revive_chunk(*chunk, batch, leader)? {
+                return Ok(false);
             }
+        }
+        Ok(true)
+    }
+
+    /// Whether a chunk is held; live again if it was condemned.
+    fn revive_chunk(
+        &self,
+        id: ChunkId,
+        batch: &mut Batch,
+        leader: &mut Leader,
+    ) -> Result<bool, KvError> {
+        let place = self.index.chunk(id)?;
+        // A claim that is only taken may come to nothing; an appended chunk is in this commit.
+        if place.is_none() && !matches!(self.claims.get(id), Some(Claim::Appended(_))) {
+            return Ok(false);
+        }
+        if let Some(fresh) = &mut leader.fresh {
+            fresh.insert(id.0);
+        }
+        if let Some(place) = place
+            && place.standing == Standing::Condemned
+        {
+            let live = ChunkPlace { standing: Standing::Live, ..place };
+            batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
+            batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
         }
         Ok(true)
     }
@@ -303,12 +395,22 @@ impl Inner {
         Ok(())
     }
 
+    /// The contents whose recipes are in a pack and not yet in the index.
+    pub(crate) fn pending_recipes(&self) -> HashSet<Digest> {
+        let writer = self.writer.lock();
+        let content = |pending: &Pending| match pending {
+            Pending::Recipe { content, .. } => Some(*content),
+            _ => None,
+        };
+        writer.pending.iter().filter_map(content).collect()
+    }
+
     /// Whether a content is in the index or about to be.
     fn holds(&self, content: Digest) -> Result<bool, KvError> {
         if content == Digest::EMPTY
             || self.index.recipe(content)?.is_some()
             || self.index.chunk(ChunkId(content))?.is_some()
-            || self.claims.get(ChunkId(content)).is_some()
+            || matches!(self.claims.get(ChunkId(content)), Some(Claim::Appended(_)))
         {
             return Ok(true);
         }
@@ -327,13 +429,22 @@ impl Inner {
         // before the commit record.
         let (pending, mut full, last, losses) = {
             let mut writer = self.writer.lock();
-            if writer.pending.is_empty() && outcomes.is_empty() {
+            if writer.pending.is_empty() && outcomes.is_empty() && !writer.unsettled {
                 return Ok(self.index.kv.write(revived)?);
             }
+            let mut records = Vec::new();
+            if writer.unsettled {
+                records = self.checkpoint_records()?;
+            }
             let seq = self.next_commit.fetch_add(1, SeqCst);
-            let record = Record::log(Kind::Commit, seq, encode_outcomes(&outcomes));
-            if let Err(error) = self.append(&mut writer, record) {
-                return Err(Failure::of_add(error));
+            records.push(Record::log(Kind::Commit, seq, encode_outcomes(&outcomes)));
+            for record in records {
+                if let Err(error) = self.append(&mut writer, record) {
+                    let mut batch = Batch::default();
+                    self.unsettle(&mut writer, &mut batch);
+                    self.index.kv.write(batch)?;
+                    return Err(Failure::of_add(error));
+                }
             }
             let pack = writer.current.as_ref().expect("just appended to");
             let last = (pack.header.clone(), pack.file.clone(), pack.len());
@@ -346,9 +457,16 @@ impl Inner {
         let mut packs = Vec::new();
         let mut synced = Ok(());
         for pack in &mut full {
-            let torn = pack.is_broken() || pack.seal().is_err();
-            if torn && synced.is_ok() {
-                synced = pack.file.sync();
+            // A full pack ends with a commit of its own. It changes no refs; it is there so that
+            // the pack's records need no other pack to count, which might be deleted before it.
+            // It tells no lie: the packs before it are synced.
+            let seq = self.next_commit.fetch_add(1, SeqCst);
+            let end = Record::log(Kind::Commit, seq, encode_outcomes(&Outcomes::new()));
+            let torn =
+                pack.is_broken() || pack.append(end).and_then(|_| pack.write_footer()).is_err();
+            synced = pack.file.sync();
+            if synced.is_err() {
+                break;
             }
             let state = if torn { PackState::Torn } else { PackState::Sealed };
             packs.push((pack.header.seq, PackInfo { id: pack.header.id, state, len: pack.len() }));
@@ -367,6 +485,7 @@ impl Inner {
                 // Cannot be: only a leader loses, and there is one.
                 return Err(Failure::Interrupted);
             }
+            writer.unsettled = false;
             for pack in writer.current.iter_mut().chain(&mut writer.full) {
                 if pack.header.seq == header.seq {
                     pack.published = end;
@@ -383,6 +502,7 @@ impl Inner {
         put_number(&mut batch, "watermark/pack", header.seq.into());
         put_number(&mut batch, "watermark/offset", end);
         put_number(&mut batch, "commit", self.next_commit.load(SeqCst));
+        put_number(&mut batch, UNSETTLED, 0);
         index_pending(&self.index, &mut batch, &pending, leader)?;
         index_refs(&mut batch, &outcomes);
         if let Some(fresh) = &mut leader.fresh {
@@ -424,28 +544,62 @@ impl Inner {
         // A new run: no later commit record covers what was lost.
         writer.run += 1;
         put_number(&mut batch, "run", writer.run.into());
+        self.unsettle(&mut writer, &mut batch);
         if let Err(error) = self.index.kv.write(batch) {
             tracing::error!(%error, "the index did not take the end of a broken pack");
         }
     }
 
+    /// Notes that a log record may be on the disk that does not count. Its number is not used
+    /// again, and the next commit overrules it.
+    pub(crate) fn unsettle(&self, writer: &mut Writer, batch: &mut Batch) {
+        writer.unsettled = true;
+        put_number(batch, UNSETTLED, 1);
+        put_number(batch, "commit", self.next_commit.load(SeqCst));
+    }
+
+    /// All refs as they are, as records that overrule every commit before them. To be called by
+    /// the leader, and appended in this order.
+    pub(crate) fn checkpoint_records(&self) -> Result<Vec<Record<'static>>, KvError> {
+        let mut parts = vec![Outcomes::new()];
+        let mut size = 0;
+        for (name, to) in self.index.references("")? {
+            size += name.len() + to.value.len() + 40;
+            if size > MAX_COMMIT {
+                parts.push(Outcomes::new());
+                size = 0;
+            }
+            parts.last_mut().expect("never empty").insert(name, Some(to));
+        }
+        // What does not fit one record goes before the checkpoint, as commits that are numbered
+        // after it: a front part of the log never holds the checkpoint without them.
+        let first = self.next_commit.fetch_add(parts.len() as u64, SeqCst);
+        let record = |(at, part): (usize, &Outcomes)| {
+            let kind = if at == 0 { Kind::Checkpoint } else { Kind::Commit };
+            Record::log(kind, first + at as u64, encode_outcomes(part))
+        };
+        Ok(parts.iter().enumerate().rev().map(record).collect())
+    }
+
     /// Commits early when much is appended, to bound what is held in memory until then.
     pub(crate) fn commit_if_much(&self) -> Result<(), CommitError> {
         let much = self.writer.lock().pending_chunks > MUCH;
-        if much { self.commit(Vec::new(), Vec::new()) } else { Ok(()) }
+        if much { self.commit(Vec::new(), Relied::default()) } else { Ok(()) }
     }
 
     /// Seals the open pack, so that it has its footer. Called at rest: when a library closes, or
     /// nothing was written for a while.
     pub(crate) fn seal_open_pack(&self) -> Result<(), CommitError> {
-        self.commit(Vec::new(), Vec::new())?;
+        self.commit(Vec::new(), Relied::default())?;
         let _leader = self.commits.leader.lock();
         let mut writer = self.writer.lock();
         if !writer.pending.is_empty() {
             return Ok(());
         }
         let Some(mut pack) = writer.current.take() else { return Ok(()) };
-        let sealed = !pack.is_broken() && pack.len() == pack.published && pack.seal().is_ok();
+        let sealed = !pack.is_broken()
+            && pack.len() == pack.published
+            && pack.write_footer().and_then(|()| pack.file.sync()).is_ok();
         let state = if sealed { PackState::Sealed } else { PackState::Torn };
         let info = PackInfo { id: pack.header.id, state, len: pack.published };
         let mut batch = Batch::default();
@@ -454,31 +608,40 @@ impl Inner {
     }
 }
 
-/// Adds the places of `pending` to `batch`. What deduplication relied on and garbage collection
-/// condemned meanwhile becomes live again.
+/// Adds the places of `pending` to `batch`, which may already revive entries.
 pub(crate) fn index_pending(
     index: &Index,
     batch: &mut Batch,
     pending: &[Pending],
     leader: &mut Leader,
 ) -> Result<(), KvError> {
+    let Leader { fresh, suspects } = leader;
     let mut fresh = |digest: Digest| {
-        if let Some(fresh) = &mut leader.fresh {
+        if let Some(fresh) = fresh {
             fresh.insert(digest);
         }
     };
+    let revived = batch.changes.iter().filter_map(|(table, key, value)| {
+        let digest = key.as_slice().try_into().map(Digest::from_bytes).ok()?;
+        value.as_ref().map(|_| (*table, digest))
+    });
+    let revived: HashSet<(Table, Digest)> = revived.collect();
     for record in pending {
         match record {
             Pending::Chunks(chunks) => {
                 for (id, place) in chunks {
                     batch.put(Table::Chunks, *id.0.as_bytes(), place.encode());
-                    batch.delete(Table::Meta, suspect_key(id.0));
+                    if suspects.remove(&id.0) {
+                        batch.delete(Table::Meta, suspect_key(id.0));
+                    }
                     fresh(id.0);
                 }
             }
             Pending::Recipe { content, place, chunks } => {
                 batch.put(Table::Recipes, *content.as_bytes(), place.encode());
-                batch.delete(Table::Meta, suspect_key(*content));
+                if suspects.remove(content) {
+                    batch.delete(Table::Meta, suspect_key(*content));
+                }
                 fresh(*content);
                 chunks.iter().for_each(|id| fresh(id.0));
             }
@@ -489,16 +652,22 @@ pub(crate) fn index_pending(
             }
             Pending::MovedChunk { id, from, to } => {
                 let now = index.chunk(*id)?;
-                if now.is_some_and(|now| now.ordinal() == from.ordinal()) {
-                    let standing = now.map_or(Standing::Live, |now| now.standing);
+                if let Some(now) = now
+                    && now.ordinal() == from.ordinal()
+                {
+                    let revived = revived.contains(&(Table::Chunks, id.0));
+                    let standing = if revived { Standing::Live } else { now.standing };
                     let to = ChunkPlace { standing, ..*to };
                     batch.put(Table::Chunks, *id.0.as_bytes(), to.encode());
                 }
             }
             Pending::MovedRecipe { content, from, to } => {
                 let now = index.recipe(*content)?;
-                if now.is_some_and(|now| now.ordinal() == from.ordinal()) {
-                    let standing = now.map_or(Standing::Live, |now| now.standing);
+                if let Some(now) = now
+                    && now.ordinal() == from.ordinal()
+                {
+                    let revived = revived.contains(&(Table::Recipes, *content));
+                    let standing = if revived { Standing::Live } else { now.standing };
                     let to = RecipePlace { standing, ..*to };
                     batch.put(Table::Recipes, *content.as_bytes(), to.encode());
                 }
@@ -518,11 +687,52 @@ pub(crate) fn index_refs(batch: &mut Batch, outcomes: &Outcomes) {
     }
 }
 
+const SUSPECT: &[u8] = b"suspect/";
+
 pub(crate) fn suspect_key(digest: Digest) -> Vec<u8> {
-    [b"suspect/".as_slice(), digest.as_bytes()].concat()
+    [SUSPECT, digest.as_bytes()].concat()
+}
+
+/// About the bytes that a change takes in a commit record.
+fn length(change: &RefChange) -> usize {
+    change.name().len() + change.outcome().map_or(0, |to| to.value.len()) + 40
 }
 
 impl Index {
+    /// Chunks and recipes noted as damaged.
+    pub(crate) fn suspects(&self) -> Result<Vec<Digest>, KvError> {
+        let mut found = Vec::new();
+        self.kv.scan(Table::Meta, SUSPECT, &mut |key, _| {
+            match key.strip_prefix(SUSPECT).map(TryInto::try_into) {
+                Some(Ok(digest)) => found.push(Digest::from_bytes(digest)),
+                Some(Err(_)) => {}
+                None => return ControlFlow::Break(()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// All refs whose names begin with `prefix`, by name.
+    pub(crate) fn references(&self, prefix: &str) -> Result<Vec<(String, Ref)>, KvError> {
+        let mut refs = Vec::new();
+        let mut bad = None;
+        self.kv.scan(Table::Refs, prefix.as_bytes(), &mut |key, value| {
+            if !key.starts_with(prefix.as_bytes()) {
+                return ControlFlow::Break(());
+            }
+            match (String::from_utf8(key.to_vec()), decode_ref(value)) {
+                (Ok(name), Some(found)) => refs.push((name, found)),
+                _ => bad = Some(String::from_utf8_lossy(key).into_owned()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        match bad {
+            None => Ok(refs),
+            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
+        }
+    }
+
     pub(crate) fn reference(&self, name: &str) -> Result<Option<Ref>, KvError> {
         let found = self.kv.get(Table::Refs, name.as_bytes())?;
         let unreadable = || KvError(format!("ref {name:?} is unreadable; rebuild the index"));

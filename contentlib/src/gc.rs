@@ -1,32 +1,36 @@
 //! Garbage collection: mark, condemn, purge, repack, unlink.
 //!
-//! * Mark: what refs reach is live. Marking runs beside ingest; a barrier notes what commits
-//!   refer to meanwhile.
+//! * Mark: what refs reach is live, also what was condemned before: a commit may have revived it
+//!   in index batches that a power cut then took. Marking runs beside ingest; a barrier notes what
+//!   commits refer to meanwhile.
 //! * Condemn: entries that are neither marked nor noted become invisible to deduplication. The
 //!   same bytes coming in again are stored anew; a commit that relied on them revives them.
 //! * Purge: after the grace, and when no lease of the condemning epoch or an older one is left,
-//!   condemned entries leave the index.
+//!   condemned entries leave the index. A session begins in the epoch of the last run or a newer
+//!   one; once a run has condemned, the epoch is raised again, so that sessions that begin later
+//!   are known to have found none of what it condemned.
 //! * Repack: packs that are mostly dead, torn, or many and small have their live records copied.
 //! * Unlink: a pack that no entry points to is deleted, here and nowhere else.
 //!
 //! Epochs decide what is safe; the clock only adds delay. Before any pack is unlinked the refs
 //! are checkpointed into a pack that stays, since the packs hold the log of ref changes too.
 
-use crate::commit::Pending;
-use crate::digest::{ChunkId, Digest, Name};
+use crate::commit::{Pending, Relied};
+use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{MaintainError, ReadError};
 use crate::index::{ChunkPlace, PackInfo, PackState, RecipePlace, Standing, put_number};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, Why, holders};
-use crate::pack::format::{Kind, PACK_HEADER};
+use crate::pack::format::{BadPack, PACK_HEADER};
+use crate::pack::reader::{Found, RecordError, Said, Scan, pack_header};
 use crate::pack::writer::Record;
 use crate::progress::Progress;
-use crate::refs::{Outcomes, encode_outcomes};
 use crate::{Frame, Recipe};
 use bytes::Bytes;
 use roaring::RoaringTreemap;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -100,11 +104,13 @@ struct Marked {
 }
 
 /// A condemned entry's kind, as its key in the meta table tells.
-const CHUNK: u8 = b'c';
-const RECIPE: u8 = b'r';
+pub(crate) const CHUNK: u8 = b'c';
+pub(crate) const RECIPE: u8 = b'r';
 
-fn condemned_key(epoch: u64, kind: u8, digest: Digest) -> Vec<u8> {
-    [CONDEMNED, &epoch.to_be_bytes(), &[kind], digest.as_bytes()].concat()
+/// The key in the meta table whose value is the epoch that condemned an entry. One key an entry,
+/// so that one revived and condemned again starts its grace anew.
+pub(crate) fn condemned_key(kind: u8, digest: Digest) -> Vec<u8> {
+    [CONDEMNED, &[kind], digest.as_bytes()].concat()
 }
 
 impl Library {
@@ -143,7 +149,7 @@ impl Library {
     ) -> Result<(), MaintainError> {
         let inner = &self.inner;
         let epoch = inner.index.number("epoch")? + 1;
-        inner.commit(Vec::new(), Vec::new())?;
+        inner.commit(Vec::new(), Relied::default())?;
         {
             let mut leader = inner.commits.leader.lock();
             leader.fresh = Some(Default::default());
@@ -155,11 +161,57 @@ impl Library {
         }
         let marked = self.mark(links, progress)?;
         report.live = marked.chunks.len() + marked.recipes.len();
+        self.revive_marked(&marked, progress)?;
         self.condemn(&marked, epoch, report, progress)?;
-        inner.commits.leader.lock().fresh = None;
+        {
+            let mut leader = inner.commits.leader.lock();
+            leader.fresh = None;
+            let mut batch = Batch::default();
+            put_number(&mut batch, "epoch", epoch + 1);
+            if report.condemned == 0 {
+                batch.delete(Table::Meta, format!("epoch/{epoch}"));
+            }
+            inner.index.kv.write(batch)?;
+        }
         self.purge(report, progress)?;
         self.free_packs(report, progress)?;
+        self.delete_strays(report)?;
         self.waiting(report)
+    }
+
+    /// Condemned entries that refs reach are live.
+    fn revive_marked(&self, marked: &Marked, progress: &Progress) -> Result<(), MaintainError> {
+        let inner = &self.inner;
+        let condemned = self.condemned_keys()?;
+        let condemned: Vec<(u8, Digest)> = condemned.into_values().flatten().collect();
+        for step in condemned.chunks(STEP) {
+            progress.check()?;
+            let _leader = inner.commits.leader.lock();
+            let mut batch = Batch::default();
+            for &(kind, digest) in step {
+                if kind == CHUNK {
+                    let Some(place) = inner.index.chunk(ChunkId(digest))? else { continue };
+                    if place.standing != Standing::Condemned {
+                        batch.delete(Table::Meta, condemned_key(kind, digest));
+                    } else if marked.chunks.contains(place.ordinal()) {
+                        let live = ChunkPlace { standing: Standing::Live, ..place };
+                        batch.put(Table::Chunks, *digest.as_bytes(), live.encode());
+                        batch.delete(Table::Meta, condemned_key(kind, digest));
+                    }
+                } else {
+                    let Some(place) = inner.index.recipe(digest)? else { continue };
+                    if place.standing != Standing::Condemned {
+                        batch.delete(Table::Meta, condemned_key(kind, digest));
+                    } else if marked.recipes.contains(place.ordinal()) {
+                        let live = RecipePlace { standing: Standing::Live, ..place };
+                        batch.put(Table::Recipes, *digest.as_bytes(), live.encode());
+                        batch.delete(Table::Meta, condemned_key(kind, digest));
+                    }
+                }
+            }
+            inner.index.kv.write(batch)?;
+        }
+        Ok(())
     }
 
     /// All that refs reach.
@@ -298,7 +350,7 @@ impl Library {
                 let condemned = RecipePlace { standing: Standing::Condemned, ..place };
                 batch.put(Table::Recipes, *digest.as_bytes(), condemned.encode());
             }
-            batch.put(Table::Meta, condemned_key(epoch, kind, digest), []);
+            batch.put(Table::Meta, condemned_key(kind, digest), epoch.to_le_bytes());
             n += 1;
         }
         report.condemned += n;
@@ -320,7 +372,7 @@ impl Library {
         let grace = self.grace().as_millis() as u64;
         let due = |epoch: u64| -> Result<bool, MaintainError> {
             let at = inner.index.number(&format!("epoch/{epoch}"))?;
-            Ok(at + grace <= now && oldest_lease.is_none_or(|lease| lease >= epoch))
+            Ok(at + grace <= now && oldest_lease.is_none_or(|lease| lease > epoch))
         };
         for (epoch, keys) in self.condemned_keys()? {
             if !due(epoch)? {
@@ -328,16 +380,22 @@ impl Library {
             }
             for step in keys.chunks(STEP) {
                 progress.check()?;
-                report.purged += self.purge_step(epoch, step)?;
+                report.purged += self.purge_step(step)?;
             }
             let mut batch = Batch::default();
             batch.delete(Table::Meta, format!("epoch/{epoch}"));
             inner.index.kv.write(batch)?;
         }
+        // Counted anew: entries revived or stored again since were not.
+        let left = self.condemned_keys()?.into_values().map(|keys| keys.len() as u64).sum();
+        let mut batch = Batch::default();
+        put_number(&mut batch, "condemned", left);
+        inner.index.kv.write(batch)?;
+        inner.condemned.store(left, SeqCst);
         Ok(())
     }
 
-    fn purge_step(&self, epoch: u64, step: &[(u8, Digest)]) -> Result<u64, MaintainError> {
+    fn purge_step(&self, step: &[(u8, Digest)]) -> Result<u64, MaintainError> {
         let inner = &self.inner;
         let _leader = inner.commits.leader.lock();
         let mut batch = Batch::default();
@@ -353,12 +411,9 @@ impl Library {
                 batch.delete(table, *digest.as_bytes());
                 purged += 1;
             }
-            batch.delete(Table::Meta, condemned_key(epoch, kind, digest));
+            batch.delete(Table::Meta, condemned_key(kind, digest));
         }
-        let left = inner.condemned.load(SeqCst).saturating_sub(step.len() as u64);
-        put_number(&mut batch, "condemned", left);
         inner.index.kv.write(batch)?;
-        inner.condemned.store(left, SeqCst);
         if purged > 0 {
             inner.changed();
         }
@@ -368,13 +423,13 @@ impl Library {
     /// Condemned entries by the epoch that condemned them.
     fn condemned_keys(&self) -> Result<BTreeMap<u64, Vec<(u8, Digest)>>, MaintainError> {
         let mut found: BTreeMap<u64, Vec<(u8, Digest)>> = BTreeMap::new();
-        self.inner.index.kv.scan(Table::Meta, CONDEMNED, &mut |key, _| {
+        self.inner.index.kv.scan(Table::Meta, CONDEMNED, &mut |key, value| {
             let Some(rest) = key.strip_prefix(CONDEMNED) else { return ControlFlow::Break(()) };
-            if let Some((epoch, [kind, digest @ ..])) = rest.split_at_checked(8)
-                && let (Ok(epoch), Ok(digest)) = (epoch.try_into(), digest.try_into())
+            if let Some((kind, digest)) = rest.split_first()
+                && let (Ok(epoch), Ok(digest)) = (value.try_into(), digest.try_into())
             {
                 let entry = (*kind, Digest::from_bytes(digest));
-                found.entry(u64::from_be_bytes(epoch)).or_default().push(entry);
+                found.entry(u64::from_le_bytes(epoch)).or_default().push(entry);
             }
             ControlFlow::Continue(())
         })?;
@@ -418,6 +473,8 @@ fn stored_share(place: &ChunkPlace) -> u64 {
 struct Usage {
     live_bytes: u64,
     entries: u64,
+    /// Entries that are not known to be damaged.
+    sound: u64,
 }
 
 impl Library {
@@ -458,14 +515,21 @@ impl Library {
         }
 
         let usage = if chosen.is_empty() { usage } else { self.usage()? };
+        // What a torn pack ends with may count only by a commit in a later pack.
+        let sound = |seq: &u32| usage.get(seq).is_some_and(|u| u.sound > 0);
+        let torn = packs.iter().find(|(seq, info)| info.state == PackState::Torn && sound(seq));
+        let before = torn.map_or(u32::MAX, |(seq, _)| *seq);
         let empty: Vec<(u32, PackInfo)> = packs
             .into_iter()
-            .filter(|(seq, info)| closed(info) && usage.get(seq).is_none_or(|u| u.entries == 0))
+            .filter(|(seq, info)| {
+                let unused = usage.get(seq).is_none_or(|u| u.entries == 0);
+                closed(info) && unused && *seq < before
+            })
             .collect();
         if empty.is_empty() {
             return Ok(());
         }
-        self.checkpoint()?;
+        self.checkpoint(&empty)?;
         for (seq, info) in empty {
             progress.check()?;
             report.freed_bytes += self.unlink(seq, &info)?;
@@ -480,12 +544,14 @@ impl Library {
             let pack = usage.entry(place.pack).or_default();
             pack.live_bytes += stored_share(&place);
             pack.entries += 1;
+            pack.sound += u64::from(place.standing != Standing::Suspect);
             ControlFlow::Continue(())
         })?;
         self.inner.index.each_recipe(|_, place| {
             let pack = usage.entry(place.pack).or_default();
             pack.live_bytes += u64::from(place.body_len);
             pack.entries += 1;
+            pack.sound += u64::from(place.standing != Standing::Suspect);
             ControlFlow::Continue(())
         })?;
         Ok(usage)
@@ -523,8 +589,7 @@ impl Library {
             }
             inner.commit_if_much()?;
         }
-        self.move_aliases()?;
-        Ok(inner.commit(Vec::new(), Vec::new())?)
+        Ok(inner.commit(Vec::new(), Relied::default())?)
     }
 
     /// Copies one block, as it is if all its chunks are live.
@@ -578,7 +643,8 @@ impl Library {
     ) -> Result<(), MaintainError> {
         let inner = &self.inner;
         let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
-        let moved = Record::block(frame, &ids);
+        let view = frame.view();
+        let moved = Record::block(&view, &ids);
         let body_len = moved.header().body_len;
         let mut writer = inner.writer.lock();
         let (pack, offset) = inner.append(&mut writer, moved)?;
@@ -659,37 +725,69 @@ impl Library {
         Ok(())
     }
 
-    /// Writes all refs and aliases as they are, so that the packs that hold their history may go.
-    fn checkpoint(&self) -> Result<(), MaintainError> {
+    /// Writes all refs and aliases as they are, so that `packs`, which hold their history, may go.
+    fn checkpoint(&self, packs: &[(u32, PackInfo)]) -> Result<(), MaintainError> {
         let inner = &self.inner;
         self.move_aliases()?;
         {
             let _leader = inner.commits.leader.lock();
-            let refs: Outcomes =
-                self.list_refs("")?.into_iter().map(|(name, to)| (name, Some(to))).collect();
-            let seq = inner.next_commit.fetch_add(1, SeqCst);
-            let record = Record::log(Kind::Checkpoint, seq, encode_outcomes(&refs));
             let mut writer = inner.writer.lock();
-            inner.append(&mut writer, record)?;
+            for record in inner.checkpoint_records()? {
+                if let Err(error) = inner.append(&mut writer, record) {
+                    let mut batch = Batch::default();
+                    inner.unsettle(&mut writer, &mut batch);
+                    inner.index.kv.write(batch)?;
+                    return Err(error.into());
+                }
+            }
             // So that the next commit has something to make durable.
             writer.pending.push(Pending::Alias { content: Digest::EMPTY, names: Vec::new() });
         }
-        inner.commit(Vec::new(), Vec::new())?;
-        // The index must not come back from a power cut older than the packs it names.
+        inner.commit(Vec::new(), Relied::default())?;
+        // Before the files, and durable: an index that comes back from a power cut must not name
+        // packs that are gone. One that is condemned and still there is deleted by the next run.
+        let mut batch = Batch::default();
+        for (seq, info) in packs {
+            let gone = PackInfo { state: PackState::Condemned, ..info.clone() };
+            batch.put(Table::Packs, seq.to_be_bytes(), gone.encode());
+        }
+        inner.index.kv.write(batch)?;
         Ok(inner.index.kv.flush()?)
     }
 
-    /// The one place that deletes packs.
+    /// Deletes packs that hold nothing and that the index does not know: a crash, or a failed
+    /// write, came before their header was whole.
+    fn delete_strays(&self, report: &mut GcReport) -> Result<(), MaintainError> {
+        let inner = &self.inner;
+        let fail = |pack| move |source| MaintainError::Store { pack, source };
+        let listed = inner.store.list().map_err(fail(PackId(0)))?;
+        // No commit is at work meanwhile: a pack is the writer's, or in the index, or a stray.
+        let _leader = inner.commits.leader.lock();
+        let writer = inner.writer.lock();
+        let mut known: HashSet<PackId> =
+            inner.index.packs()?.into_iter().map(|(_, info)| info.id).collect();
+        known.extend(writer.current.iter().chain(&writer.full).map(|pack| pack.header.id));
+        for id in listed.into_iter().filter(|id| !known.contains(id)) {
+            let Ok(file) = inner.store.open(id) else { continue };
+            let whole = !matches!(pack_header(&*file), Err(RecordError::Bad(BadPack::Header)));
+            let mut records = Scan::new(&*file, PACK_HEADER as u64).map_err(fail(id))?;
+            // With a commit in it, it is a pack whose header went bad, and for people to look at.
+            let commit = |r: io::Result<Found>| r.is_ok_and(|r| matches!(r.said, Said::Log(_)));
+            if whole || records.any(commit) {
+                continue;
+            }
+            report.freed_bytes += file.len().map_err(fail(id))?;
+            report.deleted_packs += 1;
+            inner.store.delete(id).map_err(fail(id))?;
+        }
+        Ok(())
+    }
+
+    /// The one place that deletes packs that were in use.
     fn unlink(&self, seq: u32, info: &PackInfo) -> Result<u64, MaintainError> {
         let inner = &self.inner;
         let mut batch = Batch::default();
         batch.delete(Table::Packs, seq.to_be_bytes());
-        // Before the file: a crash between the two leaves a pack that the next open reads again,
-        // never an entry without its pack.
-        let gone = PackInfo { state: PackState::Condemned, ..info.clone() };
-        let mut condemned = Batch::default();
-        condemned.put(Table::Packs, seq.to_be_bytes(), gone.encode());
-        inner.index.kv.write(condemned)?;
         let fail = |source| MaintainError::Store { pack: info.id, source };
         let bytes = inner.store.open(info.id).and_then(|file| file.len()).unwrap_or(info.len);
         inner.store.delete(info.id).map_err(fail)?;
@@ -723,17 +821,7 @@ impl Library {
 
     /// Chunks and recipes known to be damaged and not yet healed.
     pub fn suspects(&self) -> Result<Vec<Digest>, MaintainError> {
-        const PREFIX: &[u8] = b"suspect/";
-        let mut found = Vec::new();
-        self.inner.index.kv.scan(Table::Meta, PREFIX, &mut |key, _| {
-            match key.strip_prefix(PREFIX).map(TryInto::try_into) {
-                Some(Ok(digest)) => found.push(Digest::from_bytes(digest)),
-                Some(Err(_)) => {}
-                None => return ControlFlow::Break(()),
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        Ok(self.inner.index.suspects()?)
     }
 
     /// Who holds `digest`, a content or a chunk.

@@ -8,7 +8,7 @@
 //! Blocks run across files: neighbours in a tree resemble each other, and a small file by itself
 //! compresses badly.
 
-use crate::block::{Frame, MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressible};
+use crate::block::{MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressible, with_packed};
 use crate::chunker::{Chunker, MAX_CHUNK, MIN_CHUNK};
 use crate::digest::{ChunkId, Digest, Name};
 use crate::error::AddError;
@@ -317,11 +317,11 @@ impl<'a> Work<'a> {
         if self.stopped.load(Relaxed) {
             return;
         }
-        let frame = Frame::pack(&job.plain, job.try_zstd);
-        job.plain.clear();
         // From here on the claims are the appended block's.
         let ids = std::mem::take(&mut job.ids);
-        let stored = self.session.append_block(&frame, &ids).and_then(|stored| {
+        let appended =
+            with_packed(&job.plain, job.try_zstd, |block| self.session.append_block(block, &ids));
+        let stored = appended.and_then(|stored| {
             self.progress.add(&self.progress.stored_bytes, stored);
             if self.session.inner().writer.lock().pending_chunks > crate::commit::MUCH {
                 self.session.append_recipes(false)?;

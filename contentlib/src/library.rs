@@ -4,22 +4,21 @@
 //! the packs, so a killed process needs no repair. All calls block; call them from threads.
 
 use crate::claims::Claims;
-use crate::commit::{Commits, Writer};
+use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{CommitError, OpenError, ReadError};
 use crate::index::{Index, Standing};
 use crate::kv::rocks::RocksKv;
-use crate::kv::{Kv, KvError, Table};
+use crate::kv::{Kv, KvError};
 use crate::leases::Leases;
 use crate::read::{Blocks, Packs};
-use crate::refs::{Outcomes, Ref, decode_ref};
+use crate::refs::{Outcomes, Ref};
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -182,8 +181,12 @@ impl Library {
             revoked: RwLock::default(),
             condemned: AtomicU64::new(index.number("condemned")?),
             claims: Claims::default(),
-            writer: Mutex::new(Writer::new(recovered.next_pack, recovered.run)),
-            commits: Commits::default(),
+            writer: Mutex::new(Writer::new(
+                recovered.next_pack,
+                recovered.run,
+                index.number(UNSETTLED)? != 0,
+            )),
+            commits: Commits::load(&index)?,
             next_commit: AtomicU64::new(recovered.next_commit),
             library: recovered.library,
             generation: AtomicU64::new(1),
@@ -284,22 +287,7 @@ impl Library {
 
     /// All refs whose names begin with `prefix`, by name.
     pub fn list_refs(&self, prefix: &str) -> Result<Vec<(String, Ref)>, KvError> {
-        let mut refs = Vec::new();
-        let mut bad = None;
-        self.inner.index.kv.scan(Table::Refs, prefix.as_bytes(), &mut |key, value| {
-            if !key.starts_with(prefix.as_bytes()) {
-                return ControlFlow::Break(());
-            }
-            match (String::from_utf8(key.to_vec()), decode_ref(value)) {
-                (Ok(name), Some(found)) => refs.push((name, found)),
-                _ => bad = Some(String::from_utf8_lossy(key).into_owned()),
-            }
-            ControlFlow::Continue(())
-        })?;
-        match bad {
-            None => Ok(refs),
-            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
-        }
+        self.inner.index.references(prefix)
     }
 }
 

@@ -257,13 +257,14 @@ impl Inner {
         id: ChunkId,
         bad: &ChunkPlace,
     ) -> Result<(), ReadError> {
-        let _leader = self.commits.leader.lock();
+        let mut leader = self.commits.leader.lock();
         let now = self.index.chunk(id)?;
         let Some(now) = now.filter(|now| now.ordinal() == bad.ordinal()) else { return Ok(()) };
         let mut batch = Batch::default();
         let suspect = ChunkPlace { standing: Standing::Suspect, ..now };
         batch.put(Table::Chunks, *id.0.as_bytes(), suspect.encode());
         batch.put(Table::Meta, suspect_key(id.0), []);
+        leader.suspects.insert(id.0);
         self.index.kv.write(batch)?;
         self.changed();
         tracing::warn!(chunk = %id, pack = %self.pack_id(now.pack), "a chunk is damaged");
@@ -275,13 +276,14 @@ impl Inner {
         content: Digest,
         bad: &RecipePlace,
     ) -> Result<(), ReadError> {
-        let _leader = self.commits.leader.lock();
+        let mut leader = self.commits.leader.lock();
         let now = self.index.recipe(content)?;
         let Some(now) = now.filter(|now| now.ordinal() == bad.ordinal()) else { return Ok(()) };
         let mut batch = Batch::default();
         let suspect = RecipePlace { standing: Standing::Suspect, ..now };
         batch.put(Table::Recipes, *content.as_bytes(), suspect.encode());
         batch.put(Table::Meta, suspect_key(content), []);
+        leader.suspects.insert(content);
         self.index.kv.write(batch)?;
         self.changed();
         tracing::warn!(%content, pack = %self.pack_id(now.pack), "a recipe is damaged");

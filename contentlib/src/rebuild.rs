@@ -8,7 +8,7 @@
 use crate::error::{MaintainError, OpenError};
 use crate::index::{Index, put_number};
 use crate::kv::rocks::RocksKv;
-use crate::kv::{Batch, Table};
+use crate::kv::{Batch, Kv, Table};
 use crate::library::{Environment, Library, Options, System, lock_folder};
 use crate::pack::format::{BadPack, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, footer, pack_header, record};
@@ -69,6 +69,15 @@ impl Library {
         drop(lock);
         let _ = options;
         Ok(report)
+    }
+
+    /// Fills the empty index `kv` from the packs in `store`, for simulation.
+    pub fn rebuild_on(
+        store: &dyn PackStore,
+        kv: Arc<dyn Kv>,
+        environment: &dyn Environment,
+    ) -> Result<RebuildReport, MaintainError> {
+        rebuild(store, &Index { kv }, environment, &Progress::default())
     }
 }
 

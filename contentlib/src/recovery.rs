@@ -42,7 +42,9 @@ pub(crate) fn recover(
     let known = index.packs()?;
     let mark = (index.number("watermark/pack")? as u32, index.number("watermark/offset")?);
     let mut replay = Replay::new(index.number("commit")?);
-    let mut next_pack = known.last().map_or(0, |(seq, _)| seq + 1);
+    // Past the watermark too: its pack may be gone, and a new one of its number would be read from
+    // the middle on.
+    let mut next_pack = known.last().map_or(0, |(seq, _)| seq + 1).max(mark.0 + 1);
     let mut run = index.number("run")? as u32;
     let mut library = index
         .kv
@@ -53,7 +55,8 @@ pub(crate) fn recover(
         next_pack = next_pack.max(header.seq + 1);
         run = run.max(header.run);
         library.get_or_insert(header.library);
-        let from = if header.seq == mark.0 { mark.1 } else { PACK_HEADER as u64 };
+        let start = PACK_HEADER as u64;
+        let from = if header.seq == mark.0 { mark.1.max(start) } else { start };
         let known_len = known.iter().find(|(seq, _)| *seq == header.seq).map(|(_, i)| i.len);
         let from = if header.seq < mark.0 { known_len.unwrap_or(from) } else { from };
         replay.pack(&header, &*file, from)?;
@@ -119,6 +122,8 @@ pub(crate) struct Replay {
     /// The newest checkpoint; commits up to it no longer count.
     checkpoint: Option<(u64, Outcomes)>,
     packs: BTreeMap<u32, PackInfo>,
+    /// Commits with smaller numbers are in the index.
+    seen: u64,
     pub next_commit: u64,
 }
 
@@ -131,7 +136,9 @@ impl Replay {
             refs: BTreeMap::new(),
             checkpoint: None,
             packs: BTreeMap::new(),
-            next_commit,
+            seen: next_commit,
+            // Numbered from 1, so that 0 is before the first.
+            next_commit: next_commit.max(1),
         }
     }
 
@@ -200,6 +207,10 @@ impl Replay {
         };
         self.next_commit = self.next_commit.max(number + 1);
         self.cover();
+        if number < self.seen {
+            // A pack that was deleted before and is back: what it says of refs is old.
+            return true;
+        }
         if kind == Kind::Checkpoint {
             if self.checkpoint.as_ref().is_none_or(|(newest, _)| *newest < number) {
                 self.checkpoint = Some((number, outcomes));
@@ -220,8 +231,15 @@ impl Replay {
         for (seq, info) in &self.packs {
             batch.put(Table::Packs, seq.to_be_bytes(), info.encode());
         }
-        index_pending(index, batch, &self.covered, &mut Leader::default())?;
+        index_pending(index, batch, &self.covered, &mut Leader::load(index)?)?;
         let (floor, mut outcomes) = self.checkpoint.unwrap_or_default();
+        if floor > 0 {
+            // A checkpoint says all: what it does not name was deleted, perhaps by a commit that
+            // the index has not seen and whose pack is gone.
+            for (name, _) in index.references("")? {
+                outcomes.entry(name).or_insert(None);
+            }
+        }
         let later = self.refs.into_iter().filter(|(_, (number, _))| *number > floor);
         outcomes.extend(later.map(|(name, (_, outcome))| (name, outcome)));
         index_refs(batch, &outcomes);
@@ -235,7 +253,7 @@ impl Replay {
         batch: &mut Batch,
     ) -> Result<(), OpenError> {
         let covered = std::mem::take(&mut self.covered);
-        Ok(index_pending(index, batch, &covered, &mut Leader::default())?)
+        Ok(index_pending(index, batch, &covered, &mut Leader::load(index)?)?)
     }
 
     /// A commit that cannot be read was there all the same.

@@ -4,9 +4,9 @@
 //! dropped, whatever garbage collection does meanwhile. Nothing is durable or visible before
 //! [`Session::commit`] returns.
 
-use crate::block::Frame;
+use crate::block::{BlockView, Frame, with_packed};
 use crate::claims::Claim;
-use crate::commit::Pending;
+use crate::commit::{Pending, Relied};
 use crate::digest::{ChunkId, Digest, Name};
 use crate::error::{AddError, CommitError};
 use crate::index::{ChunkPlace, RecipePlace, Standing};
@@ -17,8 +17,12 @@ use crate::recipe::Recipe;
 use crate::refs::RefChange;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Names looked up in the index at once.
+const PROVE_STEP: usize = 512;
 
 /// A lease on a library, and the way to add to it.
 pub struct Session {
@@ -29,6 +33,9 @@ pub struct Session {
     losses: u64,
     /// What it found held and counts on.
     pub(crate) relied: Mutex<Vec<Digest>>,
+    /// Chunks that others were storing when it met them, and contents that its caller says are
+    /// held: whether they are is found out at the commit.
+    unproven: Mutex<Vec<Digest>>,
     /// Contents that are cut and hashed and whose chunks may still be on their way.
     pub(crate) recipes: Mutex<Vec<(Digest, Recipe)>>,
     pub(crate) aliases: Mutex<Vec<(Digest, Vec<Name>)>>,
@@ -58,6 +65,7 @@ impl Library {
             durable,
             losses,
             relied: Mutex::default(),
+            unproven: Mutex::default(),
             recipes: Mutex::default(),
             aliases: Mutex::default(),
         }
@@ -95,51 +103,87 @@ impl Session {
     /// Counts on contents that are already held: the commit makes sure they still are. For
     /// contents that a new root names and this session did not add.
     pub fn keep(&self, contents: impl IntoIterator<Item = Digest>) {
-        self.relied.lock().extend(contents);
+        self.unproven.lock().extend(contents);
     }
 
     /// Makes all that this session added durable, and changes refs with it: all or nothing.
     pub fn commit(&self, changes: Vec<RefChange>) -> Result<(), CommitError> {
-        let relied = std::mem::take(&mut *self.relied.lock());
-        for digest in &relied {
-            self.inner().claims.wait(ChunkId(*digest));
-        }
+        self.prove()?;
         self.append_recipes(true).map_err(|error| match error {
             AddError::Store(error) => CommitError::Store(error),
+            full @ AddError::Full { .. } => {
+                CommitError::Store(io::Error::new(io::ErrorKind::StorageFull, full))
+            }
             AddError::Index(error) => CommitError::Index(error),
             _ => CommitError::Interrupted,
         })?;
-        if self.inner().writer.lock().losses != self.losses {
-            return Err(CommitError::Interrupted);
-        }
         self.renew()?;
-        let result = self.inner().commit(changes, relied.clone());
         // Kept for a later commit of the same session.
-        *self.relied.lock() = relied;
-        result
+        let digests = self.relied.lock().clone();
+        self.inner().commit(changes, Relied { digests, losses: Some(self.losses) })
+    }
+
+    /// Finds out whether what the session counts on without having looked is there. What is
+    /// there now stays: this session's lease is older than any condemning yet to come.
+    fn prove(&self) -> Result<(), CommitError> {
+        let inner = self.inner();
+        let unproven = self.unproven.lock().clone();
+        if unproven.is_empty() {
+            return Ok(());
+        }
+        let mut pending = inner.pending_recipes();
+        pending.extend(self.recipes.lock().iter().map(|(content, _)| *content));
+        for digests in unproven.chunks(PROVE_STEP) {
+            let ids: Vec<ChunkId> = digests.iter().map(|digest| ChunkId(*digest)).collect();
+            ids.iter().for_each(|id| inner.claims.wait(*id));
+            let places = inner.index.chunks(&ids)?;
+            for (id, place) in ids.iter().zip(places) {
+                let held = place.is_some()
+                    || id.0 == Digest::EMPTY
+                    || matches!(inner.claims.get(*id), Some(Claim::Appended(_)))
+                    // Committed between the two looks.
+                    || inner.index.chunk(*id)?.is_some()
+                    || pending.contains(&id.0)
+                    || inner.index.recipe(id.0)?.is_some();
+                if !held {
+                    return Err(CommitError::Interrupted);
+                }
+            }
+        }
+        let proven = std::mem::take(&mut *self.unproven.lock());
+        self.relied.lock().extend(proven);
+        Ok(())
     }
 
     /// Whether `id` must be stored: claims it if so. A held chunk is noted as relied on.
     pub(crate) fn claim(&self, id: ChunkId) -> Result<bool, AddError> {
         let inner = self.inner();
-        if inner.claims.take(id) {
-            match inner.index.chunk(id) {
-                Ok(Some(place)) if place.standing == Standing::Live => inner.claims.end(id),
-                Ok(_) => return Ok(true),
-                Err(error) => {
-                    inner.claims.end(id);
-                    return Err(error.into());
-                }
+        if !inner.claims.take(id) {
+            self.unproven.lock().push(id.0);
+            return Ok(false);
+        }
+        match inner.index.chunk(id) {
+            Ok(Some(place)) if place.standing == Standing::Live => {
+                inner.claims.end(id);
+                self.relied.lock().push(id.0);
+                Ok(false)
+            }
+            Ok(_) => Ok(true),
+            Err(error) => {
+                inner.claims.end(id);
+                Err(error.into())
             }
         }
-        self.relied.lock().push(id.0);
-        Ok(false)
     }
 
     /// Appends a block of claimed chunks. On failure the claims end.
-    pub(crate) fn append_block(&self, frame: &Frame, ids: &[ChunkId]) -> Result<u64, AddError> {
+    pub(crate) fn append_block(
+        &self,
+        block: &BlockView<'_>,
+        ids: &[ChunkId],
+    ) -> Result<u64, AddError> {
         let inner = self.inner();
-        let record = Record::block(frame, ids);
+        let record = Record::block(block, ids);
         let (body_len, length) = (record.header().body_len, record.header().record_len());
         let mut writer = inner.writer.lock();
         let appended = inner.append(&mut writer, record);
@@ -161,13 +205,13 @@ impl Session {
                 at: at as u16,
                 plain_offset,
                 plain_len,
-                codec: frame.codec(),
+                codec: block.codec,
                 standing: Standing::Live,
             };
             plain_offset += plain_len;
             (id, place)
         };
-        let chunks: Vec<_> = ids.iter().zip(frame.lens()).enumerate().map(place).collect();
+        let chunks: Vec<_> = ids.iter().zip(&block.lens).enumerate().map(place).collect();
         for (id, place) in &chunks {
             inner.claims.appended(*id, *place);
         }
@@ -181,27 +225,46 @@ impl Session {
     /// their way are waited for, or left for later.
     pub(crate) fn append_recipes(&self, wait: bool) -> Result<(), AddError> {
         let inner = self.inner();
-        let recipes = std::mem::take(&mut *self.recipes.lock());
-        for (content, recipe) in recipes {
+        let mut left = Vec::new();
+        let mut outcome = Ok(());
+        for (content, recipe) in std::mem::take(&mut *self.recipes.lock()) {
             let on_its_way = |id: &ChunkId| inner.claims.get(*id) == Some(Claim::Taken);
-            if !wait && recipe.chunks().iter().any(on_its_way) {
-                self.recipes.lock().push((content, recipe));
+            if outcome.is_err() || !wait && recipe.chunks().iter().any(on_its_way) {
+                left.push((content, recipe));
                 continue;
             }
-            for chunk in recipe.chunks() {
-                inner.claims.wait(*chunk);
-                let known = matches!(inner.claims.get(*chunk), Some(Claim::Appended(_)))
-                    || inner.index.chunk(*chunk)?.is_some();
-                if !known {
-                    return Err(AddError::Interrupted);
-                }
+            outcome = self.have_chunks(&recipe).and_then(|()| self.append_recipe(content, &recipe));
+            if outcome.is_err() {
+                left.push((content, recipe));
             }
-            self.append_recipe(content, &recipe)?;
         }
-        for (content, names) in std::mem::take(&mut *self.aliases.lock()) {
+        // What was not appended stays the session's: a commit that is tried again must not pass
+        // without it.
+        self.recipes.lock().append(&mut left);
+        outcome?;
+        let mut aliases = std::mem::take(&mut *self.aliases.lock());
+        while let Some((content, names)) = aliases.pop() {
             let mut writer = inner.writer.lock();
-            inner.append(&mut writer, Record::alias(content, &names))?;
+            if let Err(error) = inner.append(&mut writer, Record::alias(content, &names)) {
+                aliases.push((content, names));
+                self.aliases.lock().append(&mut aliases);
+                return Err(error);
+            }
             writer.pending.push(Pending::Alias { content, names });
+        }
+        Ok(())
+    }
+
+    /// Waits until all chunks of a recipe are in packs. An error if one never came.
+    fn have_chunks(&self, recipe: &Recipe) -> Result<(), AddError> {
+        let inner = self.inner();
+        for chunk in recipe.chunks() {
+            inner.claims.wait(*chunk);
+            let known = matches!(inner.claims.get(*chunk), Some(Claim::Appended(_)))
+                || inner.index.chunk(*chunk)?.is_some();
+            if !known {
+                return Err(AddError::Interrupted);
+            }
         }
         Ok(())
     }
@@ -249,11 +312,11 @@ impl Session {
             }
         }
         if new.len() == ids.len() {
-            self.append_block(frame, &ids)?;
+            self.append_block(&frame.view(), &ids)?;
         } else if !new.is_empty() {
             let (ids, plain): (Vec<ChunkId>, Vec<Bytes>) = new.into_iter().unzip();
             let packed = frame.codec() == crate::block::Codec::Zstd;
-            self.append_block(&Frame::pack(&plain, packed), &ids)?;
+            with_packed(&plain, packed, |block| self.append_block(block, &ids))?;
         }
         self.inner().commit_if_much().map_err(store_error)?;
         Ok(ids)

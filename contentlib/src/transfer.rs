@@ -1,6 +1,7 @@
 //! Handing chunks to another depot, and taking back content whose bytes went bad.
 
 use crate::block::{Codec, Frame};
+use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest};
 use crate::error::{MaintainError, ReadError};
 use crate::frames::FrameItem;
@@ -199,7 +200,8 @@ impl Library {
     pub fn revoke(&self, digest: Digest, reason: &str) -> Result<(), MaintainError> {
         let name = format!("{REVOKED}{}", digest.to_hex());
         let to = Ref { root: None, value: Bytes::copy_from_slice(reason.as_bytes()) };
-        self.inner.commit(vec![RefChange::Set { name, to, expect: Expect::Any }], Vec::new())?;
+        self.inner
+            .commit(vec![RefChange::Set { name, to, expect: Expect::Any }], Relied::default())?;
         self.inner.changed();
         Ok(())
     }
@@ -207,7 +209,8 @@ impl Library {
     /// Allows a content again.
     pub fn unrevoke(&self, digest: Digest) -> Result<(), MaintainError> {
         let name = format!("{REVOKED}{}", digest.to_hex());
-        self.inner.commit(vec![RefChange::Delete { name, expect: Expect::Any }], Vec::new())?;
+        self.inner
+            .commit(vec![RefChange::Delete { name, expect: Expect::Any }], Relied::default())?;
         self.inner.changed();
         Ok(())
     }

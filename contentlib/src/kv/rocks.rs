@@ -57,8 +57,8 @@ impl RocksKv {
             let mut options = Options::default();
             options.set_block_based_table_factory(&blocks);
             options.set_write_buffer_size(WRITE_BUFFER);
-            options.set_compression_type(DBCompressionType::Lz4);
-            options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            // Keys are hashes and do not shrink; the values shrink to a third.
+            options.set_compression_type(DBCompressionType::Zstd);
             options.set_level_compaction_dynamic_level_bytes(true);
             ColumnFamilyDescriptor::new(table.name(), options)
         };

@@ -6,26 +6,29 @@
 use super::format::{
     FooterEntry, Kind, PACK_HEADER, PackHeader, RecordHeader, encode_footer, table,
 };
-use crate::block::{Codec, Frame};
+use crate::block::{BlockView, Codec};
 use crate::digest::{ChunkId, Digest, Name};
 use crate::pack::format::block_id;
 use crate::recipe::Recipe;
 use crate::store::{PackFile, PackStore};
-use bytes::Bytes;
+use std::borrow::Cow;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
+/// Pieces written in one call; the system takes 1024 and the record has two of its own.
+const MOST_PIECES: usize = 512;
+
 /// A record ready to append: header and body, checksums done.
-pub(crate) struct Record {
+pub(crate) struct Record<'a> {
     header: RecordHeader,
-    parts: Vec<Bytes>,
+    parts: Vec<Cow<'a, [u8]>>,
     names: Vec<(Digest, u32)>,
     size_high: u16,
 }
 
-impl Record {
-    fn new(kind: Kind, codec: Codec, id: Digest, parts: Vec<Bytes>) -> Self {
-        let body_len = parts.iter().map(Bytes::len).sum::<usize>() as u32;
+impl<'a> Record<'a> {
+    fn new(kind: Kind, codec: Codec, id: Digest, parts: Vec<Cow<'a, [u8]>>) -> Self {
+        let body_len = parts.iter().map(|part| part.len()).sum::<usize>() as u32;
         let body_crc = parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part));
         let header = RecordHeader {
             kind,
@@ -41,22 +44,25 @@ impl Record {
     }
 
     /// A block whose chunks hash to `chunks`.
-    pub(crate) fn block(frame: &Frame, chunks: &[ChunkId]) -> Self {
-        let lens = table(frame.lens());
-        let mut parts = Vec::with_capacity(2);
-        if !lens.is_empty() {
-            parts.push(lens.into());
+    pub(crate) fn block(block: &BlockView<'a>, chunks: &[ChunkId]) -> Self {
+        let mut parts: Vec<Cow<'a, [u8]>> = Vec::with_capacity(1 + block.stored.len());
+        if block.lens.len() > 1 {
+            parts.push(table(&block.lens).into());
         }
-        parts.push(frame.stored().clone());
-        let mut record = Self::new(Kind::Block, frame.codec(), block_id(chunks), parts);
+        if block.stored.len() > MOST_PIECES {
+            parts.push(block.stored.concat().into());
+        } else {
+            parts.extend(block.stored.iter().map(|&piece| Cow::from(piece)));
+        }
+        let mut record = Self::new(Kind::Block, block.codec, block_id(chunks), parts);
         record.header.n_chunks = chunks.len() as u16;
-        record.header.plain_len = frame.plain_len() as u32;
-        record.names = chunks.iter().map(|c| c.0).zip(frame.lens().iter().copied()).collect();
+        record.header.plain_len = block.plain_len();
+        record.names = chunks.iter().map(|c| c.0).zip(block.lens.iter().copied()).collect();
         record
     }
 
     pub(crate) fn recipe(content: Digest, recipe: &Recipe) -> Self {
-        let parts = vec![recipe.encode().into()];
+        let parts = vec![Cow::from(recipe.encode())];
         let mut record = Self::new(Kind::Recipe, Codec::Raw, content, parts);
         record.names = vec![(content, recipe.size() as u32)];
         record.size_high = (recipe.size() >> 32) as u16;
@@ -158,7 +164,7 @@ impl PackWriter {
     }
 
     /// Writes a record at the end. Returns its offset.
-    pub(crate) fn append(&mut self, record: Record) -> io::Result<u32> {
+    pub(crate) fn append(&mut self, record: Record<'_>) -> io::Result<u32> {
         let offset = self.len as u32;
         let head = record.header.encode();
         let mut slices = vec![IoSlice::new(&head)];
@@ -179,10 +185,9 @@ impl PackWriter {
         Ok(offset)
     }
 
-    /// Writes the footer and makes the pack durable. Not for a broken one.
-    pub(crate) fn seal(&mut self) -> io::Result<()> {
+    /// Writes the footer; a sync must follow. Not for a broken pack.
+    pub(crate) fn write_footer(&mut self) -> io::Result<()> {
         let footer = encode_footer(&self.entries, self.len);
-        self.file.write_at(self.len, &[IoSlice::new(&footer)])?;
-        self.file.sync()
+        self.file.write_at(self.len, &[IoSlice::new(&footer)])
     }
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// Decides which operation fails, and how a crash tears.
 pub trait Faults: Send {
@@ -36,8 +37,9 @@ impl Faults for Honest {}
 pub struct MemoryStore {
     packs: Mutex<BTreeMap<PackId, Arc<Mutex<Content>>>>,
     faults: Arc<Mutex<Box<dyn Faults>>>,
-    /// Bytes after which writes fail with `StorageFull`.
-    capacity: Mutex<u64>,
+    /// Bytes that all packs together may hold before writes fail with `StorageFull`.
+    capacity: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
 }
 
 #[derive(Default)]
@@ -56,7 +58,13 @@ impl MemoryStore {
     /// A store that fails as `faults` says.
     pub fn with_faults(faults: Box<dyn Faults>) -> Self {
         let faults = Arc::new(Mutex::new(faults));
-        Self { packs: Mutex::default(), faults, capacity: Mutex::new(u64::MAX) }
+        let capacity = Arc::new(AtomicU64::new(u64::MAX));
+        Self { packs: Mutex::default(), faults, capacity, used: Arc::default() }
+    }
+
+    /// Makes the volume this large, which may be less than it holds.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.capacity.store(bytes, SeqCst);
     }
 
     /// Replaces the fault plan.
@@ -77,12 +85,14 @@ impl MemoryStore {
             let synced = bytes.len();
             (id, Arc::new(Mutex::new(Content { bytes, synced })))
         });
-        let survivors = Mutex::new(survivors.collect());
+        let survivors: BTreeMap<_, Arc<Mutex<Content>>> = survivors.collect();
         drop(faults);
+        let used = survivors.values().map(|pack| pack.lock().bytes.len() as u64).sum();
         Self {
-            packs: survivors,
+            packs: Mutex::new(survivors),
             faults: self.faults.clone(),
-            capacity: Mutex::new(*self.capacity.lock()),
+            capacity: Arc::new(AtomicU64::new(self.capacity.load(SeqCst))),
+            used: Arc::new(AtomicU64::new(used)),
         }
     }
 
@@ -95,14 +105,17 @@ impl MemoryStore {
         }
     }
 
-    fn used(&self) -> u64 {
-        self.packs.lock().values().map(|pack| pack.lock().bytes.len() as u64).sum()
+    fn pack(&self, content: Arc<Mutex<Content>>) -> Arc<dyn PackFile> {
+        let (faults, capacity) = (self.faults.clone(), self.capacity.clone());
+        Arc::new(MemoryPack { content, faults, capacity, used: self.used.clone() })
     }
 }
 
 struct MemoryPack {
     content: Arc<Mutex<Content>>,
     faults: Arc<Mutex<Box<dyn Faults>>>,
+    capacity: Arc<AtomicU64>,
+    used: Arc<AtomicU64>,
 }
 
 impl PackStore for MemoryStore {
@@ -112,12 +125,12 @@ impl PackStore for MemoryStore {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let content = packs.entry(id).or_default().clone();
-        Ok(Arc::new(MemoryPack { content, faults: self.faults.clone() }))
+        Ok(self.pack(content))
     }
 
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
         let content = self.packs.lock().get(&id).cloned().ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemoryPack { content, faults: self.faults.clone() }))
+        Ok(self.pack(content))
     }
 
     fn list(&self) -> io::Result<Vec<PackId>> {
@@ -125,23 +138,30 @@ impl PackStore for MemoryStore {
     }
 
     fn delete(&self, id: PackId) -> io::Result<()> {
-        self.packs.lock().remove(&id);
+        if let Some(pack) = self.packs.lock().remove(&id) {
+            self.used.fetch_sub(pack.lock().bytes.len() as u64, SeqCst);
+        }
         Ok(())
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
-        Ok(Some(self.capacity.lock().saturating_sub(self.used())))
+        Ok(Some(self.capacity.load(SeqCst).saturating_sub(self.used.load(SeqCst))))
     }
 }
 
 impl PackFile for MemoryPack {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
-        let outcome = self.faults.lock().write(bytes.len());
+        let mut outcome = self.faults.lock().write(bytes.len());
+        let room = self.capacity.load(SeqCst).saturating_sub(self.used.load(SeqCst)) as usize;
+        if outcome.is_ok() && room < bytes.len() {
+            outcome = Err((room, io::ErrorKind::StorageFull.into()));
+        }
         let mut content = self.content.lock();
         let n = outcome.as_ref().map_or_else(|(n, _)| (*n).min(bytes.len()), |()| bytes.len());
         let (start, end) = (offset as usize, offset as usize + n);
         if content.bytes.len() < end {
+            self.used.fetch_add((end - content.bytes.len()) as u64, SeqCst);
             content.bytes.resize(end, 0);
         }
         content.bytes[start..end].copy_from_slice(&bytes[..n]);

@@ -1,0 +1,691 @@
+//! One simulated history, and what must hold of it.
+//!
+//! * Every acknowledged ref reads back as it was set, and with it every byte of its root and of
+//!   the contents it names, until somebody changes it; also after any crash, and from an index
+//!   that is rebuilt from the packs alone.
+//! * A commit that fails changes nothing. If the store failed, a crash before the next commit
+//!   that succeeds may still bring it to light, whole; never after that.
+//! * A live recipe names no chunk that is missing, and nothing is ever read that was not stored.
+//! * At rest, after two runs of garbage collection with the grace between them, what no ref
+//!   reaches is gone from the index, and the packs hold little else than what is live.
+
+use crate::environment::{Plan, Random, Shared, Tear, Virtual};
+use contentlib::block::Codec;
+use contentlib::kv::memory::MemoryKv;
+use contentlib::store::PackStore;
+use contentlib::store::memory::MemoryStore;
+use contentlib::{
+    AddError, AddOptions, Aliases, ChunkId, CommitError, ContentReader, Digest, Expect, Frame,
+    GcOptions, Library, Link, Links, Name, Options, Progress, Recipe, Ref, RefChange, Session,
+    VerifyOptions,
+};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const GRACE: Duration = Duration::from_secs(600);
+const STEPS: usize = 60;
+const NAMES: [&str; 6] = ["a", "b", "c", "d", "packages/e", "packages/f"];
+
+type Refs = BTreeMap<String, Ref>;
+type Changes = BTreeMap<String, Option<Ref>>;
+
+/// The value of a ref is the digests it names.
+pub struct ValueNames;
+
+impl Links for ValueNames {
+    fn links(
+        &self,
+        _: &str,
+        to: &Ref,
+        _: &Library,
+    ) -> Result<Vec<Link>, Box<dyn std::error::Error + Send + Sync>> {
+        let link = |digest| Link { digest, label: String::new() };
+        Ok(named(to).into_iter().map(link).collect())
+    }
+}
+
+fn named(to: &Ref) -> Vec<Digest> {
+    let digests = to.value.chunks_exact(32);
+    digests.map(|bytes| Digest::from_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// A session and the contents it may refer to.
+struct Actor {
+    session: Session,
+    durable: Option<String>,
+    holds: Vec<Digest>,
+}
+
+struct World {
+    random: Random,
+    plan: Arc<Mutex<Plan>>,
+    environment: Arc<Virtual>,
+    store: Arc<MemoryStore>,
+    kv: Arc<MemoryKv>,
+    library: Option<Library>,
+    options: Options,
+    actors: Vec<Actor>,
+    readers: Vec<ContentReader>,
+    /// Plain chunks that uploads are made of.
+    pool: Vec<Vec<u8>>,
+    /// All bytes that were ever offered, by digest.
+    contents: HashMap<Digest, Arc<Vec<u8>>>,
+    recipes: HashMap<Digest, Recipe>,
+    refs: Refs,
+    /// Commits that failed in the store since the last that succeeded.
+    ghosts: Vec<Changes>,
+    next_durable: usize,
+    talk: bool,
+}
+
+macro_rules! say {
+    ($world:expr, $($arg:tt)*) => { if $world.talk { println!($($arg)*) } };
+}
+
+/// Runs one history. Returns its steps.
+pub fn run(seed: u64, talk: bool) -> u64 {
+    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    let plan =
+        Plan { random: Random(random.next()), bad_writes: 0, bad_syncs: 0, tear: Tear::Lose };
+    let plan = Arc::new(Mutex::new(plan));
+    let store = Arc::new(MemoryStore::with_faults(Box::new(Shared(plan.clone()))));
+    let kv = Arc::new(MemoryKv::default());
+    let environment = Virtual::new(random.next());
+    let options = Options {
+        threads: 1,
+        pack_target: 6000 << random.below(6),
+        cache_bytes: 1 << 20,
+        gc_grace: GRACE,
+        reserve: 0,
+    };
+    let library =
+        Library::open_on(store.clone(), kv.clone(), environment.clone(), options.clone()).unwrap();
+    let pool = (0..40).map(|_| {
+        let len = 1 + random.below(300) * (1 + random.below(4));
+        if random.chance(70) { random.bytes(len) } else { vec![random.next() as u8; len] }
+    });
+    let pool = pool.collect();
+    let mut world = World {
+        random,
+        plan,
+        environment,
+        store,
+        kv,
+        library: Some(library),
+        options,
+        actors: Vec::new(),
+        readers: Vec::new(),
+        pool,
+        contents: HashMap::from([(Digest::EMPTY, Arc::default())]),
+        recipes: HashMap::new(),
+        refs: Refs::new(),
+        ghosts: Vec::new(),
+        next_durable: 0,
+        talk,
+    };
+    let steps = 10 + world.random.below(2 * STEPS);
+    for _ in 0..steps {
+        world.step();
+    }
+    world.rest();
+    steps as u64
+}
+
+impl World {
+    fn library(&self) -> &Library {
+        self.library.as_ref().expect("open between two steps")
+    }
+
+    fn step(&mut self) {
+        match self.random.below(100) {
+            0..14 => self.add(),
+            14..32 => self.upload(),
+            32..52 => self.commit(),
+            52..56 => self.new_actor(),
+            56..60 => self.drop_actor(),
+            60..70 => self.gc(),
+            70..74 => self.crash(),
+            74..77 => self.reopen(),
+            77..82 => self.change_faults(),
+            82..85 => self.tick(),
+            85..87 => drop(self.library().seal_idle()),
+            87..90 => self.read_some(),
+            90..93 => self.check_rebuilt(),
+            93..95 => self.verify(),
+            95..97 => self.new_reader(),
+            _ => self.check_refs(),
+        }
+    }
+
+    fn tick(&mut self) {
+        let ms = match self.random.below(3) {
+            0 => 1_000,
+            1 => GRACE.as_millis() as u64 / 2,
+            _ => 3 * GRACE.as_millis() as u64,
+        };
+        say!(self, "clock +{ms} ms");
+        self.environment.advance(ms);
+    }
+
+    fn change_faults(&mut self) {
+        let free = self.random.chance(25).then(|| self.random.below(8000) as u64);
+        let used = u64::MAX - self.store.free_space().unwrap().unwrap();
+        let mut plan = self.plan.lock().unwrap();
+        let on = self.random.chance(60);
+        plan.bad_writes = if on { self.random.below(20) } else { 0 };
+        plan.bad_syncs = if on { self.random.below(30) } else { 0 };
+        let capacity = match free {
+            Some(free) if on => used.saturating_add(free),
+            _ => u64::MAX,
+        };
+        self.store.set_capacity(capacity);
+        say!(
+            self,
+            "faults: {} % of writes, {} % of syncs, {free:?} free",
+            plan.bad_writes,
+            plan.bad_syncs
+        );
+    }
+
+    fn no_faults(&mut self) {
+        let mut plan = self.plan.lock().unwrap();
+        (plan.bad_writes, plan.bad_syncs) = (0, 0);
+        self.store.set_capacity(u64::MAX);
+    }
+
+    // Actors.
+
+    fn new_actor(&mut self) {
+        if self.actors.len() >= 4 {
+            return;
+        }
+        let durable = self.random.chance(25).then(|| {
+            if self.next_durable == 0 || self.random.chance(50) {
+                self.next_durable += 1;
+            }
+            format!("upload {}", self.random.below(self.next_durable))
+        });
+        let session = match &durable {
+            Some(name) => self.library().open_session(name, 2 * GRACE).unwrap(),
+            None => self.library().session(),
+        };
+        say!(self, "session {} {durable:?}", self.actors.len());
+        self.actors.push(Actor { session, durable, holds: Vec::new() });
+    }
+
+    fn drop_actor(&mut self) {
+        if self.actors.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.actors.len());
+        let actor = self.actors.swap_remove(at);
+        say!(self, "drop session {at}");
+        if actor.durable.is_some() && self.random.chance(50) {
+            actor.session.end().unwrap();
+        }
+    }
+
+    fn actor(&mut self) -> usize {
+        if self.actors.is_empty() {
+            self.new_actor();
+        }
+        self.random.below(self.actors.len())
+    }
+
+    /// A content of some size that shares bytes with others.
+    fn content(&mut self) -> Vec<u8> {
+        let len = match self.random.below(20) {
+            0 => 0,
+            1 => 40_000 + self.random.below(160_000),
+            2..5 => 2_000 + self.random.below(10_000),
+            _ => 1 + self.random.below(600),
+        };
+        // Few seeds, so that the same bytes come again.
+        let mut shared = Random(self.random.below(6) as u64);
+        let mut bytes =
+            if self.random.chance(70) { shared.bytes(len) } else { vec![shared.next() as u8; len] };
+        if self.random.chance(40)
+            && let Some(last) = bytes.last_mut()
+        {
+            *last = self.random.next() as u8;
+        }
+        bytes
+    }
+
+    fn add(&mut self) {
+        let at = self.actor();
+        let bytes = self.content();
+        let mut options = AddOptions::default();
+        if self.random.chance(20) {
+            options.aliases = Aliases { sha256: true, sha1: self.random.chance(50) };
+        }
+        let lie = self.random.chance(5);
+        if lie {
+            options.expect = Some(Name::Blake3(Digest::of(b"something else")));
+        }
+        let digest = Digest::of(&bytes);
+        let result = self.actors[at].session.add_reader(&bytes[..], &options, &Progress::default());
+        say!(
+            self,
+            "{at}: add {} bytes {} -> {:?}",
+            bytes.len(),
+            short(digest),
+            result.as_ref().map(|_| ())
+        );
+        match result {
+            Ok(added) => {
+                assert!(!lie);
+                assert_eq!((added.digest, added.size), (digest, bytes.len() as u64));
+                self.actors[at].holds.push(digest);
+            }
+            Err(AddError::WrongDigest { .. }) => assert!(lie),
+            Err(AddError::Store(_) | AddError::Interrupted) => {}
+            Err(error) => panic!("add: {error:?}"),
+        }
+        self.contents.insert(digest, Arc::new(bytes));
+    }
+
+    /// Sends frames of chunks, then recipes of them, as another depot does.
+    fn upload(&mut self) {
+        let at = self.actor();
+        let n = 1 + self.random.below(6);
+        let chunks: Vec<Vec<u8>> =
+            (0..n).map(|_| self.random.pick(&self.pool).unwrap().clone()).collect();
+        for part in chunks.chunks(1 + self.random.below(3)) {
+            if self.random.chance(15) {
+                continue;
+            }
+            let lens = part.iter().map(|chunk| chunk.len() as u32).collect();
+            let frame = Frame::new(Codec::Raw, lens, part.concat().into()).unwrap();
+            match self.actors[at].session.put_frame(&frame) {
+                Ok(ids) => {
+                    let want: Vec<_> = part.iter().map(|c| ChunkId(Digest::of(c))).collect();
+                    assert_eq!(ids, want);
+                    for (id, chunk) in ids.iter().zip(part) {
+                        self.contents.insert(id.0, Arc::new(chunk.clone()));
+                        self.actors[at].holds.push(id.0);
+                    }
+                }
+                Err(AddError::Store(_) | AddError::Interrupted) => {}
+                Err(error) => panic!("put_frame: {error:?}"),
+            }
+        }
+        if self.random.chance(20) {
+            return;
+        }
+        let whole = chunks.concat();
+        let digest = Digest::of(&whole);
+        let spans = chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32));
+        let recipe = Recipe::new(spans).unwrap();
+        let result = self.actors[at].session.put_recipe(digest, &recipe);
+        say!(self, "{at}: upload {} of {n} chunks -> {:?}", short(digest), result);
+        match result {
+            Ok(()) => {
+                self.contents.insert(digest, Arc::new(whole));
+                if n > 1 {
+                    self.recipes.insert(digest, recipe);
+                }
+                self.actors[at].holds.push(digest);
+            }
+            Err(AddError::MissingChunks(ids)) => {
+                assert!(ids.iter().all(|id| recipe.chunks().contains(id)));
+            }
+            Err(AddError::Store(_) | AddError::Interrupted) => {}
+            Err(error) => panic!("put_recipe: {error:?}"),
+        }
+    }
+
+    fn commit(&mut self) {
+        let at = self.actor();
+        let mut changes = Vec::new();
+        let mut outcome = Changes::new();
+        let mut conflict = false;
+        let mut names = NAMES.to_vec();
+        for _ in 0..self.random.below(4) {
+            let name = names.swap_remove(self.random.below(names.len())).to_owned();
+            let now = self.refs.get(&name).cloned();
+            let expect = match (self.random.below(4), &now) {
+                (0, Some(now)) => Expect::Is(now.clone()),
+                (0, None) => Expect::Absent,
+                (1, _) if self.random.chance(20) => {
+                    conflict = true;
+                    match &now {
+                        Some(_) => Expect::Absent,
+                        None => Expect::Is(Ref { root: None, value: "not".into() }),
+                    }
+                }
+                _ => Expect::Any,
+            };
+            if self.random.chance(25) {
+                outcome.insert(name.clone(), None);
+                changes.push(RefChange::Delete { name, expect });
+            } else {
+                let to = self.new_ref(at);
+                outcome.insert(name.clone(), Some(to.clone()));
+                changes.push(RefChange::Set { name, to, expect });
+            }
+        }
+        let result = self.actors[at].session.commit(changes);
+        say!(self, "{at}: commit {} -> {result:?}", show(&outcome));
+        match result {
+            Ok(()) => {
+                assert!(!conflict, "a conflict was not noticed");
+                self.ghosts.clear();
+                apply(&mut self.refs, &outcome);
+            }
+            Err(CommitError::Conflict { .. }) => assert!(conflict),
+            Err(CommitError::MissingRoot(_) | CommitError::Interrupted) => {}
+            Err(CommitError::Store(_)) => {
+                if !outcome.is_empty() {
+                    self.ghosts.push(outcome);
+                }
+            }
+            Err(error) => panic!("commit: {error:?}"),
+        }
+        if self.random.chance(20) {
+            self.check_refs();
+        } else {
+            self.check_names();
+        }
+        // Some callers try again with the same session, others begin anew.
+        if self.random.chance(30) {
+            self.actors.swap_remove(at);
+        }
+    }
+
+    /// A ref to contents that session `at` added, or that it found held.
+    fn new_ref(&mut self, at: usize) -> Ref {
+        let pick = |world: &mut Self| {
+            let held = &world.actors[at].holds;
+            if world.random.chance(75)
+                && let Some(digest) = world.random.pick(held)
+            {
+                return Some(*digest);
+            }
+            let mut all: Vec<Digest> = world.contents.keys().copied().collect();
+            all.sort();
+            let digest = *world.random.pick(&all)?;
+            world.actors[at].session.keep([digest]);
+            Some(digest)
+        };
+        let root = if self.random.chance(85) { pick(self) } else { None };
+        let mut value = Vec::new();
+        if root.is_some() {
+            for _ in 0..self.random.below(4) {
+                value.extend_from_slice(pick(self).unwrap_or(Digest::EMPTY).as_bytes());
+            }
+        }
+        Ref { root, value: value.into() }
+    }
+
+    // What happens to a library.
+
+    fn gc(&mut self) {
+        let dry_run = self.random.chance(10);
+        let result = self.library().gc(&GcOptions { dry_run }, &ValueNames, &Progress::default());
+        say!(self, "gc -> {result:?}");
+        if self.random.chance(50) {
+            self.check_refs();
+        }
+    }
+
+    fn verify(&mut self) {
+        match self.library().verify(&VerifyOptions::default(), &ValueNames, &Progress::default()) {
+            Ok(report) => assert!(report.is_clean(), "{report:?}"),
+            Err(error) => say!(self, "verify: {error:?}"),
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.actors.clear();
+        self.readers.clear();
+        let closed = self.library().close();
+        say!(self, "close -> {closed:?}; open");
+        let (store, kv) = (self.store.clone(), self.kv.clone());
+        self.open(store, kv);
+    }
+
+    fn crash(&mut self) {
+        let tear = [Tear::Keep, Tear::Lose, Tear::Torn][self.random.below(3)];
+        self.plan.lock().unwrap().tear = tear;
+        let store = Arc::new(self.store.crash());
+        let unflushed = self.kv.unflushed();
+        let keep = if tear == Tear::Keep || self.random.chance(30) {
+            unflushed
+        } else {
+            self.random.below(unflushed + 1)
+        };
+        let kv = Arc::new(self.kv.crash(keep));
+        say!(self, "crash: {tear:?}, {keep} of {unflushed} batches kept");
+        self.actors.clear();
+        self.readers.clear();
+        self.open(store, kv);
+    }
+
+    fn open(&mut self, store: Arc<MemoryStore>, kv: Arc<MemoryKv>) {
+        let saved = {
+            let mut plan = self.plan.lock().unwrap();
+            std::mem::take(&mut plan.bad_writes);
+            std::mem::take(&mut plan.bad_syncs)
+        };
+        (self.store, self.kv) = (store, kv);
+        // The old one writes its last words before anybody else may open the same store.
+        self.library = None;
+        let library = Library::open_on(
+            self.store.clone(),
+            self.kv.clone(),
+            self.environment.clone(),
+            self.options.clone(),
+        );
+        self.library = Some(library.unwrap());
+        self.plan.lock().unwrap().bad_syncs = saved;
+        let found: Refs = self.library().list_refs("").unwrap().into_iter().collect();
+        self.settle(found);
+        self.check_refs();
+    }
+
+    /// Which of the commits whose fate was unknown have come to light.
+    fn settle(&mut self, found: Refs) {
+        assert!(
+            self.possible().contains(&found.iter().map(key).collect()),
+            "found {found:?}\nwant {:?}\nor with some of {:?}",
+            self.refs,
+            self.ghosts
+        );
+        // The others may still come to light, in a rebuilt index.
+        self.refs = found;
+    }
+
+    /// All sets of refs that may be found after a crash.
+    fn possible(&self) -> BTreeSet<BTreeSet<(String, Option<Digest>, Vec<u8>)>> {
+        let mut states = vec![self.refs.clone()];
+        for ghost in &self.ghosts {
+            for at in 0..states.len() {
+                let mut with = states[at].clone();
+                apply(&mut with, ghost);
+                states.push(with);
+            }
+            states.sort_by_key(|refs| format!("{refs:?}"));
+            states.dedup();
+            assert!(states.len() < 10_000);
+        }
+        states.iter().map(|refs| refs.iter().map(key).collect()).collect()
+    }
+
+    // What must hold.
+
+    fn new_reader(&mut self) {
+        let Some(to) = self.some_ref() else { return };
+        if let Some(root) = to.root {
+            self.readers.push(self.library().open_content(root).unwrap());
+        }
+    }
+
+    fn some_ref(&mut self) -> Option<Ref> {
+        let refs: Vec<&Ref> = self.refs.values().collect();
+        self.random.pick(&refs).map(|to| (*to).clone())
+    }
+
+    /// Old readers read what they always did, or nothing.
+    fn read_some(&mut self) {
+        let reachable = self.reachable();
+        for reader in &self.readers {
+            let mut out = Vec::new();
+            match reader.copy_to(0..u64::MAX, &mut out) {
+                Ok(_) => assert_eq!(&out, &*self.contents[&reader.digest()], "a stale reader"),
+                Err(error) => {
+                    assert!(!reachable.contains(&reader.digest()), "a stale reader: {error:?}");
+                }
+            }
+        }
+        let mut all: Vec<Digest> = self.contents.keys().copied().collect();
+        all.sort();
+        for _ in 0..5 {
+            let digest = *self.random.pick(&all).unwrap();
+            if let Some(bytes) = read(self.library(), digest) {
+                assert_eq!(&bytes, &*self.contents[&digest]);
+            } else {
+                assert!(!reachable.contains(&digest));
+            }
+        }
+    }
+
+    fn reachable(&self) -> BTreeSet<Digest> {
+        let roots = self.refs.values().filter(|to| to.root.is_some());
+        roots.flat_map(|to| named(to).into_iter().chain(to.root)).collect()
+    }
+
+    fn check_names(&self) {
+        let found: Refs = self.library().list_refs("").unwrap().into_iter().collect();
+        assert_eq!(found, self.refs);
+    }
+
+    fn check_refs(&mut self) {
+        self.check_names();
+        self.check_contents(self.library(), &self.reachable());
+    }
+
+    fn check_contents(&self, library: &Library, wanted: &BTreeSet<Digest>) {
+        for digest in wanted {
+            let found = library.open_content(*digest);
+            let reader = found.unwrap_or_else(|e| panic!("{}: {e:?}", short(*digest)));
+            let mut out = Vec::new();
+            reader
+                .copy_to(0..u64::MAX, &mut out)
+                .unwrap_or_else(|e| panic!("{}: {e:?}", short(*digest)));
+            assert!(out == **self.contents[digest], "{} reads back wrong", short(*digest));
+            let stat = library.stat(*digest).unwrap();
+            assert!(!stat.suspect && stat.size == out.len() as u64);
+        }
+    }
+
+    /// An index made from the packs alone says the same.
+    fn check_rebuilt(&mut self) {
+        say!(self, "rebuild");
+        let tear = std::mem::replace(&mut self.plan.lock().unwrap().tear, Tear::Keep);
+        let store = Arc::new(self.store.crash());
+        self.plan.lock().unwrap().tear = tear;
+        store.set_capacity(u64::MAX);
+        let kv = Arc::new(MemoryKv::default());
+        let report = Library::rebuild_on(&*store, kv.clone(), &*self.environment).unwrap();
+        say!(self, "{report:?}");
+        let library =
+            Library::open_on(store, kv, self.environment.clone(), self.options.clone()).unwrap();
+        let found: Refs = library.list_refs("").unwrap().into_iter().collect();
+        assert!(
+            self.possible().contains(&found.iter().map(key).collect()),
+            "rebuilt: found {found:?}\nwant {:?}\nor with some of {:?}",
+            self.refs,
+            self.ghosts
+        );
+        let roots = found.values().filter(|to| to.root.is_some());
+        let wanted = roots.flat_map(|to| named(to).into_iter().chain(to.root)).collect();
+        self.check_contents(&library, &wanted);
+    }
+
+    /// Nobody works any more: what is left is what refs reach.
+    fn rest(&mut self) {
+        say!(self, "rest");
+        self.no_faults();
+        self.check_refs();
+        self.actors.clear();
+        for name in 0..self.next_durable {
+            let session = self.library().open_session(&format!("upload {name}"), GRACE).unwrap();
+            session.end().unwrap();
+        }
+        let collect = |world: &mut Self| {
+            world.library().seal_idle().unwrap();
+            let report = world
+                .library()
+                .gc(&GcOptions::default(), &ValueNames, &Progress::default())
+                .unwrap();
+            say!(world, "gc -> {report:?}");
+            world.environment.advance(GRACE.as_millis() as u64 + 1);
+        };
+        for _ in 0..3 {
+            collect(self);
+        }
+        self.ghosts.clear();
+        self.check_refs();
+        self.verify();
+        self.read_some();
+        self.check_rebuilt();
+        let mut chunks = BTreeSet::new();
+        let mut recipes = BTreeSet::new();
+        let mut bytes = 0;
+        for digest in self.reachable() {
+            let recipe = self.library().recipe(digest).unwrap();
+            chunks.extend(recipe.chunks().to_vec());
+            if recipe.len() > 1 && recipes.insert(digest) {
+                bytes += 64 + recipe.encode().len() as u64;
+            }
+        }
+        let stats = self.library().stats().unwrap();
+        assert_eq!((stats.chunks, stats.recipes), (chunks.len() as u64, recipes.len() as u64));
+        assert_eq!((stats.condemned, stats.suspects), (0, 0), "{stats:?}");
+        let on_disk = self.store.list().unwrap().len() as u64;
+        assert_eq!(on_disk, stats.packs, "packs that the index does not know are left");
+        // A record's head for each chunk at most; aliases, refs and commits in the open pack.
+        bytes += stats.plain_bytes + 72 * stats.chunks;
+        let refs: u64 = self.refs.values().map(|to| 100 + to.value.len() as u64).sum();
+        let slack = 2 * refs + 10_000 + 200 * self.contents.len() as u64;
+        let limit = bytes * 4 / 3 + slack;
+        assert!(stats.stored_bytes <= limit, "{stats:?}; want at most {limit}");
+    }
+}
+
+fn apply(refs: &mut Refs, changes: &Changes) {
+    for (name, to) in changes {
+        match to {
+            Some(to) => drop(refs.insert(name.clone(), to.clone())),
+            None => drop(refs.remove(name)),
+        }
+    }
+}
+
+fn key((name, to): (&String, &Ref)) -> (String, Option<Digest>, Vec<u8>) {
+    (name.clone(), to.root, to.value.to_vec())
+}
+
+/// The bytes of a content, or nothing if it cannot be read whole.
+fn read(library: &Library, digest: Digest) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    library.open_content(digest).ok()?.copy_to(0..u64::MAX, &mut out).ok()?;
+    Some(out)
+}
+
+fn short(digest: Digest) -> String {
+    digest.to_hex()[..8].to_owned()
+}
+
+fn show(changes: &Changes) -> String {
+    let one = |(name, to): (&String, &Option<Ref>)| match to {
+        None => format!("-{name}"),
+        Some(to) => {
+            let links: Vec<String> = named(to).into_iter().map(short).collect();
+            format!("{name}={}{links:?}", to.root.map_or("none".into(), short))
+        }
+    };
+    changes.iter().map(one).collect::<Vec<_>>().join(" ")
+}
