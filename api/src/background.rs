@@ -1,0 +1,192 @@
+//! What a serving site does by itself: collect garbage, scrub, let go of what expired.
+//!
+//! Nothing here is needed for what was acknowledged to be safe; a site that never does it only
+//! grows. Each task says in the log what it did, and tries again when its time comes.
+
+use crate::auth::Identity;
+use crate::problem::Problem;
+use crate::routes::jobs::result_of;
+use crate::site::{Site, blocking};
+use crate::uploaded;
+use contentlib::{GcOptions, Progress, VerifyOptions};
+use jiff::{SignedDuration, Timestamp};
+use packager::ManifestLinks;
+use serde::{Deserialize, Serialize};
+use sitedb::{Table, Value};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often small things are looked after.
+const MINUTE: Duration = Duration::from_secs(60);
+/// How often old records are forgotten.
+const HOUR: Duration = Duration::from_secs(3600);
+/// The slowest scrub, so that a small library does not take a month.
+const MIN_SCRUB_PACE: u64 = 2 << 20;
+/// Changes that the feed of the site database keeps.
+const KEPT_CHANGES: u64 = 100_000;
+
+/// When the library was last scrubbed whole.
+const SCRUBS: Table<(), Scrub> = Table::new("scrub");
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Scrub {
+    ended: Timestamp,
+}
+impl Value for Scrub {}
+
+/// Starts the tasks of a serving site. They end when `stop` is cancelled.
+pub fn start(site: &Site, stop: &CancellationToken) {
+    let library = &site.config().library;
+    every(MINUTE, stop, site, look_after);
+    every(HOUR, stop, site, forget);
+    if !library.gc_interval.is_zero() {
+        every(library.gc_interval, stop, site, collect);
+    }
+    if library.scrub_days > 0 {
+        let (site, stop) = (site.clone(), stop.clone());
+        tokio::spawn(async move { scrub_again_and_again(site, stop).await });
+    }
+}
+
+/// Runs `task` every `period`, first after one period.
+fn every<F: Future<Output = Result<(), Problem>> + Send>(
+    period: Duration,
+    stop: &CancellationToken,
+    site: &Site,
+    task: impl Fn(Site) -> F + Send + 'static,
+) {
+    let (stop, site) = (stop.clone(), site.clone());
+    tokio::spawn(async move {
+        while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+            if let Err(problem) = task(site.clone()).await {
+                tracing::warn!(%problem, "a background task failed; it is tried again");
+            }
+        }
+    });
+}
+
+/// Seals a pack that nothing was written to for a while, and lets go of expired uploads.
+async fn look_after(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let content = site.content()?;
+        let now = Timestamp::now();
+        let expired =
+            uploaded::expire(&content.library, now)? as u64 + content.packages.expire_uploads()?;
+        if expired > 0 {
+            tracing::info!(expired, "let go of uploads");
+        }
+        Ok(content.library.seal_idle()?)
+    })
+    .await
+}
+
+/// Forgets old records of the site database.
+async fn forget(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let ledger = site.ledger()?;
+        let now = Timestamp::now();
+        let keep = site.config().api.audit_keep;
+        if !keep.is_zero() {
+            ledger.audit.forget(keep, now)?;
+        }
+        ledger.answers.forget_old(now)?;
+        ledger.jobs.forget_old()?;
+        let kv = ledger.db.kv();
+        Ok(kv.forget_changes(kv.last_seq().saturating_sub(KEPT_CHANGES))?)
+    })
+    .await
+}
+
+/// Submits a garbage collection as a job, so that it is seen and can be cancelled.
+async fn collect(site: Site) -> Result<(), Problem> {
+    let runtime = tokio::runtime::Handle::current();
+    blocking(move || {
+        let _runtime = runtime.enter();
+        let library = site.content()?.library;
+        let work = move |progress: &Progress| {
+            result_of(&library.gc(&GcOptions::default(), &ManifestLinks, progress)?)
+        };
+        let by = Identity { name: "schedule".into(), ..Identity::local_admin() };
+        site.ledger()?.jobs.submit("collect_garbage", "library", &by, Box::new(work))?;
+        Ok(())
+    })
+    .await
+}
+
+/// Reads the whole library once in so many days, slowly. A pass that a restart cuts off begins
+/// anew.
+async fn scrub_again_and_again(site: Site, stop: CancellationToken) {
+    loop {
+        let wait = match until_next(&site).await {
+            Ok(wait) => wait.max(MINUTE),
+            Err(problem) => {
+                tracing::warn!(%problem, "cannot tell when to scrub");
+                HOUR
+            }
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
+            return;
+        }
+        let progress = Arc::new(Progress::default());
+        let run = tokio::spawn(scrub(site.clone(), Arc::clone(&progress)));
+        tokio::pin!(run);
+        tokio::select! {
+            ended = &mut run => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(problem)) => tracing::warn!(%problem, "the scrub failed"),
+                Err(error) => tracing::error!(%error, "the scrub failed"),
+            },
+            () = stop.cancelled() => {
+                progress.cancel();
+                let _ = run.await;
+                return;
+            }
+        }
+    }
+}
+
+fn period(site: &Site) -> SignedDuration {
+    let days = i64::try_from(site.config().library.scrub_days).unwrap_or(30);
+    SignedDuration::from_hours(24 * days)
+}
+
+async fn until_next(site: &Site) -> Result<Duration, Problem> {
+    let site = site.clone();
+    blocking(move || {
+        let Some(last) = SCRUBS.get(&site.ledger()?.db, &())? else { return Ok(Duration::ZERO) };
+        let left = period(&site) - Timestamp::now().duration_since(last.ended);
+        Ok(left.try_into().unwrap_or(Duration::ZERO))
+    })
+    .await
+}
+
+async fn scrub(site: Site, progress: Arc<Progress>) -> Result<(), Problem> {
+    blocking(move || {
+        let library = site.content()?.library;
+        let seconds = period(&site).as_secs().unsigned_abs().max(1);
+        // A fifth of the time is spare, for what is added meanwhile.
+        let pace = library.stats()?.stored_bytes * 5 / (seconds * 4);
+        let options =
+            VerifyOptions { pace: Some(pace.max(MIN_SCRUB_PACE)), ..VerifyOptions::default() };
+        let report = library.verify(&options, &ManifestLinks, &progress)?;
+        if report.is_clean() {
+            tracing::info!(
+                packs = report.packs,
+                bytes = report.bytes,
+                "scrubbed; nothing is wrong"
+            );
+        } else {
+            tracing::error!(
+                packs = report.bad_packs.len(),
+                chunks = report.bad_chunks.len(),
+                contents = report.bad_contents.len(),
+                "the scrub found damage: run `depot library verify`, then `depot library repair`"
+            );
+        }
+        SCRUBS.set(&site.ledger()?.db, &(), &Scrub { ended: Timestamp::now() })?;
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,145 @@
+//! What a value of a setting may look like, by its type.
+
+use super::LogFormat;
+use super::units::{ByteSize, parse_duration};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// A value as it was written, before anybody knows what it should be.
+#[derive(Clone, Copy)]
+pub enum Raw<'a> {
+    /// From the environment or a flag, where all is text.
+    Text(&'a str),
+    /// A quoted string of the file.
+    Quoted(&'a str),
+    /// A whole number of the file.
+    Integer(i64),
+    /// `true` or `false` in the file.
+    Boolean(bool),
+    /// Anything else of the file, by the name of its kind.
+    Other(&'static str),
+}
+
+impl<'a> Raw<'a> {
+    /// A value of a TOML file.
+    pub fn from_toml(value: &'a DeValue<'_>) -> Self {
+        match value {
+            DeValue::String(text) => Raw::Quoted(text),
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_or(Raw::Other("a number beyond 64 bits"), Raw::Integer),
+            DeValue::Boolean(value) => Raw::Boolean(*value),
+            DeValue::Float(_) => Raw::Other("a fraction"),
+            DeValue::Datetime(_) => Raw::Other("a date"),
+            DeValue::Array(_) => Raw::Other("a list"),
+            DeValue::Table(_) => Raw::Other("a table"),
+        }
+    }
+
+    /// The value in words, for messages.
+    fn describe(self) -> String {
+        match self {
+            Raw::Text(text) | Raw::Quoted(text) => format!("{text:?}"),
+            Raw::Integer(number) => number.to_string(),
+            Raw::Boolean(value) => value.to_string(),
+            Raw::Other(kind) => kind.into(),
+        }
+    }
+}
+
+/// A type of setting.
+pub trait Setting: Sized {
+    /// What it must be, in words that follow "must be".
+    const WANTED: &'static str;
+
+    /// The value, if it is one of this type.
+    fn accept(raw: Raw<'_>) -> Option<Self>;
+
+    /// The value, or what it must be.
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        Self::accept(raw).ok_or_else(|| format!("must be {}, not {}", Self::WANTED, raw.describe()))
+    }
+}
+
+/// The text of a string, wherever it comes from.
+fn text(raw: Raw<'_>) -> Option<&str> {
+    match raw {
+        Raw::Text(text) | Raw::Quoted(text) => Some(text),
+        _ => None,
+    }
+}
+
+impl Setting for String {
+    const WANTED: &'static str = "a text";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        text(raw).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+}
+
+impl Setting for PathBuf {
+    const WANTED: &'static str = "a path";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        text(raw).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+}
+
+impl Setting for SocketAddr {
+    const WANTED: &'static str = "an address and port such as \"127.0.0.1:8520\"";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        text(raw)?.parse().ok()
+    }
+}
+
+impl Setting for bool {
+    const WANTED: &'static str = "true or false";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match raw {
+            Raw::Boolean(value) => Some(value),
+            Raw::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for u64 {
+    const WANTED: &'static str = "a whole number, 0 or more";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match raw {
+            Raw::Integer(number) => number.try_into().ok(),
+            Raw::Text(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for ByteSize {
+    const WANTED: &'static str = "a size such as \"256MiB\"";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match raw {
+            Raw::Integer(number) => number.try_into().ok().map(ByteSize),
+            _ => ByteSize::parse(text(raw)?),
+        }
+    }
+}
+
+impl Setting for Duration {
+    const WANTED: &'static str = "a time with its unit such as \"30s\", \"24h\" or \"7d\"";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match raw {
+            Raw::Integer(0) => Some(Duration::ZERO),
+            _ => parse_duration(text(raw)?),
+        }
+    }
+}
+
+impl Setting for LogFormat {
+    const WANTED: &'static str = "\"text\" or \"json\"";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match text(raw)? {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        }
+    }
+}

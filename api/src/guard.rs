@@ -1,0 +1,285 @@
+//! What stands before every operation: who asks, may they, did they ask before; and the record of
+//! what was changed.
+//!
+//! The rules of an operation are read from the OpenAPI document: its id, the role in its security
+//! requirement, and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
+//! kept. So the document cannot say one thing and the server do another; an operation that is not
+//! in the document is refused.
+
+use crate::audit::AuditRecord;
+use crate::auth::{Identity, Peer, Role};
+use crate::idempotency::{self, Fingerprint, KeptAnswer, Verdict};
+use crate::problem::{Kind, Problem};
+use crate::site::{Ledger, Site, blocking};
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The rules of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operation {
+    /// Its `operationId`.
+    pub id: String,
+    /// The role it takes; `None` if anybody may.
+    pub role: Option<Role>,
+    /// Whether it changes something.
+    pub changes: bool,
+    /// Whether a change is recorded in the audit log.
+    pub audited: bool,
+    /// Whether a repeat under the same idempotency key gets the answer again.
+    pub kept: bool,
+}
+
+/// Method and path template to rules.
+pub type Operations = HashMap<(Method, String), Operation>;
+
+/// What the handler adds to the audit record: the target that the path does not name, and what
+/// came of it.
+#[derive(Clone, Debug, Default)]
+pub struct AuditNote(Arc<Mutex<(Option<String>, Option<String>)>>);
+
+impl AuditNote {
+    /// Names what is changed.
+    pub fn target(&self, target: impl Into<String>) {
+        self.0.lock().0 = Some(target.into());
+    }
+
+    /// Says what came of it.
+    pub fn detail(&self, detail: impl Into<String>) {
+        self.0.lock().1 = Some(detail.into());
+    }
+}
+
+/// The state of [`guard`].
+#[derive(Clone)]
+pub struct Guard {
+    /// The site.
+    pub site: Site,
+    /// The rules.
+    pub operations: Arc<Operations>,
+}
+
+/// The middleware: runs the operation if it may run.
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let run =
+        async move { guard.run(request, next).await.unwrap_or_else(IntoResponse::into_response) };
+    // On its own, so that a client that hangs up does not keep a change that was made from being
+    // recorded.
+    let span = tracing::Span::current();
+    let answer = tokio::spawn(tracing::Instrument::instrument(run, span)).await;
+    answer.unwrap_or_else(|error| Problem::internal(&error).into_response())
+}
+
+impl Guard {
+    async fn run(&self, mut request: Request, next: Next) -> Result<Response, Problem> {
+        let operation = self.operation(&request)?;
+        let peer = peer_of(&request);
+        let local = request.extensions().get::<Identity>().cloned();
+        self.limit(local.as_ref(), peer, &request)?;
+        let Some(role) = operation.role else {
+            return Ok(next.run(request).await);
+        };
+        let site = self.site.clone();
+        let ledger = blocking(move || site.ledger()).await?;
+        let identity = match local {
+            Some(identity) => identity,
+            None => authenticate(&ledger, request.headers())?,
+        };
+        let note = AuditNote::default();
+        let target = path_target(&request);
+        request.extensions_mut().insert(identity.clone());
+        request.extensions_mut().insert(note.clone());
+        let answer = if identity.role < role {
+            let detail = format!(
+                "{} takes the role {}, and token {:?} has the role {}",
+                operation.id,
+                role.name(),
+                identity.name,
+                identity.role.name()
+            );
+            Problem::new(Kind::Forbidden, detail).into_response()
+        } else {
+            self.once(&ledger, &operation, &identity, request, next).await
+        };
+        if operation.changes && operation.audited {
+            let (named, detail) = note.0.lock().clone();
+            let problem = answer.extensions().get::<Problem>().map(ToString::to_string);
+            let status = answer.status().as_u16();
+            let mut record =
+                AuditRecord::new(&identity, &operation.id, named.unwrap_or(target), status);
+            record.from = peer.0;
+            record.detail = problem.or(detail);
+            let audit = ledger.audit.clone();
+            blocking(move || Ok(audit.write(&record)?)).await.map_err(|error| {
+                let detail = format!("it was answered {status}, but not recorded: {error}");
+                Problem::new(Kind::Internal, detail)
+            })?;
+        }
+        Ok(answer)
+    }
+
+    fn operation(&self, request: &Request) -> Result<Operation, Problem> {
+        let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let method = match *request.method() {
+            Method::HEAD => Method::GET,
+            ref method => method.clone(),
+        };
+        let found = self.operations.get(&(method, path.to_owned()));
+        found.cloned().ok_or_else(|| Problem::new(Kind::UnknownRoute, "there is no such address"))
+    }
+
+    /// Each token has its rate; callers without one share that of their address.
+    fn limit(
+        &self,
+        local: Option<&Identity>,
+        peer: Peer,
+        request: &Request,
+    ) -> Result<(), Problem> {
+        if local.is_some() {
+            return Ok(());
+        }
+        // The id alone, unchecked: a made-up one only limits itself, and its address pays below.
+        let id = bearer(request.headers()).and_then(|text| text.split('_').nth(1));
+        let address = || peer.0.map_or("unknown".into(), |address| address.to_string());
+        let caller = match id.filter(|id| self.site.knows_token(id)) {
+            Some(id) => id.to_owned(),
+            None => address(),
+        };
+        self.site.limiter().take(&caller, Instant::now()).map_err(|wait| {
+            let detail = format!(
+                "more than {} requests a second: slow down, or raise api.rate",
+                self.site.config().api.rate
+            );
+            Problem::new(Kind::TooManyRequests, detail).retry_after(wait.as_secs() + 1)
+        })
+    }
+
+    /// Runs the operation, or gives the answer that the same request got before.
+    async fn once(
+        &self,
+        ledger: &Arc<Ledger>,
+        operation: &Operation,
+        identity: &Identity,
+        request: Request,
+        next: Next,
+    ) -> Response {
+        let key = match idempotency::key_of(request.headers()) {
+            Ok(Some(key)) if operation.changes && operation.kept => key,
+            Ok(_) => return next.run(request).await,
+            Err(problem) => return problem.into_response(),
+        };
+        let answered = self.keyed(ledger, key, identity, request, next).await;
+        answered.unwrap_or_else(IntoResponse::into_response)
+    }
+
+    async fn keyed(
+        &self,
+        ledger: &Arc<Ledger>,
+        key: String,
+        identity: &Identity,
+        request: Request,
+        next: Next,
+    ) -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        let print = Fingerprint::of(&parts);
+        let mut body = print.watch(body);
+        // A small body is read here, because an operation that takes none would leave it unread
+        // and unhashed. A large one is a stream that its operation reads to the end.
+        let size: Option<u64> = parts
+            .headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let limit = self.site.config().api.max_body.0;
+        if size.is_some_and(|size| size <= limit) {
+            body = Body::from(crate::extract::whole_body(body, limit).await?);
+        }
+        let owner = identity.token.clone().unwrap_or_else(|| "local".into());
+        let answers = ledger.answers.clone();
+        match blocking(move || answers.check(&owner, &key)).await? {
+            Verdict::Replay(replay) => {
+                while let Some(frame) = body.frame().await {
+                    frame.map_err(|error| Problem::malformed("body", error.to_string()))?;
+                }
+                replay.answer(&print.finish())
+            }
+            Verdict::Run(claim) => {
+                let response = next.run(Request::from_parts(parts, body)).await;
+                let (answer, response) = KeptAnswer::read(response).await;
+                let answers = ledger.answers.clone();
+                blocking(move || answers.keep(claim, print.finish(), &answer)).await?;
+                Ok(response)
+            }
+        }
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, text) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
+}
+
+fn authenticate(ledger: &Ledger, headers: &HeaderMap) -> Result<Identity, Problem> {
+    if !headers.contains_key(header::AUTHORIZATION) {
+        let detail = "no token was sent: send `Authorization: Bearer TOKEN`";
+        return Err(Problem::new(Kind::Unauthorized, detail)
+            .caused_by("authorization", "must be `Bearer TOKEN`"));
+    }
+    let text = bearer(headers).ok_or_else(|| {
+        Problem::new(Kind::Unauthorized, "")
+            .caused_by("authorization", "must be `Bearer TOKEN`, and is not")
+    })?;
+    ledger.tokens.check(text, Timestamp::now()).ok_or_else(|| {
+        let detail = "the token is unknown, revoked or expired: ask an administrator for a new one";
+        Problem::new(Kind::Unauthorized, detail).caused_by("authorization", "has no valid token")
+    })
+}
+
+fn peer_of(request: &Request) -> Peer {
+    let extensions = request.extensions();
+    Peer(extensions.get::<SocketAddr>().map(|address| address.ip().to_canonical()))
+}
+
+/// What the path names, without the fixed words before it: `docs/versions/7`.
+fn path_target(request: &Request) -> String {
+    let path = request.uri().path();
+    let path = path.strip_prefix("/api/v1/").unwrap_or(path);
+    path.split_once('/').map_or(path, |(_, rest)| rest).chars().take(300).collect()
+}
+
+/// The rules in an OpenAPI document.
+pub fn operations(document: &serde_json::Value) -> Operations {
+    let mut operations = Operations::new();
+    let paths = document["paths"].as_object().into_iter().flatten();
+    for (path, methods) in paths {
+        for (method, operation) in methods.as_object().into_iter().flatten() {
+            let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else { continue };
+            let scopes = operation["security"].as_array().into_iter().flatten();
+            let mut scopes = scopes.filter_map(|need| need.as_object());
+            // Open to all only if the document says so, by an empty requirement.
+            let role = scopes.next().map_or(Some(Role::Admin), |need| match need.get("token") {
+                Some(scopes) => scopes[0].as_str().and_then(Role::from_name).or(Some(Role::Admin)),
+                None => None,
+            });
+            let flag = |name: &str| operation[name].as_bool().unwrap_or(false);
+            let rules = Operation {
+                id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
+                role,
+                changes: method != Method::GET,
+                audited: !flag("x-unaudited"),
+                kept: !flag("x-unkept"),
+            };
+            operations.insert((method, path.clone()), rules);
+        }
+    }
+    operations
+}

@@ -1,0 +1,47 @@
+//! The server around content: REST under `/api/v1`, sign-in, jobs, audit, settings, assembly.
+//!
+//! [`Site::open`] takes a data folder into use; [`router`] is its interface. `depot serve` puts the
+//! router behind the content plane's listener ([`serve`]); a command with `--data DIR` calls the
+//! same router in process ([`local_router`]). So there is one interface, and one set of rules.
+//!
+//! Handlers (`routes/`) only translate: they make domain types, call one function of the crate that
+//! knows, off the async threads, and turn its answer back. What is the same for all operations —
+//! who may, how often, was it asked before, who did it — stands in `guard`.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+
+mod lock;
+mod site;
+
+pub mod auth;
+mod limiter;
+
+pub mod problem;
+mod translate;
+
+mod extract;
+pub mod page;
+
+pub mod audit;
+mod idempotency;
+pub mod jobs;
+
+mod repair;
+mod streams;
+mod uploaded;
+
+mod guard;
+mod openapi;
+pub mod routes;
+pub mod views;
+
+mod background;
+mod server;
+
+pub use config::{Config, ConfigError, Options};
+pub use problem::Problem;
+pub use routes::{local_router, router};
+pub use server::{ServeError, serve};
+pub use site::{Content, Ledger, Site, SiteError};

@@ -1,0 +1,97 @@
+//! The server itself: is it there, which version, who am I, what can it do.
+
+use crate::auth::{Identity, Role};
+use crate::site::Site;
+use axum::Json;
+use axum::extract::Extension;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The text of the OpenAPI document.
+#[derive(Clone)]
+pub struct Document(pub Arc<str>);
+
+pub(super) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new()
+        .routes(routes!(health))
+        .routes(routes!(version))
+        .routes(routes!(whoami))
+        .routes(routes!(openapi))
+}
+
+/// Whether the server answers.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"status": "ok"}))]
+pub struct Health {
+    /// Always `ok`.
+    pub status: String,
+}
+
+/// Say whether the server answers
+///
+/// Takes no token. `/readyz` beside this interface says whether content can be served.
+#[utoipa::path(get, path = "/api/v1/health", tag = "server", security(()),
+    responses((status = 200, description = "It answers", body = Health)))]
+async fn health() -> Json<Health> {
+    Json(Health { status: "ok".into() })
+}
+
+/// Which program this is.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "depot", "version": "0.1.0", "api": "v1"}))]
+pub struct Version {
+    /// `depot`.
+    pub name: String,
+    /// The version of the program.
+    pub version: String,
+    /// The version of this interface.
+    pub api: String,
+}
+
+/// Say which version this is
+///
+/// Takes no token.
+#[utoipa::path(get, path = "/api/v1/version", tag = "server", security(()),
+    responses((status = 200, description = "The version", body = Version)))]
+async fn version() -> Json<Version> {
+    Json(Version {
+        name: "depot".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        api: "v1".into(),
+    })
+}
+
+/// Who a request acts for.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "ci", "token": "3f9c2a7b1e0d", "role": "operator"}))]
+pub struct Whoami {
+    /// The token's name, or `local admin`.
+    pub name: String,
+    /// The token's id; absent for the local administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// Say whose token this is
+#[utoipa::path(get, path = "/api/v1/whoami", tag = "server", security(("token" = ["reader"])),
+    responses((status = 200, description = "Who the request acts for", body = Whoami)))]
+async fn whoami(Extension(identity): Extension<Identity>) -> Json<Whoami> {
+    Json(Whoami { name: identity.name, token: identity.token, role: identity.role })
+}
+
+/// Give this document
+///
+/// Takes no token.
+#[utoipa::path(get, path = "/api/openapi.json", tag = "server", security(()),
+    responses((status = 200, description = "The OpenAPI 3.1 document", body = serde_json::Value,
+        example = json!({"openapi": "3.1.0"}))))]
+async fn openapi(Extension(Document(text)): Extension<Document>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+}

@@ -1,0 +1,279 @@
+//! A site: one data folder with all that lives in it, assembled.
+//!
+//! ```text
+//! DIR/lock                 who works on the folder
+//! DIR/library              content: packs and index
+//! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
+//! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
+//! DIR/keys/site.ed25519    signs versions; mode 0600
+//! DIR/admin.token          the first token; mode 0600
+//! ```
+//!
+//! Content and database are opened when first needed, so that a command which needs one does not
+//! wait for the other. Every call here blocks; handlers go through [`blocking`].
+
+use crate::audit::{Audit, AuditRecord};
+use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
+use crate::config::Config;
+use crate::idempotency::Answers;
+use crate::jobs::{Job, JobState, Jobs, Limits};
+use crate::limiter::Limiter;
+use crate::lock::{DataLock, NotLocked};
+use crate::problem::{Kind, Problem, with_causes};
+use contentlib::Library;
+use packager::Packages;
+use packager::sign::SiteKey;
+use parking_lot::Mutex;
+use sitedb::Db;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A site. Cloning shares it; the last clone to go closes it.
+#[derive(Clone)]
+pub struct Site(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    limiter: Limiter,
+    ledger: Mutex<Option<Arc<Ledger>>>,
+    content: Mutex<Option<Content>>,
+    // Last, so that all else is closed when another process may come.
+    _lock: DataLock,
+}
+
+/// The parts of a site that live in its database.
+pub struct Ledger {
+    /// The database.
+    pub db: Db,
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// Who changed what.
+    pub audit: Audit,
+    /// Answers to requests that may be repeated.
+    pub answers: Answers,
+    /// Long work.
+    pub jobs: Jobs,
+}
+
+/// The parts of a site that live in its content library.
+#[derive(Clone)]
+pub struct Content {
+    /// What bytes there are.
+    pub library: Library,
+    /// What they are for.
+    pub packages: Packages,
+}
+
+/// Why a site could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SiteError {
+    /// Another process works on the folder.
+    #[error("{folder:?} is in use by {holder}: talk to it with --url, or stop it first")]
+    InUse {
+        /// The data folder.
+        folder: PathBuf,
+        /// The process, as it describes itself.
+        holder: String,
+    },
+    /// The file system failed.
+    #[error("cannot use {path:?} as a data folder: {source}")]
+    Io {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Site {
+    /// Takes the data folder that `config` names, and makes it if there is none. `what` tells
+    /// others what this process does with it.
+    pub fn open(config: Config, what: &str) -> Result<Self, SiteError> {
+        let folder = &config.data;
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| SiteError::Io { path, source }
+        };
+        make_folder(folder).map_err(failed(folder))?;
+        let path = folder.join("lock");
+        let lock = DataLock::take(&path, what).map_err(|error| match error {
+            NotLocked::Held(holder) => SiteError::InUse { folder: folder.clone(), holder },
+            NotLocked::Io(source) => SiteError::Io { path, source },
+        })?;
+        Ok(Self(Arc::new(Inner {
+            limiter: Limiter::new(config.api.rate),
+            config,
+            ledger: Mutex::default(),
+            content: Mutex::default(),
+            _lock: lock,
+        })))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        &self.0.config.data
+    }
+
+    /// Where the first token lies.
+    pub fn token_file(&self) -> PathBuf {
+        self.folder().join("admin.token")
+    }
+
+    pub(crate) fn limiter(&self) -> &Limiter {
+        &self.0.limiter
+    }
+
+    /// Whether there is a token of that id. Does not open the database for it.
+    pub(crate) fn knows_token(&self, id: &str) -> bool {
+        self.0.ledger.lock().as_ref().is_some_and(|ledger| ledger.tokens.knows(id))
+    }
+
+    /// The parts in the database, opened if they are not yet. The first time ever, the first token
+    /// is made.
+    pub fn ledger(&self) -> Result<Arc<Ledger>, Problem> {
+        let mut slot = self.0.ledger.lock();
+        if let Some(ledger) = &*slot {
+            return Ok(Arc::clone(ledger));
+        }
+        let db = Db::open_folder(&self.folder().join("site"))?;
+        let tokens = Tokens::open(db.clone())?;
+        if tokens.is_empty() {
+            let file = self.token_file();
+            tokens.create_after(FIRST_TOKEN_NAME, Role::Admin, "first start", None, |text| {
+                write_secret(&file, text).map_err(|source| {
+                    Problem::internal(&SiteError::Io { path: file.clone(), source })
+                })
+            })?;
+        }
+        let audit = Audit::new(db.clone());
+        let jobs = &self.config().jobs;
+        let limits = Limits {
+            concurrent: jobs.concurrent as usize,
+            queue: jobs.queue as usize,
+            keep: jobs.keep as usize,
+        };
+        let log = audit.clone();
+        let on_end = move |job: &Job, by: &Identity| record_end(&log, job, by);
+        let jobs = Jobs::open(db.clone(), limits, Box::new(on_end))?;
+        let answers = Answers::new(db.clone());
+        let ledger = Arc::new(Ledger { db, tokens, audit, answers, jobs });
+        *slot = Some(Arc::clone(&ledger));
+        Ok(ledger)
+    }
+
+    /// The parts in the content library, opened if they are not yet.
+    pub fn content(&self) -> Result<Content, Problem> {
+        let mut slot = self.0.content.lock();
+        if let Some(content) = &*slot {
+            return Ok(content.clone());
+        }
+        let library = Library::open(&self.library_folder(), self.library_options())?;
+        let keys = self.folder().join("keys");
+        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let key = SiteKey::open(&keys.join("site.ed25519"))
+            .map_err(|error| Problem::new(Kind::Unavailable, with_causes(&error)))?;
+        let cache = self.folder().join("cache");
+        let clock = Arc::new(jiff::Timestamp::now);
+        let packages = Packages::open(library.clone(), key, cache, clock)?
+            .with_gc_grace(self.config().library.gc_grace);
+        let content = Content { library, packages };
+        *slot = Some(content.clone());
+        Ok(content)
+    }
+
+    /// The folder of the content library.
+    pub fn library_folder(&self) -> PathBuf {
+        self.folder().join("library")
+    }
+
+    pub(crate) fn library_options(&self) -> contentlib::Options {
+        let config = &self.config().library;
+        let mut options = contentlib::Options {
+            pack_target: config.pack_size.0,
+            cache_bytes: config.cache.0,
+            gc_grace: config.gc_grace,
+            reserve: config.reserve.0,
+            ..contentlib::Options::default()
+        };
+        if config.threads > 0 {
+            options.threads = config.threads as usize;
+        }
+        options
+    }
+
+    /// Lets go of the content library, so that it can be rebuilt; refuses while others use it.
+    pub(crate) fn close_content(&self) -> Result<(), Problem> {
+        if let Some(content) = self.0.content.lock().take() {
+            content.library.close()?;
+        }
+        Ok(())
+    }
+
+    /// Ends all jobs, then makes everything durable. The site must not be used afterwards.
+    pub async fn close(&self) -> Result<(), Problem> {
+        let ledger = self.0.ledger.lock().clone();
+        if let Some(ledger) = ledger {
+            ledger.jobs.close().await;
+        }
+        let site = self.clone();
+        blocking(move || site.close_content()).await?;
+        *self.0.ledger.lock() = None;
+        Ok(())
+    }
+}
+
+/// Runs `work`, which may block, away from the async threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    let span = tracing::Span::current();
+    let run = tokio::task::spawn_blocking(move || span.in_scope(work));
+    run.await.unwrap_or_else(|error| Err(Problem::internal(&error)))
+}
+
+fn record_end(audit: &Audit, job: &Job, by: &Identity) {
+    let status = match job.state {
+        JobState::Done => 200,
+        _ => job.problem.as_ref().map_or(500, |problem| problem.status),
+    };
+    let mut record = AuditRecord::new(by, &job.kind, &job.subject, status);
+    let outcome = job.problem.as_ref().map_or("done".to_owned(), ToString::to_string);
+    record.detail = Some(format!("job {}: {outcome}", job.id));
+    if let Err(error) = audit.write(&record) {
+        tracing::error!(%error, job = %job.id, "the end of a job was not audited");
+    }
+}
+
+/// Makes a folder that only its owner may enter, and those above it as usual.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        fs::create_dir_all(above)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// Writes a file that only its owner may read; whole or not at all.
+fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    let part = path.with_extension("part");
+    let _ = fs::remove_file(&part);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    match path.parent() {
+        Some(folder) => fs::File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}

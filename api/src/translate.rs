@@ -1,0 +1,299 @@
+//! Errors of the layers below as problems: which status each has, which field it names, what to do.
+
+use crate::problem::{Kind, Problem, with_causes};
+use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError};
+use packager::error::PackageError;
+use packager::restore::RestoreError;
+use packager::scan::ScanError;
+use packager::tar::TarError;
+use packager::upload::UploadError;
+use std::io;
+
+impl From<sitedb::CommitError> for Problem {
+    fn from(error: sitedb::CommitError) -> Self {
+        match error {
+            sitedb::CommitError::Conflict { .. } => {
+                Problem::new(Kind::Conflict, "somebody else changed it at the same time: try again")
+            }
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<sitedb::DbError> for Problem {
+    fn from(error: sitedb::DbError) -> Self {
+        Problem::internal(&error)
+    }
+}
+
+/// A volume without room; the message of the error says how much is missing.
+fn full(error: &dyn std::error::Error) -> Problem {
+    Problem::new(Kind::StorageFull, format!("{}: free some space and retry", with_causes(error)))
+}
+
+/// `error`, whose cause is what the system said.
+fn io_problem(error: &dyn std::error::Error, cause: &io::Error) -> Problem {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(error),
+        _ => Problem::internal(error),
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        match &error {
+            OpenError::Io { source, .. } => io_problem(&error, source),
+            _ => Problem::new(Kind::Unavailable, with_causes(&error)),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Unknown(_) => Problem::new(Kind::NotFound, error.to_string()),
+            ReadError::Revoked(_) => Problem::new(Kind::Revoked, error.to_string()),
+            ReadError::MissingChunk { .. } | ReadError::Suspect { .. } => {
+                Problem::new(Kind::Damaged, error.to_string()).retry_after(60)
+            }
+            _ => Problem::internal(&error),
+        }
+    }
+}
+
+impl From<AddError> for Problem {
+    fn from(error: AddError) -> Self {
+        match &error {
+            AddError::WrongDigest { .. } => Problem::new(Kind::WrongDigest, error.to_string()),
+            AddError::Revoked(_) => Problem::new(Kind::Revoked, error.to_string()),
+            AddError::MissingChunks(ids) => {
+                let mut problem = Problem::new(Kind::Conflict, error.to_string());
+                for id in ids.iter().take(100) {
+                    problem = problem.caused_by(id.to_string(), "is not held: send it first");
+                }
+                problem
+            }
+            AddError::Recipe(_) | AddError::Frame(_) => {
+                Problem::new(Kind::MalformedRequest, with_causes(&error))
+            }
+            AddError::Moved | AddError::Interrupted => {
+                Problem::new(Kind::Conflict, error.to_string())
+            }
+            AddError::Source(cause) => from_body_or_source(&error, cause),
+            AddError::Full { .. } => full(&error),
+            AddError::Store(cause) => io_problem(&error, cause),
+            AddError::Cancelled(_) => cancelled(),
+            _ => Problem::internal(&error),
+        }
+    }
+}
+
+/// The problem that a body ended in, if that is why reading failed; see [`crate::streams`].
+fn of_body(cause: &io::Error) -> Option<Problem> {
+    let inner: &(dyn std::error::Error + 'static) = cause.get_ref()?;
+    let deeper = || inner.downcast_ref::<io::Error>().and_then(of_body);
+    inner.downcast_ref::<Problem>().cloned().or_else(deeper)
+}
+
+/// Reading the source failed: because the body of the request did, or because of a folder here.
+fn from_body_or_source(error: &dyn std::error::Error, cause: &io::Error) -> Problem {
+    if let Some(problem) = of_body(cause) {
+        return problem;
+    }
+    Problem::new(Kind::InvalidValue, with_causes(error)).caused_by("source", cause.to_string())
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match &error {
+            CommitError::Conflict { .. } | CommitError::Interrupted => {
+                Problem::new(Kind::Conflict, error.to_string())
+            }
+            CommitError::BadRef { .. } => Problem::new(Kind::InvalidValue, error.to_string()),
+            CommitError::MissingRoot(_) => Problem::new(Kind::Conflict, error.to_string()),
+            CommitError::Store(cause) => io_problem(&error, cause),
+            _ => Problem::internal(&error),
+        }
+    }
+}
+
+impl From<MaintainError> for Problem {
+    fn from(error: MaintainError) -> Self {
+        match error {
+            MaintainError::Busy => {
+                Problem::new(Kind::Conflict, "another run is at work: wait for its end")
+            }
+            MaintainError::Read(error) => error.into(),
+            MaintainError::Add(error) => error.into(),
+            MaintainError::Commit(error) => error.into(),
+            MaintainError::Open(error) => error.into(),
+            MaintainError::Cancelled(_) => cancelled(),
+            MaintainError::Store { ref source, .. } => io_problem(&error, source),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+/// What a cancelled job answers.
+pub fn cancelled() -> Problem {
+    Problem::new(Kind::Cancelled, "cancelled; nothing of it took effect")
+}
+
+impl From<contentlib::kv::KvError> for Problem {
+    fn from(error: contentlib::kv::KvError) -> Self {
+        Problem::internal(&error)
+    }
+}
+
+impl From<PackageError> for Problem {
+    fn from(error: PackageError) -> Self {
+        let text = error.to_string();
+        let about = |kind, field: &str, detail: &str| {
+            Problem::new(kind, text.clone()).caused_by(field, detail)
+        };
+        match error {
+            PackageError::UnknownPackage(_) => about(Kind::NotFound, "package", "is unknown"),
+            PackageError::UnknownVersion { .. } => about(Kind::NotFound, "version", "is unknown"),
+            PackageError::UnknownChannel { .. } => about(Kind::NotFound, "channel", "is unknown"),
+            PackageError::UnknownFolder { .. } => {
+                about(Kind::NotFound, "path", "is no folder there")
+            }
+            PackageError::Exists(_) => about(Kind::Conflict, "name", "is taken: choose another"),
+            PackageError::Busy(_) => Problem::new(Kind::Conflict, text).retry_after(2),
+            PackageError::SourceTaken { .. } => {
+                about(Kind::Conflict, "source", "is another package's: choose another folder")
+            }
+            PackageError::Source { ref source, .. } => {
+                let detail = format!("cannot be used: {source}");
+                about(Kind::InvalidValue, "source", &detail)
+            }
+            PackageError::SourceHoldsSite { .. } => {
+                about(Kind::InvalidValue, "source", "must lie outside the data folder")
+            }
+            PackageError::TakesUploads(_)
+            | PackageError::TakesFolder { .. }
+            | PackageError::VersionInUse { .. } => Problem::new(Kind::Conflict, text),
+            PackageError::Manifest { .. } => {
+                Problem::new(Kind::Damaged, with_causes(&error)).retry_after(60)
+            }
+            PackageError::Scan(error) => error.into(),
+            PackageError::Tree(_) => Problem::new(Kind::InvalidValue, text),
+            PackageError::Read(error) => error.into(),
+            PackageError::Add(error) => error.into(),
+            PackageError::Commit(error) => error.into(),
+            PackageError::Cancelled(_) => cancelled(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+/// Entries that a problem names; a source of unreadable files may have thousands.
+const MAX_NAMED: usize = 100;
+
+impl From<ScanError> for Problem {
+    fn from(error: ScanError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            ScanError::Folder { source, .. } => Problem::new(Kind::InvalidValue, text)
+                .caused_by("source", format!("cannot be opened: {source}")),
+            ScanError::Problems(problems) => {
+                let named = problems.named.iter().take(MAX_NAMED);
+                named.fold(Problem::new(Kind::InvalidValue, text), |problem, entry| {
+                    problem.caused_by(format!("source/{}", entry.path), entry.why.to_string())
+                })
+            }
+            ScanError::Moving { .. } => Problem::new(Kind::Conflict, text).retry_after(30),
+            ScanError::Add { path, source } => {
+                let problem = Problem::from(source);
+                let detail = format!("{path}: {}", problem.detail);
+                Problem { detail, ..problem }
+            }
+            ScanError::Library(error) => error.into(),
+            ScanError::Tree(_) => Problem::new(Kind::InvalidValue, text),
+            ScanError::Cancelled(_) => cancelled(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<RestoreError> for Problem {
+    fn from(error: RestoreError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            RestoreError::Package(error) => error.into(),
+            RestoreError::Dest { source, .. } => Problem::new(Kind::InvalidValue, text)
+                .caused_by("destination", format!("cannot be used: {source}")),
+            RestoreError::FolderInTheWay { .. } => Problem::new(Kind::Conflict, text),
+            RestoreError::Content { source, path } => {
+                let problem = Problem::from(source);
+                let detail = format!("{path}: {}", problem.detail);
+                Problem { detail, ..problem }
+            }
+            RestoreError::NotTheContent { .. } => Problem::new(Kind::Damaged, text),
+            RestoreError::Entry { ref source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => full(&error),
+                _ => Problem::new(Kind::InvalidValue, text),
+            },
+            RestoreError::Cancelled(_) => cancelled(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<TarError> for Problem {
+    fn from(error: TarError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            TarError::Broken(_) | TarError::CutOff => {
+                Problem::new(Kind::MalformedRequest, text.clone()).caused_by("body", text)
+            }
+            TarError::Compression(_) => {
+                Problem::new(Kind::UnsupportedMediaType, text.clone()).caused_by("body", text)
+            }
+            TarError::Read(cause) => of_body(&cause).unwrap_or_else(|| {
+                Problem::new(Kind::MalformedRequest, text).caused_by("body", cause.to_string())
+            }),
+            TarError::Entry { path, why } => {
+                Problem::new(Kind::InvalidValue, text).caused_by(path, why.to_string())
+            }
+            TarError::Add { path, source } => {
+                let problem = Problem::from(source);
+                let detail = format!("{path}: {}", problem.detail);
+                Problem { detail, ..problem }
+            }
+            TarError::Package(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let text = with_causes(&error);
+        let about = |kind, field: &str, detail: &str| {
+            Problem::new(kind, text.clone()).caused_by(field, detail)
+        };
+        match error {
+            UploadError::Unknown(_) => about(Kind::NotFound, "upload", "is not under way"),
+            UploadError::Frames(_) | UploadError::CutOff => {
+                about(Kind::MalformedRequest, "body", &text)
+            }
+            UploadError::Stream(cause) => of_body(&cause)
+                .unwrap_or_else(|| about(Kind::MalformedRequest, "body", &cause.to_string())),
+            UploadError::Add(error) => error.into(),
+            UploadError::Missing { missing, .. } => {
+                missing.iter().fold(Problem::new(Kind::Conflict, text), |problem, digest| {
+                    problem.caused_by(digest.to_string(), "is not held: send it first")
+                })
+            }
+            UploadError::WrongSize { ref path, found, .. } => {
+                about(Kind::InvalidValue, path, &format!("has content of {found} bytes"))
+            }
+            UploadError::Revoked { ref path, .. } => {
+                about(Kind::Revoked, path, "has content that was revoked")
+            }
+            UploadError::Package(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}

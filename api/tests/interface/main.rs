@@ -1,0 +1,15 @@
+//! The interface as its clients see it, through the router. Every answer is held to the OpenAPI
+//! document.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod access;
+mod client;
+mod content;
+mod document;
+mod packages;
+mod refusals;
+mod retries;
+mod schema;
+mod serving;
+mod uploads;
