@@ -429,7 +429,9 @@ impl Inner {
         // before the commit record.
         let (pending, mut full, last, losses) = {
             let mut writer = self.writer.lock();
-            if writer.pending.is_empty() && outcomes.is_empty() && !writer.unsettled {
+            // Packs that a failed write ended wait for a commit even if nothing of them counts.
+            let nothing = writer.pending.is_empty() && writer.full.is_empty();
+            if nothing && outcomes.is_empty() && !writer.unsettled {
                 return Ok(self.index.kv.write(revived)?);
             }
             let mut records = Vec::new();

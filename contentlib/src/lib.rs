@@ -33,6 +33,9 @@ mod session;
 mod transfer;
 mod verify;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use block::Frame;
 pub use digest::{ChunkId, Digest, Name, PackId};
 pub use error::{AddError, CommitError, MaintainError, OpenError, ReadError};

@@ -17,7 +17,7 @@ use crate::kv::{Batch, Table};
 use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};
 use crate::pack::reader::{RecordError, frame, record};
-use crate::recipe::Recipe;
+use crate::recipe::{ChunkSpan, Recipe};
 use crate::store::{PackFile, PackStore};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -460,7 +460,18 @@ impl ContentReader {
         let span = shared.recipe.span(at);
         let place = self.place(at)?;
         let bytes = shared.library.inner.chunk_at(span.chunk, &place, shared.digest)?;
+        self.as_long_as_stated(&bytes, &span)?;
         Ok(bytes.slice((offset - span.bytes.start) as usize..))
+    }
+
+    /// A recipe may come from a pack that somebody made up: its lengths need not be its chunks'.
+    fn as_long_as_stated(&self, bytes: &Bytes, span: &ChunkSpan) -> Result<(), ReadError> {
+        if bytes.len() as u64 == span.bytes.end - span.bytes.start {
+            return Ok(());
+        }
+        let chunk = span.chunk;
+        tracing::error!(content = %self.shared.digest, %chunk, "the recipe lies of a length");
+        Err(ReadError::MissingChunk { content: self.shared.digest, chunk })
     }
 
     fn place(&self, at: usize) -> Result<ChunkPlace, ReadError> {
@@ -510,6 +521,7 @@ impl ContentReader {
             }
         }
         let bytes = inner.chunk_at(span.chunk, &place, shared.digest)?;
+        self.as_long_as_stated(&bytes, &span)?;
         let rest = bytes.slice(skip as usize..);
         let bytes = rest.slice(..rest.len().min(max));
         Ok(Some(Segment { bytes, place: None }))

@@ -5,6 +5,7 @@
 //! index that was there, except that entries garbage collection had purged, and whose packs still
 //! stand, come back until it runs again.
 
+use crate::digest::PackId;
 use crate::error::{MaintainError, OpenError};
 use crate::index::{Index, put_number};
 use crate::kv::rocks::RocksKv;
@@ -90,6 +91,7 @@ pub(crate) fn rebuild(
 ) -> Result<RebuildReport, MaintainError> {
     let mut report = RebuildReport::default();
     let mut packs = Vec::new();
+    let mut headless = Vec::new();
     let listed = store.list().map_err(|source| OpenError::Io { folder: "packs".into(), source })?;
     progress.total_files.store(listed.len() as u64, Relaxed);
     for id in listed {
@@ -101,10 +103,17 @@ pub(crate) fn rebuild(
                 let what = format!("pack {id}");
                 return Err(OpenError::NewerFormat { what, found: found.into(), known }.into());
             }
-            Err(error) => report.bad_packs.push((id.to_string(), error.to_string())),
+            Err(error) => {
+                let lost_its_header = matches!(error, RecordError::Bad(BadPack::Header));
+                report.bad_packs.push((id.to_string(), error.to_string()));
+                if lost_its_header && let Ok(file) = store.open(id) {
+                    headless.push((id, file));
+                }
+            }
         }
     }
     packs.sort_by_key(|(header, _)| header.seq);
+    adopt(&mut packs, headless);
     let mut replay = Replay::new(0);
     let (mut library, mut run) = (None, 0);
     for (header, file) in &packs {
@@ -138,6 +147,24 @@ pub(crate) fn rebuild(
     count(index, Table::Recipes, &mut report.recipes)?;
     count(index, Table::Refs, &mut report.refs)?;
     Ok(report)
+}
+
+/// Gives packs whose header went bad another number and a run of their own, so that what their
+/// own commits cover counts. Which packs they were written between is lost, and matters little:
+/// commits are numbered, and of two copies of a chunk either will do.
+fn adopt(
+    packs: &mut Vec<(PackHeader, Arc<dyn PackFile>)>,
+    headless: Vec<(PackId, Arc<dyn PackFile>)>,
+) {
+    let mut last = packs.last().map(|(header, _)| header.clone());
+    let newest_run = packs.iter().map(|(header, _)| header.run).max().unwrap_or(0);
+    for (run, (id, file)) in (newest_run + 1..).zip(headless) {
+        let library = last.as_ref().map_or(0, |header| header.library);
+        let seq = last.map_or(0, |header| header.seq + 1);
+        let header = PackHeader { id, library, seq, run };
+        last = Some(header.clone());
+        packs.push((header, file));
+    }
 }
 
 fn count(index: &Index, table: Table, n: &mut u64) -> Result<(), MaintainError> {

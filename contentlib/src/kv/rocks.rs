@@ -81,7 +81,10 @@ impl Kv for RocksKv {
         found.into_iter().map(|value| Ok(value?.map(|v| v.to_vec()))).collect()
     }
 
-    fn write(&self, batch: Batch) -> Result<(), KvError> {
+    fn write(&self, mut batch: Batch) -> Result<(), KvError> {
+        // Keys are hashes. Inserted in order, neighbours share the caches that the search for
+        // each place warms. Changes of one key keep theirs.
+        batch.changes.sort_by(|(t, a, _), (u, b, _)| (t, a).cmp(&(u, b)));
         let families = Table::ALL.map(|table| self.family(table));
         let mut writes = WriteBatch::default();
         for (table, key, value) in &batch.changes {

@@ -3,7 +3,8 @@
 //! Encoders and decoders only; no I/O. Decoders take bytes from anywhere: every length is
 //! checked before it is used, and a checksum guards each structure.
 
-use crate::block::{Codec, MAX_BLOCK_CHUNKS};
+use crate::block::{Codec, MAX_BLOCK_CHUNKS, MAX_BLOCK_PLAIN};
+use crate::chunker::MAX_CHUNK;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::frames::{lens_bytes, read_lens};
 
@@ -298,7 +299,8 @@ impl Trailer {
         if footer.len() != self.footer_len as usize || Digest::of(footer) != self.footer_digest {
             return Err(BadPack::Footer);
         }
-        let mut entries = Vec::with_capacity((self.n_entries as usize).min(footer.len()));
+        let most = footer.len() / (FOOTER_ENTRY + FOOTER_NAME);
+        let mut entries = Vec::with_capacity((self.n_entries as usize).min(most));
         let mut rest = footer;
         while !rest.is_empty() {
             let (head, tail) = rest.split_at_checked(FOOTER_ENTRY).ok_or(BadPack::Footer)?;
@@ -310,17 +312,34 @@ impl Trailer {
             }
             let (names, tail) = tail.split_at_checked(n * FOOTER_NAME).ok_or(BadPack::Footer)?;
             let names = names.chunks_exact(FOOTER_NAME);
-            entries.push(FooterEntry {
+            let entry = FooterEntry {
                 kind,
                 codec,
                 size_high: u16::from_le_bytes([head[4], head[5]]),
                 offset: u32_at(head, 8),
                 body_len: u32_at(head, 12),
                 names: names.map(|name| (digest_at(name, 0), u32_at(name, 32))).collect(),
-            });
+            };
+            if !self.is_possible(&entry) {
+                return Err(BadPack::Footer);
+            }
+            entries.push(entry);
             rest = tail;
         }
         Ok(entries)
+    }
+
+    /// Whether an entry lies within the pack and a block's chunks within the limits: later code
+    /// adds these numbers up.
+    fn is_possible(&self, entry: &FooterEntry) -> bool {
+        let end = u64::from(entry.offset) + RECORD_HEADER as u64 + u64::from(entry.body_len);
+        let plain: u64 = entry.names.iter().map(|(_, len)| u64::from(*len)).sum();
+        let chunk = |&(_, len): &(Digest, u32)| (1..=MAX_CHUNK as u32).contains(&len);
+        end <= self.footer_offset
+            && (entry.kind != Kind::Block
+                || entry.names.len() <= MAX_BLOCK_CHUNKS
+                    && plain <= MAX_BLOCK_PLAIN as u64
+                    && entry.names.iter().all(chunk))
     }
 }
 
@@ -367,7 +386,9 @@ mod tests {
     proptest! {
         #[test]
         fn footers_read_back(
-            blocks in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u32>(), 1..9)), 0..9),
+            blocks in prop::collection::vec(
+                (0u32..500, prop::collection::vec(1..=MAX_CHUNK as u32, 1..9)), 0..9,
+            ),
         ) {
             let entries: Vec<_> = blocks.into_iter().map(|(offset, lens)| FooterEntry {
                 kind: if lens.len() == 1 { Kind::Recipe } else { Kind::Block },
