@@ -22,7 +22,7 @@ use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
 /// A segment for HTTP/1: one system call sends it.
-const SEGMENT: usize = 1 << 20;
+const SEGMENT: usize = 2 << 20;
 /// A segment for HTTP/2, where streams share the connection; no less than the longest chunk, since
 /// a chunk is hashed again for each segment that begins in it.
 const SEGMENT_H2: usize = 512 << 10;

@@ -6,11 +6,11 @@
 //! since a package can go back to older files.
 
 use crate::range::{self, Wanted};
+use http::Method;
 use http::header::{
     HeaderMap, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
     IF_UNMODIFIED_SINCE, RANGE,
 };
-use http::Method;
 
 /// What a representation is compared by.
 #[derive(Clone, Copy, Debug)]
@@ -151,7 +151,9 @@ mod tests {
 
     #[test]
     fn a_tag_the_client_has_is_not_sent_again() {
-        for list in [ETAG, "*", "\"a\", \"blake3:00\"", "W/\"blake3:00\"", "\"a,b\" ,W/\"blake3:00\""] {
+        for list in
+            [ETAG, "*", "\"a\", \"blake3:00\"", "W/\"blake3:00\"", "\"a,b\" ,W/\"blake3:00\""]
+        {
             assert_eq!(verdict(&[("if-none-match", list)]), Verdict::NotModified, "{list}");
         }
         for list in ["\"a\"", "blake3:00", "", "\"blake3:00", "W/\"b\", x"] {
@@ -195,7 +197,8 @@ mod tests {
         let earlier = "Sun, 06 Nov 1994 08:49:36 GMT";
         assert_eq!(verdict(&[("if-unmodified-since", earlier)]), Verdict::Failed);
         // A tag outranks a date.
-        let both = [("if-none-match", "\"a\""), ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")];
+        let both =
+            [("if-none-match", "\"a\""), ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")];
         assert_eq!(verdict(&both), WHOLE);
     }
 

@@ -54,7 +54,8 @@ async fn read_ids(
     body: RequestBody,
 ) -> Result<Vec<ChunkId>, Problem> {
     let too_large = || {
-        let detail = format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
+        let detail =
+            format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
     let essence = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -62,7 +63,9 @@ async fn read_ids(
     let bytes = match Limited::new(body, MAX_BODY).collect().await {
         Ok(whole) => whole.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) => return Err(Problem::bad_request(format!("the body could not be read: {error}"))),
+        Err(error) => {
+            return Err(Problem::bad_request(format!("the body could not be read: {error}")));
+        }
     };
     let ids = match essence.as_str() {
         IDS_TYPE => binary_ids(&bytes)?,

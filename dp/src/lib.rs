@@ -6,26 +6,26 @@
 //! `dp/PROTOCOL.md` describes what both speak.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod server;
-mod worker;
 mod connection;
 mod deadline;
+mod server;
 mod transport;
+mod worker;
 
-mod service;
-mod ticket;
-mod target;
-pub mod range;
-mod condition;
-mod problem;
-mod held;
 mod body;
-mod package;
+mod condition;
+mod fallback;
+mod frames;
+mod held;
 mod listing;
 mod media;
-mod frames;
-mod fallback;
 mod metrics;
+mod package;
+mod problem;
+pub mod range;
+mod service;
+mod target;
+mod ticket;
 
 pub mod remote;
 

@@ -101,7 +101,9 @@ impl Listing<'_> {
         }
         // Folders first, as file managers have it.
         let is_folder = |e: &Entry<'_>| e.kind == Kind::Folder;
-        for entry in self.entries().filter(is_folder).chain(self.entries().filter(|e| !is_folder(e))) {
+        for entry in
+            self.entries().filter(is_folder).chain(self.entries().filter(|e| !is_folder(e)))
+        {
             self.row(&mut out, &entry);
         }
         out.push_str("</table></body></html>\n");
@@ -264,7 +266,13 @@ mod tests {
 
     #[test]
     fn sizes_are_short() {
-        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1 << 20, "1.0 MiB"), (15 << 30, "15 GiB")];
+        let cases = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1 << 20, "1.0 MiB"),
+            (15 << 30, "15 GiB"),
+        ];
         for (bytes, text) in cases {
             assert_eq!(people_size(bytes), text);
         }

@@ -195,7 +195,9 @@ mod tests {
 
     #[test]
     fn a_duration_falls_into_the_bucket_whose_bound_it_does_not_pass() {
-        for (us, bucket) in [(0, 0), (64, 0), (65, 1), (256, 1), (257, 2), (67_108_864, 10), (1 << 40, 11)] {
+        for (us, bucket) in
+            [(0, 0), (64, 0), (65, 1), (256, 1), (257, 2), (67_108_864, 10), (1 << 40, 11)]
+        {
             let counters = Counters::default();
             counters.answered(Route::Content, 200, Duration::from_micros(us));
             assert_eq!(counters.durations[0].buckets[bucket].get(), 1, "{us} us");

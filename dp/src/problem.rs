@@ -1,9 +1,9 @@
 //! Errors as problem documents (RFC 9457): what is wrong with a request, and what to do.
 
 use contentlib::ReadError;
-use packager::PackageError;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use packager::PackageError;
 
 /// How long a client should wait for suspect content to be healed, in seconds.
 const RETRY_SECONDS: &str = "30";
@@ -64,9 +64,7 @@ impl Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Unknown(name) => {
-                Self::not_found(format!("no content {name} is held here"))
-            }
+            ReadError::Unknown(name) => Self::not_found(format!("no content {name} is held here")),
             ReadError::Revoked(digest) => Self::new(
                 StatusCode::GONE,
                 format!("content {digest} was revoked by an administrator and is not served"),

@@ -146,8 +146,20 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_ignored() {
         for header in [
-            "", "bytes", "bytes=", "bytes=,", "bytes=-", "bytes=a-b", "bytes=5-4", "bytes=+1-2",
-            "bytes=1-+2", "bytes=0x0-1", "items=0-1", "bytes=0-1;2-3", "bytes=0-1-2", "bytes=--1",
+            "",
+            "bytes",
+            "bytes=",
+            "bytes=,",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=5-4",
+            "bytes=+1-2",
+            "bytes=1-+2",
+            "bytes=0x0-1",
+            "items=0-1",
+            "bytes=0-1;2-3",
+            "bytes=0-1-2",
+            "bytes=--1",
         ] {
             assert_eq!(parse(header, 1000), Wanted::Whole, "{header}");
         }

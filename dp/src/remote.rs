@@ -1,1 +1,151 @@
-//! placeholder
+//! The other side: fetching packages and chunks from a distribution point.
+//!
+//! [`fetch`] brings a version of a package into a folder, moving only the chunks that the folder
+//! lacks; [`repair_source`] gives chunks to a library that lost them. Both check every byte against
+//! its digest before it counts, wait for progress instead of for a total time, and go on where they
+//! were cut off. The process must have installed a rustls provider before, also for plain HTTP.
+//! `dp/PROTOCOL.md` describes the wire.
+
+mod address;
+mod client;
+mod fetch;
+mod holder;
+mod manifest;
+mod place;
+mod plan;
+mod sink;
+mod state;
+
+pub use address::{BadAddress, PackageAddress};
+pub use client::Client;
+pub use fetch::{FetchOptions, FetchProgress, FetchReport, fetch};
+pub use holder::{Holder, repair_source};
+
+use contentlib::Digest;
+use packager::manifest::NotAManifest;
+use packager::sign::{NotProven, PublicKey};
+use packager::{PackageName, Selector};
+use std::io;
+use std::path::PathBuf;
+
+/// Why something could not be fetched. What is in place is right; running again goes on from here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// The address is not one of a package or server.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// The server could not be reached, or stopped sending; it was tried several times.
+    #[error("cannot fetch from {url}")]
+    Transport {
+        /// What was asked for.
+        url: String,
+        /// What went wrong the last time.
+        source: reqwest::Error,
+    },
+    /// The server refused.
+    #[error("{url} answered {status}: {detail}")]
+    Refused {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The server's reason.
+        detail: String,
+    },
+    /// The answer is not what it should be; another server may be asked.
+    #[error("{url} answered with something else than {wanted}")]
+    Malformed {
+        /// What was asked for.
+        url: String,
+        /// What it should have been.
+        wanted: &'static str,
+    },
+    /// The bytes do not match their name.
+    #[error("{url} sent bytes that are not {digest}")]
+    WrongBytes {
+        /// What was asked for.
+        url: String,
+        /// What was to come.
+        digest: Digest,
+    },
+    /// The server does not hold all of the version.
+    #[error(
+        "the server lacks {n} chunks of the version, {first} among them; repair it, or ask another"
+    )]
+    Incomplete {
+        /// How many.
+        n: usize,
+        /// One of them.
+        first: Digest,
+    },
+    /// The answer is another version than the one asked for.
+    #[error("{url} answered with {package} version {version}")]
+    OtherVersion {
+        /// What was asked for.
+        url: String,
+        /// What came.
+        package: PackageName,
+        /// Its number.
+        version: u64,
+    },
+    /// The version is not signed by the trusted key.
+    #[error(transparent)]
+    NotProven(#[from] NotProven),
+    /// The signing key is not the one that this folder was first fetched with.
+    #[error(
+        "{package} is signed with key {found}, but this folder was fetched with {pinned}; if the \
+         site's key was changed on purpose, state the new one with --key"
+    )]
+    OtherKey {
+        /// The package.
+        package: PackageName,
+        /// The key now.
+        found: PublicKey,
+        /// The key then.
+        pinned: PublicKey,
+    },
+    /// The manifest does not read.
+    #[error("the manifest of the version cannot be read")]
+    Manifest(#[from] NotAManifest),
+    /// The signature names another tree than the manifest has.
+    #[error("the manifest is not the tree that was signed")]
+    OtherTree,
+    /// The folder was fetched from another package.
+    #[error("{folder:?} holds package {holds}; fetch {wanted} into another folder")]
+    OtherPackage {
+        /// The folder.
+        folder: PathBuf,
+        /// What was fetched there before.
+        holds: PackageName,
+        /// What was asked for now.
+        wanted: PackageName,
+    },
+    /// Another fetch writes to the folder.
+    #[error("another fetch is at work in {0:?}; wait for it to end")]
+    Busy(PathBuf),
+    /// Something that is not of an earlier fetch is where an entry belongs.
+    #[error("{0:?} is in the way; move it elsewhere and fetch again")]
+    InTheWay(PathBuf),
+    /// The package has an entry called `.depot`, which fetching needs for itself.
+    #[error("the package has an entry `.depot` at its top, so it cannot be fetched into a folder")]
+    Reserved,
+    /// A local file could not be read or written.
+    #[error("cannot read or write {path:?}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl RemoteError {
+    fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+/// Which version is meant where an address does not say.
+const DEFAULT: Selector = Selector::Latest;

@@ -102,12 +102,17 @@ impl Server {
     /// Serves until `shutdown` is ready and running requests are done or out of time.
     ///
     /// The workers have their own threads. The API runs on the runtime that this is called on.
-    pub async fn serve(self, content: Arc<Content>, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+    pub async fn serve(
+        self,
+        content: Arc<Content>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let Self { listeners, options, .. } = self;
         let n_workers = listeners.len();
         let shared = Arc::new(Shared::new(content, &options));
-        let workers: Vec<_> =
-            (0..n_workers).map(|_| Arc::new(Worker::new(shared.clone(), &options, n_workers))).collect();
+        let workers: Vec<_> = (0..n_workers)
+            .map(|_| Arc::new(Worker::new(shared.clone(), &options, n_workers)))
+            .collect();
         shared.workers.get_or_init(|| workers.clone());
         let stop = CancellationToken::new();
         let _stop_if_dropped = stop.clone().drop_guard();

@@ -117,9 +117,12 @@ impl Service {
                 let shown = package::Shown::negotiate(request.headers());
                 let query = request.uri().query().map(str::to_owned);
                 Answer::Later(Box::pin(async move {
-                    let found = blocking(move || package::find(&content, &path, shown, query)).await;
+                    let found =
+                        blocking(move || package::find(&content, &path, shown, query)).await;
                     match found {
-                        Ok(package::Found::File(held)) => resolve(send(Arc::new(held), asked, ticket)).await,
+                        Ok(package::Found::File(held)) => {
+                            resolve(send(Arc::new(held), asked, ticket)).await
+                        }
                         Ok(package::Found::Page(page)) => send_page(page, &asked, ticket),
                         Err(error) => problem(error, ticket),
                     }
@@ -185,7 +188,10 @@ impl Service {
     fn hand_on(&self, request: Request<Incoming>, ticket: Ticket) -> Answer {
         let shared = &self.connection.worker.shared;
         let Some(fallback) = shared.fallback.clone() else {
-            return now(problem(Problem::not_found("this server has no API; it serves content alone"), ticket));
+            return now(problem(
+                Problem::not_found("this server has no API; it serves content alone"),
+                ticket,
+            ));
         };
         let connection = self.connection.clone();
         let mut request = request.map(|body| RequestBody::new(body, connection));
@@ -262,7 +268,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
-        Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed inside the server; see its log"))
+        Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the request failed inside the server; see its log",
+        ))
     })
 }
 
@@ -316,7 +325,12 @@ fn send(held: Arc<Held>, asked: Asked, ticket: Ticket) -> Answer {
     let wanted = match asked.verdict(has, held.size) {
         Verdict::Send(wanted) => wanted,
         Verdict::NotModified => {
-            return now(answer(StatusCode::NOT_MODIFIED, kept_headers(&held.headers), Source::Empty, ticket));
+            return now(answer(
+                StatusCode::NOT_MODIFIED,
+                kept_headers(&held.headers),
+                Source::Empty,
+                ticket,
+            ));
         }
         Verdict::Failed => return now(problem(precondition_failed(), ticket)),
     };
@@ -444,7 +458,12 @@ fn send_page(page: Page, asked: &Asked, ticket: Ticket) -> Response<Body> {
         let has = Validators { etag: etag.as_bytes(), modified: None };
         match asked.verdict(has, bytes.len() as u64) {
             Verdict::NotModified => {
-                return answer(StatusCode::NOT_MODIFIED, kept_headers(&headers), Source::Empty, ticket);
+                return answer(
+                    StatusCode::NOT_MODIFIED,
+                    kept_headers(&headers),
+                    Source::Empty,
+                    ticket,
+                );
             }
             Verdict::Failed => return problem(precondition_failed(), ticket),
             // Pages are short; a range of one is not worth its code (RFC 9110, section 14.2).
@@ -457,7 +476,12 @@ fn send_page(page: Page, asked: &Asked, ticket: Ticket) -> Response<Body> {
 }
 
 /// The recipe of a content, for clients that fetch only the chunks they lack.
-fn get_recipe(library: Library, name: &[u8], request: &Request<Incoming>, ticket: Ticket) -> Answer {
+fn get_recipe(
+    library: Library,
+    name: &[u8],
+    request: &Request<Incoming>,
+    ticket: Ticket,
+) -> Answer {
     let name = match parse_name(name) {
         Ok(name) => name,
         Err(error) => return now(problem(error, ticket)),
@@ -468,7 +492,10 @@ fn get_recipe(library: Library, name: &[u8], request: &Request<Incoming>, ticket
             let recipe = library.recipe(digest_of(&library, name)?)?;
             let bytes = Bytes::from(recipe.encode());
             let mut headers = HeaderMap::with_capacity(8);
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/vnd.depot.recipe"));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/vnd.depot.recipe"),
+            );
             let etag = format!("\"{}\"", Digest::of(&bytes));
             headers.insert(header::ETAG, HeaderValue::try_from(etag).expect("visible ASCII"));
             let immutable = "public, max-age=31536000, immutable";

@@ -150,7 +150,9 @@ mod tests {
         assert_eq!(Target::parse("/content/a%3Ab"), Ok(Target::Content(b"a:b".to_vec())));
         assert_eq!(Target::parse("/healthz"), Ok(Target::Health));
         assert_eq!(Target::parse("/api/v1/packages"), Ok(Target::Api));
-        for unknown in ["/", "", "/content", "/api", "/packages/a", "/packages//1/x", "/x", "/healthz/"] {
+        for unknown in
+            ["/", "", "/content", "/api", "/packages/a", "/packages//1/x", "/x", "/healthz/"]
+        {
             assert_eq!(Target::parse(unknown), Ok(Target::Unknown), "{unknown}");
         }
     }

@@ -24,7 +24,8 @@ impl Ticket {
     pub fn new(connection: Arc<Connection>, method: &Method, uri: &Uri) -> Self {
         connection.activity.begin();
         connection.worker.counters.in_flight.add(1);
-        let log = connection.worker.shared.access_log.then(|| Box::new((method.clone(), uri.clone())));
+        let log =
+            connection.worker.shared.access_log.then(|| Box::new((method.clone(), uri.clone())));
         let began = Instant::now();
         Self { connection, route: Route::Other, status: 0, is_busy: true, sent: 0, began, log }
     }

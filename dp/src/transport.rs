@@ -32,7 +32,7 @@ use tokio::net::TcpStream;
 /// Shorter slices are copied: two system calls cost more than copying this much.
 pub(crate) const SENDFILE_MIN: usize = 64 << 10;
 /// What a connection may write before others on its worker get their turn.
-const TURN: usize = 2 << 20;
+const TURN: usize = 4 << 20;
 
 /// Which bytes that are about to be written lie in which files.
 #[derive(Default)]

@@ -1,0 +1,255 @@
+//! Requests to a distribution point, tried again while that makes sense.
+//!
+//! Every wait ends after [`PROGRESS`] without a byte, and none before. A failure that may pass (no
+//! connection, a cut answer, a 5xx) is tried [`TRIES`] times with growing pauses; each byte of
+//! progress starts the count anew.
+
+use super::{RemoteError, address};
+use crate::frames::IDS_TYPE;
+use crate::package::VERSION_TYPE;
+use bytes::{Bytes, BytesMut};
+use contentlib::frames::{FrameDecoder, FrameItem, MEDIA_TYPE};
+use contentlib::{ChunkId, Digest, Recipe};
+use packager::sign::VersionInfo;
+use packager::{PackageName, Selector};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How long to wait for the next byte.
+const PROGRESS: Duration = Duration::from_secs(30);
+const CONNECT: Duration = Duration::from_secs(10);
+/// How often a request is made in all, if nothing comes of it.
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest description of a version.
+const MAX_VERSION: usize = 64 << 10;
+/// The longest recipe: 2^21 chunks of 36 bytes, and a head.
+const MAX_RECIPE: usize = 80 << 20;
+
+/// A client of one server's content plane. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    server: Url,
+    moved: Arc<AtomicU64>,
+}
+
+/// Why one try failed.
+enum Failed {
+    /// It may work the next time.
+    Passing(RemoteError, Option<Duration>),
+    Final(RemoteError),
+}
+
+impl Client {
+    /// A client of the server at this address.
+    ///
+    /// # Panics
+    /// If the process has installed no rustls provider.
+    pub fn new(server: &str) -> Result<Self, RemoteError> {
+        Self::of_url(address::parse_server(server)?)
+    }
+
+    pub(super) fn of_url(server: Url) -> Result<Self, RemoteError> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(PROGRESS)
+            .tcp_keepalive(PROGRESS)
+            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|source| RemoteError::Transport { url: server.to_string(), source })?;
+        Ok(Self { http, server, moved: Arc::default() })
+    }
+
+    /// Bytes of answers' bodies received so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Relaxed)
+    }
+
+    fn url(&self, path: &str) -> Url {
+        self.server.join(path).expect("paths of the protocol are relative URLs")
+    }
+
+    /// The signed description of a version; not yet verified.
+    pub async fn version(
+        &self,
+        package: &PackageName,
+        selector: &Selector,
+    ) -> Result<VersionInfo, RemoteError> {
+        let url = self.url(&format!("packages/{package}/{selector}"));
+        let bytes = self.get(&url, Some(VERSION_TYPE), MAX_VERSION).await?;
+        let malformed = |_| RemoteError::Malformed {
+            url: url.to_string(),
+            wanted: "the description of a version",
+        };
+        serde_json::from_slice(&bytes).map_err(malformed)
+    }
+
+    /// A whole content of at most `max` bytes, checked.
+    pub async fn content(&self, digest: Digest, max: usize) -> Result<Bytes, RemoteError> {
+        let url = self.url(&format!("content/{digest}"));
+        let bytes = self.get(&url, None, max).await?;
+        if Digest::of(&bytes) != digest {
+            return Err(RemoteError::WrongBytes { url: url.to_string(), digest });
+        }
+        Ok(bytes)
+    }
+
+    /// The recipe of a content; `None` if the server does not hold it. It is not yet checked to be
+    /// that content's.
+    pub async fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, RemoteError> {
+        let url = self.url(&format!("recipes/{digest}"));
+        let bytes = match self.get(&url, None, MAX_RECIPE).await {
+            Err(RemoteError::Refused { status: 404, .. }) => return Ok(None),
+            bytes => bytes?,
+        };
+        let malformed = |_| RemoteError::Malformed { url: url.to_string(), wanted: "a recipe" };
+        Recipe::decode(&bytes).map(Some).map_err(malformed)
+    }
+
+    /// Asks once for `ids`, at most 4096, and hands on what comes. An error may pass: ask again
+    /// for what is still missing with [`Retry`].
+    pub(super) async fn chunks(
+        &self,
+        ids: &[ChunkId],
+        retry: &mut Retry,
+        mut take: impl AsyncFnMut(FrameItem) -> Result<(), RemoteError>,
+    ) -> Result<(), RemoteError> {
+        let url = self.url("chunks");
+        let body: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
+        let request = self.http.post(url.clone()).header(CONTENT_TYPE, IDS_TYPE);
+        let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
+        match self.try_chunks(&url, request, retry, &mut take).await {
+            Ok(()) => Ok(()),
+            Err(failed) => retry.pause(failed).await,
+        }
+    }
+
+    async fn try_chunks(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+        retry: &mut Retry,
+        take: &mut impl AsyncFnMut(FrameItem) -> Result<(), RemoteError>,
+    ) -> Result<(), Failed> {
+        let mut response = accepted(url, request.send().await).await?;
+        let malformed = || RemoteError::Malformed { url: url.to_string(), wanted: "frames" };
+        let mut decoder = FrameDecoder::default();
+        while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
+            self.moved.fetch_add(bytes.len() as u64, Relaxed);
+            decoder.push(&bytes);
+            while let Some(item) =
+                decoder.next_item().map_err(|_| Failed::Passing(malformed(), None))?
+            {
+                retry.progressed();
+                take(item).await.map_err(Failed::Final)?;
+            }
+        }
+        if decoder.is_complete() { Ok(()) } else { Err(Failed::Passing(malformed(), None)) }
+    }
+
+    /// A body of at most `max` bytes. A cut answer is gone on with where it was cut.
+    async fn get(&self, url: &Url, accept: Option<&str>, max: usize) -> Result<Bytes, RemoteError> {
+        let mut retry = Retry::default();
+        let mut got = BytesMut::new();
+        loop {
+            match self.try_get(url, accept, max, &mut got, &mut retry).await {
+                Ok(()) => return Ok(got.freeze()),
+                Err(failed) => retry.pause(failed).await?,
+            }
+        }
+    }
+
+    async fn try_get(
+        &self,
+        url: &Url,
+        accept: Option<&str>,
+        max: usize,
+        got: &mut BytesMut,
+        retry: &mut Retry,
+    ) -> Result<(), Failed> {
+        let mut request = self.http.get(url.clone());
+        if let Some(accept) = accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if !got.is_empty() {
+            request = request.header(RANGE, format!("bytes={}-", got.len()));
+        }
+        let sent = request.send().await;
+        let past_the_end =
+            sent.as_ref().is_ok_and(|r| r.status() == StatusCode::RANGE_NOT_SATISFIABLE);
+        if past_the_end && !got.is_empty() {
+            // The answer was cut right after its last byte.
+            return Ok(());
+        }
+        let mut response = accepted(url, sent).await?;
+        if response.status() != StatusCode::PARTIAL_CONTENT {
+            got.clear();
+        }
+        while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
+            self.moved.fetch_add(bytes.len() as u64, Relaxed);
+            retry.progressed();
+            if got.len() + bytes.len() > max {
+                let wanted = "a document of reasonable length";
+                return Err(Failed::Final(RemoteError::Malformed { url: url.to_string(), wanted }));
+            }
+            got.extend_from_slice(&bytes);
+        }
+        Ok(())
+    }
+}
+
+fn passing(url: &Url, source: reqwest::Error) -> Failed {
+    Failed::Passing(RemoteError::Transport { url: url.to_string(), source }, None)
+}
+
+/// The response, if it is one of success.
+async fn accepted(url: &Url, sent: reqwest::Result<Response>) -> Result<Response, Failed> {
+    let response = sent.map_err(|e| passing(url, e))?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
+    let detail = match response.json::<serde_json::Value>().await {
+        Ok(problem) => problem["detail"].as_str().unwrap_or_default().to_owned(),
+        Err(_) => status.canonical_reason().unwrap_or_default().to_owned(),
+    };
+    let error = RemoteError::Refused { url: url.to_string(), status: status.as_u16(), detail };
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        return Err(Failed::Passing(error, after.map(Duration::from_secs)));
+    }
+    Err(Failed::Final(error))
+}
+
+/// Counts the tries of one piece of work.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    failures: u32,
+}
+
+impl Retry {
+    fn progressed(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits before the next try, or gives up.
+    async fn pause(&mut self, failed: Failed) -> Result<(), RemoteError> {
+        let (error, after) = match failed {
+            Failed::Final(error) => return Err(error),
+            Failed::Passing(error, after) => (error, after),
+        };
+        self.failures += 1;
+        if self.failures >= TRIES {
+            return Err(error);
+        }
+        let pause = after.unwrap_or(FIRST_PAUSE * 2u32.pow(self.failures - 1));
+        tracing::debug!(%error, ?pause, "trying again");
+        tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
+        Ok(())
+    }
+}

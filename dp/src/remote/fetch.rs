@@ -1,0 +1,541 @@
+//! Bringing a version of a package into a folder.
+//!
+//! 1. The signed description of the version, then its manifest: from here on every byte has a
+//!    digest to match.
+//! 2. What differs locally ([`super::plan`]).
+//! 3. Recipes of what is needed; chunks that older files or a killed fetch left are taken first.
+//! 4. Only the missing chunks come over the wire, in batches; each content is put in place as soon
+//!    as it is complete.
+//! 5. What left the package is removed, folders get their modes and times, and the state is
+//!    written last. Killed anywhere, the next run goes on from what is there.
+
+use super::RemoteError;
+use super::address::PackageAddress;
+use super::client::{Client, Retry};
+use super::place::Placer;
+use super::plan::{Found, compare, is_untouched, parallel, place, stamp};
+use super::sink::{Sink, Wanted};
+use super::state::{FOLDER, State};
+use bytes::Bytes;
+use contentlib::frames::FrameItem;
+use contentlib::{ChunkId, Digest, Recipe};
+use futures::{StreamExt, TryStreamExt};
+use packager::manifest::{FileEntry, Kind, Manifest};
+use packager::sign::VersionInfo;
+use packager::{PackageName, PublicKey, Selector};
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Chunks of one request.
+const BATCH_CHUNKS: usize = 256;
+/// Plain bytes of one request.
+const BATCH_BYTES: u64 = 16 << 20;
+/// Requests for chunks at a time.
+const IN_FLIGHT: usize = 4;
+/// Requests for recipes at a time; they are small.
+const RECIPES_IN_FLIGHT: usize = 16;
+
+/// How a version is fetched.
+#[derive(Clone, Debug, Default)]
+pub struct FetchOptions {
+    /// The key that the version must be signed with. Without it the key of the first fetch counts,
+    /// and the first fetch trusts what it gets.
+    pub key: Option<PublicKey>,
+    /// Threads for hashing and writing; 0 for as many as there are cores.
+    pub jobs: usize,
+    /// Shows how far it is.
+    pub progress: Arc<FetchProgress>,
+}
+
+/// How far a fetch is. All in files and bytes of what has to be written.
+#[derive(Debug, Default)]
+pub struct FetchProgress {
+    /// Files to write.
+    pub files: AtomicU64,
+    /// Files written.
+    pub files_done: AtomicU64,
+    /// Bytes to write.
+    pub bytes: AtomicU64,
+    /// Bytes written.
+    pub bytes_done: AtomicU64,
+    /// Bytes that came over the wire.
+    pub moved: AtomicU64,
+}
+
+/// What a fetch came to.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct FetchReport {
+    /// The package.
+    pub package: PackageName,
+    /// Its version.
+    pub version: u64,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The key it is signed with.
+    pub key: PublicKey,
+    /// Whether this fetch was the first here and took the server's word for the key.
+    pub trusted_on_first_use: bool,
+    /// Files of the version.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files and links that were written; the others were right already.
+    pub written: u64,
+    /// Bytes of those files.
+    pub written_bytes: u64,
+    /// Of those, the bytes that local files already held.
+    pub reused_bytes: u64,
+    /// Bytes that came over the wire.
+    pub moved_bytes: u64,
+    /// Entries that were removed since they left the package.
+    pub removed: u64,
+    /// Entries that left the package and stay, since somebody changed them.
+    pub kept: Vec<String>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Fetches the version at `address` (`http://SERVER/packages/NAME/VERSION`) into `out`.
+///
+/// # Panics
+/// If the process has installed no rustls provider.
+pub async fn fetch(
+    address: &str,
+    out: &Path,
+    options: FetchOptions,
+) -> Result<FetchReport, RemoteError> {
+    let began = std::time::Instant::now();
+    let address = PackageAddress::parse(address)?;
+    let client = Client::of_url(address.server.clone())?;
+    let info = client.version(&address.package, &address.selector).await?;
+    let is_other = match address.selector {
+        Selector::Number(number) => number != info.version,
+        _ => false,
+    };
+    if info.package != address.package || is_other {
+        let url = format!("{}packages/{}/{}", address.server, address.package, address.selector);
+        return Err(RemoteError::OtherVersion {
+            url,
+            package: info.package,
+            version: info.version,
+        });
+    }
+    let opened = out.to_owned();
+    let mut state = blocking(move || State::open(&opened)).await?;
+    let trusted_on_first_use = check_key(&info, out, &state, options.key)?;
+    state.pin(&info.package, info.key)?;
+
+    let old = state.last.as_ref().map(|last| last.bytes.as_slice());
+    let bytes = match old {
+        Some(old) if state.record.manifest == Some(info.manifest) => Bytes::copy_from_slice(old),
+        old => super::manifest::fetch(&client, info.manifest, old).await?,
+    };
+    let manifest = Manifest::decode(&bytes)?;
+    if manifest.tree_digest() != info.tree {
+        return Err(RemoteError::OtherTree);
+    }
+    if manifest.lookup(FOLDER.as_bytes()).is_some() {
+        return Err(RemoteError::Reserved);
+    }
+    let jobs = match options.jobs {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        jobs => jobs,
+    };
+    let job = Arc::new(Job { out: out.into(), manifest, state, jobs, progress: options.progress });
+    let done = job.clone().run(&client, &bytes).await?;
+    // All tasks of the job have ended.
+    let Some(Job { manifest, mut state, .. }) = Arc::into_inner(job) else {
+        unreachable!("nothing holds the job once it has run")
+    };
+    let Done { written, written_bytes, reused_bytes, removed, kept, stamps } = done;
+    let (version, digest) = (info.version, info.manifest);
+    if let Some(stamps) = stamps {
+        blocking(move || state.finish(version, digest, &bytes, &stamps)).await?;
+    }
+    Ok(FetchReport {
+        package: info.package,
+        version,
+        manifest: digest,
+        key: info.key,
+        trusted_on_first_use,
+        files: manifest.n_files(),
+        bytes: manifest.bytes(),
+        written,
+        written_bytes,
+        reused_bytes,
+        moved_bytes: client.moved(),
+        removed,
+        kept,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Whether the version may go into this folder: the right package, signed by the right key.
+fn check_key(
+    info: &VersionInfo,
+    out: &Path,
+    state: &State,
+    stated: Option<PublicKey>,
+) -> Result<bool, RemoteError> {
+    if let Some(holds) = state.record.package.clone().filter(|holds| *holds != info.package) {
+        return Err(RemoteError::OtherPackage {
+            folder: out.into(),
+            holds,
+            wanted: info.package.clone(),
+        });
+    }
+    let pinned = state.record.key;
+    if let Some(pinned) = pinned
+        && stated.is_none()
+        && pinned != info.key
+    {
+        let package = info.package.clone();
+        return Err(RemoteError::OtherKey { package, found: info.key, pinned });
+    }
+    let trusted = stated.or(pinned);
+    info.verify(&trusted.unwrap_or(info.key))?;
+    Ok(trusted.is_none())
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
+) -> Result<T, RemoteError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => unreachable!("blocking work is never cancelled"),
+        },
+    }
+}
+
+struct Job {
+    out: PathBuf,
+    manifest: Manifest,
+    state: State,
+    jobs: usize,
+    progress: Arc<FetchProgress>,
+}
+
+struct Done {
+    written: u64,
+    written_bytes: u64,
+    reused_bytes: u64,
+    removed: u64,
+    kept: Vec<String>,
+    /// By entry; nothing if all was right before.
+    stamps: Option<Vec<super::state::Stamp>>,
+}
+
+/// What has to be done.
+struct Work {
+    found: Vec<Found>,
+    /// The entries of each content that has to be written.
+    needed: HashMap<Digest, Vec<usize>>,
+    /// Local files that may hold some of it.
+    sources: Vec<PathBuf>,
+}
+
+impl Job {
+    async fn run(self: Arc<Self>, client: &Client, bytes: &Bytes) -> Result<Done, RemoteError> {
+        let job = self.clone();
+        let mut work = blocking(move || job.examine()).await?;
+        let is_same = |found: &Found| *found == Found::Right;
+        let mut done = Done {
+            written: 0,
+            written_bytes: 0,
+            reused_bytes: 0,
+            removed: 0,
+            kept: vec![],
+            stamps: None,
+        };
+        let is_finished = self.state.pending.is_none()
+            && self.state.last.as_ref().is_some_and(|last| last.bytes == bytes[..]);
+        if is_finished && work.found.iter().all(is_same) {
+            return Ok(done);
+        }
+        let (job, manifest_bytes) = (self.clone(), bytes.clone());
+        let work = blocking(move || {
+            job.state.begin(&manifest_bytes)?;
+            let placer = Placer::new(&job.out, &job.manifest, &job.state);
+            placer.prepare(&work.found)?;
+            if work.found.contains(&Found::OtherKind) {
+                // What was seen below, through a link perhaps, is no longer so.
+                work = job.examine()?;
+                placer.prepare(&work.found)?;
+            }
+            Ok(work)
+        })
+        .await?;
+        let Work { found, needed, sources } = work;
+        let progress = &self.progress;
+        done.written = needed.values().map(|entries| entries.len() as u64).sum();
+        done.written +=
+            found.iter().enumerate().filter(|&(at, found)| self.is_made(at, *found)).count() as u64;
+        done.written_bytes =
+            needed.values().flatten().filter_map(|&at| self.file(at)).map(|f| f.size).sum();
+        progress.files.store(done.written, Relaxed);
+        progress.bytes.store(done.written_bytes, Relaxed);
+
+        let sink = Arc::new(self.sink(client, &needed).await?);
+        let needed = Arc::new(needed);
+        self.clone().take_local(&sink, &needed, sources).await?;
+        self.clone().take_remote(client, &sink, &needed).await?;
+        done.reused_bytes = sink.reused.load(Relaxed);
+        let job = self.clone();
+        let (removed, kept, stamps) = blocking(move || job.finish(&found)).await?;
+        Ok(Done { removed, kept, stamps: Some(stamps), ..done })
+    }
+
+    fn file(&self, at: usize) -> Option<FileEntry> {
+        self.manifest.entry(at).file()
+    }
+
+    /// Whether an entry is made on the spot: a link, or a file without bytes.
+    fn is_made(&self, at: usize, found: Found) -> bool {
+        let has_other = matches!(
+            found,
+            Found::OtherBytes | Found::OtherLink | Found::OtherKind | Found::Nothing
+        );
+        let is_small = match self.manifest.entry(at).kind {
+            Kind::Folder => false,
+            Kind::Link { .. } => true,
+            Kind::File(file) => file.size == 0,
+        };
+        has_other && is_small
+    }
+
+    fn examine(&self) -> Result<Work, RemoteError> {
+        let last = self.state.last.as_ref();
+        let found = compare(&self.out, &self.manifest, last, self.jobs)?;
+        let mut needed: HashMap<Digest, Vec<usize>> = HashMap::new();
+        for (at, found) in found.iter().enumerate() {
+            let has = matches!(found, Found::Right | Found::OtherMode);
+            if let Some(file) = self.file(at).filter(|file| !has && file.size > 0) {
+                needed.entry(file.digest).or_default().push(at);
+            }
+        }
+        // Local files worth cutting: older ones in the same places, and any that are known to be
+        // of a needed content, wherever they are.
+        let mut sources = HashSet::new();
+        for (at, found) in found.iter().enumerate() {
+            let entry = self.manifest.entry(at);
+            let Some(file) = entry.file() else { continue };
+            let is_older = *found == Found::OtherBytes && file.size > 0;
+            let is_elsewhere = *found == Found::Right && needed.contains_key(&file.digest);
+            if is_older || is_elsewhere {
+                sources.insert(place(&self.out, entry.path));
+            }
+        }
+        for entry in last.iter().flat_map(|last| last.manifest.entries()) {
+            let path = place(&self.out, entry.path);
+            if entry.file().is_some_and(|file| needed.contains_key(&file.digest))
+                && fs::symlink_metadata(&path)
+                    .is_ok_and(|s| is_untouched(&s, entry.path, last).is_some())
+            {
+                sources.insert(path);
+            }
+        }
+        Ok(Work { found, needed, sources: sources.into_iter().collect() })
+    }
+
+    /// Fetches the recipes of the contents that need one.
+    async fn sink(
+        &self,
+        client: &Client,
+        needed: &HashMap<Digest, Vec<usize>>,
+    ) -> Result<Sink, RemoteError> {
+        let mut firsts: Vec<usize> =
+            needed.values().filter_map(|entries| entries.first().copied()).collect();
+        // In the order of the manifest, which is about that of the packs.
+        firsts.sort_unstable();
+        let wanted = firsts.into_iter().filter_map(|at| self.file(at)).map(|file| async move {
+            let recipe = match file.recipe {
+                None => None,
+                Some(signed) => Some(recipe(client, &file, signed).await?),
+            };
+            Ok::<_, RemoteError>(Wanted { digest: file.digest, size: file.size, recipe })
+        });
+        let wanted = futures::stream::iter(wanted).buffered(RECIPES_IN_FLIGHT);
+        Ok(Sink::new(wanted.try_collect().await?, &self.state))
+    }
+
+    /// Takes what a killed fetch and older files hold.
+    async fn take_local(
+        self: Arc<Self>,
+        sink: &Arc<Sink>,
+        needed: &Arc<HashMap<Digest, Vec<usize>>>,
+        sources: Vec<PathBuf>,
+    ) -> Result<(), RemoteError> {
+        let (sink, needed) = (sink.clone(), needed.clone());
+        blocking(move || {
+            let n = sink.contents().len();
+            let mut complete = parallel(n, self.jobs, |at| sink.resume(at))?;
+            complete.extend(parallel(sources.len(), self.jobs, |at| sink.reuse(&sources[at]))?);
+            let complete: Vec<usize> = complete.into_iter().flatten().collect();
+            parallel(complete.len(), self.jobs, |at| self.put(&sink, &needed, complete[at]))?;
+            self.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Fetches the chunks that are still missing.
+    async fn take_remote(
+        self: Arc<Self>,
+        client: &Client,
+        sink: &Arc<Sink>,
+        needed: &Arc<HashMap<Digest, Vec<usize>>>,
+    ) -> Result<(), RemoteError> {
+        let batches = batches(&sink.missing());
+        let fetched = batches.into_iter().map(|batch| {
+            let (job, sink, needed) = (self.clone(), sink.clone(), needed.clone());
+            async move { job.take_batch(client, &sink, &needed, batch).await }
+        });
+        let lacking: Vec<Vec<ChunkId>> =
+            futures::stream::iter(fetched).buffer_unordered(IN_FLIGHT).try_collect().await?;
+        let mut lacking = lacking.into_iter().flatten();
+        match lacking.next() {
+            None => Ok(()),
+            Some(first) => Err(RemoteError::Incomplete { n: lacking.count() + 1, first: first.0 }),
+        }
+    }
+
+    /// Fetches one batch; the chunks that the server does not hold.
+    async fn take_batch(
+        self: Arc<Self>,
+        client: &Client,
+        sink: &Arc<Sink>,
+        needed: &Arc<HashMap<Digest, Vec<usize>>>,
+        batch: Vec<ChunkId>,
+    ) -> Result<Vec<ChunkId>, RemoteError> {
+        let mut lacking = HashSet::new();
+        let mut retry = Retry::default();
+        loop {
+            let wanted = |id: &ChunkId| sink.wants(*id) && !lacking.contains(id);
+            let ids: Vec<ChunkId> = batch.iter().copied().filter(wanted).collect();
+            if ids.is_empty() {
+                return Ok(lacking.into_iter().collect());
+            }
+            let take = async |item| {
+                self.progress.moved.store(client.moved(), Relaxed);
+                match item {
+                    FrameItem::Missing(id) => drop(lacking.insert(id)),
+                    FrameItem::Block(frame) => {
+                        let (job, sink, needed) = (self.clone(), sink.clone(), needed.clone());
+                        blocking(move || {
+                            // What does not decode, or hashes to something else, stays missing.
+                            for (id, bytes) in frame.chunks().unwrap_or_default() {
+                                for complete in sink.put(id, &bytes)? {
+                                    job.put(&sink, &needed, complete)?;
+                                }
+                            }
+                            job.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
+                            Ok(())
+                        })
+                        .await?;
+                    }
+                    // A complete answer: what did not come, the server sent wrong.
+                    FrameItem::End => lacking.extend(ids.iter().filter(|id| sink.wants(**id))),
+                }
+                Ok(())
+            };
+            client.chunks(&ids, &mut retry, take).await?;
+        }
+    }
+
+    /// Puts a complete content in its places.
+    fn put(
+        &self,
+        sink: &Sink,
+        needed: &HashMap<Digest, Vec<usize>>,
+        content: usize,
+    ) -> Result<(), RemoteError> {
+        let entries = &needed[&sink.contents()[content].digest];
+        let placer = Placer::new(&self.out, &self.manifest, &self.state);
+        placer.put(sink.partial(content), entries)?;
+        self.progress.files_done.fetch_add(entries.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// All that is left once the contents are in place.
+    #[allow(clippy::type_complexity)]
+    fn finish(
+        &self,
+        found: &[Found],
+    ) -> Result<(u64, Vec<String>, Vec<super::state::Stamp>), RemoteError> {
+        let placer = Placer::new(&self.out, &self.manifest, &self.state);
+        for (at, found) in found.iter().enumerate() {
+            let entry = self.manifest.entry(at);
+            if self.is_made(at, *found) {
+                placer.make(&entry)?;
+                self.progress.files_done.fetch_add(1, Relaxed);
+            } else if *found == Found::OtherMode && entry.kind != Kind::Folder {
+                placer.touch_up(&entry)?;
+            }
+        }
+        let (removed, kept) = placer.prune()?;
+        placer.finish_folders()?;
+        // Before the state says that it is all there.
+        let out = fs::File::open(&self.out).map_err(RemoteError::io(&self.out))?;
+        rustix::fs::syncfs(&out).map_err(|e| RemoteError::io(&self.out)(e.into()))?;
+        let stamps = parallel(self.manifest.len(), self.jobs, |at| {
+            let path = place(&self.out, self.manifest.entry(at).path);
+            let stat = fs::symlink_metadata(&path).map_err(RemoteError::io(path))?;
+            Ok(stamp(&stat))
+        })?;
+        Ok((removed, kept, stamps))
+    }
+}
+
+/// The recipe of a file, checked against the one that the manifest names.
+async fn recipe(client: &Client, file: &FileEntry, signed: Digest) -> Result<Recipe, RemoteError> {
+    let Some(recipe) = client.recipe(file.digest).await? else {
+        return Err(RemoteError::Incomplete { n: 1, first: file.digest });
+    };
+    if recipe.digest() != signed || recipe.size() != file.size {
+        let url = format!("recipes/{}", file.digest);
+        return Err(RemoteError::WrongBytes { url, digest: signed });
+    }
+    Ok(recipe)
+}
+
+fn batches(missing: &[(ChunkId, u32)]) -> Vec<Vec<ChunkId>> {
+    let mut batches: Vec<Vec<ChunkId>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for (id, len) in missing {
+        let len = u64::from(*len);
+        match batches.last_mut() {
+            Some(last) if last.len() < BATCH_CHUNKS && bytes + len <= BATCH_BYTES => {
+                last.push(*id);
+                bytes += len;
+            }
+            _ => {
+                batches.push(vec![*id]);
+                bytes = len;
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_keep_to_both_limits_and_lose_nothing() {
+        let id = |n: u32| ChunkId(Digest::of(&n.to_le_bytes()));
+        let small: Vec<_> = (0..600).map(|n| (id(n), 10)).collect();
+        let lengths: Vec<usize> = batches(&small).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [256, 256, 88]);
+        let large: Vec<_> = (0..80).map(|n| (id(n), 512 << 10)).collect();
+        let lengths: Vec<usize> = batches(&large).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [32, 32, 16]);
+        assert_eq!(batches(&large).concat(), large.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        assert!(batches(&[]).is_empty());
+    }
+}

@@ -1,0 +1,331 @@
+//! Where chunks go: each wanted chunk to all its places in all wanted contents.
+//!
+//! A content is put together in a sparse file `partial/<digest>` and is complete when all its
+//! chunks are there. What a killed fetch left in such a file is found again by hashing it in
+//! place; no other record is needed.
+
+use super::RemoteError;
+use super::state::State;
+use contentlib::chunker::{Chunker, MAX_CHUNK};
+use contentlib::{ChunkId, Digest, Recipe};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// A content that is to be put together.
+pub(super) struct Wanted {
+    pub digest: Digest,
+    pub size: u64,
+    /// Of more than one chunk.
+    pub recipe: Option<Recipe>,
+}
+
+/// One place of a chunk.
+#[derive(Clone, Copy)]
+struct Target {
+    content: usize,
+    offset: u64,
+}
+
+/// All chunks still wanted, and where they go.
+pub(super) struct Sink {
+    contents: Vec<Wanted>,
+    partials: Vec<PathBuf>,
+    /// Chunks of each content that are not there yet.
+    left: Vec<AtomicUsize>,
+    chunks: Mutex<HashMap<ChunkId, Chunk>>,
+    /// Bytes of chunks that were found in local files.
+    pub reused: AtomicU64,
+    /// Bytes put in place.
+    pub written: AtomicU64,
+}
+
+struct Chunk {
+    len: u32,
+    targets: Vec<Target>,
+}
+
+impl Sink {
+    /// Wants all of `contents`. None may be empty or there twice.
+    pub fn new(contents: Vec<Wanted>, state: &State) -> Self {
+        let mut chunks: HashMap<ChunkId, Chunk> = HashMap::new();
+        let mut left = Vec::with_capacity(contents.len());
+        for (content, wanted) in contents.iter().enumerate() {
+            let mut want = |id: ChunkId, len: u64, offset: u64| {
+                let chunk = chunks.entry(id).or_insert(Chunk { len: len as u32, targets: vec![] });
+                chunk.targets.push(Target { content, offset });
+            };
+            match &wanted.recipe {
+                None => want(ChunkId(wanted.digest), wanted.size, 0),
+                Some(recipe) => recipe.spans().for_each(|span| {
+                    want(span.chunk, span.bytes.end - span.bytes.start, span.bytes.start);
+                }),
+            }
+            left.push(AtomicUsize::new(wanted.recipe.as_ref().map_or(1, Recipe::len)));
+        }
+        let partials = contents.iter().map(|wanted| state.partial(wanted.digest)).collect();
+        let (reused, written) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { contents, partials, left, chunks: Mutex::new(chunks), reused, written }
+    }
+
+    /// The contents that are wanted.
+    pub fn contents(&self) -> &[Wanted] {
+        &self.contents
+    }
+
+    /// The file that content `at` is put together in.
+    pub fn partial(&self, at: usize) -> &Path {
+        &self.partials[at]
+    }
+
+    /// Whether a chunk is still wanted.
+    pub fn wants(&self, id: ChunkId) -> bool {
+        self.chunks.lock().contains_key(&id)
+    }
+
+    /// All chunks still wanted with their lengths, in the order of the contents, each once.
+    pub fn missing(&self) -> Vec<(ChunkId, u32)> {
+        let chunks = self.chunks.lock();
+        let mut firsts: Vec<(usize, u64, ChunkId, u32)> = chunks
+            .iter()
+            .map(|(id, chunk)| (chunk.targets[0].content, chunk.targets[0].offset, *id, chunk.len))
+            .collect();
+        firsts.sort_unstable();
+        firsts.into_iter().map(|(_, _, id, len)| (id, len)).collect()
+    }
+
+    /// Puts a chunk in all its places, if it is wanted. Returns the contents that it completed.
+    pub fn put(&self, id: ChunkId, bytes: &[u8]) -> Result<Vec<usize>, RemoteError> {
+        // Taken out first: two streams may bring the same chunk at once.
+        let Some(chunk) = self.chunks.lock().remove(&id) else { return Ok(vec![]) };
+        let mut complete = Vec::new();
+        for target in chunk.targets {
+            let path = &self.partials[target.content];
+            let io = |source| RemoteError::Io { path: path.clone(), source };
+            let file =
+                File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
+            file.write_all_at(bytes, target.offset).map_err(io)?;
+            self.written.fetch_add(bytes.len() as u64, Relaxed);
+            complete.extend(self.arrived(target.content));
+        }
+        Ok(complete)
+    }
+
+    /// One chunk of a content is in place: the content, if it was the last.
+    fn arrived(&self, content: usize) -> Option<usize> {
+        (self.left[content].fetch_sub(1, Relaxed) == 1).then_some(content)
+    }
+
+    /// Takes up what an earlier fetch left of content `at`. Returns the contents that are complete.
+    pub fn resume(&self, at: usize) -> Result<Vec<usize>, RemoteError> {
+        let (wanted, path) = (&self.contents[at], &self.partials[at]);
+        let io = |source| RemoteError::Io { path: path.clone(), source };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(e) => return Err(io(e)),
+        };
+        let Some(recipe) = &wanted.recipe else {
+            // One chunk: writing it again is as cheap as looking.
+            return Ok(vec![]);
+        };
+        let end = file.metadata().map_err(io)?.len();
+        let mut buffer = vec![0; MAX_CHUNK];
+        let mut complete = Vec::new();
+        for span in recipe.spans().take_while(|span| span.bytes.end <= end) {
+            let bytes = &mut buffer[..(span.bytes.end - span.bytes.start) as usize];
+            file.read_exact_at(bytes, span.bytes.start).map_err(io)?;
+            if Digest::of(bytes) != span.chunk.0 {
+                continue;
+            }
+            // It lies here already, and goes to its other places from here.
+            let mut chunks = self.chunks.lock();
+            let Some(chunk) = chunks.get_mut(&span.chunk) else { continue };
+            let here = |t: &Target| t.content == at && t.offset == span.bytes.start;
+            let Some(position) = chunk.targets.iter().position(here) else { continue };
+            chunk.targets.swap_remove(position);
+            let is_last = chunk.targets.is_empty();
+            if is_last {
+                chunks.remove(&span.chunk);
+            }
+            drop(chunks);
+            complete.extend(self.arrived(at));
+            if !is_last {
+                complete.extend(self.put(span.chunk, bytes)?);
+            }
+        }
+        Ok(complete)
+    }
+
+    /// Takes wanted chunks from a local file, cut as contents are. Returns what is complete.
+    pub fn reuse(&self, path: &Path) -> Result<Vec<usize>, RemoteError> {
+        let io = |source| RemoteError::Io { path: path.into(), source };
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(e) => return Err(io(e)),
+        };
+        let mut complete = Vec::new();
+        each_chunk(&mut file, |bytes| {
+            let id = ChunkId(Digest::of(bytes));
+            if self.wants(id) {
+                complete.extend(self.put(id, bytes)?);
+                self.reused.fetch_add(bytes.len() as u64, Relaxed);
+            }
+            Ok(())
+        })
+        .map_err(|error| match error {
+            Cut::Read(source) => io(source),
+            Cut::Use(error) => error,
+        })?;
+        Ok(complete)
+    }
+}
+
+enum Cut {
+    Read(io::Error),
+    Use(RemoteError),
+}
+
+/// Cuts what is read as every content is cut.
+fn each_chunk(
+    from: &mut impl Read,
+    mut take: impl FnMut(&[u8]) -> Result<(), RemoteError>,
+) -> Result<(), Cut> {
+    let chunker = Chunker::default();
+    let mut buffer = vec![0; 8 * MAX_CHUNK];
+    let (mut start, mut end, mut at_end) = (0, 0, false);
+    loop {
+        // A cut needs to see the longest chunk, or all that is left.
+        if !at_end && end - start < MAX_CHUNK {
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+            while end < buffer.len() && !at_end {
+                match from.read(&mut buffer[end..]) {
+                    Ok(0) => at_end = true,
+                    Ok(n) => end += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(Cut::Read(e)),
+                }
+            }
+        }
+        if start == end {
+            return Ok(());
+        }
+        let length = chunker.cut(&buffer[start..end]);
+        take(&buffer[start..start + length]).map_err(Cut::Use)?;
+        start += length;
+    }
+}
+
+/// The wanted chunks that `bytes` hold, by id: for what is put together in memory.
+pub(super) fn chunks_of(bytes: &[u8]) -> HashMap<ChunkId, &[u8]> {
+    let mut chunks = HashMap::new();
+    let mut rest = bytes;
+    for length in Chunker::default().lengths(bytes) {
+        let (chunk, after) = rest.split_at(length);
+        chunks.insert(ChunkId(Digest::of(chunk)), chunk);
+        rest = after;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Bytes without repeats.
+    fn noise(len: usize, seed: u8) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut out);
+        out
+    }
+
+    fn wanted(bytes: &[u8]) -> Wanted {
+        let mut rest = bytes;
+        let mut spans = Vec::new();
+        for length in Chunker::default().lengths(bytes) {
+            spans.push((ChunkId(Digest::of(&rest[..length])), length as u32));
+            rest = &rest[length..];
+        }
+        let recipe = Recipe::new(spans).unwrap();
+        let recipe = (recipe.len() > 1).then_some(recipe);
+        Wanted { digest: Digest::of(bytes), size: bytes.len() as u64, recipe }
+    }
+
+    #[test]
+    fn a_file_is_cut_however_it_is_read() {
+        struct Drip<'a>(&'a [u8]);
+        impl Read for Drip<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let n = self.0.len().min(out.len()).min(70_001);
+                out[..n].copy_from_slice(&self.0[..n]);
+                self.0 = &self.0[n..];
+                Ok(n)
+            }
+        }
+        let bytes = noise(10 << 20, 1);
+        let mut found = Vec::new();
+        let cut = each_chunk(&mut Drip(&bytes), |chunk| {
+            found.push(chunk.len());
+            Ok(())
+        });
+        assert!(cut.is_ok());
+        assert_eq!(found, Chunker::default().lengths(&bytes));
+    }
+
+    #[test]
+    fn contents_are_complete_when_all_their_chunks_came() {
+        let out = tempfile::tempdir().unwrap();
+        let state = State::open(out.path()).unwrap();
+        let old = noise(4 << 20, 1);
+        let new = [&old[..2 << 20], b"changed", &old[2 << 20..]].concat();
+        let small = b"small".to_vec();
+        let sink = Sink::new(vec![wanted(&new), wanted(&small)], &state);
+        let path = out.path().join("old");
+        fs::write(&path, &old).unwrap();
+        assert_eq!(sink.reuse(&path).unwrap(), []);
+        let missing = sink.missing();
+        assert!(missing.len() < 8, "most of it was reused: {}", missing.len());
+        let held = [chunks_of(&new), chunks_of(&small)];
+        let mut complete = Vec::new();
+        for (id, len) in missing {
+            let bytes = held.iter().find_map(|h| h.get(&id)).unwrap();
+            assert_eq!(bytes.len(), len as usize);
+            complete.extend(sink.put(id, bytes).unwrap());
+        }
+        assert_eq!(complete, [0, 1]);
+        assert_eq!(fs::read(sink.partial(0)).unwrap(), new);
+        assert_eq!(fs::read(sink.partial(1)).unwrap(), small);
+    }
+
+    #[test]
+    fn what_a_killed_fetch_left_is_taken_up() {
+        let out = tempfile::tempdir().unwrap();
+        let state = State::open(out.path()).unwrap();
+        let bytes = noise(4 << 20, 1);
+        let first = Sink::new(vec![wanted(&bytes)], &state);
+        let held = chunks_of(&bytes);
+        let all = first.missing();
+        let (came, lost) = all.split_at(all.len() / 2);
+        for (id, _) in came.iter().rev() {
+            first.put(*id, held[id]).unwrap();
+        }
+        let second = Sink::new(vec![wanted(&bytes)], &state);
+        assert_eq!(second.resume(0).unwrap(), []);
+        assert_eq!(second.missing(), lost);
+        let mut complete = Vec::new();
+        for (id, _) in lost {
+            complete.extend(second.put(*id, held[id]).unwrap());
+        }
+        assert_eq!(complete, [0]);
+        assert_eq!(fs::read(second.partial(0)).unwrap(), bytes);
+        let third = Sink::new(vec![wanted(&bytes)], &state);
+        assert_eq!(third.resume(0).unwrap(), [0]);
+    }
+}
