@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::Guard;
-pub(crate) use publish::{NewVersion, Published};
+pub(crate) use publish::{Made, NewVersion, Newest};
 
 /// Where the time comes from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -95,7 +95,8 @@ impl Packages {
         Ok(packages)
     }
 
-    /// Says when bytes that nothing refers to any more are freed: the library's own grace.
+    /// Says when bytes that nothing refers to any more are freed: the library's own grace. To be
+    /// called before the packages are shared.
     pub fn with_gc_grace(mut self, grace: Duration) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.gc_grace = grace;
@@ -151,7 +152,14 @@ impl Packages {
         let record = PackageRecord::new(source, retention, self.now());
         let session = self.library().session();
         let empty = Manifest::default();
-        let version = NewVersion { name: &name, manifest: &empty, source: None, new_bytes: 0 };
+        let version = NewVersion {
+            name: &name,
+            manifest: &empty,
+            tree: empty.tree_digest(),
+            source: None,
+            files_read: 0,
+            new_bytes: 0,
+        };
         let published = self.publish_first(&session, &version, record);
         match published {
             Err(PackageError::Commit(CommitError::Conflict { .. })) => {
@@ -267,7 +275,7 @@ impl Packages {
     pub(crate) fn set_source(
         &self,
         name: &PackageName,
-        source: Source,
+        source: &Source,
     ) -> Result<(), PackageError> {
         self.change(name, |record, _| {
             record.source = source.clone();

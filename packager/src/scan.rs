@@ -16,7 +16,6 @@ use crate::statcache::is_settled;
 use crate::walk::{MAX_NAMED, Problems, Sighting, WalkError, What, Why, is_gone, walk};
 use contentlib::{AddError, AddOptions, Added, Cancelled, Digest, Progress, Recheck, Session};
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, fstat};
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -125,7 +124,8 @@ pub fn snapshot(
     let fail = |source| ScanError::Folder { path: path.into(), source };
     let folder = Folder::open(path).map_err(fail)?;
     let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
-    let clock = &Timestamp::now;
+    // What the files looked like is not kept, so it does not matter when they were read.
+    let clock = &|| Timestamp::UNIX_EPOCH;
     let scan = Scan { folder: &folder, contents, progress, clock, n_threads };
     Ok(scan.run(None, None)?.manifest)
 }
@@ -214,11 +214,11 @@ impl Scan<'_> {
             unreadable: &unreadable,
             skipped: false,
         };
-        let outcome = Mutex::new(Outcome::default());
-        let mut done = |file: SourceFile<'_>, added| outcome.lock().take(file, added);
+        let mut outcome = Outcome::default();
+        let mut done = |file: SourceFile<'_>, added| outcome.take(file, added);
         let sources = unread.into_iter().map(source).collect();
         let ended = self.contents.add(sources, self.progress, &mut done);
-        let Outcome { read, problems, failed } = outcome.into_inner();
+        let Outcome { read, problems, failed } = outcome;
         problems.none().map_err(ScanError::Problems)?;
         if let Some(error) = failed {
             return Err(error);

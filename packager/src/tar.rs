@@ -11,10 +11,10 @@ mod tree;
 use crate::error::PackageError;
 use crate::manifest::FileEntry;
 use crate::name::PackageName;
-use crate::packages::{NewVersion, Packages, Published};
+use crate::packages::{NewVersion, Packages};
 use crate::path::{BadPath, Shown};
 use crate::refs::Source;
-use crate::update::{Ended, Tally, UpdateReport};
+use crate::update::{Tally, UpdateReport};
 use contentlib::{AddError, AddOptions, Added, Cancelled, Progress, Recheck, Session};
 use parking_lot::{Condvar, Mutex};
 use std::io::{self, BufReader, Cursor, Read};
@@ -118,27 +118,16 @@ impl Packages {
         let stream = TarStream::new(open(archive)?);
         let (tree, files) = store(&session, stream, progress)?;
         let manifest = tree.manifest(&files).map_err(PackageError::from)?;
-        let tree = manifest.tree_digest();
-        let newest = self.newest(name)?;
-        let unchanged = newest.filter(|(info, _)| info.tree == tree);
-        let (version, removed) = match &unchanged {
-            Some((info, _)) => (info.version, Vec::new()),
-            None => {
-                let new_bytes = tally.new_bytes();
-                let new = NewVersion { name, manifest: &manifest, source: None, new_bytes };
-                let Published { info, removed } = self.publish(&session, &new)?;
-                (info.version, removed)
-            }
-        };
-        let ended = Ended {
-            package: name,
-            version,
-            unchanged: unchanged.is_some(),
+        let new = NewVersion {
+            name,
             manifest: &manifest,
+            tree: manifest.tree_digest(),
+            source: None,
             files_read: files.len() as u64,
-            removed,
+            new_bytes: tally.new_bytes(),
         };
-        Ok(tally.report(&ended, self.now()))
+        let made = self.make(&session, self.newest(name)?.as_ref(), &new)?;
+        Ok(tally.report(name, made, &manifest, self.now()))
     }
 
     /// An error if the package reads from a folder: its next update would undo any upload.

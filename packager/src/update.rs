@@ -3,17 +3,15 @@
 use crate::error::PackageError;
 use crate::folder::Folder;
 use crate::manifest::Manifest;
-use crate::name::{PackageName, Selector};
-use crate::packages::{Guard, NewVersion, Packages, Published};
+use crate::name::PackageName;
+use crate::packages::{Guard, Made, NewVersion, Newest, Packages};
 use crate::refs::{Source, SourceFolder};
 use crate::scan::{Known, Rescan, Scan, ScanError, Snapshot};
-use crate::sign::VersionInfo;
 use crate::statcache::StatCache;
 use contentlib::{Digest, Progress};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What to update a package from.
@@ -73,36 +71,33 @@ impl<'a> Tally<'a> {
         self.progress.new_bytes.load(Relaxed) - self.new_bytes
     }
 
-    pub(crate) fn report(&self, end: &Ended<'_>, now: Timestamp) -> UpdateReport {
+    /// What the operation came to, of which `made` is the end and `manifest` the tree.
+    pub(crate) fn report(
+        &self,
+        package: &PackageName,
+        made: Made,
+        manifest: &Manifest,
+        now: Timestamp,
+    ) -> UpdateReport {
         let stored_bytes = self.progress.stored_bytes.load(Relaxed) - self.stored_bytes;
         let new_bytes = self.new_bytes();
-        let bytes = end.manifest.bytes();
+        let bytes = manifest.bytes();
         let ratio = |a: u64, b: u64| (b > 0).then(|| a as f64 / b as f64);
         UpdateReport {
-            package: end.package.clone(),
-            version: end.version,
-            unchanged: end.unchanged,
-            files: end.manifest.n_files(),
+            package: package.clone(),
+            version: made.version,
+            unchanged: made.unchanged,
+            files: manifest.n_files(),
             bytes,
-            files_read: end.files_read,
+            files_read: made.files_read,
             new_bytes,
             stored_bytes,
             dedup_ratio: ratio(bytes, new_bytes),
             compression_ratio: ratio(new_bytes, stored_bytes),
-            removed_versions: end.removed.clone(),
+            removed_versions: made.removed,
             seconds: now.duration_since(self.began).as_secs_f64(),
         }
     }
-}
-
-/// How an operation ended.
-pub(crate) struct Ended<'a> {
-    pub(crate) package: &'a PackageName,
-    pub(crate) version: u64,
-    pub(crate) unchanged: bool,
-    pub(crate) manifest: &'a Manifest,
-    pub(crate) files_read: u64,
-    pub(crate) removed: Vec<u64>,
 }
 
 impl Packages {
@@ -121,19 +116,13 @@ impl Packages {
         let folder = Folder::open(&path).map_err(open)?;
         let newest = self.newest(name)?;
         let cache = StatCache::new(&self.inner.sources, name);
-        let rows = match (&newest, options.rescan) {
-            (Some((info, manifest)), Rescan::Changed) => cache.read(&path, info.manifest, manifest),
-            _ => None,
-        };
-        let before = newest.as_ref().map(|(info, _)| info.tree);
-        let known = match (&newest, rows.clone()) {
-            (Some((_, manifest)), Some(rows)) => {
-                let mut known = Known { manifest, rows };
-                known.distrust(&self.distrusted(manifest)?);
-                Some(known)
+        let known = match (&newest, options.rescan) {
+            (Some(Newest { info, manifest: Some(manifest) }), Rescan::Changed) => {
+                cache.read(&path, info.manifest, manifest).map(|rows| Known { manifest, rows })
             }
             _ => None,
         };
+        let rows = known.as_ref().map(|known| known.rows.clone());
         let session = self.library().session();
         let scan = Scan {
             folder: &folder,
@@ -142,43 +131,22 @@ impl Packages {
             clock: &*self.inner.clock,
             n_threads: self.inner.n_threads,
         };
-        let snapshot = scan.run(known, before)?;
-        let unchanged = newest.filter(|(info, _)| info.tree == snapshot.tree);
-        let (version, manifest, removed) = match &unchanged {
-            Some((info, _)) => {
-                // Content that was damaged and read again is healed by this commit.
-                if snapshot.n_read > 0 {
-                    session.commit(Vec::new())?;
-                }
-                if let Some(source) = new_source {
-                    self.set_source(name, source)?;
-                }
-                (info.version, info.manifest, Vec::new())
-            }
-            None => {
-                session.keep(snapshot.manifest.digests().iter().copied());
-                let new = NewVersion {
-                    name,
-                    manifest: &snapshot.manifest,
-                    source: new_source,
-                    new_bytes: tally.new_bytes(),
-                };
-                let Published { info, removed } = self.publish(&session, &new)?;
-                (info.version, info.manifest, removed)
-            }
-        };
-        if rows.as_ref() != Some(&snapshot.rows) {
-            remember(&cache, &path, manifest, &snapshot);
-        }
-        let ended = Ended {
-            package: name,
-            version,
-            unchanged: unchanged.is_some(),
+        let before = newest.as_ref().map(|newest| newest.info.tree);
+        let snapshot = scan.run(self.without_distrusted(known)?, before)?;
+        session.keep(snapshot.manifest.digests().iter().copied());
+        let new = NewVersion {
+            name,
             manifest: &snapshot.manifest,
+            tree: snapshot.tree,
+            source: new_source,
             files_read: snapshot.n_read,
-            removed,
+            new_bytes: tally.new_bytes(),
         };
-        Ok(tally.report(&ended, self.now()))
+        let made = self.make(&session, newest.as_ref(), &new)?;
+        if rows.as_ref() != Some(&snapshot.rows) {
+            remember(&cache, &path, made.manifest, &snapshot);
+        }
+        Ok(tally.report(name, made, &snapshot.manifest, self.now()))
     }
 
     /// The folder to update from; and the package's new source, if it changes.
@@ -199,38 +167,25 @@ impl Packages {
         }
     }
 
-    /// The newest version of a package, if it has any.
-    pub(crate) fn newest(
+    /// Of what is known, nothing of contents that must not be taken over unread: damaged ones,
+    /// which reading heals, and revoked ones, which must not come into another version.
+    fn without_distrusted<'a>(
         &self,
-        name: &PackageName,
-    ) -> Result<Option<(VersionInfo, Arc<Manifest>)>, PackageError> {
-        match self.resolve(name, &Selector::Latest) {
-            Ok(info) => match self.manifest(info.manifest) {
-                Ok(manifest) => Ok(Some((info, manifest))),
-                // A damaged manifest must not keep the package from its next version.
-                Err(error) => {
-                    tracing::warn!(%error, package = %name, "all files are read again");
-                    Ok(None)
-                }
-            },
-            Err(PackageError::UnknownVersion { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Contents of a manifest that must not be taken over unread: damaged ones, which reading
-    /// heals, and revoked ones, which must not come into another version.
-    fn distrusted(&self, manifest: &Manifest) -> Result<HashSet<Digest>, PackageError> {
-        let revoked = self.library().revocations();
-        let mut found: HashSet<Digest> = revoked.into_iter().map(|(digest, _)| digest).collect();
-        if !self.library().suspects()?.is_empty() {
-            let others = |digest: &Digest| !found.contains(digest);
-            let contents: Vec<_> = manifest.digests().iter().copied().filter(others).collect();
-            let missing = self.library().missing_contents(&contents)?;
+        known: Option<Known<'a>>,
+    ) -> Result<Option<Known<'a>>, PackageError> {
+        let Some(mut known) = known else { return Ok(None) };
+        let library = self.library();
+        let revoked = library.revocations().into_iter().map(|(digest, _)| digest);
+        let mut distrusted: HashSet<Digest> = revoked.collect();
+        if !library.suspects()?.is_empty() {
+            let mut contents = known.manifest.digests().to_vec();
+            contents.retain(|digest| !distrusted.contains(digest));
+            let missing = library.missing_contents(&contents)?;
             let both = contents.into_iter().zip(missing);
-            found.extend(both.filter_map(|(content, missing)| missing.then_some(content)));
+            distrusted.extend(both.filter_map(|(content, missing)| missing.then_some(content)));
         }
-        Ok(found)
+        known.distrust(&distrusted);
+        Ok(Some(known))
     }
 }
 

@@ -12,10 +12,10 @@
 use crate::error::PackageError;
 use crate::manifest::{Entry, FileEntry, Kind, Manifest, ManifestBuilder};
 use crate::name::PackageName;
-use crate::packages::{NewVersion, Packages, Published};
+use crate::packages::{NewVersion, Packages};
 use crate::path::Shown;
 use crate::refs::{self, Stored};
-use crate::update::{Ended, Tally, UpdateReport};
+use crate::update::{Tally, UpdateReport};
 use contentlib::frames::{BadFrame, FrameDecoder, FrameItem};
 use contentlib::{
     AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, RefChange,
@@ -349,34 +349,21 @@ impl Upload {
         progress.stored_bytes.fetch_add(stored.record.stored_bytes, Relaxed);
         let manifest = &self.checked(manifest)?;
         self.session.keep(manifest.digests().iter().copied());
-        let tree = manifest.tree_digest();
-        let newest = packages.newest(&self.package)?.filter(|(info, _)| info.tree == tree);
-        let (version, removed) = match &newest {
-            Some((info, _)) => (info.version, Vec::new()),
-            None => {
-                let new = NewVersion {
-                    name: &self.package,
-                    manifest,
-                    source: None,
-                    new_bytes: tally.new_bytes(),
-                };
-                let Published { info, removed } = packages.publish(&self.session, &new)?;
-                (info.version, removed)
-            }
+        let new = NewVersion {
+            name: &self.package,
+            manifest,
+            tree: manifest.tree_digest(),
+            source: None,
+            files_read: manifest.n_files(),
+            new_bytes: tally.new_bytes(),
         };
+        let newest = packages.newest(&self.package)?;
+        let made = packages.make(&self.session, newest.as_ref(), &new)?;
         // The version stands by itself now. If this does not happen, the upload expires.
         if let Err(error) = packages.abort_upload(&self.id) {
             tracing::warn!(%error, upload = %self.id, "a committed upload was not ended");
         }
-        let ended = Ended {
-            package: &self.package,
-            version,
-            unchanged: newest.is_some(),
-            manifest,
-            files_read: manifest.n_files(),
-            removed,
-        };
-        Ok(tally.report(&ended, packages.now()))
+        Ok(tally.report(&self.package, made, manifest, packages.now()))
     }
 
     /// The manifest as it is true here: all contents held, with their sizes and recipes.

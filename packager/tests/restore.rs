@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::{Site, noise, package, tree};
+use common::{Site, is_unprivileged, noise, package, tree};
 use contentlib::Progress;
 use packager::{Extra, RestoreError, RestoreReport, Selector};
+use proptest::prelude::*;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -176,4 +177,124 @@ fn a_cancelled_restore_ends() {
     let out = site.path("out");
     let ended = site.packages.restore(&p, &latest, &out, Extra::Keep, &progress);
     assert!(matches!(ended, Err(RestoreError::Cancelled(_))));
+}
+
+#[test]
+fn folders_without_rights_are_restored_into_and_get_their_modes_back() {
+    if !is_unprivileged("folders_without_rights_are_restored_into_and_get_their_modes_back") {
+        return;
+    }
+    let site = Site::with_package();
+    let folder = site.source().join("folder");
+    fs::create_dir_all(folder.join("inner")).unwrap();
+    fs::write(folder.join("inner/file"), "one").unwrap();
+    let set_mode = |mode| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o500);
+    site.update().unwrap();
+    restore(&site, "out", Extra::Keep).unwrap();
+    assert_eq!(tree(&site.path("out")), tree(&site.source()));
+    fs::write(folder.join("inner/file"), "two").unwrap();
+    site.update().unwrap();
+    restore(&site, "out", Extra::Keep).unwrap();
+    assert_eq!(tree(&site.path("out")), tree(&site.source()));
+    // So that the test can clean up.
+    set_mode(0o700);
+    fs::set_permissions(site.path("out/folder"), fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+#[test]
+fn a_destination_without_the_right_to_write_is_named() {
+    if !is_unprivileged("a_destination_without_the_right_to_write_is_named") {
+        return;
+    }
+    let site = site();
+    fs::create_dir(site.path("out")).unwrap();
+    fs::set_permissions(site.path("out"), fs::Permissions::from_mode(0o555)).unwrap();
+    let error = restore(&site, "out", Extra::Keep).unwrap_err().to_string();
+    assert!(error.contains("/out"), "{error}");
+    assert!(fs::read_dir(site.path("out")).unwrap().next().is_none());
+}
+
+/// Something that happens to a source.
+#[derive(Clone, Debug)]
+enum Deed {
+    Write(Vec<u8>, usize),
+    MakeFolder(Vec<u8>),
+    MakeLink(Vec<u8>, Vec<u8>),
+    Remove(Vec<u8>),
+    Rename(Vec<u8>, Vec<u8>),
+    SetMode(Vec<u8>, u32),
+}
+
+fn any_deed() -> impl Strategy<Value = Deed> {
+    // Few names, so that deeds meet; and ones whose order around a slash is easily got wrong.
+    let name = || prop::sample::select(vec!["a", "a-", "a.", "b", "\u{e9}", "c\n"]);
+    let path =
+        move || prop::collection::vec(name(), 1..4).prop_map(|names| names.join("/").into_bytes());
+    prop_oneof![
+        4 => (path(), 0usize..3).prop_map(|(path, size)| Deed::Write(path, size * 40_000)),
+        2 => path().prop_map(Deed::MakeFolder),
+        1 => (path(), path()).prop_map(|(path, target)| Deed::MakeLink(path, target)),
+        2 => path().prop_map(Deed::Remove),
+        2 => (path(), path()).prop_map(|(from, to)| Deed::Rename(from, to)),
+        1 => (path(), 0u32..0o100).prop_map(|(path, mode)| Deed::SetMode(path, 0o700 | mode)),
+    ]
+}
+
+/// Does it, if it can be done.
+fn perform(top: &std::path::Path, deed: &Deed, seed: u64) {
+    use std::os::unix::ffi::OsStrExt;
+    let at = |path: &[u8]| top.join(std::ffi::OsStr::from_bytes(path));
+    let _ = match deed {
+        Deed::Write(path, size) => match fs::symlink_metadata(at(path)) {
+            Ok(meta) if !meta.is_file() => Ok(()),
+            _ => fs::write(at(path), noise(seed, *size)),
+        },
+        Deed::MakeFolder(path) => fs::create_dir(at(path)),
+        Deed::MakeLink(path, target) => symlink(std::ffi::OsStr::from_bytes(target), at(path)),
+        Deed::Remove(path) => match fs::symlink_metadata(at(path)) {
+            Ok(meta) if meta.is_dir() => fs::remove_dir_all(at(path)),
+            _ => fs::remove_file(at(path)),
+        },
+        Deed::Rename(from, to) => fs::rename(at(from), at(to)),
+        Deed::SetMode(path, mode) => match fs::symlink_metadata(at(path)) {
+            Ok(meta) if !meta.is_symlink() => {
+                fs::set_permissions(at(path), fs::Permissions::from_mode(*mode))
+            }
+            _ => Ok(()),
+        },
+    };
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens_to_a_source_a_pruned_restore_follows(
+        rounds in prop::collection::vec(prop::collection::vec(any_deed(), 1..12), 1..6),
+    ) {
+        let site = Site::with_package();
+        let mut seed = 0;
+        for deeds in rounds {
+            for deed in &deeds {
+                seed += 1;
+                perform(&site.source(), deed, seed);
+            }
+            let before = site.packages.show(&package("p")).unwrap().latest.unwrap();
+            let report = site.update().unwrap();
+            let after = site.packages.show(&package("p")).unwrap().latest.unwrap();
+            prop_assert_eq!(report.unchanged, before.tree == after.tree);
+            restore(&site, "out", Extra::Remove).unwrap();
+            let without_times = |top: &std::path::Path| {
+                let mut tree = tree(top);
+                tree.values_mut().for_each(|(_, seconds, rest, _)| (*seconds, *rest) = (0, 0));
+                tree
+            };
+            // An update that only found other times keeps those of the version.
+            prop_assert_eq!(without_times(&site.path("out")), without_times(&site.source()));
+            if !report.unchanged {
+                prop_assert_eq!(tree(&site.path("out")), tree(&site.source()));
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use common::{Site, noise, package, tree};
 use contentlib::Progress;
 use packager::path::BadPath;
 use packager::{BadEntry, PackageError, TarError, UpdateReport};
+use proptest::prelude::*;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 use tar::{Builder, EntryType, Header};
@@ -204,5 +205,38 @@ fn many_small_and_large_files_arrive_in_bounded_memory() {
     for n in 0..300u64 {
         let bytes = noise(n, if n % 50 == 0 { 5_000_000 } else { (n * 37) as usize });
         assert_eq!(found[format!("{n:03}").as_bytes()].3, bytes, "{n}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever is done to an archive, it is taken or refused; what is taken can be restored.
+    #[test]
+    fn a_damaged_archive_is_taken_or_refused(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let site = site();
+        let long = "long/".repeat(30);
+        let mut builder = Builder::new(archive(&[("a", T::Regular, "x"), ("b", T::Link, "a")]));
+        builder.get_mut().truncate(3 * 512);
+        builder.append_data(&mut header(T::Regular, 3), long + "name", &b"abc"[..]).unwrap();
+        builder.append_link(&mut header(T::Symlink, 0), "link", "target").unwrap();
+        let mut bytes = builder.into_inner().unwrap();
+        for (at, with) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] ^= with;
+            // Damage in a header is found by its sum; behind the sum it is not.
+            let block = at / 512 * 512;
+            let mut header = Header::from_byte_slice(&bytes[block..block + 512]).clone();
+            if header.as_gnu().is_some() || header.as_ustar().is_some() {
+                header.set_cksum();
+                bytes[block..block + 512].copy_from_slice(header.as_bytes());
+            }
+        }
+        if let Ok(report) = put(&site, &bytes) {
+            prop_assert!(report.unchanged || report.version == 2);
+            site.restore("out");
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Site, noise, package, tree};
+use common::{Site, is_unprivileged, noise, package, tree};
 use contentlib::Progress;
 use packager::{PackageError, Rescan, ScanError, Selector, UpdateOptions};
 use std::ffi::OsStr;
@@ -300,4 +300,81 @@ fn old_versions_go_as_new_ones_come_but_never_those_of_a_channel() {
     assert_eq!(removed, [1, 3, 4]);
     let left: Vec<_> = site.packages.versions(&p).unwrap().iter().map(|v| v.version).collect();
     assert_eq!(left, [2, 5, 6, 7, 8, 9]);
+}
+
+#[test]
+fn unreadable_files_and_folders_fail_the_update_by_name() {
+    if !is_unprivileged("unreadable_files_and_folders_fail_the_update_by_name") {
+        return;
+    }
+    let site = Site::with_package();
+    let source = site.source();
+    fs::write(source.join("fine"), "fine").unwrap();
+    fs::create_dir(source.join("closed")).unwrap();
+    set_mode(&source.join("closed"), 0o000);
+    let error = site.update().unwrap_err().to_string();
+    assert!(error.contains("closed: Permission denied"), "{error}");
+    set_mode(&source.join("closed"), 0o755);
+    for n in 0..130 {
+        let path = source.join(format!("{n:03}"));
+        fs::write(&path, "x").unwrap();
+        set_mode(&path, 0o200);
+    }
+    match site.update() {
+        Err(PackageError::Scan(ScanError::Problems(problems))) => {
+            assert_eq!((problems.total, problems.named.len()), (130, 100));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
+}
+
+/// Flips a bit in every other KiB of all packs.
+fn damage(site: &Site) {
+    use contentlib::store::PackStore;
+    for id in site.store.list().unwrap() {
+        let len = site.store.open(id).unwrap().len().unwrap();
+        for offset in (200..len).step_by(2048) {
+            site.store.damage(id, offset, 1);
+        }
+    }
+}
+
+#[test]
+fn an_update_heals_what_the_source_still_has() {
+    let site = Site::with_package();
+    for n in 0..40 {
+        fs::write(site.source().join(format!("{n}")), noise(n, 30_000)).unwrap();
+    }
+    site.update().unwrap();
+    let library = site.packages.library();
+    let verify = || {
+        let links = packager::ManifestLinks;
+        library.verify(&Default::default(), &links, &Progress::default()).unwrap();
+        library.suspects().unwrap().len()
+    };
+    assert_eq!(verify(), 0);
+    damage(&site);
+    assert!(verify() > 10);
+    let report = site.update().unwrap();
+    assert!(report.unchanged && report.files_read > 10, "{report:?}");
+    assert_eq!(library.suspects().unwrap(), []);
+    assert_eq!(tree(&site.restore("out")), tree(&site.source()));
+    assert_eq!(site.update().unwrap().files_read, 0);
+}
+
+#[test]
+fn a_full_disk_makes_no_version_and_room_lets_the_next_update_through() {
+    let site = Site::with_package();
+    fs::write(site.source().join("a"), "a").unwrap();
+    site.update().unwrap();
+    fs::write(site.source().join("large"), noise(1, 10_000_000)).unwrap();
+    site.store.set_capacity(5_000_000);
+    let error = site.update().unwrap_err();
+    assert!(matches!(error, PackageError::Scan(ScanError::Library(_))), "{error:?}");
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 2);
+    site.restore("before");
+    site.store.set_capacity(u64::MAX);
+    assert_eq!(site.update().unwrap().version, 3);
+    assert_eq!(tree(&site.restore("out")), tree(&site.source()));
 }

@@ -2,44 +2,117 @@
 
 use super::{MAX_CONFLICTS, Packages};
 use crate::error::PackageError;
-use crate::manifest::Manifest;
-use crate::name::PackageName;
+use crate::manifest::{Manifest, TreeDigest};
+use crate::name::{PackageName, Selector};
 use crate::refs::{self, PackageRecord, Source, Stored};
 use crate::sign::VersionInfo;
-use contentlib::{CommitError, Expect, RefChange, Session};
+use contentlib::{CommitError, Digest, Expect, RefChange, Session};
 use std::sync::Arc;
 
-/// What becomes the next version.
+/// What becomes the next version, if it is not the newest already.
 pub(crate) struct NewVersion<'a> {
     pub(crate) name: &'a PackageName,
     pub(crate) manifest: &'a Manifest,
+    pub(crate) tree: TreeDigest,
     /// The package's source from now on, if it changes.
     pub(crate) source: Option<Source>,
+    /// Files that were read or received for it.
+    pub(crate) files_read: u64,
     /// Of its files' bytes, those not held before.
     pub(crate) new_bytes: u64,
 }
 
-/// A version that was made.
-pub(crate) struct Published {
-    pub(crate) info: VersionInfo,
+/// What became of a [`NewVersion`].
+pub(crate) struct Made {
+    /// The package's newest version, and its manifest.
+    pub(crate) version: u64,
+    pub(crate) manifest: Digest,
+    /// It is the one that was the newest before.
+    pub(crate) unchanged: bool,
+    pub(crate) files_read: u64,
     /// Older versions that went with it, by the package's retention.
     pub(crate) removed: Vec<u64>,
 }
 
+/// The newest version of a package.
+pub(crate) struct Newest {
+    pub(crate) info: VersionInfo,
+    /// Nothing if it is damaged.
+    pub(crate) manifest: Option<Arc<Manifest>>,
+}
+
 impl Packages {
-    /// Commits the session with `new` as the package's next version. Versions that its retention
-    /// does not keep any more go in the same commit, never those that channels point to.
-    pub(crate) fn publish(
+    /// The newest version of a package, if it has any.
+    pub(crate) fn newest(&self, name: &PackageName) -> Result<Option<Newest>, PackageError> {
+        let info = match self.resolve(name, &Selector::Latest) {
+            Ok(info) => info,
+            Err(PackageError::UnknownVersion { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let manifest = self.manifest(info.manifest);
+        if let Err(error) = &manifest {
+            // It must not keep the package from its next version.
+            tracing::warn!(%error, package = %name, "the newest version is damaged");
+        }
+        Ok(Some(Newest { info, manifest: manifest.ok() }))
+    }
+
+    /// Commits what the session added, with `new` as the package's next version if it is not what
+    /// the newest is.
+    pub(crate) fn make(
         &self,
         session: &Session,
+        newest: Option<&Newest>,
         new: &NewVersion<'_>,
-    ) -> Result<Published, PackageError> {
+    ) -> Result<Made, PackageError> {
+        let same = newest.filter(|newest| newest.info.tree == new.tree);
+        if let Some(Newest { info, manifest }) = same {
+            let whole = self.library().missing_contents(&[info.manifest])? == [false];
+            // The bytes of a damaged manifest may still be in memory, or just have been made.
+            let spare = manifest.as_deref().unwrap_or(new.manifest);
+            if whole || self.heal(session, info.manifest, spare)? {
+                // Contents that were damaged and read again are healed by this.
+                if new.files_read > 0 || !whole {
+                    session.commit(Vec::new())?;
+                }
+                if let Some(source) = &new.source {
+                    self.set_source(new.name, source)?;
+                }
+                return Ok(Made {
+                    version: info.version,
+                    manifest: info.manifest,
+                    unchanged: true,
+                    files_read: new.files_read,
+                    removed: Vec::new(),
+                });
+            }
+        }
+        self.publish(session, new)
+    }
+
+    /// Adds the bytes of a damaged manifest again, if `spare` has them.
+    fn heal(
+        &self,
+        session: &Session,
+        damaged: Digest,
+        spare: &Manifest,
+    ) -> Result<bool, PackageError> {
+        let bytes = spare.encode();
+        if Digest::of(&bytes) != damaged {
+            return Ok(false);
+        }
+        session.add_bytes(&bytes)?;
+        Ok(true)
+    }
+
+    /// Commits the session with `new` as the package's next version. Versions that its retention
+    /// does not keep any more go in the same commit, never those that channels point to.
+    fn publish(&self, session: &Session, new: &NewVersion<'_>) -> Result<Made, PackageError> {
         let manifest = session.add_bytes(&new.manifest.encode())?.digest;
-        let tree = new.manifest.tree_digest();
         for _ in 0..MAX_CONFLICTS {
             let Stored { record, found } = self.record(new.name)?;
             let mut record = record.next_revision();
-            let info = self.info(new, manifest, tree, record.next);
+            let info = self.info(new, manifest, record.next);
             record.next += 1;
             record.latest = Some(info.version);
             if let Some(source) = &new.source {
@@ -59,7 +132,13 @@ impl Packages {
             match session.commit(changes) {
                 Ok(()) => {
                     self.inner.manifests.put(manifest, Arc::new(new.manifest.clone()));
-                    return Ok(Published { info, removed });
+                    return Ok(Made {
+                        version: info.version,
+                        manifest,
+                        unchanged: false,
+                        files_read: new.files_read,
+                        removed,
+                    });
                 }
                 // Somebody moved a channel, or the like.
                 Err(CommitError::Conflict { .. }) => {}
@@ -77,7 +156,7 @@ impl Packages {
         mut record: PackageRecord,
     ) -> Result<VersionInfo, PackageError> {
         let manifest = session.add_bytes(&new.manifest.encode())?.digest;
-        let info = self.info(new, manifest, new.manifest.tree_digest(), record.next);
+        let info = self.info(new, manifest, record.next);
         record.next += 1;
         record.latest = Some(info.version);
         let key = refs::package_key(new.name);
@@ -86,14 +165,8 @@ impl Packages {
         Ok(info)
     }
 
-    fn info(
-        &self,
-        new: &NewVersion<'_>,
-        manifest: contentlib::Digest,
-        tree: crate::manifest::TreeDigest,
-        version: u64,
-    ) -> VersionInfo {
-        let key = &self.inner.key;
+    fn info(&self, new: &NewVersion<'_>, manifest: Digest, version: u64) -> VersionInfo {
+        let (key, tree) = (&self.inner.key, new.tree);
         VersionInfo {
             package: new.name.clone(),
             version,

@@ -20,6 +20,8 @@ use tempfile::TempDir;
 /// A site with its library in memory, a folder for sources, and a clock that tests can turn.
 pub struct Site {
     pub packages: Packages,
+    /// Under the library, to damage it.
+    pub store: Arc<MemoryStore>,
     pub dir: TempDir,
     ahead: Arc<AtomicI64>,
 }
@@ -28,7 +30,7 @@ impl Site {
     pub fn new() -> Self {
         let (store, kv) = (Arc::new(MemoryStore::default()), Arc::new(MemoryKv::default()));
         let options = Options { threads: 2, ..Options::default() };
-        let library = Library::open_on(store, kv, Arc::new(System), options).unwrap();
+        let library = Library::open_on(store.clone(), kv, Arc::new(System), options).unwrap();
         let dir = tempfile::tempdir().unwrap();
         // An hour ahead, so that files written a moment ago count as settled.
         let ahead = Arc::new(AtomicI64::new(3600));
@@ -39,7 +41,7 @@ impl Site {
         let key = SiteKey::from_seed([1; 32]);
         let packages = Packages::open(library, key, dir.path().join("data/cache"), clock).unwrap();
         std::fs::create_dir(dir.path().join("source")).unwrap();
-        Self { packages, dir, ahead }
+        Self { packages, store, dir, ahead }
     }
 
     /// Turns the clock to so many seconds after the real time.
@@ -114,4 +116,28 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
+}
+
+/// Whether this process is bound by file modes. If not, since it is root's, the test of this name
+/// runs again as nobody, and fails if that fails.
+pub fn is_unprivileged(test: &str) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        return true;
+    }
+    // A copy, where nobody can reach it.
+    let dir = tempfile::tempdir().unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), mode).unwrap();
+    let program = dir.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    match command.args(["--exact", test]).output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
+        }
+        Err(error) => eprintln!("{test} is not shown: root may do anything, and setpriv: {error}"),
+    }
+    false
 }
