@@ -726,7 +726,7 @@ impl Library {
     }
 
     /// Writes all refs and aliases as they are, so that `packs`, which hold their history, may go.
-    fn checkpoint(&self, packs: &[(u32, PackInfo)]) -> Result<(), MaintainError> {
+    pub(crate) fn checkpoint(&self, packs: &[(u32, PackInfo)]) -> Result<(), MaintainError> {
         let inner = &self.inner;
         self.move_aliases()?;
         {

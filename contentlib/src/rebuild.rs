@@ -181,6 +181,8 @@ fn by_footer(
     header: &PackHeader,
     file: &dyn PackFile,
 ) -> Result<bool, RecordError> {
+    // As when packs are replayed: what the index names must be on the disk.
+    file.sync()?;
     let (entries, end) = match footer(file) {
         Ok(Some(found)) => found,
         Ok(None) | Err(RecordError::Bad(_)) => return Ok(false),

@@ -158,6 +158,9 @@ impl Replay {
     ) -> Result<(), OpenError> {
         let fail = |source| OpenError::Io { folder: header.id.to_string().into(), source };
         self.enter(header);
+        // A process that was killed leaves bytes that can be read and are not yet on the disk.
+        // They must be before the index names them.
+        file.sync().map_err(fail)?;
         let mut end = from;
         let mut committed = from;
         for found in Scan::new(file, from).map_err(fail)? {

@@ -6,11 +6,12 @@
 use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::MaintainError;
-use crate::index::{ChunkPlace, RecipePlace, Standing};
+use crate::index::{ChunkPlace, PackInfo, PackState, RecipePlace, Standing};
+use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, holders};
-use crate::pack::format::{BadPack, PACK_HEADER, RECORD_HEADER};
-use crate::pack::reader::{RecordError, footer, frame, pack_header, record};
+use crate::pack::format::{BadPack, Kind, PACK_HEADER, RECORD_HEADER};
+use crate::pack::reader::{RecordError, Scan, footer, frame, pack_header, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::store::PackFile;
@@ -69,6 +70,10 @@ impl VerifyReport {
 }
 
 type Blocks = BTreeMap<u32, Vec<(ChunkId, ChunkPlace)>>;
+type Entries = (Blocks, Vec<(Digest, RecipePlace)>);
+
+/// Packs whose entries are held at once: each time costs a walk over the index.
+const PACKS_AT_ONCE: usize = 64;
 
 impl Library {
     /// Compares packs with what the index says of them.
@@ -85,35 +90,41 @@ impl Library {
         let packs = inner.index.packs()?;
         let total: u64 = packs.iter().map(|(_, info)| info.len).sum();
         progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
-        for (seq, info) in packs {
-            progress.check()?;
-            if info.state == crate::PackState::Condemned {
-                continue;
-            }
-            report.packs += 1;
-            let mut complain = |what: String| report.bad_packs.push((info.id, what));
-            let file = match inner.store.open(info.id) {
-                Ok(file) => file,
-                Err(error) => {
-                    complain(format!("cannot be opened: {error}"));
-                    self.verify_records(seq, None, options, progress, &mut report, &mut bad)?;
+        let mut log_is_hit = false;
+        for packs in packs.chunks(PACKS_AT_ONCE) {
+            let mut entries = self.entries_of(packs)?;
+            for (seq, info) in packs {
+                progress.check()?;
+                if info.state == PackState::Condemned {
                     continue;
                 }
-            };
-            // Of a pack that a failed write or sync ended before its first commit, nothing counts,
-            // the header neither.
-            let counts = info.len > PACK_HEADER as u64;
-            if counts && let Err(error) = pack_header(&*file) {
-                complain(error.to_string());
-            }
-            if info.state == crate::PackState::Sealed {
-                match footer(&*file) {
-                    Ok(Some(_)) => {}
-                    Ok(None) => complain("its footer is gone".into()),
-                    Err(error) => complain(error.to_string()),
+                report.packs += 1;
+                let entries = entries.remove(seq).unwrap_or_default();
+                let file = match inner.store.open(info.id) {
+                    Ok(file) => Some(file),
+                    Err(error) => {
+                        let what = format!("cannot be opened: {error}");
+                        report.bad_packs.push((info.id, what));
+                        log_is_hit = true;
+                        None
+                    }
+                };
+                if let Some(file) = &file {
+                    let wrong = frame_of_pack(&**file, info, options)?;
+                    if !wrong.is_empty() {
+                        log_is_hit = true;
+                        self.mark_torn(*seq)?;
+                    }
+                    report.bad_packs.extend(wrong.into_iter().map(|what| (info.id, what)));
                 }
+                let pack = (*seq, file);
+                self.verify_records(pack, entries, options, progress, &mut report, &mut bad)?;
             }
-            self.verify_records(seq, Some(file), options, progress, &mut report, &mut bad)?;
+        }
+        if log_is_hit {
+            // Refs and aliases are known here; without this an index rebuilt later would not
+            // know those whose records are damaged.
+            self.checkpoint(&[])?;
         }
         report.bad_chunks = bad.iter().map(|id| id.0).collect();
         report.bad_contents = self.hit_by(&bad, links)?;
@@ -122,15 +133,14 @@ impl Library {
 
     fn verify_records(
         &self,
-        seq: u32,
-        file: Option<Arc<dyn PackFile>>,
+        (seq, file): (u32, Option<Arc<dyn PackFile>>),
+        (blocks, recipes): Entries,
         options: &VerifyOptions,
         progress: &Progress,
         report: &mut VerifyReport,
         bad: &mut BTreeSet<ChunkId>,
     ) -> Result<(), MaintainError> {
         let inner = &self.inner;
-        let (blocks, recipes) = self.entries_of(seq)?;
         let mut damaged = 0u64;
         for (offset, chunks) in blocks {
             progress.check()?;
@@ -145,7 +155,10 @@ impl Library {
                     report.bytes += length;
                     progress.add(&progress.bytes, length);
                     pace(options.pace, length);
-                    self.wrong_chunks(&**file, offset, &chunks)?
+                    let (sound, wrong) = self.wrong_chunks(&**file, offset, &chunks)?;
+                    // All chunks may be right in a record whose header went bad.
+                    damaged += u64::from(!sound && wrong.is_empty());
+                    wrong
                 }
             };
             for (id, place) in wrong {
@@ -169,19 +182,35 @@ impl Library {
             }
         }
         if damaged > 0 && file.is_some() {
-            let what = format!("{damaged} chunks and recipes are damaged");
+            let what = format!("{damaged} of its chunks, recipes and record headers are damaged");
             report.bad_packs.push((inner.pack_id(seq), what));
+            self.mark_torn(seq)?;
         }
         Ok(())
     }
 
-    /// The chunks of one block that do not read back right.
+    /// Has garbage collection copy what is sound out of a damaged pack.
+    fn mark_torn(&self, seq: u32) -> Result<(), MaintainError> {
+        let inner = &self.inner;
+        let _leader = inner.commits.leader.lock();
+        if let Some(info) = inner.index.pack(seq)?
+            && info.state == PackState::Sealed
+        {
+            let mut batch = Batch::default();
+            let torn = PackInfo { state: PackState::Torn, ..info };
+            batch.put(Table::Packs, seq.to_be_bytes(), torn.encode());
+            inner.index.kv.write(batch)?;
+        }
+        Ok(())
+    }
+
+    /// Whether one block's record is sound, and its chunks that do not read back right.
     fn wrong_chunks<'a>(
         &self,
         file: &dyn PackFile,
         offset: u32,
         chunks: &'a [(ChunkId, ChunkPlace)],
-    ) -> Result<Vec<&'a (ChunkId, ChunkPlace)>, MaintainError> {
+    ) -> Result<(bool, Vec<&'a (ChunkId, ChunkPlace)>), MaintainError> {
         let (_, first) = chunks.first().expect("a block is listed with a chunk");
         let found = record(file, offset, first.body_len)
             .and_then(|(header, body)| Ok(frame(&header, &body, offset)?))
@@ -191,7 +220,7 @@ impl Library {
                 let is_wrong = |entry: &&(ChunkId, ChunkPlace)| {
                     found.get(usize::from(entry.1.at)).is_none_or(|(id, _)| *id != entry.0)
                 };
-                Ok(chunks.iter().filter(is_wrong).collect())
+                Ok((true, chunks.iter().filter(is_wrong).collect()))
             }
             Err(RecordError::Io(source)) if !is_damage(&source) => {
                 Err(MaintainError::Store { pack: self.inner.pack_id(first.pack), source })
@@ -202,28 +231,31 @@ impl Library {
                 let reads = |(id, place): &&(ChunkId, ChunkPlace)| {
                     self.inner.chunk_at(*id, place, id.0).is_err()
                 };
-                Ok(chunks.iter().filter(reads).collect())
+                Ok((false, chunks.iter().filter(reads).collect()))
             }
         }
     }
 
-    /// The index entries that point into one pack, in the order of the pack.
-    fn entries_of(&self, seq: u32) -> Result<(Blocks, Vec<(Digest, RecipePlace)>), MaintainError> {
-        let mut blocks = Blocks::new();
-        let mut recipes = Vec::new();
+    /// The index entries that point into `packs`, by pack and in the order of the pack.
+    fn entries_of(
+        &self,
+        packs: &[(u32, PackInfo)],
+    ) -> Result<BTreeMap<u32, Entries>, MaintainError> {
+        let mut found: BTreeMap<u32, Entries> =
+            packs.iter().map(|(seq, _)| (*seq, Entries::default())).collect();
         self.inner.index.each_chunk(|id, place| {
-            if place.pack == seq {
+            if let Some((blocks, _)) = found.get_mut(&place.pack) {
                 blocks.entry(place.offset).or_default().push((id, place));
             }
             ControlFlow::Continue(())
         })?;
         self.inner.index.each_recipe(|content, place| {
-            if place.pack == seq {
+            if let Some((_, recipes)) = found.get_mut(&place.pack) {
                 recipes.push((content, place));
             }
             ControlFlow::Continue(())
         })?;
-        Ok((blocks, recipes))
+        Ok(found)
     }
 
     /// Contents that cannot be read whole: by a bad chunk, a lost one, or a bad recipe; and those
@@ -301,6 +333,52 @@ impl Library {
         found.extend(hit.into_iter().map(|content| content.digest));
         Ok(found.into_iter().collect())
     }
+}
+
+/// What is wrong with a pack beside its chunks and recipes: header, footer, log, aliases.
+fn frame_of_pack(
+    file: &dyn PackFile,
+    info: &PackInfo,
+    options: &VerifyOptions,
+) -> Result<Vec<String>, MaintainError> {
+    let mut wrong = Vec::new();
+    // Of a pack that a failed write or sync ended before its first commit, nothing counts, the
+    // header neither.
+    if info.len <= PACK_HEADER as u64 {
+        return Ok(wrong);
+    }
+    if let Err(error) = pack_header(file) {
+        wrong.push(error.to_string());
+    }
+    if info.state == PackState::Sealed {
+        match footer(file) {
+            Ok(Some((entries, _))) => {
+                let told_here = |kind| !matches!(kind, Kind::Block | Kind::Recipe);
+                for entry in entries.iter().filter(|entry| told_here(entry.kind)) {
+                    if let Err(error) = record(file, entry.offset, entry.body_len) {
+                        wrong.push(format!("commits or other names: {error}"));
+                    }
+                }
+            }
+            Ok(None) => wrong.push("its footer is gone".into()),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    } else if options.read_percent == 100 {
+        // Without a footer only a scan finds its records.
+        let fail = |source| MaintainError::Store { pack: info.id, source };
+        let mut end = PACK_HEADER as u64;
+        for found in Scan::new(file, end).map_err(fail)? {
+            match found {
+                Ok(found) => end = u64::from(found.offset) + found.header.record_len(),
+                Err(source) if is_damage(&source) => break,
+                Err(source) => return Err(fail(source)),
+            }
+        }
+        if end < info.len {
+            wrong.push(format!("without an index it cannot be read from byte {end} on"));
+        }
+    }
+    Ok(wrong)
 }
 
 /// 0 to 99, the same for the same record.

@@ -588,10 +588,18 @@ impl World {
         self.plan.lock().unwrap().tear = tear;
         store.set_capacity(u64::MAX);
         let kv = Arc::new(MemoryKv::default());
+        let (bad_writes, bad_syncs) = {
+            let mut plan = self.plan.lock().unwrap();
+            (std::mem::take(&mut plan.bad_writes), std::mem::take(&mut plan.bad_syncs))
+        };
         let report = Library::rebuild_on(&*store, kv.clone(), &*self.environment).unwrap();
         say!(self, "{report:?}");
         let library =
             Library::open_on(store, kv, self.environment.clone(), self.options.clone()).unwrap();
+        {
+            let mut plan = self.plan.lock().unwrap();
+            (plan.bad_writes, plan.bad_syncs) = (bad_writes, bad_syncs);
+        }
         let found: Refs = library.list_refs("").unwrap().into_iter().collect();
         assert!(
             self.possible().contains(&found.iter().map(key).collect()),

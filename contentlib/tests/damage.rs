@@ -1,0 +1,350 @@
+//! Damage to real folders: what is hit is named, no wrong byte is ever read, and it heals.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod kit;
+
+use contentlib::{
+    AddError, AddOptions, Added, Digest, Library, MaintainError, NoLinks, OpenError, Progress,
+    Recheck, Session, Source,
+};
+use kit::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+type Contents = BTreeMap<Digest, Vec<u8>>;
+
+fn add(session: &Session, contents: &mut Contents, bytes: Vec<u8>) -> Digest {
+    let digest = session.add_bytes(&bytes).unwrap().digest;
+    contents.insert(digest, bytes);
+    digest
+}
+
+/// A closed library of raw and compressed contents, large and small, each held by a ref.
+fn sample() -> (tempfile::TempDir, Contents) {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let mut contents = Contents::new();
+    for round in 0..3u64 {
+        let session = library.session();
+        let lens = [700, 40_000, 300_000];
+        for (n, len) in lens.into_iter().enumerate() {
+            let seed = round * 10 + n as u64;
+            for bytes in [random(seed, len), text(seed, len)] {
+                let digest = add(&session, &mut contents, bytes);
+                session
+                    .commit(vec![set(&format!("keep/{}", digest.to_hex()), digest, &[])])
+                    .unwrap();
+            }
+        }
+    }
+    library.close().unwrap();
+    drop(library);
+    (folder, contents)
+}
+
+/// Reads everything in every way: what comes is right. Returns what did not come.
+fn check_reads(library: &Library, contents: &Contents) -> Vec<Digest> {
+    let mut lost = Vec::new();
+    for (digest, bytes) in contents {
+        match read(library, *digest) {
+            Some(found) => assert!(found == *bytes, "{digest} reads back wrong"),
+            None => lost.push(*digest),
+        }
+        let Ok(reader) = library.open_content(*digest) else { continue };
+        for at in (0..bytes.len()).step_by(50_000) {
+            if let Ok(segment) = reader.segment(at as u64, 100_000) {
+                assert_eq!(segment.bytes, bytes[at..at + segment.bytes.len()], "{digest} at {at}");
+            }
+            if let Some(segment) = reader.segment_ready(at as u64, 100_000) {
+                assert_eq!(segment.bytes, bytes[at..at + segment.bytes.len()], "{digest} at {at}");
+            }
+        }
+    }
+    lost
+}
+
+#[test]
+fn any_flipped_bit_is_found_and_no_wrong_byte_is_read() {
+    let (good, contents) = sample();
+    let mut n = 0u64;
+    for (which, pack) in packs(good.path()).iter().enumerate() {
+        let len = std::fs::metadata(pack).unwrap().len();
+        // Header, records, footer, trailer.
+        let places = (0..12).map(|i| i * len / 12).chain([10, 100, len - 70, len - 20]);
+        for offset in places {
+            n += 1;
+            let folder = copy(good.path());
+            flip(&packs(folder.path())[which], offset, 1 << (n % 8));
+            let library = open(folder.path());
+            let report = verify(&library);
+            let name = pack.file_stem().unwrap().to_str().unwrap();
+            let named = report.bad_packs.iter().any(|(id, _)| id.to_string() == name);
+            assert!(named, "a flip at {offset} of {len} of {name} is not noticed: {report:?}");
+            let lost = check_reads(&library, &contents);
+            for digest in lost {
+                let named = report.bad_contents.iter().find(|bad| bad.digest == digest);
+                let holder = format!("keep/{}", digest.to_hex());
+                assert!(named.unwrap().holders.iter().any(|h| h.name == holder), "{report:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_record_that_went_bad_is_written_again() {
+    let (good, contents) = sample();
+    let some = *contents.keys().next().unwrap();
+    let name = format!("keep/{}", some.to_hex());
+    let library = open(good.path());
+    let refs = library.list_refs("").unwrap();
+    drop(library);
+    let pack = packs(good.path()).into_iter().find(|p| find(p, name.as_bytes()).is_some()).unwrap();
+    flip(&pack, find(&pack, name.as_bytes()).unwrap(), 4);
+    let library = open(good.path());
+    assert!(!verify(&library).is_clean());
+    library.session().commit(vec![]).unwrap();
+    drop(library);
+    std::fs::remove_dir_all(good.path().join("index")).unwrap();
+    Library::rebuild_index(good.path(), options(), &Progress::default()).unwrap();
+    assert_eq!(open(good.path()).list_refs("").unwrap(), refs);
+}
+
+/// Damages a library in three ways at once: flips in every pack, one cut short, one deleted.
+fn damage(folder: &Path) {
+    let packs = packs(folder);
+    assert!(packs.len() >= 3, "{packs:?}");
+    for pack in &packs {
+        let len = std::fs::metadata(pack).unwrap().len();
+        for i in 1..5 {
+            flip(pack, i * len / 5, 0x20);
+        }
+    }
+    let cut = std::fs::File::options().write(true).open(&packs[0]).unwrap();
+    cut.set_len(std::fs::metadata(&packs[0]).unwrap().len() / 2).unwrap();
+    std::fs::remove_file(&packs[1]).unwrap();
+}
+
+#[test]
+fn what_is_cut_short_or_deleted_is_named_and_another_library_heals_it() {
+    let (good, contents) = sample();
+    let folder = copy(good.path());
+    damage(folder.path());
+    let library = open(folder.path());
+    let before = verify(&library);
+    assert!(before.bad_packs.len() >= 3, "{before:?}");
+    let lost = check_reads(&library, &contents);
+    assert!(!lost.is_empty());
+    for digest in &lost {
+        assert!(before.bad_contents.iter().any(|bad| bad.digest == *digest), "{digest}");
+    }
+    let damaged = library.damaged(&NoLinks).unwrap();
+    assert!(lost.iter().all(|digest| damaged.contains(digest)));
+    let mut holder = Other(open(good.path()));
+    let report = library.repair(&damaged, &mut holder, &Progress::default()).unwrap();
+    assert!(report.lost.is_empty(), "{report:?}");
+    assert!(check_reads(&library, &contents).is_empty());
+    assert!(library.suspects().unwrap().is_empty());
+    assert!(library.damaged(&NoLinks).unwrap().is_empty());
+    let after = verify(&library);
+    assert!(after.bad_contents.is_empty() && after.bad_chunks.is_empty(), "{after:?}");
+}
+
+#[test]
+fn adding_the_same_files_again_heals() {
+    let (folder, contents) = sample();
+    damage(folder.path());
+    let library = open(folder.path());
+    // What is damaged must be known first: only then is it taken in again.
+    assert!(!verify(&library).is_clean());
+    let session = library.session();
+    for bytes in contents.values() {
+        session.add_bytes(bytes).unwrap();
+    }
+    session.commit(vec![]).unwrap();
+    assert!(check_reads(&library, &contents).is_empty());
+    assert!(verify(&library).bad_contents.is_empty());
+}
+
+/// Readers that were opened, and had verified what they map, before the damage.
+#[test]
+fn a_reader_at_work_never_hands_out_bytes_that_went_bad() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let session = library.session();
+    let bytes = random(77, 900_000);
+    let digest = session.add_bytes(&bytes).unwrap().digest;
+    session.commit(vec![set("kept", digest, &[])]).unwrap();
+    library.seal_idle().unwrap();
+    let reader = library.open_content(digest).unwrap();
+    let mut at = 0;
+    while at < bytes.len() {
+        let segment = reader.segment(at as u64, 1 << 20).unwrap();
+        assert_eq!(segment.bytes, bytes[at..at + segment.bytes.len()]);
+        assert!(segment.place.is_some(), "raw chunks are mapped");
+        at += segment.bytes.len();
+    }
+    // Longer than the file system's clock ticks.
+    std::thread::sleep(Duration::from_millis(30));
+    let hit = 450_000;
+    let pack = packs(folder.path()).into_iter().find(|p| find(p, &bytes[hit..hit + 32]).is_some());
+    let pack = pack.unwrap();
+    flip(&pack, find(&pack, &bytes[hit..hit + 32]).unwrap(), 1);
+    let mut refused = 0;
+    for at in (0..bytes.len()).step_by(9_000) {
+        if let Some(segment) = reader.segment_ready(at as u64, 100_000) {
+            assert_eq!(segment.bytes, bytes[at..at + segment.bytes.len()], "{at}");
+        }
+        match reader.segment(at as u64, 100_000) {
+            Ok(segment) => assert_eq!(segment.bytes, bytes[at..at + segment.bytes.len()], "{at}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(library.suspects().unwrap().len(), 1);
+    assert!(library.stat(digest).unwrap().suspect);
+    // The reader that was refused reads on once somebody brought the bytes again.
+    let session = library.session();
+    assert!(session.add_bytes(&bytes).unwrap().new_bytes > 0);
+    session.commit(vec![]).unwrap();
+    let mut out = Vec::new();
+    reader.copy_to(0..u64::MAX, &mut out).unwrap();
+    assert!(out == bytes);
+}
+
+#[test]
+fn the_index_comes_back_from_the_packs() {
+    let (folder, contents) = sample();
+    let library = open(folder.path());
+    let options = AddOptions {
+        aliases: contentlib::Aliases { sha256: true, sha1: true },
+        ..AddOptions::default()
+    };
+    let session = library.session();
+    let added = session.add_reader(&b"abc"[..], &options, &Progress::default()).unwrap();
+    session.commit(vec![set("abc", added.digest, &[])]).unwrap();
+    let refs = library.list_refs("").unwrap();
+    let stats = library.stats().unwrap();
+    drop((session, library));
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    let missing = Library::open(folder.path(), kit::options()).err().unwrap();
+    assert!(matches!(missing, OpenError::IndexMissing { .. }), "{missing}");
+    let report =
+        Library::rebuild_index(folder.path(), kit::options(), &Progress::default()).unwrap();
+    assert!(report.bad_packs.is_empty() && report.sealed_packs > 0, "{report:?}");
+    let library = open(folder.path());
+    assert_eq!(library.list_refs("").unwrap(), refs);
+    let again = library.stats().unwrap();
+    assert_eq!((again.chunks, again.recipes), (stats.chunks, stats.recipes));
+    assert!(check_reads(&library, &contents).is_empty());
+    let sha1 = "sha1:a9993e364706816aba3e25717850c26c9cd0d89d".parse().unwrap();
+    assert_eq!(library.resolve(&sha1).unwrap(), Some(added.digest));
+    assert!(verify(&library).is_clean());
+}
+
+#[test]
+fn a_rebuilt_index_leaves_out_no_pack_for_a_damaged_header_or_footer() {
+    let (folder, contents) = sample();
+    for (n, pack) in packs(folder.path()).iter().enumerate() {
+        let len = std::fs::metadata(pack).unwrap().len();
+        flip(pack, if n % 2 == 0 { 20 } else { len - 10 }, 2);
+    }
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    Library::rebuild_index(folder.path(), options(), &Progress::default()).unwrap();
+    let library = open(folder.path());
+    assert!(check_reads(&library, &contents).is_empty());
+    assert_eq!(library.list_refs("keep/").unwrap().len(), contents.len());
+}
+
+#[test]
+fn a_torn_pack_keeps_what_was_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let session = library.session();
+    let mut contents = Contents::new();
+    let digest = add(&session, &mut contents, random(1, 100_000));
+    session.commit(vec![set("kept", digest, &[])]).unwrap();
+    let committed = std::fs::metadata(&packs(folder.path())[0]).unwrap().len();
+    session.add_bytes(&random(2, 300_000)).unwrap();
+    // As a power cut would leave it, at each of several places in what was not committed.
+    for cut in [0, 1, 63, 64, 65, 1000, 150_000] {
+        let left = copy(folder.path());
+        std::fs::remove_dir_all(left.path().join("index")).unwrap();
+        let pack = std::fs::File::options().write(true).open(&packs(left.path())[0]).unwrap();
+        pack.set_len(committed + cut).unwrap();
+        Library::rebuild_index(left.path(), options(), &Progress::default()).unwrap();
+        let library = open(left.path());
+        assert!(check_reads(&library, &contents).is_empty(), "cut at {cut}");
+        assert!(read(&library, Digest::of(&random(2, 300_000))).is_none());
+        assert!(verify(&library).is_clean());
+        library.session().add_bytes(b"more").unwrap();
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let (folder, _) = sample();
+    let pack = &packs(folder.path())[0];
+    flip(pack, 8, 2);
+    let before = std::fs::read(pack).unwrap();
+    std::fs::rename(folder.path().join("index"), folder.path().join("index.kept")).unwrap();
+    let error = Library::rebuild_index(folder.path(), options(), &Progress::default()).unwrap_err();
+    let MaintainError::Open(OpenError::NewerFormat { found, known, .. }) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!((found, known), (3, 1));
+    assert_eq!(std::fs::read(pack).unwrap(), before);
+    // The same where the index is there and has not seen the pack.
+    let _ = std::fs::remove_dir_all(folder.path().join("index.new"));
+    let empty = tempfile::tempdir().unwrap();
+    drop(open(empty.path()));
+    let place = empty.path().join("packs").join(pack.parent().unwrap().file_name().unwrap());
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::copy(pack, place.join(pack.file_name().unwrap())).unwrap();
+    let error = Library::open(empty.path(), options()).err().unwrap();
+    assert!(matches!(error, OpenError::NewerFormat { .. }), "{error}");
+}
+
+struct Small(Vec<u8>);
+
+impl Source for Small {
+    type Reader = std::io::Cursor<Vec<u8>>;
+    fn open(&mut self) -> std::io::Result<Self::Reader> {
+        Ok(std::io::Cursor::new(self.0.clone()))
+    }
+    fn size_hint(&self) -> u64 {
+        self.0.len() as u64
+    }
+    fn finish(&mut self, _: Self::Reader, _: u64) -> std::io::Result<Recheck> {
+        Ok(Recheck::Same)
+    }
+}
+
+/// Small files share blocks, so a hundred thousand cost a few hundred records and few bytes.
+#[test]
+fn a_hundred_thousand_small_files_share_blocks() {
+    const N: u64 = 100_000;
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let session = library.session();
+    let content = |n: u64| text(n, 100 + n as usize % 400);
+    let mut added = 0u64;
+    let done = |_: Small, result: Result<Added, AddError>| added += u64::from(result.is_ok());
+    let files = (0..N).map(|n| Small(content(n)));
+    session.add_files(files, &AddOptions::default(), &Progress::default(), done).unwrap();
+    session.commit(vec![]).unwrap();
+    assert_eq!(added, N);
+    let stats = library.stats().unwrap();
+    assert_eq!(stats.chunks, N);
+    assert!(stats.stored_bytes * 2 < stats.plain_bytes, "{stats:?}");
+    library.close().unwrap();
+    drop((session, library));
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    Library::rebuild_index(folder.path(), options(), &Progress::default()).unwrap();
+    let library = open(folder.path());
+    for n in (0..N).step_by(487) {
+        let bytes = content(n);
+        assert_eq!(read(&library, Digest::of(&bytes)).unwrap(), bytes);
+    }
+}
