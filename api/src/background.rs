@@ -109,7 +109,7 @@ async fn collect(site: Site) -> Result<(), Problem> {
             result_of(&library.gc(&GcOptions::default(), &ManifestLinks, progress)?)
         };
         let by = Identity { name: "schedule".into(), ..Identity::local_admin() };
-        site.ledger()?.jobs.submit("collect_garbage", "library", &by, Box::new(work))?;
+        site.ledger()?.jobs.submit("collect_garbage", "library/gc", &by, Box::new(work))?;
         Ok(())
     })
     .await

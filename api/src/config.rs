@@ -13,6 +13,7 @@ pub use nearest::nearest;
 pub use units::{ByteSize, format_duration, parse_duration};
 
 use setting::{Raw, Setting};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -111,7 +112,7 @@ pub struct Packages {
 /// Uploads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upload {
-    /// How long a push session or unnamed content stays without use.
+    /// How long single uploaded content is kept that no package comes to name.
     pub expire: Duration,
     /// The largest body of an uploaded tar or content.
     pub max_size: ByteSize,
@@ -176,10 +177,11 @@ impl Default for Config {
     }
 }
 
-/// One key: its dotted name, and how a value gets to its place.
+/// One key: its dotted name, and how a value gets to its place and back.
 struct KeyDef {
     name: &'static str,
     set: fn(&mut Config, Raw<'_>) -> Result<(), String>,
+    get: fn(&Config) -> String,
 }
 
 /// `key!("name", path.in.config)`, or with `, check` that says what is wrong with a value.
@@ -199,6 +201,7 @@ macro_rules! key {
                     }
                 }
             },
+            get: |config| Setting::write(&config.$($place).+),
         }
     };
 }
@@ -373,6 +376,11 @@ impl Config {
             config.listen = listen;
         }
         Ok(config)
+    }
+
+    /// All keys with their values, as they would be written in a file.
+    pub fn settings(&self) -> BTreeMap<&'static str, String> {
+        KEYS.iter().map(|def| (def.name, (def.get)(self))).collect()
     }
 
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {

@@ -24,6 +24,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// The longest target of an audit record, in characters.
+const MAX_TARGET: usize = 300;
+
 /// The rules of one operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -50,7 +53,7 @@ pub struct AuditNote(Arc<Mutex<(Option<String>, Option<String>)>>);
 impl AuditNote {
     /// Names what is changed.
     pub fn target(&self, target: impl Into<String>) {
-        self.0.lock().0 = Some(target.into());
+        self.0.lock().0 = Some(target.into().chars().take(MAX_TARGET).collect());
     }
 
     /// Says what came of it.
@@ -249,11 +252,12 @@ fn peer_of(request: &Request) -> Peer {
     Peer(extensions.get::<SocketAddr>().map(|address| address.ip().to_canonical()))
 }
 
-/// What the path names, without the fixed words before it: `docs/versions/7`.
+/// What the path names: of `/api/v1/packages/docs/channels/stable` that is `docs/stable`.
 fn path_target(request: &Request) -> String {
-    let path = request.uri().path();
-    let path = path.strip_prefix("/api/v1/").unwrap_or(path);
-    path.split_once('/').map_or(path, |(_, rest)| rest).chars().take(300).collect()
+    let template = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let parts = template.split('/').zip(request.uri().path().split('/'));
+    let named = parts.filter(|(template, _)| template.starts_with('{')).map(|(_, part)| part);
+    named.collect::<Vec<_>>().join("/").chars().take(MAX_TARGET).collect()
 }
 
 /// The rules in an OpenAPI document.

@@ -34,6 +34,7 @@ pub enum Kind {
     Cancelled,
     Interrupted,
     Internal,
+    Upstream,
     Damaged,
     Busy,
     Unavailable,
@@ -65,6 +66,7 @@ impl Kind {
             }
             Kind::TooManyRequests => ("too-many-requests", "Too many requests", 429),
             Kind::Internal => ("internal", "The server failed", 500),
+            Kind::Upstream => ("upstream-failed", "Another server failed", 502),
             Kind::Damaged => ("damaged", "The content is damaged here", 503),
             Kind::Busy => ("busy", "Too much work is waiting", 503),
             Kind::Unavailable => ("unavailable", "This is not available now", 503),

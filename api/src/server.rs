@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Why a site could not be served.
@@ -32,18 +33,18 @@ pub enum ServeError {
     Server(#[source] io::Error),
 }
 
-/// Serves `site` until SIGTERM or SIGINT, or until `stop` is cancelled; then lets requests under
-/// way end, ends jobs, and closes the site. `started` is called once it listens, with the address.
+/// Serves `site` until SIGTERM or SIGINT, or until `stop` is cancelled; then ends jobs, lets
+/// requests under way end (a second signal cuts them off), and closes the site. `started` is called
+/// once it listens, with the address.
 pub async fn serve(
     site: Site,
     stop: CancellationToken,
     started: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let (content, opened) = {
+    let (content, ledger) = {
         let site = site.clone();
         blocking(move || Ok((site.content()?, site.ledger()?))).await?
     };
-    drop(opened);
     let address = site.config().listen;
     let mut options = options(site.config());
     options.api = Some(from_service(router(site.clone())));
@@ -52,31 +53,54 @@ pub async fn serve(
     started(server.local_addr());
     let tasks = CancellationToken::new();
     background::start(&site, &tasks);
-    let shutdown = async move {
-        stopped(stop).await;
-        tracing::info!("stopping: requests under way may end");
+    let mut signals = Signals::listen();
+    let first = {
+        let (tasks, mut signals) = (tasks.clone(), Signals::listen());
+        async move {
+            tokio::select! {
+                () = signals.heard() => {}
+                () = stop.cancelled() => {}
+            }
+            tracing::info!("stopping: requests under way may end");
+            tasks.cancel();
+            // Now, not at the end: those who follow a job are requests under way too.
+            tokio::spawn(async move { ledger.jobs.close().await });
+        }
     };
     let content = dp::Content { library: content.library, packages: Arc::new(content.packages) };
-    let served = server.serve(Arc::new(content), shutdown).await;
+    let second = async {
+        signals.heard().await;
+        signals.heard().await;
+    };
+    let served = tokio::select! {
+        served = server.serve(Arc::new(content), first) => served,
+        () = second => {
+            tracing::warn!("told to stop twice: requests under way are cut off");
+            Ok(())
+        }
+    };
     tasks.cancel();
     site.close().await?;
     served.map_err(ServeError::Server)
 }
 
-/// Ends at SIGTERM, SIGINT, or when `stop` is cancelled.
-async fn stopped(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let heard = |kind| async move {
-        match signal(kind) {
-            Ok(mut signal) => drop(signal.recv().await),
-            // Without a handler the signal ends the process, as it should.
-            Err(_) => std::future::pending().await,
+/// SIGTERM and SIGINT. Each instance hears all that come after it was made.
+struct Signals(Vec<Signal>);
+
+impl Signals {
+    fn listen() -> Self {
+        // Where no handler can be set a signal ends the process, as it would without us.
+        let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+        Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
+    }
+
+    async fn heard(&mut self) {
+        let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
+        let waits: Vec<_> = waits.collect();
+        if waits.is_empty() {
+            return std::future::pending().await;
         }
-    };
-    tokio::select! {
-        () = heard(SignalKind::terminate()) => {}
-        () = heard(SignalKind::interrupt()) => {}
-        () = stop.cancelled() => {}
+        futures::future::select_all(waits).await;
     }
 }
 

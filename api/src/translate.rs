@@ -128,6 +128,7 @@ impl From<MaintainError> for Problem {
             MaintainError::Commit(error) => error.into(),
             MaintainError::Open(error) => error.into(),
             MaintainError::Cancelled(_) => cancelled(),
+            MaintainError::Holder { .. } => Problem::new(Kind::Upstream, with_causes(&error)),
             MaintainError::Store { ref source, .. } => io_problem(&error, source),
             other => Problem::internal(&other),
         }

@@ -1,7 +1,7 @@
 //! What a value of a setting may look like, by its type.
 
 use super::LogFormat;
-use super::units::{ByteSize, parse_duration};
+use super::units::{ByteSize, format_duration, parse_duration};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +56,9 @@ pub trait Setting: Sized {
     /// The value, if it is one of this type.
     fn accept(raw: Raw<'_>) -> Option<Self>;
 
+    /// The value as [`Setting::accept`] takes it from a text.
+    fn write(&self) -> String;
+
     /// The value, or what it must be.
     fn read(raw: Raw<'_>) -> Result<Self, String> {
         Self::accept(raw).ok_or_else(|| format!("must be {}, not {}", Self::WANTED, raw.describe()))
@@ -75,6 +78,9 @@ impl Setting for String {
     fn accept(raw: Raw<'_>) -> Option<Self> {
         text(raw).filter(|text| !text.is_empty()).map(str::to_owned)
     }
+    fn write(&self) -> String {
+        self.clone()
+    }
 }
 
 impl Setting for PathBuf {
@@ -82,12 +88,18 @@ impl Setting for PathBuf {
     fn accept(raw: Raw<'_>) -> Option<Self> {
         text(raw).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
+    fn write(&self) -> String {
+        self.display().to_string()
+    }
 }
 
 impl Setting for SocketAddr {
     const WANTED: &'static str = "an address and port such as \"127.0.0.1:8520\"";
     fn accept(raw: Raw<'_>) -> Option<Self> {
         text(raw)?.parse().ok()
+    }
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -100,6 +112,9 @@ impl Setting for bool {
             _ => None,
         }
     }
+    fn write(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Setting for u64 {
@@ -111,6 +126,9 @@ impl Setting for u64 {
             _ => None,
         }
     }
+    fn write(&self) -> String {
+        self.to_string()
+    }
 }
 
 impl Setting for ByteSize {
@@ -120,6 +138,9 @@ impl Setting for ByteSize {
             Raw::Integer(number) => number.try_into().ok().map(ByteSize),
             _ => ByteSize::parse(text(raw)?),
         }
+    }
+    fn write(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -131,6 +152,9 @@ impl Setting for Duration {
             _ => parse_duration(text(raw)?),
         }
     }
+    fn write(&self) -> String {
+        format_duration(*self)
+    }
 }
 
 impl Setting for LogFormat {
@@ -140,6 +164,12 @@ impl Setting for LogFormat {
             "text" => Some(LogFormat::Text),
             "json" => Some(LogFormat::Json),
             _ => None,
+        }
+    }
+    fn write(&self) -> String {
+        match self {
+            LogFormat::Text => "text".into(),
+            LogFormat::Json => "json".into(),
         }
     }
 }

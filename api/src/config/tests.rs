@@ -131,3 +131,14 @@ fn a_wrong_variable_or_flag_is_named() {
     let options = Options { config: Some("/does/not/exist".into()), ..Options::default() };
     assert!(matches!(Config::load(&options, []), Err(ConfigError::Unreadable { .. })));
 }
+
+#[test]
+fn settings_are_written_as_they_are_read() {
+    let mut config = Config::default();
+    let written = config.settings();
+    assert_eq!(written.len(), KEYS.len());
+    for (key, value) in written {
+        config.set(key, Raw::Text(&value), &String::new).unwrap();
+    }
+    assert_eq!(config, Config::default());
+}

@@ -21,8 +21,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Maintenance of the library, as a subject of jobs: one at a time.
-const SUBJECT: &str = "library";
 /// The longest reason of a revocation, in characters.
 const MAX_REASON: usize = 1000;
 
@@ -145,7 +143,7 @@ async fn verify_library(
             VerifyOptions { read_percent: input.read_percent, ..VerifyOptions::default() };
         result_of(&content.verify(&options, &ManifestLinks, progress)?)
     };
-    start(site, identity, &note, "verify_library", SUBJECT.into(), Box::new(work)).await
+    start(site, identity, &note, "verify_library", "library/verify".into(), Box::new(work)).await
 }
 
 /// How to collect garbage.
@@ -176,7 +174,7 @@ async fn collect_garbage(
         let options = GcOptions { dry_run: input.dry_run };
         result_of(&content.gc(&options, &ManifestLinks, progress)?)
     };
-    start(site, identity, &note, "collect_garbage", SUBJECT.into(), Box::new(work)).await
+    start(site, identity, &note, "collect_garbage", "library/gc".into(), Box::new(work)).await
 }
 
 /// Where to get good bytes from.
@@ -215,10 +213,9 @@ async fn repair_library(
     let library = content_of(&site).await?;
     let runtime = tokio::runtime::Handle::current();
     let work = move |progress: &Progress| {
-        let _runtime = runtime.enter();
-        result_of(&crate::repair::repair(&library, &address, progress)?)
+        result_of(&crate::repair::repair(&library, &address, runtime, progress)?)
     };
-    start(site, identity, &note, "repair_library", SUBJECT.into(), Box::new(work)).await
+    start(site, identity, &note, "repair_library", "library/repair".into(), Box::new(work)).await
 }
 
 /// Rebuild the index
@@ -250,7 +247,8 @@ async fn rebuild_index(
             result_of(&report)
         }
     };
-    start(site, identity, &note, "rebuild_index", SUBJECT.into(), Box::new(work)).await
+    start(site, identity, &note, "rebuild_index", "library/rebuild-index".into(), Box::new(work))
+        .await
 }
 
 async fn content_of(site: &Site) -> Result<Library, Problem> {

@@ -6,6 +6,7 @@
 mod access;
 mod client;
 mod content;
+mod damage;
 mod document;
 mod packages;
 mod refusals;
