@@ -2,7 +2,7 @@
 //!
 //! Read in this order: what a tree may hold ([`path`], [`manifest`]), how versions differ
 //! ([`diff`], [`tree`]) and are signed ([`sign`]); how a source becomes a snapshot ([`scan`]); and
-//! what can be done with packages ([`packages`], [`update`], [`upload`], [`restore`]). All state
+//! what can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`restore`]). All state
 //! lies in references of the content library; see [`packages::Packages`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -6,7 +6,7 @@
 //!
 //! | reference | root | value |
 //! | --- | --- | --- |
-//! | `package/<name>` | none | [`PackageRecord`] |
+//! | `package/<name>` | none | `PackageRecord` |
 //! | `version/<name>/<number, 10 digits>` | the manifest | [`VersionInfo`] |
 //! | `upload/<id>` | none | [`crate::upload::UploadInfo`] |
 //! | `site/key` | none | the public keys that versions are signed with, newest last |

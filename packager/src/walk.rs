@@ -3,7 +3,7 @@
 //! Files are not opened, so that looking at a hundred thousand costs a tenth of a second. Two
 //! looks that see the same prove that nothing changed between them; [`crate::scan`] relies on it.
 //!
-//! Always true of a [`Sighting`]: entries are in the byte order of their paths, which keep
+//! Always true of a `Sighting`: entries are in the byte order of their paths, which keep
 //! [`crate::path`]'s rules, and the folder that an entry lies in is an entry too.
 
 mod list;
