@@ -20,7 +20,7 @@ pub(crate) struct Limits {
     pub head: u32,
     /// Between two requests.
     pub idle: u32,
-    /// Without taking or giving a single byte.
+    /// Without taking or giving a single byte, apart from what the kernel watches.
     pub progress: u32,
 }
 
@@ -121,13 +121,15 @@ impl Activity {
     pub fn late(&self, now: u32, limits: &Limits) -> Option<Late> {
         let passed = |since: u32, limit: u32| now.saturating_sub(since) >= limit;
         let get = |n: &AtomicU32| n.load(Relaxed);
+        if get(&self.write_blocked) > 0 {
+            // The kernel sees each byte that the peer takes, and ends the connection if there is
+            // none (TCP_USER_TIMEOUT); we are told only when much of its buffer is free again.
+            return None;
+        }
         if get(&self.in_service) > 0 {
             let at_work = get(&self.busy) > get(&self.awaiting);
             let progress = get(&self.last_read).max(get(&self.last_write));
             return (!at_work && passed(progress, limits.progress)).then_some(Late::Progress);
-        }
-        if get(&self.write_blocked) > 0 {
-            return passed(get(&self.last_write), limits.progress).then_some(Late::Progress);
         }
         let head = get(&self.head_since);
         if head != NEVER && passed(head, limits.head) {
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_reader_lives_as_long_as_it_takes_bytes() {
+    fn a_stream_that_the_peer_gives_no_room_is_on_the_clock() {
         let peer = Activity::new(0);
         peer.begin();
         peer.set_busy(false);
@@ -199,14 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_answer_that_the_peer_does_not_take_is_on_the_clock() {
+    fn bytes_that_the_peer_does_not_take_are_the_kernels_to_watch() {
         let peer = Activity::new(0);
         peer.begin();
         peer.set_busy(false);
         peer.wrote(1);
         peer.write_blocked();
+        assert_eq!(peer.late(1000, &LIMITS), None);
         peer.end(2);
-        assert_eq!(peer.late(30, &LIMITS), None);
-        assert_eq!(peer.late(31, &LIMITS), Some(Late::Progress));
+        assert_eq!(peer.late(1000, &LIMITS), None);
+        peer.wrote(1000);
+        assert_eq!(peer.late(1075, &LIMITS), Some(Late::Idle));
     }
 }

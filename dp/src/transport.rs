@@ -12,6 +12,7 @@
 //! bad disk under a mapping is an error, while for us it would be a signal that ends the process.
 
 use crate::connection::Connection;
+use crate::deadline::Late;
 use bytes::{Buf, Bytes};
 use contentlib::FilePlace;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -118,6 +119,9 @@ impl Transport {
                 self.connection.wrote();
             }
             Poll::Pending => self.connection.activity.write_blocked(),
+            Poll::Ready(Err(ref error)) if error.kind() == io::ErrorKind::TimedOut => {
+                self.connection.worker.counters.late(Late::Progress);
+            }
             Poll::Ready(Err(_)) => {}
         }
         done

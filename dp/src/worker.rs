@@ -12,6 +12,7 @@ use crate::metrics::Counters;
 use crate::server::{Content, ServeOptions};
 use contentlib::LibraryStats;
 use parking_lot::Mutex;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -72,6 +73,7 @@ pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub limits: Limits,
     pub header_bytes: usize,
+    progress_time: Duration,
     pub counters: Counters,
     pub hot: Hot,
     clock: AtomicU32,
@@ -89,6 +91,7 @@ impl Worker {
             shared,
             limits,
             header_bytes: options.header_bytes,
+            progress_time: options.progress_time,
             counters: Counters::default(),
             hot: Hot::new(options.hot_bytes / n_workers as u64),
             clock: AtomicU32::new(0),
@@ -146,6 +149,10 @@ impl Worker {
         // An answer goes out when it is written; hyper writes as much as there is.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let patience = u32::try_from(self.progress_time.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = set_tcp_user_timeout(&stream, patience) {
+            tracing::debug!(%error, "TCP_USER_TIMEOUT");
         }
         let id = *next_id;
         *next_id += 1;

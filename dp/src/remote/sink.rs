@@ -289,7 +289,7 @@ mod tests {
         let sink = Sink::new(vec![wanted(&new), wanted(&small)], &state);
         let path = out.path().join("old");
         fs::write(&path, &old).unwrap();
-        assert_eq!(sink.reuse(&path).unwrap(), []);
+        assert!(sink.reuse(&path).unwrap().is_empty());
         let missing = sink.missing();
         assert!(missing.len() < 8, "most of it was reused: {}", missing.len());
         let held = [chunks_of(&new), chunks_of(&small)];
@@ -317,7 +317,7 @@ mod tests {
             first.put(*id, held[id]).unwrap();
         }
         let second = Sink::new(vec![wanted(&bytes)], &state);
-        assert_eq!(second.resume(0).unwrap(), []);
+        assert!(second.resume(0).unwrap().is_empty());
         assert_eq!(second.missing(), lost);
         let mut complete = Vec::new();
         for (id, _) in lost {

@@ -1,0 +1,350 @@
+//! Content over HTTP, as curl sees it: whole, ranges, preconditions, errors, both protocols.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{curl, noise, point, prose};
+use contentlib::{Digest, Name};
+
+const PROTOCOLS: [&str; 2] = ["--http1.1", "--http2-prior-knowledge"];
+
+#[test]
+fn content_comes_back_whole_over_both_protocols() {
+    let point = point();
+    let contents = [
+        vec![],
+        b"x".to_vec(),
+        noise(1024, 1),
+        noise(100_000, 2),
+        noise(5 << 20, 3),
+        prose(300, 4),
+        prose(100_000, 5),
+        prose(5 << 20, 6),
+    ];
+    for bytes in &contents {
+        let digest = point.add(bytes);
+        for protocol in PROTOCOLS {
+            // Twice: looked up, then hot.
+            for _ in 0..2 {
+                let got = curl(&[protocol, &point.url(&format!("/content/{digest}"))]);
+                assert_eq!(got.status, 200);
+                assert!(got.body == *bytes, "{} bytes over {protocol}", bytes.len());
+                assert_eq!(got.header("content-length").unwrap(), bytes.len().to_string());
+                assert_eq!(got.header("etag").unwrap(), format!("\"{digest}\""));
+                assert_eq!(got.header("accept-ranges"), Some("bytes"));
+                assert!(got.header("cache-control").unwrap().contains("immutable"));
+                assert!(got.header("date").is_some());
+            }
+        }
+    }
+}
+
+#[test]
+fn aliases_and_encoded_colons_name_the_same_content() {
+    let point = point();
+    let bytes = b"aliased".to_vec();
+    let digest = point.add(&bytes);
+    let sha256 = "sha256:9da9e1cbd0f9fc19e8bca4aeb3d6b4d8a6a58d5c9b2d5a2e29b3c1b6a1a4b0e1";
+    let unknown = curl(&[&point.url(&format!("/content/{sha256}"))]);
+    assert_eq!(unknown.status, 404);
+    let output = std::process::Command::new("sh")
+        .args(["-c", "printf aliased | sha256sum; printf aliased | sha1sum"])
+        .output()
+        .unwrap();
+    let sums = String::from_utf8(output.stdout).unwrap();
+    let mut sums = sums.lines().map(|line| line.split(' ').next().unwrap());
+    for name in [format!("sha256:{}", sums.next().unwrap()), format!("sha1:{}", sums.next().unwrap())] {
+        let got = curl(&[&point.url(&format!("/content/{name}"))]);
+        assert_eq!((got.status, got.body), (200, bytes.clone()));
+        assert_eq!(got.headers.iter().find(|(n, _)| n == "etag").unwrap().1, format!("\"{digest}\""));
+    }
+    let encoded = digest.to_string().replace(':', "%3A");
+    assert_eq!(curl(&[&point.url(&format!("/content/{encoded}"))]).body, bytes);
+}
+
+#[test]
+fn head_says_what_get_would() {
+    let point = point();
+    for bytes in [noise(1000, 1), noise(1 << 20, 2), prose(1 << 20, 3)] {
+        let url = point.url(&format!("/content/{}", point.add(&bytes)));
+        for protocol in PROTOCOLS {
+            let without_date = |mut headers: Vec<(String, String)>| {
+                headers.retain(|(name, _)| name != "date");
+                headers
+            };
+            let get = curl(&[protocol, &url]);
+            let head = curl(&[protocol, "--head", &url]);
+            assert_eq!(head.status, 200);
+            assert_eq!(without_date(head.headers), without_date(get.headers));
+            // No byte follows: the next answer on the connection begins right there.
+            let both = ["--next", "--silent", protocol, &url, "--output", "/dev/null"];
+            assert_eq!(curl(&[&[protocol, "--head", url.as_str()][..], &both[..]].concat()).status, 200);
+            // Ranges are for GET alone.
+            assert_eq!(curl(&[protocol, "--head", "-r", "0-1", &url]).status, 200);
+        }
+    }
+}
+
+#[test]
+fn single_ranges_are_cut_out() {
+    let point = point();
+    for bytes in [noise(2000, 1), noise(3 << 20, 2), prose(3 << 20, 3)] {
+        let n = bytes.len();
+        let url = point.url(&format!("/content/{}", point.add(&bytes)));
+        for protocol in PROTOCOLS {
+            for (range, first, past) in [
+                ("0-0".to_owned(), 0, 1),
+                ("100-199".to_owned(), 100, 200),
+                (format!("{}-", n - 7), n - 7, n),
+                ("-100".to_owned(), n - 100, n),
+                (format!("1-{}", n * 2), 1, n),
+                (format!("{}-{}", n / 3, n / 2), n / 3, n / 2 + 1),
+            ] {
+                let got = curl(&[protocol, "-r", &range, &url]);
+                assert_eq!(got.status, 206, "{range}");
+                assert!(got.body == bytes[first..past], "{range}");
+                let want = format!("bytes {first}-{}/{n}", past - 1);
+                assert_eq!(got.header("content-range"), Some(want.as_str()));
+                assert_eq!(got.header("content-length").unwrap(), (past - first).to_string());
+            }
+        }
+    }
+}
+
+#[test]
+fn several_ranges_come_as_parts() {
+    let point = point();
+    for bytes in [noise(2000, 1), noise(3 << 20, 2), prose(1 << 20, 3)] {
+        let n = bytes.len();
+        let url = point.url(&format!("/content/{}", point.add(&bytes)));
+        for protocol in PROTOCOLS {
+            let got = curl(&[protocol, "-r", "500-599,0-99,-100,550-650", &url]);
+            assert_eq!(got.status, 206);
+            let kind = got.header("content-type").unwrap();
+            let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
+            let mut want = Vec::new();
+            for (at, (first, past)) in [(0, 100), (500, 651), (n - 100, n)].into_iter().enumerate() {
+                let before = if at == 0 { "" } else { "\r\n" };
+                want.extend_from_slice(
+                    format!(
+                        "{before}--{boundary}\r\ncontent-type: application/octet-stream\r\n\
+                         content-range: bytes {first}-{}/{n}\r\n\r\n",
+                        past - 1
+                    )
+                    .as_bytes(),
+                );
+                want.extend_from_slice(&bytes[first..past]);
+            }
+            want.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+            assert!(got.body == want);
+            assert_eq!(got.header("content-length").unwrap(), want.len().to_string());
+            assert_eq!(got.header("content-range"), None);
+        }
+        let many: Vec<String> = (0..17).map(|i| format!("{}-{}", 3 * i, 3 * i)).collect();
+        assert_eq!(curl(&["-r", &many.join(","), &url]).status, 200);
+    }
+}
+
+#[test]
+fn a_range_past_the_end_is_416() {
+    let point = point();
+    let url = point.url(&format!("/content/{}", point.add(&noise(1000, 1))));
+    for protocol in PROTOCOLS {
+        let got = curl(&[protocol, "-r", "1000-", &url]);
+        assert_eq!(got.status, 416);
+        assert_eq!(got.header("content-range"), Some("bytes */1000"));
+        assert_eq!(got.header("content-type"), Some("application/problem+json"));
+        assert_eq!(got.json()["status"], 416);
+    }
+    // What is no range is ignored.
+    for header in ["Range: bytes=5-1", "Range: lines=1-2", "Range: bytes=x"] {
+        assert_eq!(curl(&["-H", header, &url]).status, 200, "{header}");
+    }
+}
+
+#[test]
+fn preconditions_are_kept_to() {
+    let point = point();
+    let bytes = noise(1000, 1);
+    let digest = point.add(&bytes);
+    let url = point.url(&format!("/content/{digest}"));
+    let status = |header: &str| curl(&["-H", header, &url]).status;
+    assert_eq!(status(&format!("If-None-Match: \"{digest}\"")), 304);
+    assert_eq!(status(&format!("If-None-Match: \"x\", W/\"{digest}\"")), 304);
+    assert_eq!(status("If-None-Match: *"), 304);
+    assert_eq!(status("If-None-Match: \"x\""), 200);
+    assert_eq!(status(&format!("If-Match: \"{digest}\"")), 200);
+    assert_eq!(status("If-Match: \"x\""), 412);
+    let not_modified = curl(&["-H", "If-None-Match: *", &url]);
+    assert!(not_modified.body.is_empty());
+    assert_eq!(not_modified.header("etag").unwrap(), format!("\"{digest}\""));
+    assert_eq!(not_modified.header("content-length"), None);
+
+    let ranged = |if_range: &str| curl(&["-r", "0-9", "-H", &format!("If-Range: {if_range}"), &url]);
+    assert_eq!(ranged(&format!("\"{digest}\"")).status, 206);
+    for other in ["\"x\"", "Sun, 06 Nov 1994 08:49:37 GMT", &format!("W/\"{digest}\"")] {
+        let got = ranged(other);
+        assert_eq!((got.status, got.body.len()), (200, 1000), "{other}");
+    }
+}
+
+#[test]
+fn what_is_not_there_or_not_a_name_is_a_problem_document() {
+    let point = point();
+    let unknown = Digest::of(b"unknown");
+    for (path, status, says) in [
+        (format!("/content/{unknown}"), 404, unknown.to_string()),
+        (format!("/recipes/{unknown}"), 404, unknown.to_string()),
+        ("/content/blake3:00".to_owned(), 400, "blake3:00".to_owned()),
+        ("/content/md5:00".to_owned(), 400, "md5:00".to_owned()),
+        (format!("/content/blake3:{}", "A".repeat(64)), 400, "lower-case".to_owned()),
+        ("/content/%zz".to_owned(), 400, "hex digits".to_owned()),
+        ("/nothing".to_owned(), 404, "nothing".to_owned()),
+        ("/".to_owned(), 404, "nothing".to_owned()),
+        ("/api/v1/x".to_owned(), 404, "no API".to_owned()),
+    ] {
+        let got = curl(&[&point.url(&path)]);
+        assert_eq!(got.status, status, "{path}");
+        assert_eq!(got.header("content-type"), Some("application/problem+json"));
+        let problem = got.json();
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().unwrap().contains(&says), "{problem}");
+    }
+}
+
+#[test]
+fn other_methods_are_told_which_are_allowed() {
+    let point = point();
+    let url = point.url(&format!("/content/{}", point.add(b"x")));
+    for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "BREW"] {
+        let got = curl(&["-X", method, &url]);
+        assert_eq!((got.status, got.header("allow")), (405, Some("GET, HEAD")), "{method}");
+    }
+    let got = curl(&[&point.url("/chunks")]);
+    assert_eq!((got.status, got.header("allow")), (405, Some("POST")));
+}
+
+#[test]
+fn revoked_content_is_gone_at_once_and_comes_back() {
+    let point = point();
+    let digest = point.add(b"secret");
+    let url = point.url(&format!("/content/{digest}"));
+    assert_eq!(curl(&[&url]).status, 200);
+    point.packages.revoke(digest, "leaked").unwrap();
+    let got = curl(&[&url]);
+    assert_eq!(got.status, 410);
+    assert!(got.json()["detail"].as_str().unwrap().contains("revoked"));
+    point.packages.unrevoke(digest).unwrap();
+    assert_eq!(curl(&[&url]).status, 200);
+}
+
+#[test]
+fn a_flipped_bit_is_503_and_never_a_wrong_byte() {
+    use std::os::unix::fs::FileExt;
+    let point = point();
+    for bytes in [noise(300_000, 1), prose(300_000, 2), noise(2000, 3)] {
+        let digest = point.add(&bytes);
+        let url = point.url(&format!("/content/{digest}"));
+        point.library.seal_idle().unwrap();
+        // Hot, mapped and verified before the damage.
+        assert!(curl(&[&url]).body == bytes);
+        let packs = walk(&point.folder.path().join("library/packs"));
+        for pack in packs {
+            let file = std::fs::File::options().read(true).write(true).open(pack).unwrap();
+            let len = file.metadata().unwrap().len();
+            let mut at = 200;
+            while at < len {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+                at += 1000;
+            }
+        }
+        let got = curl(&[&url]);
+        match got.status {
+            // Small contents are kept in memory, where they are still right.
+            200 => assert!(got.body == bytes),
+            503 => assert!(got.header("retry-after").is_some()),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+#[test]
+fn recipes_put_content_together() {
+    let point = point();
+    let bytes = noise(3 << 20, 1);
+    let digest = point.add(&bytes);
+    let got = curl(&[&point.url(&format!("/recipes/{digest}"))]);
+    assert_eq!(got.status, 200);
+    let recipe = contentlib::Recipe::decode(&got.body).unwrap();
+    assert_eq!(recipe.size(), bytes.len() as u64);
+    assert_eq!(got.header("etag").unwrap(), format!("\"{}\"", recipe.digest()));
+    assert!(point.library.resolve(&Name::Blake3(digest)).unwrap().is_some());
+}
+
+#[test]
+fn chunks_come_as_frames_and_missing_ones_are_named() {
+    use contentlib::frames::{FrameDecoder, FrameItem};
+    let point = point();
+    let bytes = [noise(2 << 20, 1), prose(2 << 20, 2)].concat();
+    let recipe = point.library.recipe(point.add(&bytes)).unwrap();
+    let absent = contentlib::ChunkId(Digest::of(b"absent"));
+    let mut ids: Vec<_> = recipe.chunks().to_vec();
+    ids.push(absent);
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("ids.json");
+    std::fs::write(&json, serde_json::json!({ "chunks": ids }).to_string()).unwrap();
+    let binary = folder.path().join("ids");
+    std::fs::write(&binary, ids.iter().flat_map(|id| *id.0.as_bytes()).collect::<Vec<u8>>()).unwrap();
+    for (file, kind) in [(&json, "application/json"), (&binary, dp::IDS_TYPE)] {
+        for protocol in PROTOCOLS {
+            let data = format!("@{}", file.display());
+            let kind = format!("Content-Type: {kind}");
+            let got = curl(&[protocol, "--data-binary", &data, "-H", &kind, &point.url("/chunks")]);
+            assert_eq!(got.status, 200);
+            let mut decoder = FrameDecoder::default();
+            decoder.push(&got.body);
+            let (mut chunks, mut missing) = (std::collections::HashMap::new(), vec![]);
+            while let Some(item) = decoder.next_item().unwrap() {
+                match item {
+                    FrameItem::Block(frame) => chunks.extend(frame.chunks().unwrap()),
+                    FrameItem::Missing(id) => missing.push(id),
+                    FrameItem::End => {}
+                }
+            }
+            assert!(decoder.is_complete());
+            assert_eq!(missing, [absent]);
+            let whole: Vec<u8> = recipe.chunks().iter().flat_map(|id| chunks[id].to_vec()).collect();
+            assert!(whole == bytes);
+        }
+    }
+}
+
+#[test]
+fn bad_requests_for_chunks_are_refused() {
+    let point = point();
+    let url = point.url("/chunks");
+    let post = |kind: &str, data: &str| {
+        curl(&["-H", &format!("Content-Type: {kind}"), "--data-binary", data, &url])
+    };
+    assert_eq!(post("text/plain", "x").status, 415);
+    assert_eq!(post("application/json", "{").status, 400);
+    assert_eq!(post("application/json", r#"{"chunks":["blake3:0"]}"#).status, 400);
+    assert_eq!(post(dp::IDS_TYPE, "123").status, 400);
+    let folder = tempfile::tempdir().unwrap();
+    for size in [32 * (dp::MAX_CHUNKS + 1), 1 << 20] {
+        let file = folder.path().join("ids");
+        std::fs::write(&file, vec![7; size]).unwrap();
+        assert_eq!(post(dp::IDS_TYPE, &format!("@{}", file.display())).status, 413);
+    }
+}
