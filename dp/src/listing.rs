@@ -85,13 +85,13 @@ impl Listing<'_> {
         let mut out = String::with_capacity(4 << 10);
         let at = path::Shown(self.at).to_string();
         let (package, version) = (Escaped(self.package), self.version);
-        let written = write!(
+        let written = writeln!(
             out,
             "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\">\
              <title>{package}/{at}</title><style>{STYLE}</style></head><body>\
              <h1>{crumbs}</h1><p>version {version} of {package}</p><table>\
-             <tr><th>Name<th class=\"n\">Size<th>Modified</tr>\n",
+             <tr><th>Name<th class=\"n\">Size<th>Modified</tr>",
             at = Escaped(&at),
             crumbs = self.crumbs(),
         );

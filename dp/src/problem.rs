@@ -14,12 +14,13 @@ pub(crate) struct Problem {
     pub status: StatusCode,
     /// For people: what is wrong, and the fix if there is one.
     pub detail: String,
-    pub headers: HeaderMap,
+    /// Beside the content type.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, detail: detail.into(), headers: Vec::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -43,12 +44,12 @@ impl Problem {
     }
 
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+        self.headers.push((name, value));
         self
     }
 
     /// The document and the headers that go with it.
-    pub fn into_parts(mut self) -> (StatusCode, HeaderMap, String) {
+    pub fn into_parts(self) -> (StatusCode, HeaderMap, String) {
         let document = serde_json::json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
@@ -56,8 +57,8 @@ impl Problem {
             "detail": self.detail,
         });
         let json = HeaderValue::from_static("application/problem+json");
-        self.headers.insert(CONTENT_TYPE, json);
-        (self.status, self.headers, document.to_string())
+        let headers = self.headers.into_iter().chain([(CONTENT_TYPE, json)]).collect();
+        (self.status, headers, document.to_string())
     }
 }
 

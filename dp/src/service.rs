@@ -38,6 +38,7 @@ pub(crate) struct Service {
 }
 
 /// An answer, now or later.
+#[expect(clippy::large_enum_variant, reason = "a hot answer is not worth an allocation")]
 pub(crate) enum Answer {
     Now(Option<Response<Body>>),
     Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),

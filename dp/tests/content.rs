@@ -53,10 +53,15 @@ fn aliases_and_encoded_colons_name_the_same_content() {
         .unwrap();
     let sums = String::from_utf8(output.stdout).unwrap();
     let mut sums = sums.lines().map(|line| line.split(' ').next().unwrap());
-    for name in [format!("sha256:{}", sums.next().unwrap()), format!("sha1:{}", sums.next().unwrap())] {
+    for name in
+        [format!("sha256:{}", sums.next().unwrap()), format!("sha1:{}", sums.next().unwrap())]
+    {
         let got = curl(&[&point.url(&format!("/content/{name}"))]);
         assert_eq!((got.status, got.body), (200, bytes.clone()));
-        assert_eq!(got.headers.iter().find(|(n, _)| n == "etag").unwrap().1, format!("\"{digest}\""));
+        assert_eq!(
+            got.headers.iter().find(|(n, _)| n == "etag").unwrap().1,
+            format!("\"{digest}\"")
+        );
     }
     let encoded = digest.to_string().replace(':', "%3A");
     assert_eq!(curl(&[&point.url(&format!("/content/{encoded}"))]).body, bytes);
@@ -78,7 +83,10 @@ fn head_says_what_get_would() {
             assert_eq!(without_date(head.headers), without_date(get.headers));
             // No byte follows: the next answer on the connection begins right there.
             let both = ["--next", "--silent", protocol, &url, "--output", "/dev/null"];
-            assert_eq!(curl(&[&[protocol, "--head", url.as_str()][..], &both[..]].concat()).status, 200);
+            assert_eq!(
+                curl(&[&[protocol, "--head", url.as_str()][..], &both[..]].concat()).status,
+                200
+            );
             // Ranges are for GET alone.
             assert_eq!(curl(&[protocol, "--head", "-r", "0-1", &url]).status, 200);
         }
@@ -123,7 +131,8 @@ fn several_ranges_come_as_parts() {
             let kind = got.header("content-type").unwrap();
             let boundary = kind.strip_prefix("multipart/byteranges; boundary=").unwrap();
             let mut want = Vec::new();
-            for (at, (first, past)) in [(0, 100), (500, 651), (n - 100, n)].into_iter().enumerate() {
+            for (at, (first, past)) in [(0, 100), (500, 651), (n - 100, n)].into_iter().enumerate()
+            {
                 let before = if at == 0 { "" } else { "\r\n" };
                 want.extend_from_slice(
                     format!(
@@ -180,7 +189,8 @@ fn preconditions_are_kept_to() {
     assert_eq!(not_modified.header("etag").unwrap(), format!("\"{digest}\""));
     assert_eq!(not_modified.header("content-length"), None);
 
-    let ranged = |if_range: &str| curl(&["-r", "0-9", "-H", &format!("If-Range: {if_range}"), &url]);
+    let ranged =
+        |if_range: &str| curl(&["-r", "0-9", "-H", &format!("If-Range: {if_range}"), &url]);
     assert_eq!(ranged(&format!("\"{digest}\"")).status, 206);
     for other in ["\"x\"", "Sun, 06 Nov 1994 08:49:37 GMT", &format!("W/\"{digest}\"")] {
         let got = ranged(other);
@@ -305,7 +315,8 @@ fn chunks_come_as_frames_and_missing_ones_are_named() {
     let json = folder.path().join("ids.json");
     std::fs::write(&json, serde_json::json!({ "chunks": ids }).to_string()).unwrap();
     let binary = folder.path().join("ids");
-    std::fs::write(&binary, ids.iter().flat_map(|id| *id.0.as_bytes()).collect::<Vec<u8>>()).unwrap();
+    std::fs::write(&binary, ids.iter().flat_map(|id| *id.0.as_bytes()).collect::<Vec<u8>>())
+        .unwrap();
     for (file, kind) in [(&json, "application/json"), (&binary, dp::IDS_TYPE)] {
         for protocol in PROTOCOLS {
             let data = format!("@{}", file.display());
@@ -324,7 +335,8 @@ fn chunks_come_as_frames_and_missing_ones_are_named() {
             }
             assert!(decoder.is_complete());
             assert_eq!(missing, [absent]);
-            let whole: Vec<u8> = recipe.chunks().iter().flat_map(|id| chunks[id].to_vec()).collect();
+            let whole: Vec<u8> =
+                recipe.chunks().iter().flat_map(|id| chunks[id].to_vec()).collect();
             assert!(whole == bytes);
         }
     }

@@ -185,12 +185,14 @@ async fn what_is_in_the_way_stays() {
     let out = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
     symlink(elsewhere.path(), out.path().join("small")).unwrap();
-    let error = fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+    let error =
+        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(&error, RemoteError::InTheWay(path) if path.ends_with("small")), "{error}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "links are not followed");
     fs::remove_file(out.path().join("small")).unwrap();
     write(&out.path().join("big.bin/mine"), b"x");
-    let error = fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+    let error =
+        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(&error, RemoteError::InTheWay(path) if path.ends_with("big.bin")), "{error}");
     fs::remove_dir_all(out.path().join("big.bin")).unwrap();
     get(&point, "latest", out.path()).await;
@@ -212,8 +214,10 @@ async fn keys_are_pinned() {
     // The site's key as this folder knows it is another one.
     let state = out.path().join(".depot/state");
     let text = fs::read_to_string(&state).unwrap();
-    fs::write(&state, text.replace(&point.packages.public_key().to_string(), &other.to_string())).unwrap();
-    let error = fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+    fs::write(&state, text.replace(&point.packages.public_key().to_string(), &other.to_string()))
+        .unwrap();
+    let error =
+        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(error, RemoteError::OtherKey { .. }), "{error}");
 }
 
@@ -253,7 +257,8 @@ fn proxy(to: SocketAddr, fault: Fault) -> (SocketAddr, Arc<AtomicUsize>) {
         for client in listener.incoming() {
             let (client, server) = (client.unwrap(), TcpStream::connect(to).unwrap());
             counted.fetch_add(1, Ordering::Relaxed);
-            let (mut up_from, mut up_to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let (mut up_from, mut up_to) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || std::io::copy(&mut up_from, &mut up_to));
             std::thread::spawn(move || down(server, client, fault));
         }
@@ -305,7 +310,10 @@ async fn damaged_bytes_are_asked_for_again_and_never_written() {
     let url = format!("http://{address}/packages/tools/latest");
     // It may succeed or give up: what is there is right.
     if fetch(&url, out.path(), Default::default()).await.is_err() {
-        assert!(!out.path().join("big.bin").exists() || fs::read(out.path().join("big.bin")).unwrap() == noise(6 << 20, 1));
+        assert!(
+            !out.path().join("big.bin").exists()
+                || fs::read(out.path().join("big.bin")).unwrap() == noise(6 << 20, 1)
+        );
     }
     get(&point, "latest", out.path()).await;
     assert_same(&point.source("tools"), out.path());

@@ -86,11 +86,16 @@ fn folders_are_listed_as_pages_and_as_json() {
     let json = curl(&["-H", "Accept: application/json", &point.url("/packages/docs/2/")]);
     assert_eq!(json.header("content-type"), Some("application/json"));
     let listing = json.json();
-    let names: Vec<&str> =
-        listing["entries"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = listing["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["empty", "folder-link", "index.html", "inside", "outside", "sub", "up"]);
     let etag = format!("If-None-Match: {}", json.header("etag").unwrap());
-    let again = curl(&["-H", &etag, "-H", "Accept: application/json", &point.url("/packages/docs/2/")]);
+    let again =
+        curl(&["-H", &etag, "-H", "Accept: application/json", &point.url("/packages/docs/2/")]);
     assert_eq!(again.status, 304);
     // The page is another representation.
     assert_eq!(curl(&["-H", &etag, &point.url("/packages/docs/2/")]).status, 200);

@@ -182,8 +182,10 @@ pub fn noise(len: usize, seed: u8) -> Vec<u8> {
 
 /// Bytes that compress.
 pub fn prose(len: usize, seed: u8) -> Vec<u8> {
-    let words: Vec<u8> =
-        (0u32..).flat_map(|n| format!("line {} of {seed}\n", n.wrapping_mul(2654435761)).into_bytes()).take(len).collect();
+    let words: Vec<u8> = (0u32..)
+        .flat_map(|n| format!("line {} of {seed}\n", n.wrapping_mul(2654435761)).into_bytes())
+        .take(len)
+        .collect();
     words
 }
 
