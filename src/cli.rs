@@ -1,0 +1,166 @@
+//! The command tree: every word that can be typed, its help and its examples.
+//!
+//! Each family of commands lives in a file of its own, with its flags beside what they do; this
+//! file joins them and holds what all of them share: where to work and how to print.
+
+use crate::{
+    audit::AuditArgs, completions::CompletionsArgs, config::ConfigCommand, content::ContentCommand,
+    fetch::FetchArgs, job::JobCommand, library::LibraryCommand, package::PackageCommand,
+    serve::ServeArgs, token::TokenCommand,
+};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const AFTER_HELP: &str = "\
+Examples:
+  depot serve --data ./depot-data                        start a site on 127.0.0.1:8520
+  depot package create docs --source /usr/share/doc      a package; version 1 is empty
+  depot package update docs                              reads the source; version 2
+  depot fetch http://127.0.0.1:8520/packages/docs/latest -o ./out
+  depot --data ./depot-data package list                 the same commands without a server
+
+Where a command works:
+  --data DIR       the folder itself, opened in this process; no server may be using it
+  --url URL        a server; else DEPOT_URL; else http://127.0.0.1:8520
+  --token-file F   the file that holds the server's token; else DEPOT_TOKEN_FILE; with neither a
+                   URL nor a file given, ./depot-data/admin.token if it is there
+
+Exit codes:
+  0  done                         4  conflict, or in use by somebody else
+  1  failed                       5  damaged content found
+  2  wrong command line or value  130  interrupted
+  3  not found
+
+Errors are one line on stderr. With --json, stdout holds JSON and nothing else.";
+
+/// Content library and distribution points: store once, deliver what changed.
+#[derive(Debug, Parser)]
+#[command(name = "depot", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(arg_required_else_help = true, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where to work and how to print.
+    #[command(flatten)]
+    pub shared: Shared,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Shared options")]
+pub struct Shared {
+    /// Work on this data folder in this process, without a server
+    #[arg(long, global = true, value_name = "DIR", conflicts_with_all = ["url", "token_file"])]
+    pub data: Option<PathBuf>,
+    /// Server to speak to [env: DEPOT_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// File that holds the server's token [env: DEPOT_TOKEN_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Print JSON for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print results and errors only: no notes, no progress
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Log what happens inside, to stderr; twice for more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The first word.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Named, versioned trees of files: create, update, push, list, restore, delete
+    #[command(subcommand, visible_alias = "pkg")]
+    Package(PackageCommand),
+    /// Bring a package version from a server into a folder, moving only what changed
+    Fetch(FetchArgs),
+    /// Single contents by digest: show, get, verify, why
+    #[command(subcommand)]
+    Content(ContentCommand),
+    /// The content library as a whole: stats, verify, gc, rebuild-index, repair
+    #[command(subcommand, visible_alias = "lib")]
+    Library(LibraryCommand),
+    /// Long operations: list, show, watch, cancel
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Access tokens: create, list, revoke
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Who did what
+    Audit(AuditArgs),
+    /// Start a site: admin API and distribution point on one address
+    Serve(ServeArgs),
+    /// The configuration file: check, show, example
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the version
+    Version,
+}
+
+/// What clap says of a wrong command line, in several paragraphs, as one line: what is wrong, the
+/// tip if there is one, and whose help to read.
+pub fn in_one_line(text: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut command = "depot".to_owned();
+    for paragraph in text.split("\n\n") {
+        let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        if let Some(usage) = words.strip_prefix("Usage: ") {
+            let is_word = |w: &&str| w.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+            let path = usage.split(' ').take_while(is_word);
+            command = path.take_while(|w| !w.starts_with('-')).collect::<Vec<_>>().join(" ");
+        } else if !words.is_empty() && !words.starts_with("For more information") {
+            parts.push(words.trim_start_matches("error: ").to_owned());
+        }
+    }
+    format!("{}; see `{command} --help`", parts.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_command_line_is_one_line_with_the_help_to_read() {
+        let said = |args: &[&str]| {
+            let error = Cli::try_parse_from(args).expect_err("wrong");
+            in_one_line(&error.render().to_string())
+        };
+        let line = said(&["depot", "package", "create"]);
+        assert_eq!(
+            line,
+            "the following required arguments were not provided: <NAME>; see `depot package \
+             create --help`"
+        );
+        let line = said(&["depot", "pakage"]);
+        assert!(line.contains("'pakage'") && line.contains("similar"), "{line}");
+        let line = said(&["depot", "content", "show", "blake3:00"]);
+        assert!(line.contains("digest") && !line.contains('\n'), "{line}");
+    }
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_does_something_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                check(sub, &format!("{path} {}", sub.get_name()));
+            }
+            if !command.has_subcommands() && command.get_name() != "version" {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                let words = path.trim_start_matches("depot");
+                assert!(help.contains(words), "{path} shows no example of itself");
+            }
+        }
+        check(&Cli::command(), "depot");
+    }
+}

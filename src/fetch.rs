@@ -1,0 +1,148 @@
+//! `depot fetch`: a package version from a server into a folder, moving only what changed.
+
+use crate::{
+    cli::Shared,
+    exit::{Exit, Failure, chain},
+    output::Out,
+    package::Selected,
+    progress::{Standing, until},
+    transport::{Remote, path, with_tls},
+    units,
+};
+use clap::Args;
+use dp::remote::{FetchOptions, FetchProgress, FetchReport, RemoteError};
+use packager::PublicKey;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// Bring a package version from a server into a folder, moving only what changed
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot fetch http://127.0.0.1:8520/packages/docs/latest -o ./out
+  depot fetch http://depot.example:8520/packages/tools/stable -o /opt/tools
+  depot fetch http://depot.example:8520/packages/tools/7 -o /opt/tools --key 91aa…
+
+Every byte is checked against the version's signed manifest. The signing key of the first fetch is
+kept in FOLDER/.depot, and later fetches into the folder take no other; --key states it from the
+start (`depot package show NAME` prints it). A second run moves only what changed and removes what
+left the package; a run that was cut off goes on where it stopped. No token is needed.")]
+pub struct FetchArgs {
+    /// http://SERVER/packages/NAME/VERSION, where VERSION is a number, `latest` or a channel
+    #[arg(value_name = "URL")]
+    from: String,
+    /// Folder to write to; made if it is not there
+    #[arg(long, short, value_name = "FOLDER")]
+    output: PathBuf,
+    /// The key that the version must be signed with, as 64 hex digits
+    #[arg(long, value_name = "KEY")]
+    key: Option<PublicKey>,
+}
+
+/// Fetches, and says what came of it.
+pub async fn run(args: FetchArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
+    if shared.data.is_some() {
+        return Err(Failure::usage(
+            "fetch reads from a server; `depot --data DIR package restore` reads a data folder",
+        ));
+    }
+    fetch(&args.from, &args.output, args.key, out).await
+}
+
+/// The same for a package of the server that the other commands speak to.
+pub async fn from_server(
+    remote: &Remote,
+    package: &Selected,
+    dest: &Path,
+    out: Out,
+) -> Result<(), Failure> {
+    let address = path(&["packages", &package.name, package.version_or_latest()]);
+    fetch(&format!("{}{address}", remote.base()), dest, None, out).await
+}
+
+async fn fetch(from: &str, dest: &Path, key: Option<PublicKey>, out: Out) -> Result<(), Failure> {
+    with_tls();
+    let progress = Arc::new(FetchProgress::default());
+    let options = FetchOptions { key, progress: Arc::clone(&progress), ..FetchOptions::default() };
+    // What is in place stays, so leaving at once loses nothing.
+    let stopped = async { drop(tokio::signal::ctrl_c().await) };
+    let work = async { dp::remote::fetch(from, dest, options).await.map_err(refused) };
+    let report = until(out, || standing(&progress), stopped, work).await;
+    let report = report.inspect_err(|failure| {
+        if failure.exit == Exit::Interrupted {
+            out.note("what arrived is kept; the same command goes on from there");
+        }
+    })?;
+    out.show(&report, |w| people(w, &report))
+}
+
+fn standing(progress: &FetchProgress) -> Standing {
+    let known = |n: u64| (n > 0).then_some(n);
+    Standing {
+        stage: String::new(),
+        files: progress.files_done.load(Relaxed),
+        total_files: known(progress.files.load(Relaxed)),
+        bytes: progress.bytes_done.load(Relaxed),
+        total_bytes: known(progress.bytes.load(Relaxed)),
+        new_bytes: known(progress.moved.load(Relaxed)),
+    }
+}
+
+fn people(w: &mut dyn Write, report: &FetchReport) -> std::io::Result<()> {
+    let took = Duration::from_secs_f64(report.seconds.clamp(0.0, 1e9));
+    let tree = format!(
+        "{} version {}: {}, {}",
+        report.package,
+        report.version,
+        units::counted(report.files, "file", "files"),
+        units::bytes(report.bytes),
+    );
+    if report.written == 0 && report.removed == 0 {
+        writeln!(w, "{tree}; all in place; {}", units::duration(took))?;
+    } else {
+        writeln!(w, "{tree}")?;
+        writeln!(
+            w,
+            "  written  {}, {}, verified",
+            units::counted(report.written, "file or link", "files and links"),
+            units::bytes(report.written_bytes)
+        )?;
+        writeln!(w, "  reused   {} of files that were here", units::bytes(report.reused_bytes))?;
+        writeln!(w, "  moved    {}", units::bytes(report.moved_bytes))?;
+        if report.removed > 0 {
+            writeln!(w, "  removed  {}", units::counted(report.removed, "entry", "entries"))?;
+        }
+        writeln!(
+            w,
+            "  took     {} ({})",
+            units::duration(took),
+            units::rate(report.written_bytes, took)
+        )?;
+    }
+    for path in &report.kept {
+        writeln!(w, "kept {path}: it left the package, but was changed here")?;
+    }
+    if report.trusted_on_first_use {
+        writeln!(w, "signed with key {}, taken on trust this first time", report.key)?;
+    }
+    Ok(())
+}
+
+fn refused(error: RemoteError) -> Failure {
+    let exit = match &error {
+        RemoteError::Address(_) => Exit::Usage,
+        RemoteError::Refused { status: 404 | 410, .. } => Exit::NotFound,
+        RemoteError::Refused { status: 503, .. }
+        | RemoteError::Incomplete { .. }
+        | RemoteError::WrongBytes { .. } => Exit::Damaged,
+        RemoteError::OtherPackage { .. } | RemoteError::Busy(_) | RemoteError::InTheWay(_) => {
+            Exit::Conflict
+        }
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, chain(&error))
+}

@@ -1,0 +1,164 @@
+//! Reading a local folder for a push: every file cut into chunks, each chunk hashed and handed on.
+//!
+//! Always true: a chunk is handed on once, however often it comes; no more than a few dozen chunks
+//! wait to be sent, whatever the size of the folder; a file that changes while it is read is read
+//! again, and what it was in between never becomes part of a version.
+
+use bytes::Bytes;
+use contentlib::{
+    AddError, Added, ChunkId, Digest, Progress, Recheck, Recipe, Source,
+    chunker::{Chunker, MAX_CHUNK},
+};
+use packager::scan::{Contents, SourceFile};
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Read},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+};
+use tokio::sync::mpsc::Sender;
+
+/// A file is read in pieces of this size.
+const BUFFER: usize = 4 * MAX_CHUNK;
+/// How often a file that changes is read before the scan has another look at it.
+const TRIES: usize = 3;
+
+/// A chunk on its way to the server.
+pub struct Piece {
+    /// Its name.
+    pub id: ChunkId,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// Takes files in by cutting them and handing their chunks to a sender.
+pub struct Cutter {
+    to: Sender<Piece>,
+    handed_on: Mutex<HashSet<ChunkId>>,
+    recipes: Mutex<HashMap<Digest, Recipe>>,
+}
+
+impl Cutter {
+    /// A cutter whose chunks go to `to`.
+    pub fn new(to: Sender<Piece>) -> Self {
+        Self { to, handed_on: Mutex::default(), recipes: Mutex::default() }
+    }
+
+    /// How each content that was read is put together from chunks.
+    pub fn into_recipes(self) -> HashMap<Digest, Recipe> {
+        self.recipes.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, file: &mut SourceFile<'_>, progress: &Progress) -> Result<Added, AddError> {
+        for _ in 0..TRIES {
+            progress.check()?;
+            let mut reader = file.open().map_err(AddError::Source)?;
+            let (digest, recipe) = self.cut(&mut reader, progress)?;
+            let size = recipe.size();
+            if let Recheck::Moved = file.finish(reader, size).map_err(AddError::Source)? {
+                continue;
+            }
+            let n_chunks = recipe.len() as u64;
+            let added = Added {
+                digest,
+                size,
+                n_chunks,
+                new_bytes: 0,
+                recipe: (n_chunks > 1).then(|| recipe.digest()),
+                sha256: None,
+                sha1: None,
+            };
+            held(&self.recipes).entry(digest).or_insert(recipe);
+            progress.files.fetch_add(1, Relaxed);
+            return Ok(added);
+        }
+        Err(AddError::Moved)
+    }
+
+    fn cut(
+        &self,
+        reader: &mut impl Read,
+        progress: &Progress,
+    ) -> Result<(Digest, Recipe), AddError> {
+        let chunker = Chunker::default();
+        let mut whole = blake3::Hasher::new();
+        let mut chunks = Vec::new();
+        let mut buffer = vec![0; BUFFER];
+        let (mut start, mut end, mut at_end) = (0, 0, false);
+        loop {
+            // The cutter wants to see a whole chunk's worth ahead, or all that is left.
+            if !at_end && end - start < MAX_CHUNK {
+                buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                while end < buffer.len() && !at_end {
+                    match reader.read(&mut buffer[end..]) {
+                        Ok(0) => at_end = true,
+                        Ok(n) => end += n,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(AddError::Source(error)),
+                    }
+                }
+                progress.check()?;
+            }
+            let ahead = &buffer[start..end];
+            if ahead.is_empty() {
+                break;
+            }
+            let chunk = &ahead[..chunker.cut(ahead)];
+            let id = ChunkId(Digest::of(chunk));
+            whole.update(chunk);
+            chunks.push((id, chunk.len() as u32));
+            self.hand_on(id, chunk)?;
+            start += chunk.len();
+            progress.bytes.fetch_add(chunk.len() as u64, Relaxed);
+        }
+        let digest = match chunks.as_slice() {
+            [(id, _)] => id.0,
+            _ => Digest::from_bytes(*whole.finalize().as_bytes()),
+        };
+        Ok((digest, Recipe::new(chunks)?))
+    }
+
+    fn hand_on(&self, id: ChunkId, chunk: &[u8]) -> Result<(), AddError> {
+        if !held(&self.handed_on).insert(id) {
+            return Ok(());
+        }
+        let piece = Piece { id, bytes: Bytes::copy_from_slice(chunk) };
+        // The sender is gone when it has failed; it knows why.
+        self.to.blocking_send(piece).map_err(|_| AddError::Interrupted)
+    }
+}
+
+impl Contents for Cutter {
+    fn add(
+        &self,
+        files: Vec<SourceFile<'_>>,
+        progress: &Progress,
+        done: &mut (dyn FnMut(SourceFile<'_>, Result<Added, AddError>) + Send),
+    ) -> Result<(), AddError> {
+        let n_threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let files = Mutex::new(files.into_iter());
+        let done = Mutex::new(done);
+        let failed = Mutex::new(None);
+        std::thread::scope(|scope| {
+            for _ in 0..n_threads {
+                scope.spawn(|| {
+                    while held(&failed).is_none() {
+                        let Some(mut file) = held(&files).next() else { return };
+                        match self.take(&mut file, progress) {
+                            Err(error @ (AddError::Interrupted | AddError::Cancelled(_))) => {
+                                held(&failed).get_or_insert(error);
+                            }
+                            taken => (held(&done))(file, taken),
+                        }
+                    }
+                });
+            }
+        });
+        failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+}
+
+/// Locks; what the lock guards is whole after every statement, so a panic elsewhere spoils nothing.
+fn held<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,119 @@
+//! `depot package update`: reads a package's source folder.
+
+use crate::{
+    exit::Failure,
+    job::{self, Ended},
+    output::Out,
+    transport::{Client, Request, path},
+    units,
+};
+use api::{jobs::JobProgress, views::UpdateView};
+use clap::Args;
+use http::Method;
+use packager::refs::SourceFolder;
+use std::{io::Write, path::PathBuf, time::Duration};
+
+/// Read a package's source and make a new version if anything changed
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot package update docs
+  depot package update docs --source /srv/docs-new     # and from there from now on
+  depot package update docs --read-all                 # trusts no size and time
+
+Files whose size, times and inode are as they were are not read again. If nothing changed, no
+version is made. The source is a folder of the machine that holds the library: with --url that is
+the server. To send files from another machine, use `depot package push`.")]
+pub struct UpdateArgs {
+    /// Name of the package
+    name: String,
+    /// Read this folder instead, now and from now on
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// Read every file, whatever its size and times say; also heals damaged content
+    #[arg(long)]
+    read_all: bool,
+    /// Print the job's id and leave it running
+    #[arg(long)]
+    detach: bool,
+}
+
+/// Updates, and says what came of it.
+pub async fn run(args: UpdateArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let source = args.source.map(|folder| source_text(folder, client)).transpose()?;
+    let rescan = if args.read_all { "everything" } else { "changed" };
+    let mut body = serde_json::json!({ "rescan": rescan });
+    if let Some(source) = source {
+        body["source"] = source.into();
+    }
+    let address = path(&["packages", &args.name, "update"]);
+    let request = Request::new(Method::POST, &address).json(&body)?;
+    match job::start::<UpdateView>(client, request, out, args.detach).await? {
+        Ended::Detached => Ok(()),
+        Ended::Done { result, progress } => out.show(&result, |w| people(w, &result, &progress)),
+    }
+}
+
+/// What an update or an upload came to, for people.
+pub fn people(
+    w: &mut dyn Write,
+    report: &UpdateView,
+    progress: &JobProgress,
+) -> std::io::Result<()> {
+    let took = Duration::from_secs_f64(report.seconds.clamp(0.0, 1e9));
+    let tree = format!(
+        "{}, {}",
+        units::counted(report.files, "file", "files"),
+        units::bytes(report.bytes)
+    );
+    if report.unchanged {
+        return writeln!(
+            w,
+            "{} is unchanged: still version {}, {tree}; {}",
+            report.package,
+            report.version,
+            units::duration(took),
+        );
+    }
+    let ratio = |r: Option<f64>| r.map_or_else(|| "-".to_owned(), |r| format!("{r:.2}"));
+    writeln!(w, "{} version {}: {tree}", report.package, report.version)?;
+    writeln!(
+        w,
+        "  read    {}, {}",
+        units::counted(report.files_read, "file", "files"),
+        units::bytes(progress.bytes)
+    )?;
+    writeln!(
+        w,
+        "  new     {} (dedup {})",
+        units::bytes(report.new_bytes),
+        ratio(report.dedup_ratio)
+    )?;
+    writeln!(
+        w,
+        "  stored  {} (compression {})",
+        units::bytes(report.stored_bytes),
+        ratio(report.compression_ratio)
+    )?;
+    writeln!(w, "  took    {} ({})", units::duration(took), units::rate(progress.bytes, took))?;
+    if !report.removed_versions.is_empty() {
+        let gone: Vec<String> = report.removed_versions.iter().map(u64::to_string).collect();
+        writeln!(w, "  removed version {} by the package's retention", gone.join(", "))?;
+    }
+    Ok(())
+}
+
+/// A source folder as the API wants it: an absolute path.
+///
+/// A relative one is taken from here, which is only right where library and command share a
+/// machine.
+pub fn source_text(folder: PathBuf, client: &Client) -> Result<String, Failure> {
+    if folder.is_relative() && !client.is_on_this_machine() {
+        return Err(Failure::usage(format!(
+            "--source {} is relative: give the absolute path of a folder on the server, or send \
+             files from here with `depot package push`",
+            folder.display()
+        )));
+    }
+    Ok(SourceFolder(std::path::absolute(folder)?).to_string())
+}

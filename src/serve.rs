@@ -1,0 +1,136 @@
+//! `depot serve`: a site on this machine, until Ctrl-C or SIGTERM.
+
+use crate::{
+    cli::Shared,
+    exit::{Exit, Failure, chain},
+    output::{Out, written},
+    transport,
+};
+use api::{Config, Options, Site, config::LogFormat};
+use clap::Args;
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Start a site: admin API and distribution point on one address
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot serve --data ./depot-data
+  depot serve --data ./depot-data --listen 127.0.0.1:8520 --config ./depot.toml
+  depot serve --data /var/lib/depot --set library.gc_grace=1h
+  depot serve --listen 127.0.0.1:0               # any free port; it is printed
+
+The data folder is made if it is not there. Ctrl-C or SIGTERM ends it: answers under way are
+finished first. Settings come from the configuration file (`depot config example` prints one with
+every key), then the environment, then these flags.")]
+pub struct ServeArgs {
+    /// Address and port to listen on [default: 127.0.0.1:8520]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Configuration file [default: depot.toml here or in /etc/depot, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set any key of the configuration file
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    set: Vec<(String, String)>,
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.trim().into(), value.trim().into())),
+        _ => Err("want KEY=VALUE, for example log.level=debug".into()),
+    }
+}
+
+/// Serves until it is told to stop.
+pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
+    if shared.url.is_some() {
+        return Err(Failure::usage("--url names a server to speak to; serve takes --listen"));
+    }
+    let ServeArgs { listen, config, set } = args;
+    let options = Options { config, data: shared.data.clone(), listen, set };
+    let config =
+        Config::load(&options, std::env::vars()).map_err(|error| Failure::usage(chain(&error)))?;
+    log(&config, shared.verbose)?;
+    let site = Site::open(config, "depot serve").map_err(transport::open_failure)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let folder = std::path::absolute(site.folder())?;
+    let token_file = folder.join("admin.token");
+    let started = move |address: SocketAddr| {
+        // Told on stdout, so that a script can read where it is; a closed stdout stops nobody.
+        let _ = announce(address, &folder, &token_file, out);
+    };
+    let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
+    served.map_err(|error| {
+        let exit = match &error {
+            api::ServeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Exit::Conflict
+            }
+            _ => Exit::Failed,
+        };
+        Failure::new(exit, chain(&error))
+    })
+}
+
+/// Says where the site is and what to do next.
+fn announce(
+    address: SocketAddr,
+    folder: &Path,
+    token_file: &Path,
+    out: Out,
+) -> Result<(), Failure> {
+    // Who listens on all addresses is reached on each, and this machine is one.
+    let reached = match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => format!("127.0.0.1:{}", address.port()),
+        ip if ip.is_unspecified() => format!("[::1]:{}", address.port()),
+        _ => address.to_string(),
+    };
+    let url = format!("http://{reached}");
+    if out.json {
+        return out.json_line(&serde_json::json!({
+            "url": url, "listen": address, "data": folder, "token_file": token_file,
+        }));
+    }
+    let depot = std::env::args().next().unwrap_or_else(|| "depot".to_owned());
+    written(|w| {
+        writeln!(w, "depot {} serves {url}", env!("CARGO_PKG_VERSION"))?;
+        writeln!(w, "  data         {}", folder.display())?;
+        writeln!(w, "  admin token  {}", token_file.display())?;
+        writeln!(w)?;
+        if transport::is_default(&url) {
+            writeln!(w, "Next, in another terminal and in this folder:")?;
+        } else {
+            writeln!(w, "Next, in another terminal:")?;
+            writeln!(w, "  export DEPOT_URL={url} DEPOT_TOKEN_FILE={}", token_file.display())?;
+        }
+        writeln!(w, "  {depot} package create docs --source /usr/share/doc")?;
+        writeln!(w, "  {depot} package update docs")?;
+        writeln!(w, "  {depot} fetch {url}/packages/docs/latest -o ./out")?;
+        writeln!(w)
+    })
+}
+
+/// Logs to stderr as the configuration says; `--verbose` wins over its level.
+fn log(config: &Config, verbose: u8) -> Result<(), Failure> {
+    let level = match verbose {
+        0 => config.log.level.as_str(),
+        1 => "debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_new(level)
+        .map_err(|error| Failure::usage(format!("log.level {level:?}: {error}")))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
+    match config.log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! REST over HTTP to another process.
+//!
+//! Always true: the token comes from a file and goes only to the server that was named, never
+//! into a message, a log or an argument; a redirect is not followed, so it cannot leave with it;
+//! a server that stops sending is given up after [`SILENCE`], a slow one never.
+
+use super::{Reply, Request};
+use crate::{
+    cli::Shared,
+    exit::{Failure, chain},
+};
+use futures::StreamExt;
+use http::{HeaderValue, header};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where `make run` starts a site.
+const DEFAULT_URL: &str = "http://127.0.0.1:8520";
+/// Where that site leaves its admin's token, seen from the folder it was started in.
+const DEFAULT_TOKEN_FILE: &str = "depot-data/admin.token";
+/// Longest wait for the first connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Longest time without a byte; running jobs send signs of life far more often.
+const SILENCE: Duration = Duration::from_secs(120);
+/// A token is far shorter; whoever names another file by mistake does not send it off.
+const MAX_TOKEN: u64 = 1024;
+
+/// A server, and the right to speak to it.
+pub struct Remote {
+    http: reqwest::Client,
+    base: String,
+    token: Option<HeaderValue>,
+    token_file: Option<PathBuf>,
+    /// Nobody named a server: this is the default one.
+    by_default: bool,
+}
+
+impl Remote {
+    /// The server that flags or environment name, else the default one.
+    pub fn new(shared: &Shared) -> Result<Self, Failure> {
+        let named = shared.url.clone().or_else(|| variable("DEPOT_URL"));
+        let by_default = named.is_none();
+        let base = checked_base(named.as_deref().unwrap_or(DEFAULT_URL))?;
+        let named_file =
+            shared.token_file.clone().or_else(|| variable("DEPOT_TOKEN_FILE").map(PathBuf::from));
+        let token_file = named_file.or_else(|| {
+            let file = PathBuf::from(DEFAULT_TOKEN_FILE);
+            (by_default && std::fs::File::open(&file).is_ok()).then_some(file)
+        });
+        let token = token_file.as_deref().map(read_token).transpose()?;
+        let http = client(&base)?;
+        Ok(Self { http, base, token, token_file, by_default })
+    }
+
+    /// Scheme and authority, without a slash at the end.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether the server is on this machine.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.base)
+    }
+
+    /// What to do about an answer of 401 or 403.
+    pub fn token_hint(&self) -> String {
+        match &self.token_file {
+            Some(file) => format!("token from {}", file.display()),
+            None => "name the token's file with --token-file or DEPOT_TOKEN_FILE".to_owned(),
+        }
+    }
+
+    /// Sends one request.
+    pub async fn send(&self, request: Request) -> Result<Reply, Failure> {
+        let mut built = self
+            .http
+            .request(request.method, format!("{}{}", self.base, request.path))
+            .headers(request.headers);
+        if let Some(token) = &self.token {
+            built = built.header(header::AUTHORIZATION, token.clone());
+        }
+        if let Some((body, media_type)) = request.body {
+            built = built.header(header::CONTENT_TYPE, media_type).body(body);
+        }
+        let response = built.send().await.map_err(|error| self.unreachable(&error))?;
+        let base = self.base.clone();
+        Ok(Reply {
+            status: response.status(),
+            headers: response.headers().clone(),
+            body: response
+                .bytes_stream()
+                .map(move |part| part.map_err(|e| broken_off(&base, &e)))
+                .boxed(),
+        })
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        if !error.is_connect() {
+            return broken_off(&self.base, error);
+        }
+        let hint = if self.by_default {
+            "; start one with `make run` or `depot serve`, name another with --url, or work on a \
+             folder with --data DIR"
+        } else {
+            ""
+        };
+        // Of the chain only the last cause says something: "connection refused".
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        Failure::failed(format!("no server answers at {}: {cause}{hint}", self.base)).passing()
+    }
+}
+
+fn broken_off(base: &str, error: &reqwest::Error) -> Failure {
+    Failure::failed(format!("the connection to {base} broke off: {}", chain(error))).passing()
+}
+
+/// An environment variable that holds something.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A server's address without a slash at the end; `host:port` alone is taken as HTTP.
+pub fn checked_base(url: &str) -> Result<String, Failure> {
+    let text = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let wrong = |why: &str| {
+        Failure::usage(format!("{url} is no server address: {why}; want for example {DEFAULT_URL}"))
+    };
+    let parsed = reqwest::Url::parse(&text).map_err(|e| wrong(&e.to_string()))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(wrong("only http and https are spoken"));
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        return Err(wrong("a name or password does not belong in it; use --token-file"));
+    }
+    if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() {
+        return Err(wrong("it has a path"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// Reads a token's file: one line of visible ASCII.
+fn read_token(file: &Path) -> Result<HeaderValue, Failure> {
+    let wrong = |why: String| Failure::usage(format!("token file {}: {why}", file.display()));
+    let size = std::fs::metadata(file).map_err(|e| wrong(e.to_string()))?.len();
+    if size > MAX_TOKEN {
+        return Err(wrong("too long to be a token".to_owned()));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(wrong("holds no token; want one line of visible ASCII".to_owned()));
+    }
+    let mut value =
+        HeaderValue::try_from(format!("Bearer {token}")).expect("visible ASCII is a header value");
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Chooses the cryptography of this process's TLS. To be called before anything speaks HTTP.
+pub fn with_tls() {
+    // The provider is process-wide; a second call finds it installed, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// An HTTP client for one server.
+fn client(base: &str) -> Result<reqwest::Client, Failure> {
+    with_tls();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENCE)
+        .tcp_nodelay(true);
+    if is_loopback(base) {
+        // A proxy from the environment would look for the server on its own machine.
+        builder = builder.no_proxy();
+    }
+    Ok(builder.build()?)
+}
+
+/// Whether commands find the server at `url` without being told.
+pub fn is_default(url: &str) -> bool {
+    url == DEFAULT_URL
+}
+
+fn is_loopback(base: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(base) else { return false };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_server_is_named_by_scheme_and_host_only() {
+        assert_eq!(checked_base("127.0.0.1:8520").expect("fine"), "http://127.0.0.1:8520");
+        assert_eq!(checked_base("https://depot.example/").expect("fine"), "https://depot.example");
+        for bad in ["ftp://x", "http://x/api", "http://user:pass@x", "http://", "http://x?y=1"] {
+            assert_eq!(checked_base(bad).expect_err(bad).exit, Exit::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_token_is_not_sent() {
+        let dir = std::env::temp_dir().join(format!("depot-token-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("temp folder");
+        for (name, text) in
+            [("empty", "\n".to_owned()), ("long", "x".repeat(2000)), ("two", "a b".into())]
+        {
+            let file = dir.join(name);
+            std::fs::write(&file, text).expect("written");
+            assert_eq!(read_token(&file).expect_err(name).exit, Exit::Usage, "{name}");
+        }
+        std::fs::write(dir.join("good"), "abc123\n").expect("written");
+        assert!(read_token(&dir.join("good")).expect("a token").is_sensitive());
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+}

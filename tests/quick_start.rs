@@ -1,0 +1,48 @@
+//! The README's quick start, run as it is written.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::{fs, net::TcpListener, os::unix::fs::symlink, process::Command};
+use support::{DEPOT, Run, Site, temp_folder, tree};
+
+/// The lines of the README's block that is marked as the quick start.
+fn quick_start() -> String {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("```sh quick-start\n").expect("the README has the block");
+    rest.split_once("```").expect("the block ends").0.to_owned()
+}
+
+#[test]
+fn the_quick_start_works_as_pasted() {
+    let folder = temp_folder();
+    let here = folder.path();
+    // The repository's folder as it is after `make run` has built and started the site.
+    fs::create_dir_all(here.join("target/release")).unwrap();
+    symlink(DEPOT, here.join("target/release/depot")).unwrap();
+    tree::write(&here.join("src"), &[(b"main.rs", b"fn main() {}\n")]);
+    let is_free = TcpListener::bind("127.0.0.1:8520").is_ok();
+    let listen = if is_free { "127.0.0.1:8520" } else { "127.0.0.1:0" };
+    let site = Site::start_with(&here.join("depot-data"), &["--listen", listen]);
+
+    let mut script = quick_start();
+    let mut shell = Command::new("sh");
+    shell.env_remove("DEPOT_URL").env_remove("DEPOT_TOKEN_FILE");
+    if !is_free {
+        // Somebody has a site running: say where ours is, which the quick start need not.
+        script = script.replace("http://127.0.0.1:8520", &site.url);
+        shell.env("DEPOT_URL", &site.url).env("DEPOT_TOKEN_FILE", site.token_file());
+    }
+    let run = Run::of(shell.current_dir(here).args(["-ec", &script])).ok();
+    let said = run.stdout;
+    assert!(said.contains("package docs made; version 1 is empty"), "{said}");
+    assert!(said.contains("docs version 2: "), "{said}");
+    assert!(said.contains("docs is unchanged: still version 2"), "{said}");
+    assert!(said.contains("sources version 2: 1 file"), "{said}");
+
+    let want = tree::read(std::path::Path::new("/usr/share/doc"));
+    let mut found = tree::read(&here.join("out"));
+    found.retain(|path, _| path != b".depot" && !path.starts_with(b".depot/"));
+    tree::assert_same(&found, &want);
+}
