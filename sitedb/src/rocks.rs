@@ -47,7 +47,7 @@ impl RocksKv {
     ///
     /// The folder belongs to one process at a time: RocksDB's own lock refuses a second one.
     pub fn open(folder: &Path) -> Result<Self, DbError> {
-        let db = DB::open(&options(), folder).map_err(failed("opened"))?;
+        let db = options().and_then(|o| DB::open(&o, folder)).map_err(failed("opened"))?;
         let number = |key| -> Result<u64, DbError> {
             let found = db.get(key).map_err(failed("opened"))?;
             Ok(found.as_deref().map(be_u64).transpose()?.unwrap_or(0))
@@ -224,13 +224,14 @@ impl Kv for RocksKv {
 
 /// Tuned for a few megabytes that are opened often: little memory, few files, and no flush of the
 /// log into a new table at each start.
-fn options() -> Options {
+fn options() -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_write_buffer_size(4 << 20);
     options.set_max_total_wal_size(8 << 20);
     options.set_max_background_jobs(2);
     options.set_max_open_files(64);
+    // A few files open faster than threads start.
     options.set_max_file_opening_threads(1);
     options.set_keep_log_file_num(2);
     options.set_max_log_file_size(1 << 20);
@@ -239,7 +240,8 @@ fn options() -> Options {
     options.set_stats_persist_period_sec(0);
     options.set_skip_stats_update_on_db_open(true);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-    options
+    // Else each opening sets megabytes aside, which a volume that is nearly full does not have.
+    options.get_options_from_string("allow_fallocate=false")
 }
 
 fn data_key(key: &[u8]) -> Vec<u8> {
