@@ -36,7 +36,7 @@ const SMALL: usize = 16 << 10;
 const TUNED: [CParameter; 5] = [
     CParameter::CompressionLevel(2),
     CParameter::WindowLog(21),
-    CParameter::HashLog(16),
+    CParameter::HashLog(15),
     CParameter::MinMatch(5),
     CParameter::Strategy(zstd::zstd_safe::Strategy::ZSTD_fast),
 ];

@@ -20,7 +20,7 @@ use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{AddError, CommitError, ReadError};
 use crate::gc::{CHUNK, RECIPE, condemned_key};
 use crate::index::{
-    ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing, alias_key, put_number,
+    ChunkPlace, Form, Index, PackInfo, PackState, RecipePlace, Standing, alias_key, put_number,
 };
 use crate::kv::{Batch, KvError, Table};
 use crate::library::Inner;
@@ -131,8 +131,10 @@ type Answer = Arc<Mutex<Option<Result<(), CommitError>>>>;
 /// What the caller of a commit counts on.
 #[derive(Default)]
 pub(crate) struct Relied {
-    /// Contents and chunks that it found held.
+    /// Contents and chunks that it found held and live: its lease keeps them.
     pub digests: Vec<Digest>,
+    /// Those that it found condemned, perhaps before its lease began: they may be gone by now.
+    pub condemned: Vec<Digest>,
     /// The failed syncs that it knows of: more of them mean that some of what it added is lost.
     pub losses: Option<u64>,
 }
@@ -197,11 +199,13 @@ impl Inner {
             writer.next_pack += 1;
             let id = header.id;
             let created = PackWriter::create(&*self.store, header);
-            writer.current = Some(created.map_err(|error| {
+            let pack = created.map_err(|error| {
                 // If this fails too, garbage collection finds the pack.
                 let _ = self.store.delete(id);
                 AddError::Store(error)
-            })?);
+            })?;
+            self.packs.minted(pack.header.seq, id);
+            writer.current = Some(pack);
         }
         let pack = writer.current.as_mut().expect("opened above");
         let offset = pack.append(record).map_err(AddError::Store)?;
@@ -292,19 +296,25 @@ impl Inner {
             return Err(CommitError::Interrupted);
         }
         let roots = request.changes.iter().filter_map(|change| change.outcome()?.root);
-        let relied = request.relied.digests.iter().copied().chain(roots);
-        if self.condemned.load(SeqCst) == 0 && leader.fresh.is_none() {
+        let mut relied = request.relied.condemned.clone();
+        if self.condemned.load(SeqCst) > 0 || leader.fresh.is_some() {
+            relied.extend(request.relied.digests.iter().copied().chain(roots));
+        }
+        if relied.is_empty() {
             return Ok(());
         }
         let pending = self.pending_recipes();
+        // All or nothing: a recipe is not made live if a chunk of it is gone.
+        let mut own = Batch::default();
         for digest in relied {
-            match self.revive_one(digest, &pending, batch, leader) {
+            match self.revive_one(digest, &pending, &mut own, leader) {
                 Ok(true) => {}
                 Ok(false) => return Err(CommitError::Interrupted),
                 Err(ReadError::Index(error)) => return Err(error.into()),
                 Err(_) => return Err(CommitError::Interrupted),
             }
         }
+        batch.changes.append(&mut own.changes);
         Ok(())
     }
 
@@ -315,7 +325,10 @@ impl Inner {
         batch: &mut Batch,
         leader: &mut Leader,
     ) -> Result<bool, ReadError> {
-        if digest == Digest::EMPTY || self.revive_chunk(ChunkId(digest), batch, leader)? {
+        // Either way of holding it will do; the best is the one that lasts.
+        let is_recipe = matches!(self.index.form(digest)?, Some(Form::Recipe(_)));
+        let is_chunk = !is_recipe && self.revive_chunk(ChunkId(digest), batch, leader)?;
+        if digest == Digest::EMPTY || is_chunk {
             return Ok(true);
         }
         let Some(place) = self.index.recipe(digest)? else {
@@ -504,6 +517,7 @@ impl Inner {
         put_number(&mut batch, "watermark/pack", header.seq.into());
         put_number(&mut batch, "watermark/offset", end);
         put_number(&mut batch, "commit", self.next_commit.load(SeqCst));
+        put_number(&mut batch, "run", header.run.into());
         put_number(&mut batch, UNSETTLED, 0);
         index_pending(&self.index, &mut batch, &pending, leader)?;
         index_refs(&mut batch, &outcomes);
@@ -511,6 +525,7 @@ impl Inner {
             fresh.extend(outcomes.values().flatten().filter_map(|to| to.root));
         }
         self.index.kv.write(batch)?;
+        packs.iter().for_each(|(seq, _)| self.packs.indexed(*seq));
 
         // Only now may others stop relying on the claims.
         for pending in &pending {
@@ -550,6 +565,7 @@ impl Inner {
         if let Err(error) = self.index.kv.write(batch) {
             tracing::error!(%error, "the index did not take the end of a broken pack");
         }
+        broken.iter().for_each(|pack| self.packs.indexed(pack.header.seq));
     }
 
     /// Notes that a log record may be on the disk that does not count. Its number is not used
@@ -606,7 +622,9 @@ impl Inner {
         let info = PackInfo { id: pack.header.id, state, len: pack.published };
         let mut batch = Batch::default();
         batch.put(Table::Packs, pack.header.seq.to_be_bytes(), info.encode());
-        Ok(self.index.kv.write(batch)?)
+        self.index.kv.write(batch)?;
+        self.packs.indexed(pack.header.seq);
+        Ok(())
     }
 }
 
@@ -628,6 +646,23 @@ pub(crate) fn index_pending(
         value.as_ref().map(|_| (*table, digest))
     });
     let revived: HashSet<(Table, Digest)> = revived.collect();
+    // What is stored anew, by somebody who found it condemned, wins over a copy of the old.
+    let mut stored: HashSet<(Table, Digest)> = HashSet::new();
+    let is_moved =
+        |p: &Pending| matches!(p, Pending::MovedChunk { .. } | Pending::MovedRecipe { .. });
+    if pending.iter().any(is_moved) {
+        for record in pending {
+            match record {
+                Pending::Chunks(chunks) => {
+                    stored.extend(chunks.iter().map(|(id, _)| (Table::Chunks, id.0)));
+                }
+                Pending::Recipe { content, .. } => {
+                    stored.insert((Table::Recipes, *content));
+                }
+                _ => {}
+            }
+        }
+    }
     for record in pending {
         match record {
             Pending::Chunks(chunks) => {
@@ -656,6 +691,7 @@ pub(crate) fn index_pending(
                 let now = index.chunk(*id)?;
                 if let Some(now) = now
                     && now.ordinal() == from.ordinal()
+                    && !stored.contains(&(Table::Chunks, id.0))
                 {
                     let revived = revived.contains(&(Table::Chunks, id.0));
                     let standing = if revived { Standing::Live } else { now.standing };
@@ -667,6 +703,7 @@ pub(crate) fn index_pending(
                 let now = index.recipe(*content)?;
                 if let Some(now) = now
                     && now.ordinal() == from.ordinal()
+                    && !stored.contains(&(Table::Recipes, *content))
                 {
                     let revived = revived.contains(&(Table::Recipes, *content));
                     let standing = if revived { Standing::Live } else { now.standing };

@@ -15,10 +15,10 @@
 //! Epochs decide what is safe; the clock only adds delay. Before any pack is unlinked the refs
 //! are checkpointed into a pack that stays, since the packs hold the log of ref changes too.
 
-use crate::commit::{Pending, Relied};
+use crate::commit::{Pending, Relied, suspect_key};
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{MaintainError, ReadError};
-use crate::index::{ChunkPlace, PackInfo, PackState, RecipePlace, Standing, put_number};
+use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing, put_number};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, Why, holders};
@@ -232,22 +232,28 @@ impl Library {
 
     fn mark_content(&self, content: Digest, marked: &mut Marked) -> Result<(), MaintainError> {
         let inner = &self.inner;
-        if let Some(place) = inner.index.recipe(content)? {
-            if marked.recipes.insert(place.ordinal()) {
-                // A damaged recipe cannot say which chunks are live. They may be condemned, not
-                // lost: whoever heals the recipe revives or sends them.
-                match inner.recipe_at(content, place) {
-                    Ok(recipe) => {
-                        for place in inner.index.chunks(recipe.chunks())?.into_iter().flatten() {
-                            marked.chunks.insert(place.ordinal());
+        // Held both ways, a content keeps the one that is best to read; the other goes.
+        match inner.index.form(content)? {
+            Some(Form::Recipe(place)) => {
+                if marked.recipes.insert(place.ordinal()) {
+                    // A damaged recipe cannot say which chunks are live. They may be condemned, not
+                    // lost: whoever heals the recipe revives or sends them.
+                    match inner.recipe_at(content, place) {
+                        Ok(recipe) => {
+                            for place in inner.index.chunks(recipe.chunks())?.into_iter().flatten()
+                            {
+                                marked.chunks.insert(place.ordinal());
+                            }
                         }
+                        Err(ReadError::Suspect { .. }) => {}
+                        Err(error) => return Err(error.into()),
                     }
-                    Err(ReadError::Suspect { .. }) => {}
-                    Err(error) => return Err(error.into()),
                 }
             }
-        } else if let Some(place) = inner.index.chunk(ChunkId(content))? {
-            marked.chunks.insert(place.ordinal());
+            Some(Form::Chunk(place)) => {
+                marked.chunks.insert(place.ordinal());
+            }
+            None => {}
         }
         Ok(())
     }
@@ -397,7 +403,7 @@ impl Library {
 
     fn purge_step(&self, step: &[(u8, Digest)]) -> Result<u64, MaintainError> {
         let inner = &self.inner;
-        let _leader = inner.commits.leader.lock();
+        let mut leader = inner.commits.leader.lock();
         let mut batch = Batch::default();
         let mut purged = 0;
         for &(kind, digest) in step {
@@ -409,6 +415,9 @@ impl Library {
             if standing == Some(Standing::Condemned) {
                 let table = if kind == CHUNK { Table::Chunks } else { Table::Recipes };
                 batch.delete(table, *digest.as_bytes());
+                if leader.suspects.remove(&digest) {
+                    batch.delete(Table::Meta, suspect_key(digest));
+                }
                 purged += 1;
             }
             batch.delete(Table::Meta, condemned_key(kind, digest));

@@ -202,6 +202,27 @@ fn unreadable(table: Table) -> KvError {
     ))
 }
 
+/// How a content is held.
+///
+/// The same bytes may be held both ways: as one chunk, and in smaller ones by the recipe of a
+/// sender that cuts otherwise. Then each way lives and goes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// As one chunk.
+    Chunk(ChunkPlace),
+    /// As the chunks of a recipe.
+    Recipe(RecipePlace),
+}
+
+impl Form {
+    fn standing(&self) -> Standing {
+        match self {
+            Form::Chunk(place) => place.standing,
+            Form::Recipe(place) => place.standing,
+        }
+    }
+}
+
 /// The typed index.
 #[derive(Clone)]
 pub(crate) struct Index {
@@ -227,6 +248,17 @@ impl Index {
     pub(crate) fn recipe(&self, digest: Digest) -> Result<Option<RecipePlace>, KvError> {
         let found = self.kv.get(Table::Recipes, digest.as_bytes())?;
         found.map(|v| RecipePlace::decode(&v).ok_or_else(|| unreadable(Table::Recipes))).transpose()
+    }
+
+    /// The best way in which a content is held: live before condemned before suspect, and one
+    /// chunk before a recipe.
+    pub(crate) fn form(&self, content: Digest) -> Result<Option<Form>, KvError> {
+        let chunk = self.chunk(ChunkId(content))?.map(Form::Chunk);
+        if chunk.is_some_and(|form| form.standing() == Standing::Live) {
+            return Ok(chunk);
+        }
+        let recipe = self.recipe(content)?.map(Form::Recipe);
+        Ok(chunk.into_iter().chain(recipe).min_by_key(|form| form.standing() as u8))
     }
 
     pub(crate) fn alias(&self, name: &Name) -> Result<Option<Digest>, KvError> {

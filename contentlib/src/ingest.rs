@@ -12,7 +12,7 @@ use crate::block::{MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressib
 use crate::chunker::{Chunker, MAX_CHUNK, MIN_CHUNK};
 use crate::digest::{ChunkId, Digest, Name};
 use crate::error::AddError;
-use crate::index::Standing;
+use crate::index::{ChunkPlace, Standing};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::session::{Session, store_error};
@@ -41,6 +41,11 @@ pub trait Source: Send {
     fn open(&mut self) -> io::Result<Self::Reader>;
     /// Its length in bytes, as far as known.
     fn size_hint(&self) -> u64;
+    /// The content that it held when it was last added, if that is known. It is then only read
+    /// and hashed; if it is the same it need not be cut.
+    fn known(&self) -> Option<Digest> {
+        None
+    }
     /// Called after its last byte: whether it is still what was opened.
     fn finish(&mut self, reader: Self::Reader, bytes_read: u64) -> io::Result<Recheck>;
 }
@@ -219,9 +224,47 @@ impl Drop for Builder<'_> {
     }
 }
 
+/// The hash of a whole content, which must take its bytes in order. The thread that cuts leaves
+/// them here; an idle one takes them when there is one.
+#[derive(Default)]
+struct WholeHash {
+    hasher: Mutex<blake3::Hasher>,
+    waiting: Mutex<VecDeque<Bytes>>,
+}
+
+/// Chunks that may wait to be hashed into the whole.
+const WAITING: usize = 64;
+
+impl WholeHash {
+    /// Hashes what waits, unless another thread is at it.
+    fn catch_up(&self) {
+        if let Some(hasher) = self.hasher.try_lock() {
+            self.drain(hasher);
+        }
+    }
+
+    fn drain(&self, mut hasher: parking_lot::MutexGuard<'_, blake3::Hasher>) {
+        loop {
+            let next = self.waiting.lock().pop_front();
+            let Some(bytes) = next else { return };
+            hasher.update(&bytes);
+        }
+    }
+
+    fn finish(&self) -> Digest {
+        let mut hasher = self.hasher.lock();
+        for bytes in self.waiting.lock().drain(..) {
+            hasher.update(&bytes);
+        }
+        Digest::from_bytes(*hasher.finalize().as_bytes())
+    }
+}
+
 #[derive(Default)]
 struct Jobs<'a> {
     queue: VecDeque<Job<'a>>,
+    /// Contents of which chunks wait to be hashed into the whole.
+    hashes: VecDeque<Arc<WholeHash>>,
     /// Threads that may still queue jobs.
     cutting: usize,
 }
@@ -286,6 +329,10 @@ impl<'a> Work<'a> {
                 drop(jobs);
                 self.store(job);
                 jobs = self.jobs.lock();
+            } else if let Some(whole) = jobs.hashes.pop_front() {
+                drop(jobs);
+                whole.catch_up();
+                jobs = self.jobs.lock();
             } else if jobs.cutting == 0 {
                 return;
             } else {
@@ -340,6 +387,11 @@ impl<'a> Work<'a> {
         source: &mut S,
         builders: &mut Builders<'a>,
     ) -> Result<Added, AddError> {
+        if let Some(known) = source.known()
+            && let Some(same) = self.same(source, known)?
+        {
+            return Ok(same);
+        }
         for _ in 0..TRIES {
             let mut reader = source.open().map_err(AddError::Source)?;
             let mut content = Content::new(&self.options);
@@ -351,6 +403,62 @@ impl<'a> Work<'a> {
             }
         }
         Err(AddError::Moved)
+    }
+
+    /// Reads a file that is expected to be `known`. `None` if it is not, or no longer whole in
+    /// the library.
+    fn same<S: Source>(&self, source: &mut S, known: Digest) -> Result<Option<Added>, AddError> {
+        let inner = self.session.inner();
+        if self.options != AddOptions::default() || inner.revoked.read().contains(known) {
+            return Ok(None);
+        }
+        let held = match inner.index.recipe(known)? {
+            Some(place) if place.standing == Standing::Live => {
+                let recipe = inner.recipe_at(known, place);
+                let recipe = recipe.map_err(|error| AddError::Read(Box::new(error)))?;
+                let places = inner.index.chunks(recipe.chunks())?;
+                let live = |place: &Option<ChunkPlace>| {
+                    place.is_some_and(|place| place.standing == Standing::Live)
+                };
+                places.iter().all(live).then(|| (recipe.len() as u64, Some(recipe.digest())))
+            }
+            Some(_) => None,
+            None => {
+                let place = inner.index.chunk(ChunkId(known))?;
+                place.filter(|place| place.standing == Standing::Live).map(|_| (1, None))
+            }
+        };
+        let Some((n_chunks, recipe)) = held else { return Ok(None) };
+        let mut reader = source.open().map_err(AddError::Source)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut size = 0;
+        let mut buffer = self.buffers.take();
+        loop {
+            let n = fill(&mut reader, &mut buffer.bytes)?;
+            self.progress.check()?;
+            hasher.update(&buffer.bytes[..n]);
+            size += n as u64;
+            if n < buffer.bytes.len() {
+                break;
+            }
+        }
+        let found = Digest::from_bytes(*hasher.finalize().as_bytes());
+        let recheck = source.finish(reader, size).map_err(AddError::Source)?;
+        if found != known || recheck == Recheck::Moved {
+            return Ok(None);
+        }
+        self.progress.add(&self.progress.bytes, size);
+        self.session.relied.lock().push(known);
+        let new_bytes = 0;
+        Ok(Some(Added {
+            digest: known,
+            size,
+            n_chunks,
+            new_bytes,
+            recipe,
+            sha256: None,
+            sha1: None,
+        }))
     }
 
     fn read(
@@ -419,6 +527,9 @@ impl<'a> Work<'a> {
     ) -> Result<(), AddError> {
         let id = ChunkId(Digest::of(&bytes));
         content.take(id, &bytes, last);
+        if let Some(whole) = &content.whole {
+            self.hash_whole(whole, &bytes);
+        }
         if !self.session.claim(id)? {
             return Ok(());
         }
@@ -432,6 +543,21 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Hashes a chunk into its whole content, here or on an idle thread.
+    fn hash_whole(&self, whole: &Arc<WholeHash>, bytes: &Bytes) {
+        let n_waiting = {
+            let mut waiting = whole.waiting.lock();
+            waiting.push_back(bytes.clone());
+            waiting.len()
+        };
+        if self.files_left.load(Relaxed) || n_waiting > WAITING {
+            whole.drain(whole.hasher.lock());
+        } else if n_waiting == 1 {
+            self.jobs.lock().hashes.push_back(whole.clone());
+            self.changed.notify_one();
+        }
+    }
+
     fn finish(&self, content: Content) -> Result<Added, AddError> {
         let size = content.size;
         let new_bytes = content.new_bytes;
@@ -439,7 +565,7 @@ impl<'a> Work<'a> {
         let sha1 = content.sha1.map(|hasher| <[u8; 20]>::from(hasher.finalize()));
         let recipe = Recipe::new(content.chunks)?;
         let digest = match (content.whole, recipe.chunks()) {
-            (Some(hasher), _) => Digest::from_bytes(*hasher.finalize().as_bytes()),
+            (Some(whole), _) => whole.finish(),
             (None, [one]) => one.0,
             (None, _) => Digest::EMPTY,
         };
@@ -520,7 +646,7 @@ struct Content {
     size: u64,
     new_bytes: u64,
     /// Hashes the whole; not needed for a content of one chunk, whose digest is the chunk's.
-    whole: Option<Box<blake3::Hasher>>,
+    whole: Option<Arc<WholeHash>>,
     sha256: Option<Box<Sha256>>,
     sha1: Option<Box<Sha1>>,
 }
@@ -542,7 +668,7 @@ impl Content {
     fn take(&mut self, id: ChunkId, bytes: &[u8], last: bool) {
         let only = self.chunks.is_empty() && last;
         if !only {
-            self.whole.get_or_insert_default().update(bytes);
+            self.whole.get_or_insert_default();
         }
         if let Some(hasher) = &mut self.sha256 {
             hasher.update(bytes);

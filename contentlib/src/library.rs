@@ -7,7 +7,7 @@ use crate::claims::Claims;
 use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::{CommitError, OpenError, ReadError};
-use crate::index::{Index, Standing};
+use crate::index::{Form, Index, Standing};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Kv, KvError};
 use crate::leases::Leases;
@@ -237,23 +237,25 @@ impl Library {
         if digest == Digest::EMPTY {
             return Ok(ContentStat { digest, size: 0, n_chunks: 0, suspect: false });
         }
-        if let Some(place) = inner.index.recipe(digest)? {
-            let mut suspect = place.standing == Standing::Suspect;
-            if !suspect {
-                let recipe = inner.recipe_at(digest, place)?;
-                let places = inner.index.chunks(recipe.chunks())?;
-                let bad = |p: &Option<crate::index::ChunkPlace>| {
-                    p.is_none_or(|p| p.standing == Standing::Suspect)
-                };
-                suspect = places.iter().any(bad);
+        match inner.index.form(digest)?.ok_or(ReadError::Unknown(digest.into()))? {
+            Form::Chunk(place) => {
+                let suspect = place.standing == Standing::Suspect;
+                Ok(ContentStat { digest, size: place.plain_len.into(), n_chunks: 1, suspect })
             }
-            let n_chunks = place.n_chunks.into();
-            return Ok(ContentStat { digest, size: place.size, n_chunks, suspect });
+            Form::Recipe(place) => {
+                let mut suspect = place.standing == Standing::Suspect;
+                if !suspect {
+                    let recipe = inner.recipe_at(digest, place)?;
+                    let places = inner.index.chunks(recipe.chunks())?;
+                    let bad = |p: &Option<crate::index::ChunkPlace>| {
+                        p.is_none_or(|p| p.standing == Standing::Suspect)
+                    };
+                    suspect = places.iter().any(bad);
+                }
+                let n_chunks = place.n_chunks.into();
+                Ok(ContentStat { digest, size: place.size, n_chunks, suspect })
+            }
         }
-        let place = inner.index.chunk(ChunkId(digest))?;
-        let place = place.ok_or(ReadError::Unknown(digest.into()))?;
-        let suspect = place.standing == Standing::Suspect;
-        Ok(ContentStat { digest, size: place.plain_len.into(), n_chunks: 1, suspect })
     }
 
     /// Which of `chunks` are not held. Condemned and damaged ones count as not held, so that

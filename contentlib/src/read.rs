@@ -12,7 +12,7 @@ use crate::block::{Codec, Frame};
 use crate::commit::suspect_key;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::ReadError;
-use crate::index::{ChunkPlace, RecipePlace, Standing};
+use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};
@@ -23,7 +23,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -33,6 +33,8 @@ use std::sync::{Arc, OnceLock};
 const OPEN_PACKS: usize = 512;
 /// Chunk places looked up at once for one content.
 const WINDOW: usize = 256;
+/// How often a chunk or recipe is looked for before garbage collection has moved it too often.
+const MOVES: usize = 32;
 /// Chunks of one pack that are remembered as verified; past this all are forgotten.
 const VERIFIED: usize = 1 << 16;
 
@@ -78,11 +80,23 @@ impl OpenPack {
 pub(crate) struct Packs {
     store: Arc<dyn PackStore>,
     open: Cache<u32, Arc<OpenPack>>,
+    /// Packs that are written to and not yet in the index.
+    minted: Mutex<HashMap<u32, PackId>>,
 }
 
 impl Packs {
     pub(crate) fn new(store: Arc<dyn PackStore>) -> Self {
-        Self { store, open: Cache::new(OPEN_PACKS) }
+        Self { store, open: Cache::new(OPEN_PACKS), minted: Mutex::default() }
+    }
+
+    /// A pack that the index does not know was begun.
+    pub(crate) fn minted(&self, seq: u32, id: PackId) {
+        self.minted.lock().insert(seq, id);
+    }
+
+    /// The index knows the pack now.
+    pub(crate) fn indexed(&self, seq: u32) {
+        self.minted.lock().remove(&seq);
     }
 
     fn get(&self, inner: &Inner, seq: u32) -> Result<Arc<OpenPack>, ReadError> {
@@ -90,13 +104,13 @@ impl Packs {
             return Ok(pack);
         }
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        let id = inner.index.pack(seq)?.map(|info| info.id);
-        let writing = || {
-            let writer = inner.writer.lock();
-            let mut packs = writer.current.iter().chain(&writer.full);
-            packs.find(|pack| pack.header.seq == seq).map(|pack| pack.header.id)
+        // In this order: a pack leaves the first only when it is in the second.
+        let minted = self.minted.lock().get(&seq).copied();
+        let id = match minted {
+            Some(id) => Some(id),
+            None => inner.index.pack(seq)?.map(|info| info.id),
         };
-        let id = id.or_else(writing).ok_or(PackId(0));
+        let id = id.ok_or(PackId(0));
         let id = id.map_err(|pack| ReadError::Store { pack, source: gone() })?;
         let file = self.store.open(id).map_err(|source| ReadError::Store { pack: id, source })?;
         let pack = Arc::new(OpenPack { id, file, verified: Mutex::default() });
@@ -206,9 +220,9 @@ impl Inner {
         }
     }
 
-    /// A chunk's plain bytes from a place, hashed. A second look is taken before it is called
-    /// damaged: at the same place, since reads can fail once, and in the index, since garbage
-    /// collection may have moved it.
+    /// A chunk's plain bytes from a place, hashed. A place is read twice before it is called
+    /// damaged, since reads can fail once; and the index is asked again each time, since garbage
+    /// collection may have moved the chunk.
     pub(crate) fn chunk_at(
         &self,
         id: ChunkId,
@@ -216,29 +230,36 @@ impl Inner {
         content: Digest,
     ) -> Result<Bytes, ReadError> {
         let mut place = *place;
-        let mut last = Miss::Damaged;
-        for _ in 0..2 {
+        let mut tries = 0;
+        for _ in 0..MOVES {
             if place.standing == Standing::Suspect {
                 return Err(ReadError::Suspect { name: id.0, pack: self.pack_id(place.pack) });
             }
-            match self.plain_at(&place) {
+            let miss = match self.plain_at(&place) {
                 Ok(bytes) if Digest::of(&bytes) == id.0 => return Ok(bytes),
-                Ok(_) => last = Miss::Damaged,
-                Err(miss) => last = miss,
-            }
+                Ok(_) => Miss::Damaged,
+                Err(miss) => miss,
+            };
             self.blocks.cache.remove(&block_key(&place));
-            if let Miss::Gone(_) = last {
+            if let Miss::Gone(_) = miss {
                 self.packs.forget(place.pack);
             }
-            place = self.place_of(id)?.ok_or(ReadError::MissingChunk { content, chunk: id })?;
-        }
-        match last {
-            Miss::Failed(error) => Err(error),
-            Miss::Damaged | Miss::Gone(_) => {
-                self.mark_chunk_suspect(id, &place)?;
-                Err(ReadError::Suspect { name: id.0, pack: self.pack_id(place.pack) })
+            let now = self.place_of(id)?.ok_or(ReadError::MissingChunk { content, chunk: id })?;
+            tries = if now.ordinal() == place.ordinal() { tries + 1 } else { 0 };
+            place = now;
+            if tries == 2 {
+                let pack = self.pack_id(place.pack);
+                return Err(match miss {
+                    Miss::Failed(error) => error,
+                    Miss::Damaged | Miss::Gone(_) => {
+                        self.mark_chunk_suspect(id, &place)?;
+                        ReadError::Suspect { name: id.0, pack }
+                    }
+                });
             }
         }
+        let source = io::Error::other("the chunk moves faster than it can be read");
+        Err(ReadError::Store { pack: self.pack_id(place.pack), source })
     }
 
     /// Where a chunk is, in the index or appended and not yet there.
@@ -297,7 +318,8 @@ impl Inner {
         place: RecipePlace,
     ) -> Result<Arc<Recipe>, ReadError> {
         let mut place = place;
-        for _ in 0..2 {
+        let mut tries = 0;
+        for _ in 0..MOVES {
             if place.standing == Standing::Suspect {
                 return Err(ReadError::Suspect { name: content, pack: self.pack_id(place.pack) });
             }
@@ -316,13 +338,16 @@ impl Inner {
                     _ => {}
                 },
             }
-            match self.index.recipe(content)? {
-                Some(now) => place = now,
-                None => return Err(ReadError::Unknown(content.into())),
+            let now = self.index.recipe(content)?.ok_or(ReadError::Unknown(content.into()))?;
+            tries = if now.ordinal() == place.ordinal() { tries + 1 } else { 0 };
+            place = now;
+            if tries == 2 {
+                self.mark_recipe_suspect(content, &place)?;
+                return Err(ReadError::Suspect { name: content, pack: self.pack_id(place.pack) });
             }
         }
-        self.mark_recipe_suspect(content, &place)?;
-        Err(ReadError::Suspect { name: content, pack: self.pack_id(place.pack) })
+        let source = io::Error::other("the recipe moves faster than it can be read");
+        Err(ReadError::Store { pack: self.pack_id(place.pack), source })
     }
 }
 
@@ -346,11 +371,13 @@ impl Library {
         if digest == Digest::EMPTY {
             return Ok(Arc::new(Recipe::new([]).expect("no chunk is a recipe")));
         }
-        if let Some(place) = inner.index.recipe(digest)? {
-            return inner.recipe_at(digest, place);
-        }
         let chunk = ChunkId(digest);
-        let place = inner.place_of(chunk)?.ok_or(ReadError::Unknown(digest.into()))?;
+        let place = match inner.index.form(digest)? {
+            Some(Form::Recipe(place)) => return inner.recipe_at(digest, place),
+            Some(Form::Chunk(place)) => Some(place),
+            None => inner.place_of(chunk)?,
+        };
+        let place = place.ok_or(ReadError::Unknown(digest.into()))?;
         let recipe = Recipe::new([(chunk, place.plain_len)]);
         Ok(Arc::new(recipe.map_err(|_| ReadError::Unknown(digest.into()))?))
     }

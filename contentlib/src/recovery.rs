@@ -9,6 +9,7 @@ use crate::commit::Leader;
 use crate::commit::{Pending, index_pending, index_refs};
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::OpenError;
+use crate::gc::{CHUNK, condemned_key};
 use crate::index::{ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing, put_number};
 use crate::kv::{Batch, Table};
 use crate::library::Environment;
@@ -64,16 +65,21 @@ pub(crate) fn recover(
     let library = library.unwrap_or_else(|| environment.random());
     run += 1;
 
-    let mut batch = Batch::default();
-    put_number(&mut batch, "format", INDEX_FORMAT);
-    put_number(&mut batch, "run", run.into());
-    batch.put(Table::Meta, "library", library.to_le_bytes());
+    // Opening a library that was closed well writes nothing. The new run is noted by its first
+    // commit; a crash before that leaves at most a pack whose header tells it.
     let next_commit = replay.next_commit;
-    if !replay.packs.is_empty() {
-        put_number(&mut batch, "commit", next_commit);
+    let is_new = format == 0;
+    if is_new || !replay.packs.is_empty() {
+        let mut batch = Batch::default();
+        put_number(&mut batch, "format", INDEX_FORMAT);
+        put_number(&mut batch, "run", run.into());
+        batch.put(Table::Meta, "library", library.to_le_bytes());
+        if !replay.packs.is_empty() {
+            put_number(&mut batch, "commit", next_commit);
+        }
+        replay.finish(index, &mut batch)?;
+        index.kv.write(batch)?;
     }
-    replay.finish(index, &mut batch)?;
-    index.kv.write(batch)?;
     Ok(Recovered { library, next_pack, next_commit, run })
 }
 
@@ -233,6 +239,17 @@ impl Replay {
     pub(crate) fn finish(self, index: &Index, batch: &mut Batch) -> Result<(), OpenError> {
         for (seq, info) in &self.packs {
             batch.put(Table::Packs, seq.to_be_bytes(), info.encode());
+        }
+        // A recipe that is replayed may have revived chunks, in batches that are lost.
+        for record in &self.covered {
+            let Pending::Recipe { chunks, .. } = record else { continue };
+            for (id, place) in chunks.iter().zip(index.chunks(chunks)?) {
+                if let Some(place) = place.filter(|p| p.standing == Standing::Condemned) {
+                    let live = ChunkPlace { standing: Standing::Live, ..place };
+                    batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
+                    batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
+                }
+            }
         }
         index_pending(index, batch, &self.covered, &mut Leader::load(index)?)?;
         let (floor, mut outcomes) = self.checkpoint.unwrap_or_default();

@@ -8,7 +8,7 @@ use crate::block::{BlockView, Frame, with_packed};
 use crate::claims::Claim;
 use crate::commit::{Pending, Relied};
 use crate::digest::{ChunkId, Digest, Name};
-use crate::error::{AddError, CommitError};
+use crate::error::{AddError, CommitError, ReadError};
 use crate::index::{ChunkPlace, RecipePlace, Standing};
 use crate::kv::KvError;
 use crate::library::{Inner, Library};
@@ -108,7 +108,7 @@ impl Session {
 
     /// Makes all that this session added durable, and changes refs with it: all or nothing.
     pub fn commit(&self, changes: Vec<RefChange>) -> Result<(), CommitError> {
-        self.prove()?;
+        let condemned = self.prove()?;
         self.append_recipes(true).map_err(|error| match error {
             AddError::Store(error) => CommitError::Store(error),
             full @ AddError::Full { .. } => {
@@ -120,17 +120,20 @@ impl Session {
         self.renew()?;
         // Kept for a later commit of the same session.
         let digests = self.relied.lock().clone();
-        self.inner().commit(changes, Relied { digests, losses: Some(self.losses) })
+        self.inner().commit(changes, Relied { digests, condemned, losses: Some(self.losses) })
     }
 
-    /// Finds out whether what the session counts on without having looked is there. What is
-    /// there now stays: this session's lease is older than any condemning yet to come.
-    fn prove(&self) -> Result<(), CommitError> {
+    /// Finds out whether what the session counts on without having looked is there. What is live
+    /// now stays: this session's lease is older than any condemning yet to come. Returns what is
+    /// condemned already, which the commit must look at once more.
+    fn prove(&self) -> Result<Vec<Digest>, CommitError> {
         let inner = self.inner();
         let unproven = self.unproven.lock().clone();
         if unproven.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let mut live = Vec::new();
+        let mut condemned = Vec::new();
         let mut pending = inner.pending_recipes();
         pending.extend(self.recipes.lock().iter().map(|(content, _)| *content));
         for digests in unproven.chunks(PROVE_STEP) {
@@ -138,21 +141,32 @@ impl Session {
             ids.iter().for_each(|id| inner.claims.wait(*id));
             let places = inner.index.chunks(&ids)?;
             for (id, place) in ids.iter().zip(places) {
-                let held = place.is_some()
+                let known = place.is_some()
                     || id.0 == Digest::EMPTY
                     || matches!(inner.claims.get(*id), Some(Claim::Appended(_)))
-                    // Committed between the two looks.
-                    || inner.index.chunk(*id)?.is_some()
-                    || pending.contains(&id.0)
-                    || inner.index.recipe(id.0)?.is_some();
-                if !held {
-                    return Err(CommitError::Interrupted);
+                    || pending.contains(&id.0);
+                let standing = match place {
+                    Some(place) => Some(place.standing),
+                    None if known => None,
+                    // Committed between the two looks, or of several chunks.
+                    None => match inner.index.chunk(*id)? {
+                        Some(place) => Some(place.standing),
+                        None => inner.index.recipe(id.0)?.map(|place| place.standing),
+                    },
+                };
+                match standing {
+                    Some(Standing::Condemned) => condemned.push(id.0),
+                    None if !known => return Err(CommitError::Interrupted),
+                    _ => live.push(id.0),
                 }
             }
         }
-        let proven = std::mem::take(&mut *self.unproven.lock());
-        self.relied.lock().extend(proven);
-        Ok(())
+        let mut unproven = self.unproven.lock();
+        unproven.clear();
+        unproven.extend(&condemned);
+        drop(unproven);
+        self.relied.lock().append(&mut live);
+        Ok(condemned)
     }
 
     /// Whether `id` must be stored: claims it if so. A held chunk is noted as relied on.
@@ -342,8 +356,16 @@ impl Session {
                 continue;
             };
             if missing.is_empty() {
-                let read = inner.chunk_at(span.chunk, &place, digest);
-                hasher.update(&read.map_err(|e| AddError::Read(Box::new(e)))?);
+                match inner.chunk_at(span.chunk, &place, digest) {
+                    Ok(bytes) => {
+                        hasher.update(&bytes);
+                    }
+                    // Purged after it was looked up, or found damaged just now.
+                    Err(ReadError::MissingChunk { .. } | ReadError::Suspect { .. }) => {
+                        missing.push(span.chunk);
+                    }
+                    Err(error) => return Err(AddError::Read(Box::new(error))),
+                }
             }
         }
         if !missing.is_empty() {
@@ -353,7 +375,7 @@ impl Session {
         if found != digest {
             return Err(AddError::WrongDigest { stated: digest.into(), found: found.into() });
         }
-        self.relied.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
+        self.unproven.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
         if recipe.len() > 1 { self.append_recipe(digest, recipe) } else { Ok(()) }
     }
 }

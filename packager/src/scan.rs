@@ -126,7 +126,7 @@ pub fn snapshot(
     let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(8);
     // What the files looked like is not kept, so it does not matter when they were read.
     let clock = &|| Timestamp::UNIX_EPOCH;
-    let scan = Scan { folder: &folder, contents, progress, clock, n_threads };
+    let scan = Scan { folder: &folder, contents, progress, clock, n_threads, guess: None };
     Ok(scan.run(None, None)?.manifest)
 }
 
@@ -154,6 +154,9 @@ pub(crate) struct Scan<'a> {
     pub(crate) progress: &'a Progress,
     pub(crate) clock: &'a dyn Fn() -> Timestamp,
     pub(crate) n_threads: usize,
+    /// The version before. A file of the size it had there is hashed first, and need not be cut
+    /// if nothing changed.
+    pub(crate) guess: Option<&'a Manifest>,
 }
 
 impl Scan<'_> {
@@ -193,6 +196,12 @@ impl Scan<'_> {
         Err(ScanError::Moving { paths: moved })
     }
 
+    /// The content that a file of this size had in the version before.
+    fn guess(&self, path: &[u8], size: u64) -> Option<Digest> {
+        let file = self.guess?.lookup(path)?.file()?;
+        (file.size == size).then_some(file.digest)
+    }
+
     /// Adds the contents of the files at `unread`. Files that are gone or keep changing stay
     /// unread; the next look will show what became of them.
     fn read(
@@ -211,6 +220,7 @@ impl Scan<'_> {
             path: sighting.path(at),
             at,
             seen: sighting.seen[at].stat,
+            known: self.guess(sighting.path(at), sighting.seen[at].stat.size),
             unreadable: &unreadable,
             skipped: false,
         };
@@ -402,6 +412,7 @@ pub struct SourceFile<'a> {
     at: usize,
     /// What it looked like, first when it was seen and then when it was opened.
     seen: FileStat,
+    known: Option<Digest>,
     /// Some file could not be read: the scan has failed and only looks for more of them.
     unreadable: &'a AtomicBool,
     skipped: bool,
@@ -427,6 +438,10 @@ impl contentlib::Source for SourceFile<'_> {
 
     fn size_hint(&self) -> u64 {
         self.seen.size
+    }
+
+    fn known(&self) -> Option<Digest> {
+        self.known
     }
 
     fn finish(&mut self, file: File, bytes_read: u64) -> io::Result<Recheck> {

@@ -130,6 +130,7 @@ impl Packages {
             progress,
             clock: &*self.inner.clock,
             n_threads: self.inner.n_threads,
+            guess: newest.as_ref().and_then(|newest| newest.manifest.as_deref()),
         };
         let before = newest.as_ref().map(|newest| newest.info.tree);
         let snapshot = scan.run(self.without_distrusted(known)?, before)?;
