@@ -177,7 +177,8 @@ impl Inner {
     ) -> Result<(u32, u32), AddError> {
         let length = record.header().record_len();
         writer.unchecked += length;
-        if writer.unchecked >= SPACE_CHECK {
+        // So often that what is written between two checks leaves most of the reserve.
+        if writer.unchecked >= SPACE_CHECK.min(self.options.reserve / 4) {
             self.check_space()?;
             writer.unchecked = 0;
         }

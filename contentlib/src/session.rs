@@ -31,7 +31,7 @@ pub struct Session {
     durable: Option<(String, Duration)>,
     /// Failed syncs before it began; if there were more at its commit, some of it may be lost.
     losses: u64,
-    /// What it found held and counts on.
+    /// What it added, or found held, and counts on.
     pub(crate) relied: Mutex<Vec<Digest>>,
     /// Chunks that others were storing when it met them, and contents that its caller says are
     /// held: whether they are is found out at the commit.
@@ -231,6 +231,10 @@ impl Session {
         }
         writer.pending_chunks += chunks.len();
         writer.pending.push(Pending::Chunks(chunks));
+        drop(writer);
+        // Somebody else's commit may index them, and garbage collection find them without a
+        // holder, before this session commits what refers to them.
+        self.relied.lock().extend(ids.iter().map(|id| id.0));
         Ok(length)
     }
 
@@ -296,6 +300,7 @@ impl Session {
         let mut writer = inner.writer.lock();
         let (pack, offset) = inner.append(&mut writer, record)?;
         let place = RecipePlace::new(pack, offset, body_len, recipe);
+        self.relied.lock().push(content);
         let chunks: Arc<[ChunkId]> = recipe.chunks().into();
         writer.pending_chunks += chunks.len();
         writer.pending.push(Pending::Recipe { content, place, chunks });

@@ -316,6 +316,15 @@ impl World {
         }
         let whole = chunks.concat();
         let digest = Digest::of(&whole);
+        if self.random.chance(15) {
+            // The same bytes cut otherwise.
+            let added = self.actors[at].session.add_bytes(&whole);
+            say!(self, "{at}: add {} in one piece -> {:?}", short(digest), added);
+            if added.is_ok() {
+                self.contents.insert(digest, Arc::new(whole.clone()));
+                self.actors[at].holds.push(digest);
+            }
+        }
         let spans = chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32));
         let recipe = Recipe::new(spans).unwrap();
         let result = self.actors[at].session.put_recipe(digest, &recipe);
