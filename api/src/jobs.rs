@@ -336,9 +336,12 @@ impl Jobs {
             self.end(&live, Err(interrupted()));
         }
         loop {
-            let next = self.0.state.lock().live.values().next().map(|l| l.changed.subscribe());
+            let next = {
+                let state = self.0.state.lock();
+                let under_way = |live: &&Arc<Live>| !live.changed.borrow().is_over();
+                state.live.values().find(under_way).map(|live| live.changed.subscribe())
+            };
             let Some(mut states) = next else { return };
-            // A job leaves the list before its end is told.
             let _ = states.wait_for(|state| state.is_over()).await;
         }
     }
@@ -408,15 +411,23 @@ impl Jobs {
             }
         }
         (self.0.on_end)(&job, &live.by);
+        let (id, state) = (job.id.clone(), job.state);
+        let recorded = self.save_end(&job);
+        *live.job.lock() = job;
+        match recorded {
+            Ok(()) => drop(self.0.state.lock().live.remove(&id)),
+            // On a full volume, say. It is told from memory until it can be recorded.
+            Err(problem) => {
+                tracing::error!(%id, %problem, "the end of a job could not be recorded yet");
+            }
+        }
+        live.changed.send_replace(state);
+    }
+
+    fn save_end(&self, job: &Job) -> Result<(), Problem> {
         let mut batch = Batch::new();
         UNFINISHED.delete(&mut batch, &job.id);
-        if let Err(problem) = self.save(&job, batch) {
-            tracing::error!(id = %job.id, %problem, "the end of a job could not be recorded");
-        }
-        let (id, state) = (job.id.clone(), job.state);
-        *live.job.lock() = job;
-        self.0.state.lock().live.remove(&id);
-        live.changed.send_replace(state);
+        self.save(job, batch)
     }
 
     fn save(&self, job: &Job, mut batch: Batch) -> Result<(), Problem> {
@@ -424,8 +435,15 @@ impl Jobs {
         self.0.db.kv().write(batch).map(|_| ()).map_err(Problem::from)
     }
 
-    /// Keeps the newest ended jobs only, as many as the limits say.
+    /// Keeps the newest ended jobs only, as many as the limits say. Records those whose end could
+    /// not be recorded before.
     pub fn forget_old(&self) -> Result<(), Problem> {
+        let live: Vec<Arc<Live>> = self.0.state.lock().live.values().cloned().collect();
+        for live in live.iter().filter(|live| live.changed.borrow().is_over()) {
+            let job = live.job.lock().clone();
+            self.save_end(&job)?;
+            self.0.state.lock().live.remove(&job.id);
+        }
         let all = JOBS.scan(&self.0.db, Order::Descending, None, usize::MAX)?;
         let ended = all.into_iter().filter(|(_, job)| job.state.is_over());
         let mut batch = Batch::relaxed();

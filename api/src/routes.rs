@@ -27,11 +27,10 @@ pub fn router(site: Site) -> Router {
     let (router, document) = routes().split_for_parts();
     let document = openapi::complete(document);
     let operations = Arc::new(operations(&document));
-    let text: Arc<str> = document.to_string().into();
     let state = Guard { site: site.clone(), operations };
     router
         .route_layer(from_fn_with_state(state, guard))
-        .layer(Extension(server::Document(text)))
+        .layer(Extension(server::Document::new(document)))
         .fallback(no_such_address)
         .method_not_allowed_fallback(no_such_method)
         .with_state(site)

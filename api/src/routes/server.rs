@@ -3,18 +3,26 @@
 use crate::auth::{Identity, Role};
 use crate::site::Site;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::Extension;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The text of the OpenAPI document.
+/// The OpenAPI document, written out when first asked for.
 #[derive(Clone)]
-pub struct Document(pub Arc<str>);
+pub struct Document(Arc<(serde_json::Value, OnceLock<Bytes>)>);
+
+impl Document {
+    /// The document to give.
+    pub fn new(document: serde_json::Value) -> Self {
+        Self(Arc::new((document, OnceLock::new())))
+    }
+}
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
@@ -92,6 +100,8 @@ async fn whoami(Extension(identity): Extension<Identity>) -> Json<Whoami> {
 #[utoipa::path(get, path = "/api/openapi.json", tag = "server", security(()),
     responses((status = 200, description = "The OpenAPI 3.1 document", body = serde_json::Value,
         example = json!({"openapi": "3.1.0"}))))]
-async fn openapi(Extension(Document(text)): Extension<Document>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], text.to_string())
+async fn openapi(Extension(Document(document)): Extension<Document>) -> impl IntoResponse {
+    let (document, text) = &*document;
+    let text = text.get_or_init(|| document.to_string().into()).clone();
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }

@@ -81,7 +81,7 @@ fn check_type(schema: &Value, value: &Value, at: &str) -> Result<(), String> {
         "object" => value.is_object(),
         _ => false,
     };
-    match types.iter().any(|wanted| fits(wanted)) {
+    match types.iter().any(fits) {
         true => Ok(()),
         false => Err(format!("{at} is {value}, not {types:?}")),
     }
