@@ -301,9 +301,40 @@ async fn rebuild(client: &Client, out: Out) -> Result<(), Failure> {
 async fn repair(args: &RepairArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let body = json!({ "from": args.from });
     let request = Request::new(Method::POST, "/library/repair").json(&body)?;
-    let report: serde_json::Value = match job::start(client, request, out, args.detach).await? {
+    let report: Repaired = match job::start(client, request, out, args.detach).await? {
         Ended::Done { result, .. } => result,
         Ended::Detached => return Ok(()),
     };
-    out.show(&report, |w| writeln!(w, "{report}"))
+    out.show(&report, |w| {
+        report
+            .lost
+            .iter()
+            .try_for_each(|lost| writeln!(w, "{lost}: {} has no good copy", args.from))?;
+        match report.wanted {
+            0 => writeln!(w, "nothing is known to be damaged; `depot library verify` looks closer"),
+            wanted => writeln!(
+                w,
+                "healed {} of {}",
+                report.healed,
+                units::counted(wanted, "chunk or recipe", "chunks and recipes")
+            ),
+        }
+    })?;
+    match report.lost.len() as u64 {
+        0 => Ok(()),
+        n => Err(Failure::new(
+            Exit::Damaged,
+            format!(
+                "{} could not be healed; try another server, or `depot package update NAME --read-all`",
+                units::counted(n, "chunk or recipe", "chunks and recipes")
+            ),
+        )),
+    }
+}
+
+#[derive(Deserialize, Serialize)]
+struct Repaired {
+    wanted: u64,
+    healed: u64,
+    lost: Vec<Digest>,
 }

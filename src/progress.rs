@@ -146,22 +146,28 @@ impl Progress {
         match &mut self.place {
             Place::Nowhere => {}
             Place::Terminal(bar) => {
-                if bar.is_none() && self.begun.elapsed() < PATIENCE {
+                let elapsed = self.begun.elapsed();
+                if bar.is_none() && elapsed < PATIENCE {
                     return;
                 }
-                let begun = self.begun;
-                let bar = bar.get_or_insert_with(|| bar_since(begun));
-                match now.total_bytes {
-                    Some(total) if total > 0 => {
-                        bar.set_length(total);
-                        bar.set_style(style(
-                            "{spinner} {msg}  {wide_bar} {binary_bytes_per_sec} {eta}",
-                        ));
-                    }
-                    _ => bar.set_style(style("{spinner} {msg}  {binary_bytes_per_sec}")),
+                let bar = bar.get_or_insert_with(ProgressBar::hidden);
+                let mut text = now.line();
+                if now.bytes > 0 {
+                    text.push_str(&format!("  {}", units::rate(now.bytes, elapsed)));
                 }
+                match now.total_bytes.filter(|total| *total > 0) {
+                    Some(total) => {
+                        bar.set_length(total);
+                        bar.set_style(style("{spinner} {msg}  [{wide_bar}] {eta}"));
+                    }
+                    None => bar.set_style(style("{spinner} {msg}")),
+                }
+                bar.set_message(text);
                 bar.set_position(now.bytes);
-                bar.set_message(now.line());
+                // Shown from here on, so that its first picture is a whole one.
+                if bar.is_hidden() {
+                    bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+                }
             }
             Place::Lines { due } => {
                 let at = Instant::now();
@@ -181,11 +187,6 @@ impl Drop for Progress {
             bar.finish_and_clear();
         }
     }
-}
-
-fn bar_since(begun: Instant) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-    bar.with_elapsed(begun.elapsed())
 }
 
 fn style(template: &str) -> ProgressStyle {

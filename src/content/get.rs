@@ -8,9 +8,10 @@ use crate::{
     exit::{Doing, Exit, Failure},
     output::{Out, stdout_result},
     progress::{Progress, Standing},
-    transport::{Client, Request},
+    transport::{Client, Request, path},
     units,
 };
+use api::routes::content::ContentView;
 use clap::Args;
 use contentlib::Name;
 use futures::StreamExt;
@@ -58,8 +59,8 @@ pub async fn run(args: GetArgs, client: &Client, out: Out) -> Result<(), Failure
             copy(&args, client, Out { quiet: true, ..out }, &mut stdout).await?;
             stdout_result(stdout.flush())
         }
-        Some(path) => {
-            let folder = match path.parent() {
+        Some(file) => {
+            let folder = match file.parent() {
                 Some(folder) if !folder.as_os_str().is_empty() => folder,
                 _ => Path::new("."),
             };
@@ -70,12 +71,12 @@ pub async fn run(args: GetArgs, client: &Client, out: Out) -> Result<(), Failure
                 .doing(|| format!("cannot write to {}", folder.display()))?;
             let n = copy(&args, client, out, part.as_file_mut()).await?;
             part.as_file().sync_all()?;
-            part.persist(path).doing(|| format!("cannot write {}", path.display()))?;
+            part.persist(file).doing(|| format!("cannot write {}", file.display()))?;
             let done =
-                serde_json::json!({ "digest": args.digest.to_string(), "file": path, "bytes": n });
+                serde_json::json!({ "digest": args.digest.to_string(), "file": file, "bytes": n });
             out.show(&done, |w| {
                 let what = if args.range.is_some() { "written" } else { "written, verified" };
-                writeln!(w, "{}: {} {what}", path.display(), units::bytes(n))
+                writeln!(w, "{}: {} {what}", file.display(), units::bytes(n))
             })
         }
     }
@@ -113,7 +114,10 @@ async fn copy(
             if let Some(range) = args.range {
                 request.headers.insert(header::RANGE, range.header());
             }
-            let mut reply = client.send(request).await?;
+            let mut reply = match client.send(request).await {
+                Ok(reply) => reply,
+                Err(failure) => return Err(told_apart(failure, args, client).await),
+            };
             let total = reply
                 .headers
                 .get(header::CONTENT_LENGTH)
@@ -134,6 +138,17 @@ async fn copy(
         )),
         _ => Ok(n),
     }
+}
+
+/// A refusal of the content plane does not say whether the content is damaged or the server is
+/// only busy; the API does.
+async fn told_apart(mut failure: Failure, args: &GetArgs, client: &Client) -> Failure {
+    let address = path(&["content", &args.digest.to_string()]);
+    let view: Result<ContentView, _> = client.get(&address).await;
+    if failure.exit == Exit::Failed && view.is_ok_and(|view| view.suspect) {
+        failure.exit = Exit::Damaged;
+    }
+    failure
 }
 
 fn take(piece: &[u8], to: &mut impl Write, hash: Option<&mut Hash>) -> Result<(), Failure> {
