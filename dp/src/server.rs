@@ -71,6 +71,8 @@ pub struct Server {
     options: ServeOptions,
 }
 
+/// Threads of each worker that read what is not in memory. Each may hold a few megabytes.
+const BLOCKING_THREADS: usize = 8;
 /// How many connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 4096;
 
@@ -121,7 +123,7 @@ impl Server {
             let (stop, drain_time) = (stop.clone(), options.drain_time);
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
-                .max_blocking_threads(32)
+                .max_blocking_threads(BLOCKING_THREADS)
                 .thread_name(format!("dp-{at}"))
                 .build()?;
             let (tell, told) = oneshot::channel::<()>();

@@ -78,7 +78,12 @@ pub(crate) struct Worker {
     pub hot: Hot,
     clock: AtomicU32,
     connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    /// One more for each connection that is being told that there are too many.
+    refusing: Arc<()>,
 }
+
+/// Connections told at a time that there are too many; those past it are just closed.
+const MAX_REFUSING: usize = 256;
 
 impl Worker {
     pub fn new(shared: Arc<Shared>, options: &ServeOptions, n_workers: usize) -> Self {
@@ -96,6 +101,7 @@ impl Worker {
             hot: Hot::new(options.hot_bytes / n_workers as u64),
             clock: AtomicU32::new(0),
             connections: Mutex::default(),
+            refusing: Arc::new(()),
         }
     }
 
@@ -141,7 +147,13 @@ impl Worker {
         if shared.n_connections.fetch_add(1, Relaxed) >= shared.max_connections {
             shared.n_connections.fetch_sub(1, Relaxed);
             self.counters.refused.add(1);
-            tokio::spawn(refuse(stream));
+            if Arc::strong_count(&self.refusing) <= MAX_REFUSING {
+                let refusing = self.refusing.clone();
+                tokio::spawn(async move {
+                    refuse(stream).await;
+                    drop(refusing);
+                });
+            }
             return;
         }
         self.counters.accepted.add(1);
