@@ -15,6 +15,7 @@ impl From<sitedb::CommitError> for Problem {
             sitedb::CommitError::Conflict { .. } => {
                 Problem::new(Kind::Conflict, "somebody else changed it at the same time: try again")
             }
+            sitedb::CommitError::Db(error) => error.into(),
             other => Problem::internal(&other),
         }
     }
@@ -22,7 +23,13 @@ impl From<sitedb::CommitError> for Problem {
 
 impl From<sitedb::DbError> for Problem {
     fn from(error: sitedb::DbError) -> Self {
-        Problem::internal(&error)
+        match error {
+            sitedb::DbError::Full { .. } => full(&error),
+            sitedb::DbError::NewerFormat { .. } | sitedb::DbError::NewerValue { .. } => {
+                Problem::new(Kind::Unavailable, error.to_string())
+            }
+            other => Problem::internal(&other),
+        }
     }
 }
 

@@ -12,6 +12,12 @@ pub enum DbError {
         /// What the store said.
         detail: String,
     },
+    /// The volume has no room left.
+    #[error("the site database cannot be {doing}: its volume is full")]
+    Full {
+        /// What was tried: read, written, opened.
+        doing: &'static str,
+    },
     /// Written by a newer depot. Install that version; nothing was changed.
     #[error(
         "the site database has format {found}, this program knows up to {known}: use a newer depot"

@@ -222,8 +222,7 @@ impl Kv for RocksKv {
     }
 }
 
-/// Tuned for a few megabytes that are opened often: little memory, few files, and no flush of the
-/// log into a new table at each start.
+/// Tuned for a few megabytes that are opened often: little memory, few files.
 fn options() -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
     options.create_if_missing(true);
@@ -241,6 +240,8 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_skip_stats_update_on_db_open(true);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
     // Else each opening sets megabytes aside, which a volume that is nearly full does not have.
+    // (Not `avoid_flush_during_recovery`: it is faster, but a log stays behind for each of a
+    // thousand short commands.)
     options.get_options_from_string("allow_fallocate=false")
 }
 
@@ -279,7 +280,11 @@ fn damaged(what: &str) -> DbError {
 }
 
 fn failed(doing: &'static str) -> impl Fn(rocksdb::Error) -> DbError {
-    move |error| DbError::Store { doing, detail: error.into_string() }
+    move |error| match error.into_string() {
+        // RocksDB keeps the system's code only in its text.
+        detail if detail.contains("No space left on device") => DbError::Full { doing },
+        detail => DbError::Store { doing, detail },
+    }
 }
 
 #[cfg(test)]
