@@ -1,6 +1,6 @@
 //! The settings of a site: one `depot.toml`, then environment, then flags; the last one wins.
 //!
-//! Every key is one line of [`KEYS`]: its name, its place in [`Config`], and what it may be. The
+//! Every key is one line of `KEYS`: its name, its place in [`Config`], and what it may be. The
 //! file, `DEPOT_<SECTION>_<KEY>` and `--set` all go through that line, so they accept the same
 //! names and values, and a name that none of them knows is refused with the nearest one.
 //! `depot.example.toml` documents every key; a test holds it to this table and these defaults.

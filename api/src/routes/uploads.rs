@@ -283,7 +283,7 @@ async fn put_recipes(
     Ok(Json(taken.await?))
 }
 
-/// The body of [`put_recipes`], for clients.
+/// The body that sends these recipes, for clients.
 pub fn encode_recipes<'a>(recipes: impl IntoIterator<Item = (Digest, &'a Recipe)>) -> Vec<u8> {
     let mut body = Vec::new();
     for (digest, recipe) in recipes {
