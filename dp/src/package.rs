@@ -9,7 +9,7 @@
 //! that relative links in its pages work.
 
 use crate::condition::http_date;
-use crate::held::{Described, Held};
+use crate::held::{Described, Held, Hot};
 use crate::listing;
 use crate::problem::Problem;
 use crate::server::Content;
@@ -21,6 +21,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use packager::manifest::{FileEntry, Kind, Manifest};
 use packager::path;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The media type that asks for a version's signed description instead of its top folder.
 pub const VERSION_TYPE: &str = "application/vnd.depot.version+json";
@@ -61,13 +62,17 @@ impl Shown {
 
 /// What a path leads to.
 pub(crate) enum Found {
-    File(Held),
+    File(Arc<Held>),
     Page(Page),
 }
 
 /// Looks a path up and makes what it leads to ready. Blocks.
+///
+/// What a version's number or channel means is looked up each time; what a path of that manifest
+/// is, is kept in `hot`.
 pub(crate) fn find(
     content: &Content,
+    hot: &Hot,
     asked: &PackagePath,
     shown: Shown,
     query: Option<String>,
@@ -78,22 +83,23 @@ pub(crate) fn find(
         let etag = format!("\"v{}-{}\"", version.version, version.manifest);
         return Ok(Found::Page(page(VERSION_TYPE, &etag, bytes)));
     }
+    // No path of a request looks like this.
+    let key = format!("{}/{}", version.manifest, encode(&asked.path));
+    // Before the look-up: what changes meanwhile must not be kept.
+    let generation = content.library.generation();
+    if !asked.slash
+        && let Some(held) = hot.get(&key, generation)
+    {
+        return Ok(Found::File(held));
+    }
     let manifest = content.packages.manifest(version.manifest)?;
     match follow(&manifest, &asked.path)? {
         There::File { .. } if asked.slash => {
             Err(Problem::not_found("this is a file; leave out the slash at the end"))
         }
         There::File { file, mtime, path } => {
-            let reader = content.library.open_content(file.digest)?;
-            let described = Described {
-                content_type: HeaderValue::from_static(crate::media::type_of(&path)),
-                cache_control: HeaderValue::from_static("no-cache"),
-                modified: Some(mtime.div_euclid(1_000_000_000)),
-            };
-            let mut held = Held::open(reader, described)?;
-            // What somebody packed must not act as this site: the API shares its origin.
-            let sandbox = HeaderValue::from_static("sandbox");
-            held.headers.insert(header::CONTENT_SECURITY_POLICY, sandbox);
+            let held = Arc::new(open(content, &file, mtime, &path)?);
+            hot.put(&key, generation, held.clone());
             Ok(Found::File(held))
         }
         There::Folder { .. } if !asked.slash => Ok(Found::Page(redirect(asked, query))),
@@ -114,6 +120,19 @@ pub(crate) fn find(
             Ok(Found::Page(page(media_type, &etag, bytes)))
         }
     }
+}
+
+fn open(content: &Content, file: &FileEntry, mtime: i64, path: &[u8]) -> Result<Held, Problem> {
+    let reader = content.library.open_content(file.digest)?;
+    let described = Described {
+        content_type: HeaderValue::from_static(crate::media::type_of(path)),
+        cache_control: HeaderValue::from_static("no-cache"),
+        modified: Some(mtime.div_euclid(1_000_000_000)),
+    };
+    let mut held = Held::open(reader, described)?;
+    // What somebody packed must not act as this site: the API shares its origin.
+    held.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    Ok(held)
 }
 
 fn page(media_type: &'static str, etag: &str, bytes: Vec<u8>) -> Page {

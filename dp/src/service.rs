@@ -117,13 +117,11 @@ impl Service {
                 let asked = Asked::of(request.method(), request.headers());
                 let shown = package::Shown::negotiate(request.headers());
                 let query = request.uri().query().map(str::to_owned);
+                let worker = self.connection.worker.clone();
                 Answer::Later(Box::pin(async move {
-                    let found =
-                        blocking(move || package::find(&content, &path, shown, query)).await;
-                    match found {
-                        Ok(package::Found::File(held)) => {
-                            resolve(send(Arc::new(held), asked, ticket)).await
-                        }
+                    let find = move || package::find(&content, &worker.hot, &path, shown, query);
+                    match blocking(find).await {
+                        Ok(package::Found::File(held)) => resolve(send(held, asked, ticket)).await,
                         Ok(package::Found::Page(page)) => send_page(page, &asked, ticket),
                         Err(error) => problem(error, ticket),
                     }

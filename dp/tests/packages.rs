@@ -147,3 +147,19 @@ fn the_empty_first_version_lists_nothing() {
     let json = curl(&["-H", "Accept: application/json", &point.url("/packages/docs/1/")]);
     assert_eq!(json.json()["entries"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn what_is_revoked_or_deleted_is_gone_under_its_names_too() {
+    let point = docs();
+    let package = "docs".parse().unwrap();
+    let url = point.url("/packages/docs/2/sub/data.bin");
+    let inside = point.url("/packages/docs/2/inside");
+    assert_eq!((curl(&[&url]).status, curl(&[&inside]).status), (200, 200));
+    let digest = contentlib::Digest::of(&noise(200_000, 1));
+    point.packages.revoke(digest, "leaked").unwrap();
+    assert_eq!((curl(&[&url]).status, curl(&[&inside]).status), (410, 410));
+    point.packages.unrevoke(digest).unwrap();
+    assert_eq!(curl(&[&url]).status, 200);
+    point.packages.delete_package(&package).unwrap();
+    assert_eq!(curl(&[&url]).status, 404);
+}
