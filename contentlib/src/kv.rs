@@ -92,6 +92,7 @@ pub trait Kv: Send + Sync {
     /// Applies a batch.
     fn write(&self, batch: Batch) -> Result<(), KvError>;
     /// Visits keys from `from` on, in byte order, until `visit` breaks.
+    #[expect(clippy::type_complexity, reason = "a name for it would have to be looked up")]
     fn scan(
         &self,
         table: Table,

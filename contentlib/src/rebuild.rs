@@ -14,7 +14,7 @@ use crate::library::{Environment, Library, Options, System, lock_folder};
 use crate::pack::format::{BadPack, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, footer, pack_header, record};
 use crate::progress::Progress;
-use crate::recovery::Replay;
+use crate::recovery::{HeadedPack, Replay};
 use crate::store::{PackFile, PackStore};
 use std::path::Path;
 use std::sync::Arc;
@@ -152,10 +152,7 @@ pub(crate) fn rebuild(
 /// Gives packs whose header went bad another number and a run of their own, so that what their
 /// own commits cover counts. Which packs they were written between is lost, and matters little:
 /// commits are numbered, and of two copies of a chunk either will do.
-fn adopt(
-    packs: &mut Vec<(PackHeader, Arc<dyn PackFile>)>,
-    headless: Vec<(PackId, Arc<dyn PackFile>)>,
-) {
+fn adopt(packs: &mut Vec<HeadedPack>, headless: Vec<(PackId, Arc<dyn PackFile>)>) {
     let mut last = packs.last().map(|(header, _)| header.clone());
     let newest_run = packs.iter().map(|(header, _)| header.run).max().unwrap_or(0);
     for (run, (id, file)) in (newest_run + 1..).zip(headless) {

@@ -83,11 +83,14 @@ pub(crate) fn recover(
     Ok(Recovered { library, next_pack, next_commit, run })
 }
 
+/// A pack, opened, and the header it begins with.
+pub(crate) type HeadedPack = (PackHeader, Arc<dyn PackFile>);
+
 /// The packs that the index does not know, or knows as open, in the order they were opened.
 fn unseen_packs(
     store: &dyn PackStore,
     known: &[(u32, PackInfo)],
-) -> Result<Vec<(PackHeader, Arc<dyn PackFile>)>, OpenError> {
+) -> Result<Vec<HeadedPack>, OpenError> {
     let closed: BTreeMap<PackId, &PackInfo> = known
         .iter()
         .filter(|(_, info)| info.state != PackState::Open)

@@ -69,7 +69,8 @@ impl VerifyReport {
     }
 }
 
-type Blocks = BTreeMap<u32, Vec<(ChunkId, ChunkPlace)>>;
+type Entry = (ChunkId, ChunkPlace);
+type Blocks = BTreeMap<u32, Vec<Entry>>;
 type Entries = (Blocks, Vec<(Digest, RecipePlace)>);
 
 /// Packs whose entries are held at once: each time costs a walk over the index.
@@ -210,7 +211,7 @@ impl Library {
         file: &dyn PackFile,
         offset: u32,
         chunks: &'a [(ChunkId, ChunkPlace)],
-    ) -> Result<(bool, Vec<&'a (ChunkId, ChunkPlace)>), MaintainError> {
+    ) -> Result<(bool, Vec<&'a Entry>), MaintainError> {
         let (_, first) = chunks.first().expect("a block is listed with a chunk");
         let found = record(file, offset, first.body_len)
             .and_then(|(header, body)| Ok(frame(&header, &body, offset)?))

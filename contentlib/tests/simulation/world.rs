@@ -507,7 +507,7 @@ impl World {
     }
 
     /// All sets of refs that may be found after a crash.
-    fn possible(&self) -> BTreeSet<BTreeSet<(String, Option<Digest>, Vec<u8>)>> {
+    fn possible(&self) -> BTreeSet<BTreeSet<Key>> {
         let mut states = vec![self.refs.clone()];
         for ghost in &self.ghosts {
             for at in 0..states.len() {
@@ -681,7 +681,10 @@ fn apply(refs: &mut Refs, changes: &Changes) {
     }
 }
 
-fn key((name, to): (&String, &Ref)) -> (String, Option<Digest>, Vec<u8>) {
+/// A ref in a form that sets can hold.
+type Key = (String, Option<Digest>, Vec<u8>);
+
+fn key((name, to): (&String, &Ref)) -> Key {
     (name.clone(), to.root, to.value.to_vec())
 }
 

@@ -1,0 +1,96 @@
+//! Looking at a library: numbers, what is damaged, who holds what.
+
+use crate::digest::{ChunkId, Digest};
+use crate::error::MaintainError;
+use crate::index::Standing;
+use crate::library::Library;
+use crate::links::{Holder, Links, Why, holders};
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::SeqCst;
+
+/// Numbers about a library.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct LibraryStats {
+    /// Contents with a recipe, that is of more than one chunk.
+    pub recipes: u64,
+    /// Chunks.
+    pub chunks: u64,
+    /// Plain bytes of all chunks.
+    pub plain_bytes: u64,
+    /// Bytes of all packs.
+    pub stored_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Entries condemned and not yet purged.
+    pub condemned: u64,
+    /// Chunks and recipes known to be damaged.
+    pub suspects: u64,
+    /// Free bytes of the volume, if known.
+    pub free_bytes: Option<u64>,
+}
+
+impl Library {
+    /// Numbers about the library. Walks the index.
+    pub fn stats(&self) -> Result<LibraryStats, MaintainError> {
+        let inner = &self.inner;
+        let mut stats = LibraryStats::default();
+        inner.index.each_chunk(|_, place| {
+            stats.chunks += 1;
+            stats.plain_bytes += u64::from(place.plain_len);
+            ControlFlow::Continue(())
+        })?;
+        inner.index.each_recipe(|_, _| {
+            stats.recipes += 1;
+            ControlFlow::Continue(())
+        })?;
+        for (_, info) in inner.index.packs()? {
+            stats.packs += 1;
+            stats.stored_bytes += info.len;
+        }
+        stats.condemned = inner.condemned.load(SeqCst);
+        stats.suspects = self.suspects()?.len() as u64;
+        stats.free_bytes = inner.store.free_space().unwrap_or(None);
+        Ok(stats)
+    }
+
+    /// Chunks and recipes known to be damaged and not yet healed.
+    pub fn suspects(&self) -> Result<Vec<Digest>, MaintainError> {
+        Ok(self.inner.index.suspects()?)
+    }
+
+    /// Who holds `digest`, a content or a chunk.
+    pub fn why(&self, digest: Digest, links: &dyn Links) -> Result<Why, MaintainError> {
+        let inner = &self.inner;
+        let chunk = inner.index.chunk(ChunkId(digest))?;
+        let recipe = inner.index.recipe(digest)?;
+        let standing = recipe.map(|p| p.standing).or(chunk.map(|p| p.standing));
+        let mut chunk_of = Vec::new();
+        if chunk.is_some() {
+            let mut all = Vec::new();
+            inner.index.each_recipe(|content, place| {
+                all.push((content, place));
+                ControlFlow::Continue(())
+            })?;
+            for (content, place) in all {
+                if let Ok(recipe) = inner.recipe_at(content, place)
+                    && recipe.chunks().contains(&ChunkId(digest))
+                {
+                    chunk_of.push(content);
+                }
+            }
+        }
+        let mut wanted = chunk_of.clone();
+        wanted.push(digest);
+        let mut holders: Vec<Holder> =
+            holders(self, &wanted, links)?.into_values().flatten().collect();
+        holders.sort();
+        holders.dedup();
+        let state = match standing {
+            None => "absent",
+            Some(Standing::Live) => "live",
+            Some(Standing::Condemned) => "condemned",
+            Some(Standing::Suspect) => "suspect",
+        };
+        Ok(Why { digest, held: standing.is_some(), state, holders, chunk_of })
+    }
+}
