@@ -161,7 +161,7 @@ impl Default for Config {
             },
             dp: Dp {
                 threads: 0,
-                cache: ByteSize(64 * MIB),
+                cache: ByteSize(192 * MIB),
                 max_connections: 4096,
                 max_header: ByteSize(16 << 10),
                 header_timeout: secs(10),
