@@ -6,7 +6,7 @@
 use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::MaintainError;
-use crate::index::{ChunkPlace, PackInfo, PackState, RecipePlace, Standing};
+use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, holders};
@@ -103,6 +103,8 @@ impl Library {
                 let entries = entries.remove(seq).unwrap_or_default();
                 let file = match inner.store.open(info.id) {
                     Ok(file) => Some(file),
+                    // Garbage collection deleted it since it was listed.
+                    Err(_) if self.is_deleted(*seq)? => continue,
                     Err(error) => {
                         let what = format!("cannot be opened: {error}");
                         report.bad_packs.push((info.id, what));
@@ -125,7 +127,10 @@ impl Library {
         if log_is_hit {
             // Refs and aliases are known here; without this an index rebuilt later would not
             // know those whose records are damaged.
-            self.checkpoint(&[])?;
+            // Where that cannot be written, what was found is still worth telling.
+            if let Err(error) = self.checkpoint(&[]) {
+                tracing::error!(%error, "refs and other names could not be written again");
+            }
         }
         report.bad_chunks = bad.iter().map(|id| id.0).collect();
         report.bad_contents = self.hit_by(&bad, links)?;
@@ -188,6 +193,11 @@ impl Library {
             self.mark_torn(seq)?;
         }
         Ok(())
+    }
+
+    fn is_deleted(&self, seq: u32) -> Result<bool, MaintainError> {
+        let info = self.inner.index.pack(seq)?;
+        Ok(info.is_none_or(|info| info.state == PackState::Condemned))
     }
 
     /// Has garbage collection copy what is sound out of a damaged pack.
@@ -272,19 +282,13 @@ impl Library {
         let mut all = Vec::new();
         inner.index.each_recipe(|content, place| {
             if place.standing != Standing::Condemned {
-                all.push((content, place));
+                all.push(content);
             }
             ControlFlow::Continue(())
         })?;
-        for (content, place) in all {
-            let whole = match inner.recipe_at(content, place) {
-                Ok(recipe) => {
-                    let places = inner.index.chunks(recipe.chunks())?;
-                    places.iter().all(|p| p.is_some_and(|p| p.standing != Standing::Suspect))
-                }
-                Err(_) => false,
-            };
-            if !whole {
+        for content in all {
+            // Looked at twice: garbage collection may have been between two steps of the first.
+            if !self.is_whole(content)? && !self.is_whole(content)? {
                 hit.insert(content);
             }
         }
@@ -314,6 +318,23 @@ impl Library {
             .collect();
         contents.sort();
         Ok(contents)
+    }
+
+    /// Whether a content can be read whole, or garbage collection may delete it anyway.
+    fn is_whole(&self, content: Digest) -> Result<bool, MaintainError> {
+        let inner = &self.inner;
+        Ok(match inner.index.form(content)? {
+            None => true,
+            Some(Form::Chunk(place)) => place.standing != Standing::Suspect,
+            Some(Form::Recipe(place)) if place.standing == Standing::Condemned => true,
+            Some(Form::Recipe(place)) => match inner.recipe_at(content, place) {
+                Ok(recipe) => {
+                    let places = inner.index.chunks(recipe.chunks())?;
+                    places.iter().all(|p| p.is_some_and(|p| p.standing != Standing::Suspect))
+                }
+                Err(_) => false,
+            },
+        })
     }
 
     /// Which contents have neither recipe nor chunk; what is suspect is counted elsewhere.

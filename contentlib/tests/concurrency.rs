@@ -157,6 +157,12 @@ fn collecting_garbage_loses_nothing_live_and_leaves_nothing_dead() {
         });
         scope.spawn(|| {
             while !shared.stop.load(SeqCst) {
+                let report = verify(&shared.library);
+                assert!(report.is_clean(), "{report:?}");
+            }
+        });
+        scope.spawn(|| {
+            while !shared.stop.load(SeqCst) {
                 let report = gc(&shared.library);
                 runs += 1;
                 purged += report.purged;
