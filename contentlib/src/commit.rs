@@ -177,8 +177,10 @@ impl Inner {
     ) -> Result<(u32, u32), AddError> {
         let length = record.header().record_len();
         writer.unchecked += length;
-        // So often that what is written between two checks leaves most of the reserve.
-        if writer.unchecked >= SPACE_CHECK.min(self.options.reserve / 4) {
+        // So often that what is written between two checks leaves most of the reserve. That is for
+        // what frees space, too: deleting is a commit of ref changes, which is always let in.
+        let is_content = matches!(record.header().kind, Kind::Block | Kind::Recipe);
+        if is_content && writer.unchecked >= SPACE_CHECK.min(self.options.reserve / 4) {
             self.check_space()?;
             writer.unchecked = 0;
         }
