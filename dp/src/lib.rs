@@ -1,6 +1,6 @@
 //! The distribution point: hands content to clients over HTTP, and fetches it from one.
 //!
-//! The way of a request, in the order to read it: a [`server`] has workers, a worker accepts
+//! The way of a request, in the order to read it: a server has workers, a worker accepts
 //! connections, a connection runs hyper over a transport, the service finds the route and answers
 //! with a body. [`remote`] is the other side: it fetches packages and chunks from a server.
 //! `dp/PROTOCOL.md` describes what both speak.
