@@ -371,14 +371,13 @@ impl Library {
         if digest == Digest::EMPTY {
             return Ok(Arc::new(Recipe::new([]).expect("no chunk is a recipe")));
         }
-        let chunk = ChunkId(digest);
         let place = match inner.index.form(digest)? {
             Some(Form::Recipe(place)) => return inner.recipe_at(digest, place),
-            Some(Form::Chunk(place)) => Some(place),
-            None => inner.place_of(chunk)?,
+            Some(Form::Chunk(place)) => place,
+            // Perhaps appended and not committed: an upload that may yet be refused.
+            None => return Err(ReadError::Unknown(digest.into())),
         };
-        let place = place.ok_or(ReadError::Unknown(digest.into()))?;
-        let recipe = Recipe::new([(chunk, place.plain_len)]);
+        let recipe = Recipe::new([(ChunkId(digest), place.plain_len)]);
         Ok(Arc::new(recipe.map_err(|_| ReadError::Unknown(digest.into()))?))
     }
 
