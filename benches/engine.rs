@@ -21,7 +21,9 @@ fn mixed(len: usize) -> Vec<u8> {
         n += 1;
         out.extend_from_slice(&random(n, 32 << 10));
         for line in 0..1000 {
-            out.extend_from_slice(format!("{n} symbol_{:04x} .text GLOBAL\n", line * n % 4096).as_bytes());
+            out.extend_from_slice(
+                format!("{n} symbol_{:04x} .text GLOBAL\n", line * n % 4096).as_bytes(),
+            );
         }
     }
     out.truncate(len);

@@ -190,7 +190,7 @@ fn names_of_path(len: usize) -> Vec<Vec<u8>> {
     let mut names = vec![vec![b'd'; 255]; len / 256];
     let rest = len - names.len() * 256;
     match rest {
-        0 => drop(names.last_mut().unwrap().push(b'd')),
+        0 => names.last_mut().unwrap().push(b'd'),
         rest => names.push(vec![b'f'; rest]),
     }
     if rest == 0 {
