@@ -71,7 +71,7 @@ impl Target {
     }
 
     /// All that a person would do next works.
-    fn is_healthy(self) {
+    fn stays_healthy(self) {
         let archive = tar(&[entry("fine", b'0', b"fine"), END.to_vec()]);
         let made = self.put_tar(&archive);
         assert_eq!(made.status, 201, "{made:?}");
@@ -228,7 +228,7 @@ fn archives_that_no_package_can_be_made_of_are_refused_whole() {
     if answer.status == 400 {
         target.is_as_before(&[good]);
     }
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 /// Bytes as the command line tool compresses them.
@@ -282,7 +282,7 @@ fn a_small_archive_that_unpacks_to_very_much_is_cut_off_at_the_limit() {
     let unstated = raw(&target, "PUT", "/api/v1/packages/p/tar", &headers, &chunked);
     refused("a size above the limit that nobody stated", &unstated, 413, "body");
     target.is_as_before(&[&noise(6, 9 << 20)]);
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 /// A request that a client library would not send; an answer before its end is an answer.
@@ -420,7 +420,7 @@ fn a_push_that_lies_gets_nothing_stored_under_a_name_that_is_not_its() {
     assert_eq!(made.status, 201, "{made:?}");
     assert!(target.site.get("/packages/p/latest/f").body == whole);
     refused("an upload that is over", &commit(&manifest), 404, "upload");
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 #[test]
@@ -444,7 +444,7 @@ fn uploads_that_nobody_began_or_that_are_over_are_unknown() {
     }
     refused("no id", &target.send("GET", "/api/v1/uploads/nope", "", b""), 400, "upload");
     target.is_as_before(&[b"x"]);
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 #[test]
@@ -481,7 +481,7 @@ fn connections_that_break_off_inside_a_body_leave_nothing() {
         }
     }
     target.is_as_before(&[&file, &file[..100_000]]);
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 #[test]
@@ -557,7 +557,7 @@ fn requests_that_make_no_sense_name_the_field() {
     let lie = target.send("PUT", &lie, "application/octet-stream", b"bytes");
     refused("bytes that are not what was stated", &lie, 422, "");
     target.is_as_before(&[b"bytes"]);
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 #[test]
@@ -594,7 +594,7 @@ fn content_by_digest_is_there_or_unknown_or_malformed() {
     ] {
         refused(path, &get(path), status, "");
     }
-    target.is_healthy();
+    target.stays_healthy();
 }
 
 #[test]
@@ -655,5 +655,5 @@ fn a_token_opens_what_its_role_allows_and_nothing_else() {
     let answer = ask(Some(&operator), "GET", "/api/v1/packages/new", b"");
     refused("nothing came of it", &answer, 404, "package");
     target.is_as_before(&[b"x"]);
-    target.is_healthy();
+    target.stays_healthy();
 }

@@ -8,6 +8,11 @@
 //! Blocks run across files: neighbours in a tree resemble each other, and a small file by itself
 //! compresses badly.
 
+mod buffers;
+mod whole;
+
+use self::buffers::{BUFFER, Buffers};
+use self::whole::{WAITING, WholeHash};
 use crate::block::{MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressible, with_packed};
 use crate::chunker::{Chunker, MAX_CHUNK, MIN_CHUNK};
 use crate::digest::{ChunkId, Digest, Name};
@@ -25,11 +30,6 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// Bytes read at once of a large file. Holds several of the longest chunks, so that little is
-/// copied from one buffer to the next.
-const BUFFER: usize = 4 << 20;
-/// Read buffers that are kept for the next file.
-const SPARE_BUFFERS: usize = 8;
 /// How often a file that changes while it is read is read again.
 const TRIES: usize = 3;
 
@@ -221,42 +221,6 @@ impl<'a> Builder<'a> {
 impl Drop for Builder<'_> {
     fn drop(&mut self) {
         drop(self.take());
-    }
-}
-
-/// The hash of a whole content, which must take its bytes in order. The thread that cuts leaves
-/// them here; an idle one takes them when there is one.
-#[derive(Default)]
-struct WholeHash {
-    hasher: Mutex<blake3::Hasher>,
-    waiting: Mutex<VecDeque<Bytes>>,
-}
-
-/// Chunks that may wait to be hashed into the whole.
-const WAITING: usize = 64;
-
-impl WholeHash {
-    /// Hashes what waits, unless another thread is at it.
-    fn catch_up(&self) {
-        if let Some(hasher) = self.hasher.try_lock() {
-            self.drain(hasher);
-        }
-    }
-
-    fn drain(&self, mut hasher: parking_lot::MutexGuard<'_, blake3::Hasher>) {
-        loop {
-            let next = self.waiting.lock().pop_front();
-            let Some(bytes) = next else { return };
-            hasher.update(&bytes);
-        }
-    }
-
-    fn finish(&self) -> Digest {
-        let mut hasher = self.hasher.lock();
-        for bytes in self.waiting.lock().drain(..) {
-            hasher.update(&bytes);
-        }
-        Digest::from_bytes(*hasher.finalize().as_bytes())
     }
 }
 
@@ -678,40 +642,5 @@ impl Content {
         }
         self.chunks.push((id, bytes.len() as u32));
         self.size += bytes.len() as u64;
-    }
-}
-
-/// Read buffers, used again: a fresh one costs a page fault for each 4 KiB.
-#[derive(Default)]
-struct Buffers {
-    spare: Mutex<Vec<Vec<u8>>>,
-}
-
-struct Buffer {
-    bytes: Vec<u8>,
-    used: usize,
-    home: Arc<Buffers>,
-}
-
-impl Buffers {
-    fn take(self: &Arc<Self>) -> Buffer {
-        let spare = self.spare.lock().pop();
-        let bytes = spare.unwrap_or_else(|| vec![0; BUFFER]);
-        Buffer { bytes, used: 0, home: self.clone() }
-    }
-}
-
-impl AsRef<[u8]> for Buffer {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.used]
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let mut spare = self.home.spare.lock();
-        if spare.len() < SPARE_BUFFERS {
-            spare.push(std::mem::take(&mut self.bytes));
-        }
     }
 }
