@@ -293,12 +293,11 @@ impl Library {
             return Ok(());
         }
         let inner = &self.inner;
-        let leader = inner.commits.leader.lock();
-        let fresh = leader.fresh.as_ref();
+        let mut leader = inner.commits.leader.lock();
         let mut batch = Batch::default();
-        let mut n = 0;
+        let (mut n, mut damaged) = (0, Vec::new());
         for &digest in candidates {
-            if fresh.is_some_and(|fresh| fresh.contains(&digest)) {
+            if leader.fresh.as_ref().is_some_and(|fresh| fresh.contains(&digest)) {
                 continue;
             }
             // Looked up again under the lock: a commit may have replaced it.
@@ -306,6 +305,11 @@ impl Library {
                 let Some(place) = inner.index.chunk(ChunkId(digest))? else { continue };
                 if place.standing == Standing::Condemned || marked.chunks.contains(place.ordinal())
                 {
+                    continue;
+                }
+                if place.standing == Standing::Suspect {
+                    damaged.push(digest);
+                    batch.delete(Table::Chunks, *digest.as_bytes());
                     continue;
                 }
                 report.condemned_bytes += stored_share(&place);
@@ -316,6 +320,11 @@ impl Library {
                 if place.standing == Standing::Condemned {
                     continue;
                 }
+                if place.standing == Standing::Suspect {
+                    damaged.push(digest);
+                    batch.delete(Table::Recipes, *digest.as_bytes());
+                    continue;
+                }
                 report.condemned_bytes += u64::from(place.body_len);
                 let condemned = RecipePlace { standing: Standing::Condemned, ..place };
                 batch.put(Table::Recipes, *digest.as_bytes(), condemned.encode());
@@ -323,12 +332,21 @@ impl Library {
             batch.put(Table::Meta, condemned_key(kind, digest), epoch.to_le_bytes());
             n += 1;
         }
+        // Damaged, and nobody refers to it: there is nothing that waiting could save, and once it is
+        // condemned nothing would tell that it must not be copied.
+        for digest in &damaged {
+            batch.delete(Table::Meta, suspect_key(*digest));
+        }
         report.condemned += n;
+        report.purged += damaged.len() as u64;
         let total = inner.condemned.load(SeqCst) + n;
         put_number(&mut batch, "condemned", total);
         inner.index.kv.write(batch)?;
         inner.condemned.store(total, SeqCst);
-        if n > 0 {
+        for digest in &damaged {
+            leader.suspects.remove(digest);
+        }
+        if n > 0 || !damaged.is_empty() {
             inner.changed();
         }
         Ok(())

@@ -162,9 +162,12 @@ impl Library {
         let whole = chunks.len() == usize::from(first.n_chunks);
         let frame = match inner.block_at(first) {
             Ok(frame) => Some(frame),
-            // Damaged: the chunks that still read right are copied one by one.
+            // Damaged or gone: the chunks that still read right are copied one by one.
             Err(ReadError::Store { source, .. })
-                if source.kind() == std::io::ErrorKind::InvalidData =>
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::InvalidData | io::ErrorKind::NotFound
+                ) =>
             {
                 None
             }
