@@ -52,9 +52,9 @@ struct Verified {
 }
 
 impl OpenPack {
-    /// Whether the chunk at `ordinal` was hashed since the pack last changed.
-    fn is_verified(&self, ordinal: u32) -> bool {
-        let stamp = self.file.stamp();
+    /// Whether the chunk at `ordinal` was hashed since the pack, whose stamp is now `stamp`, last
+    /// changed.
+    fn is_verified(&self, ordinal: u32, stamp: u64) -> bool {
         let mut verified = self.verified.lock();
         if stamp == 0 || verified.stamp != stamp {
             verified.stamp = stamp;
@@ -568,7 +568,11 @@ impl ContentReader {
         let Some(file) = pack.file.local() else { return Ok(None) };
         let start = raw_range(place).start + skip;
         let mut end = raw_range(place).end;
-        if place.standing == Standing::Suspect || !self.verify_raw(&pack, first, place, wait)? {
+        // Asked once for the whole run: the system call would show in a profile.
+        let stamp = pack.file.stamp();
+        if place.standing == Standing::Suspect
+            || !self.verify_raw(&pack, stamp, first, place, wait)?
+        {
             return Ok(None);
         }
         let mut at = first;
@@ -582,7 +586,7 @@ impl ContentReader {
                 && next.codec == Codec::Raw
                 && next.standing != Standing::Suspect
                 && raw_range(&next).start == end;
-            if !follows || !self.verify_raw(&pack, at + 1, &next, wait)? {
+            if !follows || !self.verify_raw(&pack, stamp, at + 1, &next, wait)? {
                 break;
             }
             end = raw_range(&next).end;
@@ -597,18 +601,18 @@ impl ContentReader {
     fn verify_raw(
         &self,
         pack: &OpenPack,
+        stamp: u64,
         at: usize,
         place: &ChunkPlace,
         wait: Wait,
     ) -> Result<bool, ReadError> {
         let ordinal = place.ordinal() as u32;
-        if pack.is_verified(ordinal) {
+        if pack.is_verified(ordinal, stamp) {
             return Ok(true);
         }
         if wait == Wait::Never {
             return Ok(false);
         }
-        let stamp = pack.file.stamp();
         let shared = &self.shared;
         let inner = &shared.library.inner;
         // The read that hashes is positional: a media error is an error, not a signal.
