@@ -181,26 +181,26 @@ fn get_all(site: &Site, want: &Tree, out: &Path) -> (usize, usize, usize) {
 
 #[test]
 fn a_running_server_never_serves_a_wrong_byte_and_heals_from_another() {
-    let held = Held::new();
-    let out = held.folder.path().join("got");
-    let n_files = held.want.values().filter(|n| matches!(n, Node::File { .. })).count();
-    // Another site with the same content, cut into packs of its own.
-    let other = Site::start(&held.folder.path().join("other"));
-    other.depot(["package", "push", "same", held.source.to_str().unwrap()]).ok();
-
     // Bits flip under a server that has served all of it, and under one that has just started.
     for was_read in [true, false] {
+        let held = Held::new();
+        let out = held.folder.path().join("got");
+        let n_files = held.want.values().filter(|n| matches!(n, Node::File { .. })).count();
+        // Another site with the same content, cut into packs of its own.
+        let other = Site::start(&held.folder.path().join("other"));
+        other.depot(["package", "push", "same", held.source.to_str().unwrap()]).ok();
+
         let site = Site::start_with(&held.data, &SMALL_PACKS);
         if was_read {
             assert_eq!(get_all(&site, &held.want, &out), (n_files, 0, 0));
         }
-        for pack in &held.packs()[..3] {
+        for pack in held.packs().iter().take(3) {
             flip_bits(pack);
         }
         let first = get_all(&site, &held.want, &out);
         let found = site.depot(["library", "verify"]);
         assert_eq!(found.code, Some(5), "{found:?}");
-        for pack in &held.packs()[..3] {
+        for pack in held.packs().iter().take(3) {
             assert!(found.stdout.contains(id_of(pack)), "{}: {}", pack.display(), found.stdout);
         }
         assert!(found.stdout.contains("held by version/p/"), "{}", found.stdout);
