@@ -29,6 +29,7 @@ use std::{
     future::Future,
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 use transport::Client;
 
@@ -100,8 +101,9 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
 fn on_one_thread<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(work);
-    // A thread that still reads a slow disk must not hold up the end.
-    runtime.shutdown_background();
+    // A thread that is at the end of its work still closes a database, and one that does so while
+    // the process ends brings it down. One that reads a slow disk must not hold it up for long.
+    runtime.shutdown_timeout(Duration::from_secs(5));
     Ok(result)
 }
 

@@ -11,9 +11,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// An error of a body that came from elsewhere.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -67,9 +70,23 @@ where
     }
 }
 
+/// How long the rest of a body is read after its request was answered. A connection that is closed
+/// while its client still sends takes the answer with it, and nobody learns what was wrong.
+const LINGER: Duration = Duration::from_secs(30);
+
 /// The body of a request, read under the server's time limits.
+///
+/// When it is dropped before its end, the rest is read and thrown away for [`LINGER`].
 #[derive(Debug)]
 pub struct RequestBody {
+    /// Nothing once the rest is read elsewhere.
+    inner: Option<Inner>,
+    /// A client that waits to be told to send is not told to by a body that nobody wanted.
+    is_begun: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
     body: Incoming,
     connection: Waiting,
 }
@@ -103,7 +120,26 @@ impl Drop for Waiting {
 
 impl RequestBody {
     pub(crate) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
-        Self { body, connection: Waiting { connection, is_waiting: false } }
+        let connection = Waiting { connection, is_waiting: false };
+        Self { inner: Some(Inner { body, connection }), is_begun: false }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let unread = self.inner.take().filter(|inner| self.is_begun && !inner.body.is_end_stream());
+        if let (Some(mut inner), Ok(runtime)) = (unread, Handle::try_current()) {
+            let rest = async move { while let Some(Ok(_)) = poll_fn(|cx| inner.poll(cx)).await {} };
+            runtime.spawn(tokio::time::timeout(LINGER, rest));
+        }
+    }
+}
+
+impl Inner {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.connection.set(polled.is_pending());
+        polled
     }
 }
 
@@ -115,16 +151,15 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        self.connection.set(polled.is_pending());
-        polled
+        self.is_begun = true;
+        self.inner.as_mut().map_or(Poll::Ready(None), |inner| inner.poll(cx))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.inner.as_ref().is_none_or(|inner| inner.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), |inner| inner.body.size_hint())
     }
 }
