@@ -10,4 +10,5 @@ ingest() {
 reread() { at "$1" update p --source "$2" --read-all; }
 restore() { at "$1" restore p "$3"; }
 stage() { setup "$1"; ingest "$1" "$2" objects; }
-serve() { exec "$DEPOT" serve --data "$1" --listen "127.0.0.1:$2"; }
+# Without the access log, as the peers.
+serve() { exec "$DEPOT" serve --data "$1" --listen "127.0.0.1:$2" --set log.access=false; }
