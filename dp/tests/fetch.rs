@@ -331,13 +331,13 @@ async fn a_fetch_that_was_cut_off_goes_on_from_what_it_left() {
         let options = FetchOptions::default();
         let progress = options.progress.clone();
         match tokio::time::timeout(patience, fetch(&url, out.path(), options)).await {
+            // The cut-off fetch's last writes may still hold the folder.
+            Ok(Err(RemoteError::Busy(_))) => tokio::time::sleep(Duration::from_millis(50)).await,
             Ok(report) => break report.unwrap(),
             Err(_) => {
                 n_cut += 1;
                 moved += progress.moved.load(Ordering::Relaxed);
                 patience += Duration::from_millis(20);
-                // The cut-off fetch's last writes may still hold the folder.
-                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     };
