@@ -76,7 +76,7 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// The body of a request, read under the server's time limits.
 ///
-/// When it is dropped before its end, the rest is read and thrown away for [`LINGER`].
+/// When it is dropped before its end, the rest is read and thrown away for half a minute.
 #[derive(Debug)]
 pub struct RequestBody {
     /// Nothing once the rest is read elsewhere.
