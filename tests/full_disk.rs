@@ -90,8 +90,9 @@ fn says_it_is_full(line: &str) {
 
 /// A package `p` on a volume that has 8 MiB left, whose source has grown by 24 MiB since.
 struct Filled {
+    // Before the folder that it is mounted in: fields are dropped in this order.
+    volume: Volume,
     _folder: tempfile::TempDir,
-    _volume: Volume,
     data: PathBuf,
     out: PathBuf,
     reserve: &'static str,
@@ -116,11 +117,11 @@ impl Filled {
             two: write_source(&source, 1, 4, MIB as usize),
             three: Tree::new(),
             _folder: folder,
-            _volume: volume,
+            volume,
         };
         filled.depot(&["package", "create", "p", "--source", source.to_str().unwrap()]).ok();
         filled.depot(&["package", "update", "p"]).ok();
-        filled.ballast = filled._volume.fill(8 * MIB);
+        filled.ballast = filled.volume.fill(8 * MIB);
         filled.three = write_source(&source, 100, 4, 6 * MIB as usize);
         says_it_is_full(&filled.depot(&["package", "update", "p"]).fails(1));
         Some(filled)

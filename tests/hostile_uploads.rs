@@ -23,9 +23,10 @@ const MANIFEST: &str = "application/vnd.depot.manifest";
 
 /// A site with a package `p` that takes uploads and has one version, and its admin.
 struct Target {
-    _folder: tempfile::TempDir,
     site: Site,
     bearer: String,
+    // Last, so that nobody works in it any more when it is dropped.
+    folder: tempfile::TempDir,
 }
 
 impl Target {
@@ -35,7 +36,7 @@ impl Target {
         let site = Site::start_with(&folder.path().join("data"), &limits);
         let token = fs::read_to_string(site.token_file()).unwrap();
         site.depot(["package", "create", "p"]).ok();
-        Self { _folder: folder, bearer: format!("Bearer {}", token.trim()), site }
+        Self { site, bearer: format!("Bearer {}", token.trim()), folder }
     }
 
     fn send(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> Answer {
@@ -602,7 +603,7 @@ fn a_token_opens_what_its_role_allows_and_nothing_else() {
     let target = Target::new();
     let site = &target.site;
     let token = |role: &str| {
-        let file = target._folder.path().join(role);
+        let file = target.folder.path().join(role);
         let args = ["token", "create", role, "--role", role, "--output", file.to_str().unwrap()];
         site.depot(args).ok();
         format!("Bearer {}", fs::read_to_string(file).unwrap().trim())
