@@ -15,109 +15,35 @@
 //! right then brings it to light, whole. The next commit begins with a checkpoint of the refs as
 //! they are, so from then on it counts for nothing, whoever reads the packs.
 
+mod append;
+mod entries;
+mod revive;
+
+pub(crate) use append::Writer;
+pub(crate) use entries::{Pending, index_pending, index_refs};
+
 use crate::claims::Claim;
-use crate::digest::{ChunkId, Digest, Name, PackId};
-use crate::error::{AddError, CommitError, ReadError};
-use crate::gc::{CHUNK, RECIPE, condemned_key};
-use crate::index::{
-    ChunkPlace, Form, Index, PackInfo, PackState, RecipePlace, Standing, alias_key, put_number,
-};
+use crate::digest::{ChunkId, Digest};
+use crate::error::{AddError, CommitError};
+use crate::index::{Index, PackInfo, PackState, put_number};
 use crate::kv::{Batch, KvError, Table};
 use crate::library::Inner;
-use crate::pack::format::{Kind, PackHeader};
+use crate::pack::format::Kind;
 use crate::pack::writer::{PackWriter, Record};
-use crate::refs::{
-    Expect, MAX_REF_NAME, MAX_REF_VALUE, Outcomes, Ref, RefChange, decode_ref, encode_outcomes,
-    encode_ref,
-};
+use crate::refs::{Expect, MAX_REF_NAME, MAX_REF_VALUE, Outcomes, Ref, RefChange, encode_outcomes};
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
 use std::mem::take;
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::SeqCst;
 
-/// A pack is sealed before it would grow past this, whatever its target: offsets are 32 bits.
-const MAX_PACK: u64 = 512 << 20;
-/// Bytes appended between two looks at the volume's free space.
-const SPACE_CHECK: u64 = 16 << 20;
 /// The most bytes of refs that one commit changes, and about the longest commit record.
 const MAX_COMMIT: usize = 32 << 20;
 /// Set in the meta table while a failed commit is not overruled.
 pub(crate) const UNSETTLED: &str = "unsettled";
 /// Chunks that wait for a commit before one is made without being asked for.
 pub(crate) const MUCH: usize = 1 << 16;
-
-/// A record that is in a pack and not yet in the index.
-pub(crate) enum Pending {
-    Chunks(Vec<(ChunkId, ChunkPlace)>),
-    Recipe {
-        content: Digest,
-        place: RecipePlace,
-        chunks: Arc<[ChunkId]>,
-    },
-    Alias {
-        content: Digest,
-        names: Vec<Name>,
-    },
-    /// A chunk that garbage collection copied; it counts only if nobody moved it meanwhile.
-    MovedChunk {
-        id: ChunkId,
-        from: ChunkPlace,
-        to: ChunkPlace,
-    },
-    MovedRecipe {
-        content: Digest,
-        from: RecipePlace,
-        to: RecipePlace,
-    },
-}
-
-impl Pending {
-    fn pack(&self) -> Option<u32> {
-        match self {
-            Pending::Chunks(chunks) => chunks.first().map(|(_, place)| place.pack),
-            Pending::Recipe { place, .. } => Some(place.pack),
-            Pending::Alias { .. } => None,
-            Pending::MovedChunk { to, .. } => Some(to.pack),
-            Pending::MovedRecipe { to, .. } => Some(to.pack),
-        }
-    }
-}
-
-/// The end of the log: the open pack, full ones that wait for their seal, and what of them is not
-/// yet in the index.
-pub(crate) struct Writer {
-    pub current: Option<PackWriter>,
-    pub full: Vec<PackWriter>,
-    pub pending: Vec<Pending>,
-    /// Chunks in `pending`, to bound its memory.
-    pub pending_chunks: usize,
-    pub next_pack: u32,
-    pub run: u32,
-    unchecked: u64,
-    /// Counts failed syncs. What was appended before one and not committed is lost.
-    pub losses: u64,
-    /// A commit failed whose record may be on the disk; the next must overrule it.
-    pub unsettled: bool,
-}
-
-impl Writer {
-    pub(crate) fn new(next_pack: u32, run: u32, unsettled: bool) -> Self {
-        Self {
-            current: None,
-            full: Vec::new(),
-            pending: Vec::new(),
-            pending_chunks: 0,
-            next_pack,
-            run,
-            unchecked: SPACE_CHECK,
-            losses: 0,
-            unsettled,
-        }
-    }
-}
 
 /// What a commit is asked for, and where its answer goes.
 struct Request {
@@ -169,65 +95,6 @@ impl Leader {
 }
 
 impl Inner {
-    /// Appends a record to the open pack. Returns the pack's number and the record's offset.
-    pub(crate) fn append(
-        &self,
-        writer: &mut Writer,
-        record: Record<'_>,
-    ) -> Result<(u32, u32), AddError> {
-        let length = record.header().record_len();
-        writer.unchecked += length;
-        // So often that what is written between two checks leaves most of the reserve. That is for
-        // what frees space, too: deleting is a commit of ref changes, which is always let in.
-        let is_content = matches!(record.header().kind, Kind::Block | Kind::Recipe);
-        if is_content && writer.unchecked >= SPACE_CHECK.min(self.options.reserve / 4) {
-            self.check_space()?;
-            writer.unchecked = 0;
-        }
-        let limit = self.options.pack_target.min(MAX_PACK);
-        if let Some(pack) = &writer.current
-            && (pack.is_broken() || (pack.len() + length > limit && pack.len() > 4096))
-        {
-            writer.full.extend(writer.current.take());
-        }
-        if writer.current.is_none() {
-            let header = PackHeader {
-                id: PackId::mint(self.environment.unix_ms(), self.environment.random()),
-                library: self.library,
-                seq: writer.next_pack,
-                run: writer.run,
-            };
-            // Counted even if the next line fails: a header may be on the disk all the same, and
-            // two packs of one number would be mistaken for each other.
-            writer.next_pack += 1;
-            let id = header.id;
-            let created = PackWriter::create(&*self.store, header);
-            let pack = created.map_err(|error| {
-                // If this fails too, garbage collection finds the pack.
-                let _ = self.store.delete(id);
-                AddError::Store(error)
-            })?;
-            self.packs.minted(pack.header.seq, id);
-            writer.current = Some(pack);
-        }
-        let pack = writer.current.as_mut().expect("opened above");
-        let offset = pack.append(record).map_err(AddError::Store)?;
-        Ok((pack.header.seq, offset))
-    }
-
-    /// Refuses new bytes when the volume's reserve is reached: garbage collection needs room to
-    /// free room.
-    fn check_space(&self) -> Result<(), AddError> {
-        let reserve = self.options.reserve;
-        let free = self.store.free_space().map_err(AddError::Store)?;
-        match free {
-            Some(free) if free < reserve && !self.collecting.load(Relaxed) => {
-                Err(AddError::Full { free, reserve })
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Makes all that was appended so far durable, together with `changes`. What the caller
     /// `relied` on is live afterwards, or the commit fails.
     pub(crate) fn commit(
@@ -284,98 +151,6 @@ impl Inner {
         for answer in accepted {
             *answer.lock() = Some(result.clone().map_err(CommitError::from));
         }
-    }
-
-    /// What a caller relied on may have been condemned since it looked. Condemned is not yet
-    /// purged, since the caller's lease is older; so it is made live again.
-    fn revive(
-        &self,
-        request: &Request,
-        batch: &mut Batch,
-        leader: &mut Leader,
-    ) -> Result<(), CommitError> {
-        // Only leaders lose, and this is one: from here on nothing more is lost.
-        if request.relied.losses.is_some_and(|losses| self.writer.lock().losses != losses) {
-            return Err(CommitError::Interrupted);
-        }
-        let roots = request.changes.iter().filter_map(|change| change.outcome()?.root);
-        let mut relied = request.relied.condemned.clone();
-        if self.condemned.load(SeqCst) > 0 || leader.fresh.is_some() {
-            relied.extend(request.relied.digests.iter().copied().chain(roots));
-        }
-        if relied.is_empty() {
-            return Ok(());
-        }
-        let pending = self.pending_recipes();
-        // All or nothing: a recipe is not made live if a chunk of it is gone.
-        let mut own = Batch::default();
-        for digest in relied {
-            match self.revive_one(digest, &pending, &mut own, leader) {
-                Ok(true) => {}
-                Ok(false) => return Err(CommitError::Interrupted),
-                Err(ReadError::Index(error)) => return Err(error.into()),
-                Err(_) => return Err(CommitError::Interrupted),
-            }
-        }
-        batch.changes.append(&mut own.changes);
-        Ok(())
-    }
-
-    fn revive_one(
-        &self,
-        digest: Digest,
-        pending: &HashSet<Digest>,
-        batch: &mut Batch,
-        leader: &mut Leader,
-    ) -> Result<bool, ReadError> {
-        // Either way of holding it will do; the best is the one that lasts.
-        let is_recipe = matches!(self.index.form(digest)?, Some(Form::Recipe(_)));
-        let is_chunk = !is_recipe && self.revive_chunk(ChunkId(digest), batch, leader)?;
-        if digest == Digest::EMPTY || is_chunk {
-            return Ok(true);
-        }
-        let Some(place) = self.index.recipe(digest)? else {
-            return Ok(pending.contains(&digest));
-        };
-        if let Some(fresh) = &mut leader.fresh {
-            fresh.insert(digest);
-        }
-        if place.standing == Standing::Condemned {
-            let live = RecipePlace { standing: Standing::Live, ..place };
-            batch.put(Table::Recipes, *digest.as_bytes(), live.encode());
-            batch.delete(Table::Meta, condemned_key(RECIPE, digest));
-        }
-        for chunk in self.recipe_at(digest, place)?.chunks() {
-            if !self.revive_chunk(*chunk, batch, leader)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Whether a chunk is held; live again if it was condemned.
-    fn revive_chunk(
-        &self,
-        id: ChunkId,
-        batch: &mut Batch,
-        leader: &mut Leader,
-    ) -> Result<bool, KvError> {
-        let place = self.index.chunk(id)?;
-        // A claim that is only taken may come to nothing; an appended chunk is in this commit.
-        if place.is_none() && !matches!(self.claims.get(id), Some(Claim::Appended(_))) {
-            return Ok(false);
-        }
-        if let Some(fresh) = &mut leader.fresh {
-            fresh.insert(id.0);
-        }
-        if let Some(place) = place
-            && place.standing == Standing::Condemned
-        {
-            let live = ChunkPlace { standing: Standing::Live, ..place };
-            batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
-            batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
-        }
-        Ok(true)
     }
 
     /// Checks one caller's changes against the refs, and those accepted before it.
@@ -631,155 +406,9 @@ impl Inner {
     }
 }
 
-/// Adds the places of `pending` to `batch`, which may already revive entries.
-pub(crate) fn index_pending(
-    index: &Index,
-    batch: &mut Batch,
-    pending: &[Pending],
-    leader: &mut Leader,
-) -> Result<(), KvError> {
-    let Leader { fresh, suspects } = leader;
-    let mut fresh = |digest: Digest| {
-        if let Some(fresh) = fresh {
-            fresh.insert(digest);
-        }
-    };
-    let revived = batch.changes.iter().filter_map(|(table, key, value)| {
-        let digest = key.as_slice().try_into().map(Digest::from_bytes).ok()?;
-        value.as_ref().map(|_| (*table, digest))
-    });
-    let revived: HashSet<(Table, Digest)> = revived.collect();
-    // What is stored anew, by somebody who found it condemned, wins over a copy of the old.
-    let mut stored: HashSet<(Table, Digest)> = HashSet::new();
-    let is_moved =
-        |p: &Pending| matches!(p, Pending::MovedChunk { .. } | Pending::MovedRecipe { .. });
-    if pending.iter().any(is_moved) {
-        for record in pending {
-            match record {
-                Pending::Chunks(chunks) => {
-                    stored.extend(chunks.iter().map(|(id, _)| (Table::Chunks, id.0)));
-                }
-                Pending::Recipe { content, .. } => {
-                    stored.insert((Table::Recipes, *content));
-                }
-                _ => {}
-            }
-        }
-    }
-    for record in pending {
-        match record {
-            Pending::Chunks(chunks) => {
-                for (id, place) in chunks {
-                    batch.put(Table::Chunks, *id.0.as_bytes(), place.encode());
-                    if suspects.remove(&id.0) {
-                        batch.delete(Table::Meta, suspect_key(id.0));
-                    }
-                    fresh(id.0);
-                }
-            }
-            Pending::Recipe { content, place, chunks } => {
-                batch.put(Table::Recipes, *content.as_bytes(), place.encode());
-                if suspects.remove(content) {
-                    batch.delete(Table::Meta, suspect_key(*content));
-                }
-                fresh(*content);
-                chunks.iter().for_each(|id| fresh(id.0));
-            }
-            Pending::Alias { content, names } => {
-                for key in names.iter().filter_map(alias_key) {
-                    batch.put(Table::Aliases, key, *content.as_bytes());
-                }
-            }
-            Pending::MovedChunk { id, from, to } => {
-                let now = index.chunk(*id)?;
-                if let Some(now) = now
-                    && now.ordinal() == from.ordinal()
-                    && !stored.contains(&(Table::Chunks, id.0))
-                {
-                    let revived = revived.contains(&(Table::Chunks, id.0));
-                    let standing = if revived { Standing::Live } else { now.standing };
-                    let to = ChunkPlace { standing, ..*to };
-                    batch.put(Table::Chunks, *id.0.as_bytes(), to.encode());
-                }
-            }
-            Pending::MovedRecipe { content, from, to } => {
-                let now = index.recipe(*content)?;
-                if let Some(now) = now
-                    && now.ordinal() == from.ordinal()
-                    && !stored.contains(&(Table::Recipes, *content))
-                {
-                    let revived = revived.contains(&(Table::Recipes, *content));
-                    let standing = if revived { Standing::Live } else { now.standing };
-                    let to = RecipePlace { standing, ..*to };
-                    batch.put(Table::Recipes, *content.as_bytes(), to.encode());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Adds ref changes to `batch`.
-pub(crate) fn index_refs(batch: &mut Batch, outcomes: &Outcomes) {
-    for (name, outcome) in outcomes {
-        match outcome {
-            Some(to) => batch.put(Table::Refs, name.as_bytes(), encode_ref(to)),
-            None => batch.delete(Table::Refs, name.as_bytes()),
-        }
-    }
-}
-
-const SUSPECT: &[u8] = b"suspect/";
-
-pub(crate) fn suspect_key(digest: Digest) -> Vec<u8> {
-    [SUSPECT, digest.as_bytes()].concat()
-}
-
 /// About the bytes that a change takes in a commit record.
 fn length(change: &RefChange) -> usize {
     change.name().len() + change.outcome().map_or(0, |to| to.value.len()) + 40
-}
-
-impl Index {
-    /// Chunks and recipes noted as damaged.
-    pub(crate) fn suspects(&self) -> Result<Vec<Digest>, KvError> {
-        let mut found = Vec::new();
-        self.kv.scan(Table::Meta, SUSPECT, &mut |key, _| {
-            match key.strip_prefix(SUSPECT).map(TryInto::try_into) {
-                Some(Ok(digest)) => found.push(Digest::from_bytes(digest)),
-                Some(Err(_)) => {}
-                None => return ControlFlow::Break(()),
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
-    }
-
-    /// All refs whose names begin with `prefix`, by name.
-    pub(crate) fn references(&self, prefix: &str) -> Result<Vec<(String, Ref)>, KvError> {
-        let mut refs = Vec::new();
-        let mut bad = None;
-        self.kv.scan(Table::Refs, prefix.as_bytes(), &mut |key, value| {
-            if !key.starts_with(prefix.as_bytes()) {
-                return ControlFlow::Break(());
-            }
-            match (String::from_utf8(key.to_vec()), decode_ref(value)) {
-                (Ok(name), Some(found)) => refs.push((name, found)),
-                _ => bad = Some(String::from_utf8_lossy(key).into_owned()),
-            }
-            ControlFlow::Continue(())
-        })?;
-        match bad {
-            None => Ok(refs),
-            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
-        }
-    }
-
-    pub(crate) fn reference(&self, name: &str) -> Result<Option<Ref>, KvError> {
-        let found = self.kv.get(Table::Refs, name.as_bytes())?;
-        let unreadable = || KvError(format!("ref {name:?} is unreadable; rebuild the index"));
-        found.map(|v| decode_ref(&v).ok_or_else(unreadable)).transpose()
-    }
 }
 
 /// Why a group of commits failed, so that each of its callers can be told.

@@ -17,10 +17,10 @@
 
 mod space;
 
-use crate::commit::{Relied, suspect_key};
+use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest};
 use crate::error::{MaintainError, ReadError};
-use crate::index::{ChunkPlace, Form, RecipePlace, Standing, put_number};
+use crate::index::{ChunkPlace, Form, RecipePlace, Standing, Value, put_number, suspect_key};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::Links;

@@ -9,6 +9,7 @@ use crate::block::Codec;
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::kv::{Batch, Kv, KvError, Table};
 use crate::recipe::Recipe;
+use crate::refs::{Ref, decode_ref};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -64,7 +65,17 @@ impl ChunkPlace {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// A number that no other chunk of the library has: a record is longer than its chunks are
+    /// many, so places of neighbouring blocks do not meet.
+    pub(crate) fn ordinal(&self) -> u64 {
+        u64::from(self.pack) << 32 | u64::from(self.offset + u32::from(self.at))
+    }
+}
+
+impl Value for ChunkPlace {
+    const TABLE: Table = Table::Chunks;
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
         Some(Self {
             pack: u32_at(bytes, 0),
@@ -77,12 +88,6 @@ impl ChunkPlace {
             codec: Codec::from_byte(bytes[24])?,
             standing: Standing::from_byte(bytes[25])?,
         })
-    }
-
-    /// A number that no other chunk of the library has: a record is longer than its chunks are
-    /// many, so places of neighbouring blocks do not meet.
-    pub(crate) fn ordinal(&self) -> u64 {
-        u64::from(self.pack) << 32 | u64::from(self.offset + u32::from(self.at))
     }
 }
 
@@ -117,7 +122,15 @@ impl RecipePlace {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn ordinal(&self) -> u64 {
+        u64::from(self.pack) << 32 | u64::from(self.offset)
+    }
+}
+
+impl Value for RecipePlace {
+    const TABLE: Table = Table::Recipes;
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
         Some(Self {
             pack: u32_at(bytes, 0),
@@ -127,10 +140,6 @@ impl RecipePlace {
             size: u64::from_le_bytes(bytes[16..24].try_into().expect("eight bytes")),
             standing: Standing::from_byte(bytes[24])?,
         })
-    }
-
-    pub(crate) fn ordinal(&self) -> u64 {
-        u64::from(self.pack) << 32 | u64::from(self.offset)
     }
 }
 
@@ -169,8 +178,12 @@ impl PackInfo {
         out[17..].copy_from_slice(&self.len.to_le_bytes());
         out
     }
+}
 
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+impl Value for PackInfo {
+    const TABLE: Table = Table::Packs;
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
         let states = [PackState::Open, PackState::Sealed, PackState::Torn, PackState::Condemned];
         Some(Self {
@@ -183,6 +196,17 @@ impl PackInfo {
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+/// A value of fixed form that one table holds.
+pub(crate) trait Value: Sized {
+    const TABLE: Table;
+    /// `None` if the bytes are no such value.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+fn decoded<V: Value>(bytes: &[u8]) -> Result<V, KvError> {
+    V::decode(bytes).ok_or_else(|| unreadable(V::TABLE))
 }
 
 /// The key of an alias.
@@ -230,24 +254,22 @@ pub(crate) struct Index {
 }
 
 impl Index {
+    fn get<V: Value>(&self, key: &[u8]) -> Result<Option<V>, KvError> {
+        self.kv.get(V::TABLE, key)?.map(|value| decoded(&value)).transpose()
+    }
+
     pub(crate) fn chunk(&self, id: ChunkId) -> Result<Option<ChunkPlace>, KvError> {
-        let found = self.kv.get(Table::Chunks, id.0.as_bytes())?;
-        found.map(|v| ChunkPlace::decode(&v).ok_or_else(|| unreadable(Table::Chunks))).transpose()
+        self.get(id.0.as_bytes())
     }
 
     pub(crate) fn chunks(&self, ids: &[ChunkId]) -> Result<Vec<Option<ChunkPlace>>, KvError> {
         let keys: Vec<&[u8]> = ids.iter().map(|id| id.0.as_bytes().as_slice()).collect();
         let found = self.kv.multi_get(Table::Chunks, &keys)?;
-        let decode = |v: Option<Vec<u8>>| match v {
-            None => Ok(None),
-            Some(v) => ChunkPlace::decode(&v).ok_or_else(|| unreadable(Table::Chunks)).map(Some),
-        };
-        found.into_iter().map(decode).collect()
+        found.into_iter().map(|value| value.map(|value| decoded(&value)).transpose()).collect()
     }
 
     pub(crate) fn recipe(&self, digest: Digest) -> Result<Option<RecipePlace>, KvError> {
-        let found = self.kv.get(Table::Recipes, digest.as_bytes())?;
-        found.map(|v| RecipePlace::decode(&v).ok_or_else(|| unreadable(Table::Recipes))).transpose()
+        self.get(digest.as_bytes())
     }
 
     /// The best way in which a content is held: live before condemned before suspect, and one
@@ -269,21 +291,16 @@ impl Index {
     }
 
     pub(crate) fn pack(&self, seq: u32) -> Result<Option<PackInfo>, KvError> {
-        let found = self.kv.get(Table::Packs, &seq.to_be_bytes())?;
-        found.map(|v| PackInfo::decode(&v).ok_or_else(|| unreadable(Table::Packs))).transpose()
+        self.get(&seq.to_be_bytes())
     }
 
     pub(crate) fn packs(&self) -> Result<Vec<(u32, PackInfo)>, KvError> {
         let mut packs = Vec::new();
-        let mut bad = false;
-        self.kv.scan(Table::Packs, &[], &mut |key, value| {
-            match (key.try_into().map(u32::from_be_bytes), PackInfo::decode(value)) {
-                (Ok(seq), Some(info)) => packs.push((seq, info)),
-                _ => bad = true,
-            }
+        self.each(|seq, info| {
+            packs.push((u32::from_be_bytes(seq), info));
             ControlFlow::Continue(())
         })?;
-        if bad { Err(unreadable(Table::Packs)) } else { Ok(packs) }
+        Ok(packs)
     }
 
     /// Visits all chunks in the order of their ids.
@@ -291,18 +308,7 @@ impl Index {
         &self,
         mut visit: impl FnMut(ChunkId, ChunkPlace) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
-        let mut bad = false;
-        self.kv.scan(Table::Chunks, &[], &mut |key, value| match (
-            key.try_into().map(Digest::from_bytes),
-            ChunkPlace::decode(value),
-        ) {
-            (Ok(id), Some(place)) => visit(ChunkId(id), place),
-            _ => {
-                bad = true;
-                ControlFlow::Break(())
-            }
-        })?;
-        if bad { Err(unreadable(Table::Chunks)) } else { Ok(()) }
+        self.each(|id, place| visit(ChunkId(Digest::from_bytes(id)), place))
     }
 
     /// Visits all recipes in the order of their contents' digests.
@@ -310,18 +316,67 @@ impl Index {
         &self,
         mut visit: impl FnMut(Digest, RecipePlace) -> ControlFlow<()>,
     ) -> Result<(), KvError> {
+        self.each(|content, place| visit(Digest::from_bytes(content), place))
+    }
+
+    /// Visits a whole table in the order of its keys, until `visit` breaks.
+    fn each<V: Value, const KEY: usize>(
+        &self,
+        mut visit: impl FnMut([u8; KEY], V) -> ControlFlow<()>,
+    ) -> Result<(), KvError> {
         let mut bad = false;
-        self.kv.scan(Table::Recipes, &[], &mut |key, value| match (
-            key.try_into().map(Digest::from_bytes),
-            RecipePlace::decode(value),
-        ) {
-            (Ok(digest), Some(place)) => visit(digest, place),
-            _ => {
-                bad = true;
-                ControlFlow::Break(())
+        self.kv.scan(
+            V::TABLE,
+            &[],
+            &mut |key, value| match (key.try_into(), V::decode(value)) {
+                (Ok(key), Some(value)) => visit(key, value),
+                _ => {
+                    bad = true;
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        if bad { Err(unreadable(V::TABLE)) } else { Ok(()) }
+    }
+
+    /// Chunks and recipes noted as damaged.
+    pub(crate) fn suspects(&self) -> Result<Vec<Digest>, KvError> {
+        let mut found = Vec::new();
+        self.kv.scan(Table::Meta, SUSPECT, &mut |key, _| {
+            match key.strip_prefix(SUSPECT).map(TryInto::try_into) {
+                Some(Ok(digest)) => found.push(Digest::from_bytes(digest)),
+                Some(Err(_)) => {}
+                None => return ControlFlow::Break(()),
             }
+            ControlFlow::Continue(())
         })?;
-        if bad { Err(unreadable(Table::Recipes)) } else { Ok(()) }
+        Ok(found)
+    }
+
+    /// All refs whose names begin with `prefix`, by name.
+    pub(crate) fn references(&self, prefix: &str) -> Result<Vec<(String, Ref)>, KvError> {
+        let mut refs = Vec::new();
+        let mut bad = None;
+        self.kv.scan(Table::Refs, prefix.as_bytes(), &mut |key, value| {
+            if !key.starts_with(prefix.as_bytes()) {
+                return ControlFlow::Break(());
+            }
+            match (String::from_utf8(key.to_vec()), decode_ref(value)) {
+                (Ok(name), Some(found)) => refs.push((name, found)),
+                _ => bad = Some(String::from_utf8_lossy(key).into_owned()),
+            }
+            ControlFlow::Continue(())
+        })?;
+        match bad {
+            None => Ok(refs),
+            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
+        }
+    }
+
+    pub(crate) fn reference(&self, name: &str) -> Result<Option<Ref>, KvError> {
+        let found = self.kv.get(Table::Refs, name.as_bytes())?;
+        let unreadable = || KvError(format!("ref {name:?} is unreadable; rebuild the index"));
+        found.map(|v| decode_ref(&v).ok_or_else(unreadable)).transpose()
     }
 
     /// A number in the meta table; 0 if it was never set.
@@ -333,6 +388,13 @@ impl Index {
             Some(v) => decode(v).map_err(|_| unreadable(Table::Meta)),
         }
     }
+}
+
+/// Where in the meta table damaged chunks and recipes are noted.
+const SUSPECT: &[u8] = b"suspect/";
+
+pub(crate) fn suspect_key(digest: Digest) -> Vec<u8> {
+    [SUSPECT, digest.as_bytes()].concat()
 }
 
 /// Sets a number in the meta table.

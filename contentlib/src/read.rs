@@ -9,10 +9,9 @@
 //! until any holder's copy replaces it.
 
 use crate::block::{Codec, Frame};
-use crate::commit::suspect_key;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::ReadError;
-use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
+use crate::index::{ChunkPlace, Form, RecipePlace, Standing, suspect_key};
 use crate::kv::{Batch, Table};
 use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};

@@ -1,0 +1,110 @@
+//! Making live again what a commit relies on.
+//!
+//! What a caller found held may have been condemned since it looked. Condemned is not yet purged:
+//! the caller's lease is older than the epoch that condemned it. So the commit that refers to it
+//! makes it live again, in its own index batch: all that the caller relied on, or the commit fails.
+
+use super::{Leader, Request};
+use crate::claims::Claim;
+use crate::digest::{ChunkId, Digest};
+use crate::error::{CommitError, ReadError};
+use crate::gc::{CHUNK, RECIPE, condemned_key};
+use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
+use crate::kv::{Batch, KvError, Table};
+use crate::library::Inner;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::SeqCst;
+
+impl Inner {
+    /// What a caller relied on may have been condemned since it looked. Condemned is not yet
+    /// purged, since the caller's lease is older; so it is made live again.
+    pub(super) fn revive(
+        &self,
+        request: &Request,
+        batch: &mut Batch,
+        leader: &mut Leader,
+    ) -> Result<(), CommitError> {
+        // Only leaders lose, and this is one: from here on nothing more is lost.
+        if request.relied.losses.is_some_and(|losses| self.writer.lock().losses != losses) {
+            return Err(CommitError::Interrupted);
+        }
+        let roots = request.changes.iter().filter_map(|change| change.outcome()?.root);
+        let mut relied = request.relied.condemned.clone();
+        if self.condemned.load(SeqCst) > 0 || leader.fresh.is_some() {
+            relied.extend(request.relied.digests.iter().copied().chain(roots));
+        }
+        if relied.is_empty() {
+            return Ok(());
+        }
+        let pending = self.pending_recipes();
+        // All or nothing: a recipe is not made live if a chunk of it is gone.
+        let mut own = Batch::default();
+        for digest in relied {
+            match self.revive_one(digest, &pending, &mut own, leader) {
+                Ok(true) => {}
+                Ok(false) => return Err(CommitError::Interrupted),
+                Err(ReadError::Index(error)) => return Err(error.into()),
+                Err(_) => return Err(CommitError::Interrupted),
+            }
+        }
+        batch.changes.append(&mut own.changes);
+        Ok(())
+    }
+
+    fn revive_one(
+        &self,
+        digest: Digest,
+        pending: &HashSet<Digest>,
+        batch: &mut Batch,
+        leader: &mut Leader,
+    ) -> Result<bool, ReadError> {
+        // Either way of holding it will do; the best is the one that lasts.
+        let is_recipe = matches!(self.index.form(digest)?, Some(Form::Recipe(_)));
+        let is_chunk = !is_recipe && self.revive_chunk(ChunkId(digest), batch, leader)?;
+        if digest == Digest::EMPTY || is_chunk {
+            return Ok(true);
+        }
+        let Some(place) = self.index.recipe(digest)? else {
+            return Ok(pending.contains(&digest));
+        };
+        if let Some(fresh) = &mut leader.fresh {
+            fresh.insert(digest);
+        }
+        if place.standing == Standing::Condemned {
+            let live = RecipePlace { standing: Standing::Live, ..place };
+            batch.put(Table::Recipes, *digest.as_bytes(), live.encode());
+            batch.delete(Table::Meta, condemned_key(RECIPE, digest));
+        }
+        for chunk in self.recipe_at(digest, place)?.chunks() {
+            if !self.revive_chunk(*chunk, batch, leader)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether a chunk is held; live again if it was condemned.
+    fn revive_chunk(
+        &self,
+        id: ChunkId,
+        batch: &mut Batch,
+        leader: &mut Leader,
+    ) -> Result<bool, KvError> {
+        let place = self.index.chunk(id)?;
+        // A claim that is only taken may come to nothing; an appended chunk is in this commit.
+        if place.is_none() && !matches!(self.claims.get(id), Some(Claim::Appended(_))) {
+            return Ok(false);
+        }
+        if let Some(fresh) = &mut leader.fresh {
+            fresh.insert(id.0);
+        }
+        if let Some(place) = place
+            && place.standing == Standing::Condemned
+        {
+            let live = ChunkPlace { standing: Standing::Live, ..place };
+            batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
+            batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
+        }
+        Ok(true)
+    }
+}
