@@ -112,7 +112,8 @@ pub struct Packages {
 /// Uploads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Upload {
-    /// How long single uploaded content is kept that no package comes to name.
+    /// How long a push is kept after it was last used, and a single uploaded content that no
+    /// package comes to name.
     pub expire: Duration,
     /// The largest body of an uploaded tar or content.
     pub max_size: ByteSize,

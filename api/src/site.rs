@@ -184,7 +184,8 @@ impl Site {
         let cache = self.folder().join("cache");
         let clock = Arc::new(jiff::Timestamp::now);
         let packages = Packages::open(library.clone(), key, cache, clock)?
-            .with_gc_grace(self.config().library.gc_grace);
+            .with_gc_grace(self.config().library.gc_grace)
+            .with_upload_expiry(self.config().upload.expire);
         let content = Content { library, packages };
         *slot = Some(content.clone());
         Ok(content)

@@ -23,6 +23,7 @@ use crate::name::{PackageName, Selector};
 use crate::refs::{self, KeyRecord, PackageRecord, Source, SourceFolder, Stored};
 use crate::retention::Retention;
 use crate::sign::{PublicKey, SiteKey, VersionInfo};
+use crate::upload::{self, InUse};
 use busy::Busy;
 use cache::ManifestCache;
 use contentlib::{CommitError, Digest, Expect, Library, ReadError, RefChange};
@@ -55,6 +56,9 @@ pub(crate) struct Inner {
     /// Where the stat caches of sources are.
     pub(crate) sources: PathBuf,
     pub(crate) gc_grace: Duration,
+    /// How long an upload is kept after it was last used.
+    pub(crate) upload_expiry: Duration,
+    pub(crate) uploads_in_use: Arc<InUse>,
     pub(crate) n_threads: usize,
     manifests: ManifestCache,
     busy: Arc<Busy>,
@@ -86,6 +90,8 @@ impl Packages {
             clock,
             sources: cache.join("sources"),
             gc_grace: contentlib::Options::default().gc_grace,
+            upload_expiry: upload::EXPIRY,
+            uploads_in_use: Arc::default(),
             n_threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             manifests: ManifestCache::default(),
             busy: Arc::default(),
@@ -100,6 +106,15 @@ impl Packages {
     pub fn with_gc_grace(mut self, grace: Duration) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.gc_grace = grace;
+        }
+        self
+    }
+
+    /// Says how long an upload is kept after it was last used, instead of a day. To be called
+    /// before the packages are shared.
+    pub fn with_upload_expiry(mut self, expiry: Duration) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.upload_expiry = expiry;
         }
         self
     }

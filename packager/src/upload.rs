@@ -4,10 +4,15 @@
 //! frames, says with recipes how they make up its larger files, and at last commits a manifest:
 //! the next version. An upload is kept in the library, so a client may go on after it, or the
 //! site, was interrupted: it offers again, and what arrived is not missing any more. One that is
-//! not used for [`TTL`] expires.
+//! not used for a time ([`Packages::with_upload_expiry`]) expires: its lease ends, and what only it
+//! held is garbage. One that is in use right now never does.
 //!
 //! Nothing a client says is believed: chunks and contents are named by what they hash to here,
 //! sizes and recipes are looked up.
+
+mod in_use;
+
+pub(crate) use in_use::InUse;
 
 use crate::error::PackageError;
 use crate::manifest::{Entry, FileEntry, Kind, Manifest, ManifestBuilder};
@@ -21,6 +26,7 @@ use contentlib::{
     AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, RefChange,
     Session,
 };
+use in_use::Mark;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,8 +35,8 @@ use std::str::FromStr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How long an upload is kept after it was last used.
-pub const TTL: Duration = Duration::from_secs(24 * 3600);
+/// How long an upload is kept after it was last used, unless the site says otherwise.
+pub(crate) const EXPIRY: Duration = Duration::from_secs(24 * 3600);
 /// The most missing contents that an error names.
 const MAX_NAMED: usize = 1000;
 
@@ -100,8 +106,11 @@ pub struct UploadInfo {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UploadError {
-    /// There is no such upload: it never was, was committed, or has expired.
-    #[error("there is no upload {0}; it was committed, or has expired")]
+    /// There is no such upload: it never was, was committed or given up, or has expired.
+    #[error(
+        "there is no upload {0}: it was committed or given up, or not used for too long; begin \
+         another, which is asked only for what is not held any more"
+    )]
     Unknown(UploadId),
     /// The stream is not one of frames.
     #[error(transparent)]
@@ -172,25 +181,32 @@ impl Packages {
             id: UploadId(rand::random()),
             package: package.clone(),
             created: now,
-            expires: expiry(now),
+            expires: self.upload_expires(now),
             received_bytes: 0,
             stored_bytes: 0,
         };
-        let session = self.library().open_session(&info.id.key(), TTL)?;
+        let session = self.library().open_session(&info.id.key(), self.inner.upload_expiry)?;
         session.commit(vec![refs::set(info.id.key(), None, &info, Expect::Absent)])?;
         Ok(info)
     }
 
     /// Goes on with an upload.
     pub fn upload(&self, id: &UploadId) -> Result<Upload, UploadError> {
-        let stored = self.stored_upload(id)?;
-        let session = self.library().open_session(&id.key(), TTL).map_err(PackageError::from)?;
-        Ok(Upload {
-            packages: self.clone(),
-            package: stored.record.package,
-            id: id.clone(),
-            session,
-        })
+        let now = self.now();
+        let (stored, mark) = self.inner.uploads_in_use.take(id, |in_use| {
+            let stored = self.stored_upload(id)?;
+            let lives = in_use || stored.record.expires > now;
+            if lives { Ok(stored) } else { Err(UploadError::Unknown(id.clone())) }
+        })?;
+        let expiry = self.inner.upload_expiry;
+        let session = self.library().open_session(&id.key(), expiry).map_err(PackageError::from)?;
+        let (package, expires) = (stored.record.package, stored.record.expires);
+        let upload = Upload { packages: self.clone(), package, session, mark };
+        // Offering is a use, too. A commit for each would slow down a push of what is all held.
+        if expires.duration_since(now) < self.upload_expires(now).duration_since(now) / 4 * 3 {
+            upload.used(0, 0)?;
+        }
+        Ok(upload)
     }
 
     /// All uploads under way.
@@ -198,21 +214,25 @@ impl Packages {
         let stored = refs::list::<UploadInfo>(self.library(), refs::UPLOADS)?;
         let now = self.now();
         let infos = stored.into_iter().map(|(_, stored)| stored.record);
-        Ok(infos.filter(|info| info.expires > now).collect())
+        let lives = |info: &UploadInfo| info.expires > now || self.is_in_use(&info.id);
+        Ok(infos.filter(lives).collect())
     }
 
     /// Ends an upload; what only it held is collected as garbage.
     pub fn abort_upload(&self, id: &UploadId) -> Result<(), UploadError> {
         let stored = self.stored_upload(id)?;
+        if stored.record.expires <= self.now() && !self.is_in_use(id) {
+            return Err(UploadError::Unknown(id.clone()));
+        }
         Ok(self.end_upload(id, stored)?)
     }
 
-    /// Ends uploads that were not used for [`TTL`]. Answers how many.
+    /// Ends uploads that were not used for too long. Answers how many.
     pub fn expire_uploads(&self) -> Result<u64, PackageError> {
         let now = self.now();
         let mut n = 0;
         for (_, stored) in refs::list::<UploadInfo>(self.library(), refs::UPLOADS)? {
-            if stored.record.expires <= now {
+            if stored.record.expires <= now && !self.is_in_use(&stored.record.id) {
                 self.end_upload(&stored.record.id.clone(), stored)?;
                 n += 1;
             }
@@ -221,7 +241,7 @@ impl Packages {
     }
 
     fn end_upload(&self, id: &UploadId, stored: Stored<UploadInfo>) -> Result<(), PackageError> {
-        let session = self.library().open_session(&id.key(), TTL)?;
+        let session = self.library().open_session(&id.key(), self.inner.upload_expiry)?;
         let expect = Expect::Is(stored.found);
         match session.commit(vec![RefChange::Delete { name: id.key(), expect }]) {
             // It was used or ended meanwhile.
@@ -234,22 +254,26 @@ impl Packages {
     fn stored_upload(&self, id: &UploadId) -> Result<Stored<UploadInfo>, UploadError> {
         let stored = refs::get::<UploadInfo>(self.library(), &id.key());
         let stored = stored.map_err(PackageError::from)?;
-        let in_time = stored.filter(|stored| stored.record.expires > self.now());
-        in_time.ok_or_else(|| UploadError::Unknown(id.clone()))
+        stored.ok_or_else(|| UploadError::Unknown(id.clone()))
     }
-}
 
-fn expiry(now: Timestamp) -> Timestamp {
-    let ttl = SignedDuration::try_from(TTL).unwrap_or(SignedDuration::MAX);
-    now.checked_add(ttl).unwrap_or(Timestamp::MAX)
+    fn is_in_use(&self, id: &UploadId) -> bool {
+        self.inner.uploads_in_use.contains(id)
+    }
+
+    /// When an upload that is used `now` goes.
+    fn upload_expires(&self, now: Timestamp) -> Timestamp {
+        let expiry = SignedDuration::try_from(self.inner.upload_expiry);
+        now.checked_add(expiry.unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// An upload that a client goes on with. What its calls took is durable when they return.
 pub struct Upload {
     packages: Packages,
     package: PackageName,
-    id: UploadId,
     session: Session,
+    mark: Mark,
 }
 
 impl Upload {
@@ -322,11 +346,11 @@ impl Upload {
     /// Makes what was taken durable, and puts off the upload's expiry.
     fn used(&self, received: u64, stored: u64) -> Result<(), UploadError> {
         loop {
-            let Stored { mut record, found } = self.packages.stored_upload(&self.id)?;
-            record.expires = expiry(self.packages.now());
+            let Stored { mut record, found } = self.packages.stored_upload(&self.mark.id)?;
+            record.expires = self.packages.upload_expires(self.packages.now());
             record.received_bytes += received;
             record.stored_bytes += stored;
-            let change = refs::set(self.id.key(), None, &record, Expect::Is(found));
+            let change = refs::set(self.mark.id.key(), None, &record, Expect::Is(found));
             match self.session.commit(vec![change]) {
                 // The client sends over several connections at once.
                 Err(CommitError::Conflict { .. }) => {}
@@ -342,7 +366,7 @@ impl Upload {
         let packages = &self.packages;
         let _guard = packages.busy(&self.package)?;
         packages.takes_uploads(&self.package)?;
-        let stored = packages.stored_upload(&self.id)?;
+        let stored = packages.stored_upload(&self.mark.id)?;
         let progress = Progress::default();
         let tally = Tally::begin(&progress, stored.record.created);
         progress.new_bytes.fetch_add(stored.record.received_bytes, Relaxed);
@@ -360,8 +384,8 @@ impl Upload {
         let newest = packages.newest(&self.package)?;
         let made = packages.make(&self.session, newest.as_ref(), &new)?;
         // The version stands by itself now. If this does not happen, the upload expires.
-        if let Err(error) = packages.abort_upload(&self.id) {
-            tracing::warn!(%error, upload = %self.id, "a committed upload was not ended");
+        if let Err(error) = packages.abort_upload(&self.mark.id) {
+            tracing::warn!(%error, upload = %self.mark.id, "a committed upload was not ended");
         }
         Ok(tally.report(&self.package, made, manifest, packages.now()))
     }

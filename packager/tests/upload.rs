@@ -9,10 +9,12 @@ use contentlib::block::Codec;
 use contentlib::chunker::Chunker;
 use contentlib::frames::FrameItem;
 use contentlib::{ChunkId, Digest, Frame, Recipe};
+use contentlib::{GcOptions, Progress};
 use jiff::SignedDuration;
 use packager::manifest::{Entry, FileEntry, Kind, ManifestBuilder};
 use packager::upload::PutRecipe;
-use packager::{Manifest, UploadError};
+use packager::{Manifest, ManifestLinks, UploadError};
+use std::time::Duration;
 
 /// A file as a client sees it.
 struct Local {
@@ -203,6 +205,61 @@ fn an_upload_that_is_not_used_expires() {
     assert!(site.packages.upload(&used.id).is_ok());
     site.packages.abort_upload(&used.id).unwrap();
     assert!(site.packages.upload(&used.id).is_err());
+}
+
+#[test]
+fn offering_is_a_use_and_a_request_under_way_outlives_the_expiry() {
+    let site = site();
+    let hours = |n: i64| SignedDuration::from_hours(n).as_secs();
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let a = Local::new(noise(1, 1000));
+    site.set_ahead(hours(20));
+    let upload = site.packages.upload(&info.id).unwrap();
+    upload.missing_chunks(a.recipe.chunks()).unwrap();
+    drop(upload);
+    site.set_ahead(hours(40));
+    let slow = site.packages.upload(&info.id).unwrap();
+    site.set_ahead(hours(100));
+    assert_eq!(site.packages.expire_uploads().unwrap(), 0);
+    slow.put_frames(&a.frames(&[true])[..]).unwrap();
+    drop(slow);
+    let upload = site.packages.upload(&info.id).unwrap();
+    assert_eq!(upload.commit(&manifest(&[("a", &a)])).unwrap().version, 2);
+}
+
+#[test]
+fn what_only_an_expired_upload_held_is_freed_after_the_time_the_site_sets() {
+    let site = Site::with(|packages| packages.with_upload_expiry(Duration::from_secs(600)));
+    site.create("p", None).unwrap();
+    let a = Local::new(noise(1, 1000));
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    assert_eq!(info.expires.duration_since(info.created).as_secs(), 600);
+    let upload = site.packages.upload(&info.id).unwrap();
+    upload.put_frames(&a.frames(&[true])[..]).unwrap();
+    drop(upload);
+    let library = site.packages.library();
+    let collect =
+        || library.gc(&GcOptions::default(), &ManifestLinks, &Progress::default()).unwrap();
+    let is_missing = || library.missing_chunks(a.recipe.chunks()).unwrap() == [true];
+    // Longer than the grace, but the upload is used now and then: its lease holds the chunk.
+    for minutes in (65..60 + 48 * 60).step_by(5) {
+        site.set_ahead(minutes * 60);
+        site.packages.upload(&info.id).unwrap();
+        if minutes % 720 == 0 {
+            assert_eq!(collect().purged, 0);
+        }
+    }
+    let now = 60 * (60 + 48 * 60);
+    site.set_ahead(now + 601);
+    assert_eq!(site.packages.expire_uploads().unwrap(), 1);
+    let late = site.packages.upload(&info.id).map(drop);
+    assert!(matches!(late, Err(UploadError::Unknown(_))), "{late:?}");
+    assert_eq!(collect().purged, 1, "the lease alone held it: its grace was long over");
+    assert!(is_missing());
+    let another = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = site.packages.upload(&another.id).unwrap();
+    upload.put_frames(&a.frames(&[true])[..]).unwrap();
+    assert_eq!(upload.commit(&manifest(&[("a", &a)])).unwrap().version, 2);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! The folder is read once. Its files are cut and hashed here (`read.rs`); the chunks' names are
 //! offered, the missing ones sent (`send.rs`); then the recipes of contents that the site does not
 //! have whole, and last the manifest, which makes the version. A push that is cut off leaves what
-//! arrived at the site for a day, so that the next one does not send it again.
+//! arrived at the site for a while, so that the next one does not send it again.
 
 mod read;
 mod send;
@@ -94,7 +94,11 @@ pub async fn run(args: PushArgs, client: &Client, out: Out) -> Result<(), Failur
         Ok(done) => done,
         Err(failure) => {
             if failure.exit == Exit::Interrupted || failure.may_pass {
-                out.note("what arrived is kept for a day; the same command goes on from there");
+                let kept = upload.expires.duration_since(upload.created);
+                let kept = units::duration(kept.unsigned_abs());
+                out.note(format!(
+                    "what arrived is kept for {kept}; the same command goes on from there"
+                ));
             }
             return Err(failure);
         }

@@ -2,7 +2,7 @@
 //!
 //! Begin an upload; offer the chunks and contents of the tree; send the missing chunks as frames and
 //! the recipes of missing contents of more than one chunk; commit the manifest. Each step may be
-//! repeated. An upload outlives this process and goes when it is not used for a day.
+//! repeated. An upload outlives this process and goes when it is not used for `upload.expire`.
 
 use crate::extract::{Input, Params, Query, want_media_type, whole_body};
 use crate::guard::AuditNote;
@@ -55,7 +55,8 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 
 /// Begin an upload
 ///
-/// Of the next version of a package that takes uploads.
+/// Of the next version of a package that takes uploads. It goes when it is not used for a day
+/// (`upload.expire`); after that its address answers 404, and another upload is to be begun.
 #[utoipa::path(post, path = "/api/v1/packages/{package}/uploads", tag = "uploads",
     security(("token" = ["operator"])),
     params(("package" = String, Path, description = "The package", example = "tools")),

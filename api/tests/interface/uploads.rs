@@ -203,3 +203,25 @@ async fn an_upload_that_lies_or_breaks_off_leaves_nothing_wrong() {
     let shown = operator.get("/api/v1/packages/tools").await.expect(200).json;
     assert_eq!(shown["latest"]["version"], 1);
 }
+
+#[tokio::test]
+async fn a_push_that_is_not_used_for_the_configured_time_is_gone_and_the_answer_says_what_to_do() {
+    let expire = std::time::Duration::from_millis(300);
+    let site = TestSite::with(|config| config.upload.expire = expire);
+    let operator = site.client("operator").await;
+    let upload = begin(&operator).await;
+    tokio::time::sleep(2 * expire).await;
+    let offer = operator.post(&format!("{upload}/missing"), json!({})).await;
+    let detail = offer.refused(404, "upload").json["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("begin another"), "{detail}");
+    operator.get(&upload).await.refused(404, "upload");
+    let frames = Body::from(frames(&[b"late"]));
+    operator.send("PUT", &format!("{upload}/frames"), &FRAMES, frames).await.refused(404, "upload");
+    let tree = Body::from(manifest(&[]));
+    let commit = format!("{upload}/commit");
+    operator.send("POST", &commit, &MANIFEST, tree).await.refused(404, "upload");
+    let listed = operator.get("/api/v1/uploads").await.expect(200).json;
+    assert_eq!(listed["items"], json!([]));
+    let again = operator.send("POST", "/api/v1/packages/tools/uploads", &[], Body::empty()).await;
+    again.expect(201);
+}

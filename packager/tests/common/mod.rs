@@ -3,7 +3,7 @@
 
 use contentlib::kv::memory::MemoryKv;
 use contentlib::store::memory::MemoryStore;
-use contentlib::{Library, Options, Progress, System};
+use contentlib::{Environment, Library, Options, Progress};
 use jiff::{SignedDuration, Timestamp};
 use packager::{
     NewPackage, PackageError, PackageName, Packages, Retention, Selector, SiteKey, UpdateOptions,
@@ -26,20 +26,42 @@ pub struct Site {
     ahead: Arc<AtomicI64>,
 }
 
+/// The turned clock for the library.
+struct Ahead(Arc<AtomicI64>);
+
+impl Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::now() + SignedDuration::from_secs(self.0.load(Relaxed))
+    }
+}
+
+impl Environment for Ahead {
+    fn unix_ms(&self) -> u64 {
+        self.now().as_millisecond() as u64
+    }
+    fn random(&self) -> u128 {
+        rand::random()
+    }
+}
+
 impl Site {
     pub fn new() -> Self {
+        Self::with(|packages| packages)
+    }
+
+    /// With packages that `change` changes before anybody uses them.
+    pub fn with(change: impl FnOnce(Packages) -> Packages) -> Self {
         let (store, kv) = (Arc::new(MemoryStore::default()), Arc::new(MemoryKv::default()));
         let options = Options { threads: 2, ..Options::default() };
-        let library = Library::open_on(store.clone(), kv, Arc::new(System), options).unwrap();
-        let dir = tempfile::tempdir().unwrap();
         // An hour ahead, so that files written a moment ago count as settled.
         let ahead = Arc::new(AtomicI64::new(3600));
-        let clock = {
-            let ahead = ahead.clone();
-            Arc::new(move || Timestamp::now() + SignedDuration::from_secs(ahead.load(Relaxed)))
-        };
+        let environment = Arc::new(Ahead(ahead.clone()));
+        let library = Library::open_on(store.clone(), kv, environment.clone(), options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(move || environment.now());
         let key = SiteKey::from_seed([1; 32]);
         let packages = Packages::open(library, key, dir.path().join("data/cache"), clock).unwrap();
+        let packages = change(packages);
         std::fs::create_dir(dir.path().join("source")).unwrap();
         Self { packages, store, dir, ahead }
     }
