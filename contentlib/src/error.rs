@@ -49,6 +49,9 @@ pub enum OpenError {
         /// What is wrong with it.
         source: BadPack,
     },
+    /// A volume is not as the list of volumes has it.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The file system failed.
     #[error("cannot open the library in {folder:?}")]
     Io {
@@ -132,13 +135,18 @@ pub enum AddError {
     /// Another writer claimed the same chunk and failed; retry.
     #[error("another writer of the same bytes failed; try again")]
     Interrupted,
-    /// The volume has no room.
-    #[error("the volume is full: {free} bytes are free and {reserve} are kept in reserve")]
+    /// No active volume has room.
+    #[error(
+        "{}: {free} bytes are free and {reserve} are kept in reserve",
+        if *.volumes == 1 { "the volume is full".into() } else { format!("all {volumes} volumes are full") }
+    )]
     Full {
-        /// Bytes free.
+        /// Bytes free, on all active volumes together.
         free: u64,
-        /// Bytes that must stay free for garbage collection.
+        /// Bytes that must stay free for garbage collection, in all.
         reserve: u64,
+        /// How many active volumes there are.
+        volumes: usize,
     },
     /// The store failed.
     #[error("cannot write a pack")]
@@ -225,10 +233,160 @@ pub enum MaintainError {
     /// The library could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The volume cannot be changed so.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// The index failed.
     #[error(transparent)]
     Index(#[from] KvError),
     /// The operation was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+/// Why a volume could not be opened or changed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VolumeError {
+    /// The volume's folder is not there, or is not the volume's.
+    #[error(
+        "volume {name} is not at {path:?}: mount its disk there, or give up what it holds with \
+         `depot --data DIR library volume remove {name} --lost`"
+    )]
+    Missing {
+        /// Which volume.
+        name: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Another volume's disk is where this one's should be.
+    #[error(
+        "{path:?} is another volume than {name}: mount the right disk there, or give up what \
+         {name} holds with `depot --data DIR library volume remove {name} --lost`"
+    )]
+    WrongVolume {
+        /// Which volume is wanted.
+        name: String,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A newer depot wrote the file.
+    #[error("a newer depot wrote {file:?} (version {found}, this one reads up to {known})")]
+    Newer {
+        /// The list or a marker.
+        file: PathBuf,
+        /// Its version.
+        found: u64,
+        /// The newest known here.
+        known: u64,
+    },
+    /// The file is not what depot writes.
+    #[error("{file:?} is unreadable, mend it: {detail}")]
+    Unreadable {
+        /// The list or a marker.
+        file: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// No volume is called that.
+    #[error("there is no volume {name}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// It must be said where the volume is from the root on.
+    #[error("{path:?} is no absolute path of at most 2048 bytes of UTF-8")]
+    NotAbsolute {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// There is no such folder.
+    #[error("{path:?} is no folder: make it, or mount its disk")]
+    NotAFolder {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The folder holds something.
+    #[error("{path:?} is not empty: choose a folder of its own for the volume")]
+    NotEmpty {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The folder is a volume of another library.
+    #[error("{path:?} belongs to another library: choose another folder")]
+    OfAnotherLibrary {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The folder is one that the library uses, or lies in one, or holds one.
+    #[error("{path:?} overlaps with the folder of volume {name}: choose another")]
+    InUse {
+        /// What was given.
+        path: PathBuf,
+        /// The volume that is there.
+        name: String,
+    },
+    /// Another volume is called that.
+    #[error("there is a volume {name} already")]
+    NameTaken {
+        /// What was given.
+        name: String,
+    },
+    /// The name cannot be one.
+    #[error(
+        "{name:?} is no name of a volume: 1 to 64 lower-case letters, digits and `._-`, the first \
+         a letter or digit"
+    )]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// The reserve is larger than any disk.
+    #[error("a reserve has at most {most} bytes")]
+    Reserve {
+        /// The largest.
+        most: u64,
+    },
+    /// The library has as many volumes as it may.
+    #[error("a library has at most {most} volumes beside its home")]
+    TooMany {
+        /// So many.
+        most: usize,
+    },
+    /// No other volume could take the packs.
+    #[error("no volume but {name} takes new packs: add or resume another first")]
+    LastActive {
+        /// The volume.
+        name: String,
+    },
+    /// The volume holds packs.
+    #[error("volume {name} holds {packs} packs: drain it first")]
+    HoldsPacks {
+        /// The volume.
+        name: String,
+        /// How many.
+        packs: usize,
+    },
+    /// The home volume cannot be removed.
+    #[error("the home volume is part of the library and stays; it can be drained")]
+    Home,
+    /// A volume that is there cannot be given up as lost.
+    #[error(
+        "volume {name} is there, at {path:?}: drain it and remove it without --lost, or unmount its \
+         disk if that fails"
+    )]
+    NotLost {
+        /// The volume.
+        name: String,
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The file system failed.
+    #[error("cannot use {path:?}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }

@@ -143,6 +143,7 @@ impl Library {
         self.purge(report, progress)?;
         self.free_packs(report, progress)?;
         self.delete_strays(report)?;
+        report.freed_bytes += self.drop_second_copies(progress)?;
         self.waiting(report)
     }
 

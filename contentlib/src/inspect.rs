@@ -5,6 +5,8 @@ use crate::error::MaintainError;
 use crate::index::Standing;
 use crate::library::Library;
 use crate::links::{Holder, Links, Why, holders};
+use crate::store::PackStore;
+use crate::volumes::VolumeStats;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -25,8 +27,10 @@ pub struct LibraryStats {
     pub condemned: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
-    /// Free bytes of the volume, if known.
+    /// Free bytes of all volumes that take new packs, if known.
     pub free_bytes: Option<u64>,
+    /// The volumes, the home first.
+    pub volumes: Vec<VolumeStats>,
 }
 
 impl Library {
@@ -50,6 +54,7 @@ impl Library {
         stats.condemned = inner.condemned.load(SeqCst);
         stats.suspects = self.suspects()?.len() as u64;
         stats.free_bytes = inner.store.free_space().unwrap_or(None);
+        stats.volumes = self.volumes()?;
         Ok(stats)
     }
 

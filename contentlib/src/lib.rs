@@ -33,13 +33,14 @@ mod recovery;
 mod session;
 mod transfer;
 mod verify;
+mod volumes;
 
 #[doc(hidden)]
 pub mod fuzzing;
 
 pub use block::Frame;
 pub use digest::{ChunkId, Digest, Name, PackId};
-pub use error::{AddError, CommitError, MaintainError, OpenError, ReadError};
+pub use error::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
 pub use gc::{GcOptions, GcReport};
 pub use index::PackState;
 pub use ingest::{AddOptions, Added, Aliases, Recheck, Source};
@@ -53,5 +54,7 @@ pub use rebuild::RebuildReport;
 pub use recipe::Recipe;
 pub use refs::{Expect, Ref, RefChange};
 pub use session::Session;
+pub use store::volumes::VolumeState;
 pub use transfer::{FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};
+pub use volumes::{DrainReport, NewVolume, VolumeStats};

@@ -15,6 +15,7 @@ use crate::read::{Blocks, Packs};
 use crate::refs::{Outcomes, Ref};
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
+use crate::store::volumes::{FolderKeeper, MemoryKeeper, Volumes};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -35,7 +36,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// How long condemned bytes stay before they are deleted. At least ten minutes.
     pub gc_grace: Duration,
-    /// Bytes of the volume that stay free, so that garbage collection can work.
+    /// Bytes of the home volume that stay free, so that garbage collection can work; and of each
+    /// other volume that has no reserve of its own.
     pub reserve: u64,
 }
 
@@ -80,7 +82,7 @@ pub struct Library {
 }
 
 pub(crate) struct Inner {
-    pub store: Arc<dyn PackStore>,
+    pub store: Arc<Volumes>,
     pub index: Index,
     pub options: Options,
     pub environment: Arc<dyn Environment>,
@@ -102,6 +104,8 @@ pub(crate) struct Inner {
     pub collecting: AtomicBool,
     /// One maintenance run at a time.
     pub maintenance: Mutex<()>,
+    /// One volume is drained at a time.
+    pub draining: Mutex<()>,
     _lock: Option<File>,
 }
 
@@ -146,13 +150,13 @@ pub struct ContentStat {
 impl Library {
     /// Opens the library in `folder`, or makes one.
     pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        let (lock, store) = lock_folder(folder)?;
+        let (lock, store) = lock_folder(folder, options.reserve)?;
         let index = folder.join("index");
         if !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty() {
             return Err(OpenError::IndexMissing { folder: folder.into() });
         }
         let kv = Arc::new(RocksKv::open(&index)?);
-        Self::open_with(Arc::new(store), kv, Arc::new(System), options, Some(lock))
+        Self::open_with(store, kv, Arc::new(System), options, Some(lock))
     }
 
     /// Opens a library over any store and index, for simulation.
@@ -162,17 +166,30 @@ impl Library {
         environment: Arc<dyn Environment>,
         options: Options,
     ) -> Result<Self, OpenError> {
-        Self::open_with(store, kv, environment, options, None)
+        let keeper = Arc::new(MemoryKeeper::default());
+        let volumes = Volumes::over(store, keeper, options.reserve)?;
+        Self::open_over(volumes, kv, environment, options)
     }
 
-    pub(crate) fn open_with(
-        store: Arc<dyn PackStore>,
+    /// Opens a library over any volumes and index, for simulation.
+    pub fn open_over(
+        volumes: Volumes,
+        kv: Arc<dyn Kv>,
+        environment: Arc<dyn Environment>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        Self::open_with(volumes, kv, environment, options, None)
+    }
+
+    fn open_with(
+        store: Volumes,
         kv: Arc<dyn Kv>,
         environment: Arc<dyn Environment>,
         options: Options,
         lock: Option<File>,
     ) -> Result<Self, OpenError> {
         let index = Index { kv };
+        let store = Arc::new(store);
         let recovered = crate::recovery::recover(&*store, &index, &*environment)?;
         let inner = Inner {
             packs: Packs::new(store.clone()),
@@ -191,7 +208,8 @@ impl Library {
             library: recovered.library,
             generation: AtomicU64::new(1),
             collecting: AtomicBool::new(false),
-            maintenance: Mutex::new(()),
+            maintenance: Mutex::default(),
+            draining: Mutex::default(),
             store,
             index,
             options,
@@ -332,8 +350,16 @@ fn io_error(folder: &Path, source: io::Error) -> OpenError {
     OpenError::Io { folder: folder.into(), source }
 }
 
-/// Takes the folder for this process and opens its packs.
-pub(crate) fn lock_folder(folder: &Path) -> Result<(File, FolderStore), OpenError> {
+/// Takes the folder for this process and opens its packs, on all volumes.
+pub(crate) fn lock_folder(folder: &Path, reserve: u64) -> Result<(File, Volumes), OpenError> {
+    let lock = lock_only(folder)?;
+    let home = FolderStore::new(folder.join("packs")).map_err(|error| io_error(folder, error))?;
+    let keeper = Arc::new(FolderKeeper::new(folder));
+    Ok((lock, Volumes::over(Arc::new(home), keeper, reserve)?))
+}
+
+/// Takes the folder for this process.
+pub(crate) fn lock_only(folder: &Path) -> Result<File, OpenError> {
     let fail = |source| io_error(folder, source);
     fs::create_dir_all(folder).map_err(fail)?;
     let path = folder.join("lock");
@@ -353,6 +379,5 @@ pub(crate) fn lock_folder(folder: &Path) -> Result<(File, FolderStore), OpenErro
     };
     let mut note = note;
     note().map_err(fail)?;
-    let store = FolderStore::new(folder.join("packs")).map_err(fail)?;
-    Ok((lock, store))
+    Ok(lock)
 }

@@ -17,6 +17,7 @@ use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};
 use crate::pack::reader::{RecordError, frame, record};
 use crate::recipe::{ChunkSpan, Recipe};
+use crate::store::volumes::Volumes;
 use crate::store::{PackFile, PackStore};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -77,14 +78,14 @@ impl OpenPack {
 
 /// The packs that are open to read.
 pub(crate) struct Packs {
-    store: Arc<dyn PackStore>,
+    store: Arc<Volumes>,
     open: Cache<u32, Arc<OpenPack>>,
     /// Packs that are written to and not yet in the index.
     minted: Mutex<HashMap<u32, PackId>>,
 }
 
 impl Packs {
-    pub(crate) fn new(store: Arc<dyn PackStore>) -> Self {
+    pub(crate) fn new(store: Arc<Volumes>) -> Self {
         Self { store, open: Cache::new(OPEN_PACKS), minted: Mutex::default() }
     }
 
@@ -111,9 +112,14 @@ impl Packs {
         };
         let id = id.ok_or(PackId(0));
         let id = id.map_err(|pack| ReadError::Store { pack, source: gone() })?;
+        let moves = self.store.moves();
         let file = self.store.open(id).map_err(|source| ReadError::Store { pack: id, source })?;
         let pack = Arc::new(OpenPack { id, file, verified: Mutex::default() });
         self.open.insert(seq, pack.clone());
+        if self.store.moves() != moves {
+            // Perhaps moved since it was opened: kept, it would hold on to the old volume.
+            self.open.remove(&seq);
+        }
         Ok(pack)
     }
 

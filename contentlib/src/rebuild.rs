@@ -45,7 +45,7 @@ impl Library {
         options: Options,
         progress: &Progress,
     ) -> Result<RebuildReport, MaintainError> {
-        let (lock, store) = lock_folder(folder)?;
+        let (lock, store) = lock_folder(folder, options.reserve)?;
         let fail = |source| OpenError::Io { folder: folder.into(), source };
         let (new, old) = (folder.join("index.new"), folder.join("index.old"));
         for stale in [&new, &old] {
@@ -68,7 +68,6 @@ impl Library {
             std::fs::remove_dir_all(&old).map_err(fail)?;
         }
         drop(lock);
-        let _ = options;
         Ok(report)
     }
 

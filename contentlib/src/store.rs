@@ -1,11 +1,12 @@
 //! Where packs live: the seam between the library and its bytes.
 //!
-//! Two implementations: [`folder::FolderStore`], files of one folder, and
-//! [`memory::MemoryStore`], for simulation with faults. An object store is a third to come; that
-//! is why packs are written front to back, synced and sealed, and read by range.
+//! Two places: [`folder::FolderStore`], files of one folder, and [`memory::MemoryStore`], for
+//! simulation with faults. [`volumes::Volumes`] makes one store of several. An object store is to
+//! come; that is why packs are written front to back, synced and sealed, and read by range.
 
 pub mod folder;
 pub mod memory;
+pub mod volumes;
 
 use crate::digest::PackId;
 use bytes::Bytes;
@@ -23,6 +24,13 @@ use std::sync::Arc;
 pub trait PackStore: Send + Sync {
     /// Creates pack `id`, empty; an error if it exists.
     fn create(&self, id: PackId) -> io::Result<Arc<dyn PackFile>>;
+    /// Creates pack `id` whole or not at all: it appears, durable, once `fill` has written it and
+    /// found it good. One at a time; what a kill leaves half filled is gone at the next.
+    fn create_whole(
+        &self,
+        id: PackId,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()>;
     /// Opens pack `id` to read it, or to go on writing at its end.
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>>;
     /// All packs there are, in any order.
@@ -55,6 +63,8 @@ pub trait PackFile: Send + Sync {
     fn local(&self) -> Option<Arc<File>> {
         None
     }
+    /// Has the next reads ask the disk and not the memory of the system, where that can be said.
+    fn forget_cached(&self) {}
     /// A number that changes when somebody changes the pack behind the library's back; 0 where
     /// that cannot be told.
     fn stamp(&self) -> u64 {
@@ -87,6 +97,21 @@ mod tests {
         assert_eq!(again.read_at(0..5).unwrap(), "hello", "open handles go on");
         assert_eq!(store.open(id).err().unwrap().kind(), io::ErrorKind::NotFound);
         assert!(store.list().unwrap().is_empty());
+
+        let refused = store.create_whole(id, &mut |pack| {
+            pack.write_at(0, &[IoSlice::new(b"half")])?;
+            assert!(store.list().unwrap().is_empty(), "nobody sees it before it is whole");
+            Err(io::ErrorKind::InvalidData.into())
+        });
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(store.list().unwrap().is_empty());
+        let whole = |pack: &dyn PackFile| pack.write_at(0, &[IoSlice::new(b"whole")]);
+        store.create_whole(id, &mut |pack| whole(pack)).unwrap();
+        assert_eq!(store.open(id).unwrap().read_at(0..5).unwrap(), "whole");
+        assert!(store.create_whole(id, &mut |pack| whole(pack)).is_err(), "a name is used once");
+        assert!(store.create(id).is_err(), "a name is used once");
+        assert_eq!(store.list().unwrap(), [id]);
+        store.delete(id).unwrap();
     }
 
     #[test]
@@ -94,5 +119,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         keeps_the_contract(&folder::FolderStore::new(folder.path().into()).unwrap());
         keeps_the_contract(&memory::MemoryStore::default());
+        let (home, other) = (memory::MemoryStore::default(), folder.path().join("other"));
+        let keeper = Arc::new(volumes::MemoryKeeper::default());
+        let volumes = volumes::Volumes::over(Arc::new(home), keeper, 0).unwrap();
+        volumes.add(1, volumes::VolumeEntry::new(7, "", &other, None)).unwrap();
+        keeps_the_contract(&volumes);
     }
 }

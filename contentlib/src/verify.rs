@@ -14,7 +14,7 @@ use crate::pack::format::{BadPack, Kind, PACK_HEADER, RECORD_HEADER};
 use crate::pack::reader::{RecordError, Scan, footer, frame, pack_header, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::store::PackFile;
+use crate::store::{PackFile, PackStore};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::ops::ControlFlow;

@@ -1,4 +1,8 @@
-//! Appending: the open pack, when it is full, and when the volume is.
+//! Appending: the open pack, when it is full, and when its volume is.
+//!
+//! A volume that reaches its reserve ends the open pack as its target size does, and the next pack
+//! begins on another. Only when none has room are new bytes refused: garbage collection needs
+//! room to free room.
 
 use super::Pending;
 use crate::digest::PackId;
@@ -6,6 +10,8 @@ use crate::error::AddError;
 use crate::library::Inner;
 use crate::pack::format::{Kind, PackHeader};
 use crate::pack::writer::{PackWriter, Record};
+use crate::store::volumes::Volume;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A pack is sealed before it would grow past this, whatever its target: offsets are 32 bits.
@@ -17,6 +23,8 @@ const SPACE_CHECK: u64 = 16 << 20;
 /// yet in the index.
 pub(crate) struct Writer {
     pub current: Option<PackWriter>,
+    /// Where `current` lies.
+    volume: Option<Arc<Volume>>,
     pub full: Vec<PackWriter>,
     pub pending: Vec<Pending>,
     /// Chunks in `pending`, to bound its memory.
@@ -34,6 +42,7 @@ impl Writer {
     pub(crate) fn new(next_pack: u32, run: u32, unsettled: bool) -> Self {
         Self {
             current: None,
+            volume: None,
             full: Vec::new(),
             pending: Vec::new(),
             pending_chunks: 0,
@@ -46,8 +55,17 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Ends the open pack if it lies on `volume`: nothing more is written there.
+    pub(crate) fn leave(&mut self, volume: &Volume) {
+        if self.volume.as_ref().is_some_and(|at| at.id == volume.id) {
+            self.full.extend(self.current.take());
+        }
+    }
+}
+
 impl Inner {
-    /// Appends a record to the open pack. Returns the pack's number and the record's offset.
+    /// Appends a record to the open pack, or to a new one. Returns the pack's number and the record's offset.
     pub(crate) fn append(
         &self,
         writer: &mut Writer,
@@ -58,8 +76,9 @@ impl Inner {
         // So often that what is written between two checks leaves most of the reserve. That is for
         // what frees space, too: deleting is a commit of ref changes, which is always let in.
         let is_content = matches!(record.header().kind, Kind::Block | Kind::Recipe);
-        if is_content && writer.unchecked >= SPACE_CHECK.min(self.options.reserve / 4) {
-            self.check_space()?;
+        let reserve = writer.volume.as_ref().map_or(self.options.reserve, |v| v.reserve);
+        if is_content && writer.unchecked >= SPACE_CHECK.min(reserve / 4) {
+            self.make_room(writer, length)?;
             writer.unchecked = 0;
         }
         let limit = self.options.pack_target.min(MAX_PACK);
@@ -79,12 +98,14 @@ impl Inner {
             // two packs of one number would be mistaken for each other.
             writer.next_pack += 1;
             let id = header.id;
-            let created = PackWriter::create(&*self.store, header);
+            let volume = self.store.roomiest().map_err(AddError::Store)?;
+            let created = PackWriter::create(&*volume.store, header);
             let pack = created.map_err(|error| {
                 // If this fails too, garbage collection finds the pack.
-                let _ = self.store.delete(id);
+                let _ = volume.store.delete(id);
                 AddError::Store(error)
             })?;
+            writer.volume = Some(volume);
             self.packs.minted(pack.header.seq, id);
             writer.current = Some(pack);
         }
@@ -93,16 +114,23 @@ impl Inner {
         Ok((pack.header.seq, offset))
     }
 
-    /// Refuses new bytes when the volume's reserve is reached: garbage collection needs room to
-    /// free room.
-    fn check_space(&self) -> Result<(), AddError> {
-        let reserve = self.options.reserve;
-        let free = self.store.free_space().map_err(AddError::Store)?;
-        match free {
-            Some(free) if free < reserve && !self.collecting.load(Relaxed) => {
-                Err(AddError::Full { free, reserve })
-            }
-            _ => Ok(()),
+    /// Ends the open pack if its volume has no room for `bytes` above its reserve and another has.
+    /// An error if none has; garbage collection may use the reserves.
+    fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<(), AddError> {
+        if writer.current.is_some()
+            && let Some(volume) = &writer.volume
+            && volume.room().map_err(AddError::Store)? >= bytes
+        {
+            return Ok(());
         }
+        if self.store.with_room(bytes).map_err(AddError::Store)?.is_some() {
+            writer.full.extend(writer.current.take());
+            return Ok(());
+        }
+        if self.collecting.load(Relaxed) {
+            return Ok(());
+        }
+        let (free, reserve, volumes) = self.store.totals().map_err(AddError::Store)?;
+        Err(AddError::Full { free, reserve, volumes })
     }
 }

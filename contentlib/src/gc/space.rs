@@ -12,6 +12,7 @@ use crate::pack::format::{BadPack, PACK_HEADER};
 use crate::pack::reader::{Found, RecordError, Said, Scan, pack_header};
 use crate::pack::writer::Record;
 use crate::progress::Progress;
+use crate::store::PackStore;
 use crate::{Frame, Recipe};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -322,27 +323,32 @@ impl Library {
     }
 
     /// Deletes packs that hold nothing and that the index does not know: a crash, or a failed
-    /// write, came before their header was whole.
+    /// write, came before their header was whole or their first record was begun.
     pub(super) fn delete_strays(&self, report: &mut GcReport) -> Result<(), MaintainError> {
         let inner = &self.inner;
         let fail = |pack| move |source| MaintainError::Store { pack, source };
         let listed = inner.store.list().map_err(fail(PackId(0)))?;
-        // No commit is at work meanwhile: a pack is the writer's, or in the index, or a stray.
-        let _leader = inner.commits.leader.lock();
-        let writer = inner.writer.lock();
-        let mut known: HashSet<PackId> =
-            inner.index.packs()?.into_iter().map(|(_, info)| info.id).collect();
-        known.extend(writer.current.iter().chain(&writer.full).map(|pack| pack.header.id));
-        for id in listed.into_iter().filter(|id| !known.contains(id)) {
+        let strays: Vec<PackId> = {
+            // No commit is at work meanwhile: a pack is the writer's, or in the index, or a stray.
+            let _leader = inner.commits.leader.lock();
+            let writer = inner.writer.lock();
+            let mut known: HashSet<PackId> =
+                inner.index.packs()?.into_iter().map(|(_, info)| info.id).collect();
+            known.extend(writer.current.iter().chain(&writer.full).map(|pack| pack.header.id));
+            listed.into_iter().filter(|id| !known.contains(id)).collect()
+        };
+        // Names are never used again: what is a stray stays one.
+        for id in strays {
             let Ok(file) = inner.store.open(id) else { continue };
-            let whole = !matches!(pack_header(&*file), Err(RecordError::Bad(BadPack::Header)));
+            let headed = !matches!(pack_header(&*file), Err(RecordError::Bad(BadPack::Header)));
+            let len = file.len().map_err(fail(id))?;
             let mut records = Scan::new(&*file, PACK_HEADER as u64).map_err(fail(id))?;
             // With a commit in it, it is a pack whose header went bad, and for people to look at.
             let commit = |r: io::Result<Found>| r.is_ok_and(|r| matches!(r.said, Said::Log(_)));
-            if whole || records.any(commit) {
+            if headed && len > PACK_HEADER as u64 || records.any(commit) {
                 continue;
             }
-            report.freed_bytes += file.len().map_err(fail(id))?;
+            report.freed_bytes += len;
             report.deleted_packs += 1;
             inner.store.delete(id).map_err(fail(id))?;
         }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const EXTENSION: &str = "pack";
+/// The subfolder of packs that are not whole yet.
+const INCOMING: &str = "incoming";
 
 /// A folder of packs.
 #[derive(Debug)]
@@ -24,10 +26,12 @@ pub struct FolderStore {
 }
 
 impl FolderStore {
-    /// Packs below `root`, which is created.
+    /// Packs below `root`, which is created. Nobody else may be at work there.
     pub fn new(root: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&root)?;
-        Ok(Self { root })
+        let store = Self { root };
+        store.clear_incoming()?;
+        Ok(store)
     }
 
     /// The file of pack `id`.
@@ -36,23 +40,69 @@ impl FolderStore {
         let name = id.to_string();
         self.root.join(&name[30..]).join(name).with_extension(EXTENSION)
     }
+
+    /// The subfolder of pack `id`, made durable.
+    fn make_subfolder(&self, path: &Path) -> io::Result<PathBuf> {
+        let folder = path.parent().expect("a pack lies in a subfolder");
+        if !folder.exists() {
+            fs::create_dir_all(folder)?;
+            sync_folder(&self.root)?;
+        }
+        Ok(folder.into())
+    }
+
+    fn clear_incoming(&self) -> io::Result<()> {
+        match fs::remove_dir_all(self.root.join(INCOMING)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fills the file `part` and gives it the name `path`, both durably.
+    fn fill(
+        &self,
+        part: &Path,
+        path: &Path,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let file = File::options().read(true).write(true).create_new(true).open(part)?;
+        let pack = FolderPack { file: Arc::new(file), map: Mutex::default() };
+        fill(&pack)?;
+        pack.sync()?;
+        let folder = self.make_subfolder(path)?;
+        fs::rename(part, path)?;
+        sync_folder(&folder)
+    }
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 impl PackStore for FolderStore {
     fn create(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
         let path = self.path(id);
-        let folder = path.parent().expect("a pack lies in a subfolder");
-        if !folder.exists() {
-            fs::create_dir_all(folder)?;
-            sync_folder(&self.root)?;
-        }
+        let folder = self.make_subfolder(&path)?;
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        sync_folder(folder)?;
+        sync_folder(&folder)?;
         Ok(Arc::new(FolderPack { file: Arc::new(file), map: Mutex::default() }))
+    }
+
+    fn create_whole(
+        &self,
+        id: PackId,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let path = self.path(id);
+        if path.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.clear_incoming()?;
+        let incoming = self.root.join(INCOMING);
+        fs::create_dir(&incoming)?;
+        let made = self.fill(&incoming.join(id.to_string()), &path, fill);
+        let cleared = self.clear_incoming();
+        made.and(cleared)
     }
 
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
@@ -64,7 +114,7 @@ impl PackStore for FolderStore {
         let mut packs = Vec::new();
         for folder in fs::read_dir(&self.root)? {
             let folder = folder?;
-            if !folder.file_type()?.is_dir() {
+            if folder.file_name() == INCOMING || !folder.file_type()?.is_dir() {
                 continue;
             }
             for file in fs::read_dir(folder.path())? {
@@ -152,6 +202,11 @@ impl PackFile for FolderPack {
 
     fn local(&self) -> Option<Arc<File>> {
         Some(self.file.clone())
+    }
+
+    fn forget_cached(&self) {
+        // Advice; where it is not taken, memory is compared instead of the disk.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed);
     }
 
     fn stamp(&self) -> u64 {

@@ -23,6 +23,15 @@ pub trait Faults: Send {
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
+    /// Asked before a whole pack appears: whether that fails, and if so whether it appears all the
+    /// same.
+    fn appear(&mut self) -> Result<(), (bool, io::Error)> {
+        Ok(())
+    }
+    /// Asked before each deletion.
+    fn delete(&mut self) -> io::Result<()> {
+        Ok(())
+    }
     /// Asked at a crash for each unsynced tail: which of its bytes survive.
     fn survives(&mut self, tail: &mut Vec<u8>) {
         tail.clear();
@@ -128,6 +137,29 @@ impl PackStore for MemoryStore {
         Ok(self.pack(content))
     }
 
+    fn create_whole(
+        &self,
+        id: PackId,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.packs.lock().contains_key(&id) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Arc::new(Mutex::new(Content::default()));
+        let pack = self.pack(content.clone());
+        let filled = fill(&*pack).and_then(|()| pack.sync());
+        let appears = filled.map_err(|error| (false, error)).and_then(|()| {
+            // Asked apart from the packs: the plan has a lock of its own.
+            self.faults.lock().appear()
+        });
+        if matches!(appears, Ok(()) | Err((true, _))) {
+            self.packs.lock().insert(id, content);
+        } else {
+            self.used.fetch_sub(content.lock().bytes.len() as u64, SeqCst);
+        }
+        appears.map_err(|(_, error)| error)
+    }
+
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
         let content = self.packs.lock().get(&id).cloned().ok_or(io::ErrorKind::NotFound)?;
         Ok(self.pack(content))
@@ -138,6 +170,7 @@ impl PackStore for MemoryStore {
     }
 
     fn delete(&self, id: PackId) -> io::Result<()> {
+        self.faults.lock().delete()?;
         if let Some(pack) = self.packs.lock().remove(&id) {
             self.used.fetch_sub(pack.lock().bytes.len() as u64, SeqCst);
         }

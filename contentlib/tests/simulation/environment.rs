@@ -89,7 +89,7 @@ pub struct Plan {
     pub random: Random,
     /// Percent of writes that fail, part of them written.
     pub bad_writes: usize,
-    /// Percent of syncs that fail.
+    /// Percent of syncs that fail, and of deletions, appearances of whole packs and saved lists.
     pub bad_syncs: usize,
     pub tear: Tear,
 }
@@ -116,6 +116,19 @@ impl Faults for Shared {
         let mut plan = self.0.lock().unwrap();
         let percent = plan.bad_syncs;
         if plan.random.chance(percent) { Err(eio()) } else { Ok(()) }
+    }
+
+    fn appear(&mut self) -> Result<(), (bool, io::Error)> {
+        let mut plan = self.0.lock().unwrap();
+        let percent = plan.bad_syncs;
+        if !plan.random.chance(percent) {
+            return Ok(());
+        }
+        Err((plan.random.chance(50), eio()))
+    }
+
+    fn delete(&mut self) -> io::Result<()> {
+        self.sync()
     }
 
     fn survives(&mut self, tail: &mut Vec<u8>) {

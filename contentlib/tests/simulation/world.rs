@@ -8,16 +8,19 @@
 //! * A live recipe names no chunk that is missing, and nothing is ever read that was not stored.
 //! * At rest, after two runs of garbage collection with the grace between them, what no ref
 //!   reaches is gone from the index, and the packs hold little else than what is live.
+//! * A volume that was drained holds no pack; at rest each pack lies on one volume, and all
+//!   volumes but the home can be emptied and removed.
 
 use crate::environment::{Plan, Random, Shared, Tear, Virtual};
 use contentlib::block::Codec;
 use contentlib::kv::memory::MemoryKv;
 use contentlib::store::PackStore;
 use contentlib::store::memory::MemoryStore;
+use contentlib::store::volumes::{MemoryKeeper, Volumes};
 use contentlib::{
     AddError, AddOptions, Aliases, ChunkId, CommitError, ContentReader, Digest, Expect, Frame,
-    GcOptions, Library, Link, Links, Name, Options, Progress, Recipe, Ref, RefChange, Session,
-    VerifyOptions,
+    GcOptions, Library, Link, Links, Name, NewVolume, Options, Progress, Recipe, Ref, RefChange,
+    Session, VerifyOptions, VolumeState, VolumeStats,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -61,7 +64,10 @@ struct World {
     random: Random,
     plan: Arc<Mutex<Plan>>,
     environment: Arc<Virtual>,
+    /// The home volume.
     store: Arc<MemoryStore>,
+    /// The other volumes.
+    keeper: Arc<MemoryKeeper>,
     kv: Arc<MemoryKv>,
     library: Option<Library>,
     options: Options,
@@ -76,6 +82,7 @@ struct World {
     /// Commits that failed in the store since the last that succeeded.
     ghosts: Vec<Changes>,
     next_durable: usize,
+    next_volume: usize,
     talk: bool,
 }
 
@@ -90,6 +97,10 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         Plan { random: Random(random.next()), bad_writes: 0, bad_syncs: 0, tear: Tear::Lose };
     let plan = Arc::new(Mutex::new(plan));
     let store = Arc::new(MemoryStore::with_faults(Box::new(Shared(plan.clone()))));
+    let faults = plan.clone();
+    let keeper = Arc::new(MemoryKeeper::with(move || {
+        MemoryStore::with_faults(Box::new(Shared(faults.clone())))
+    }));
     let kv = Arc::new(MemoryKv::default());
     let environment = Virtual::new(random.next());
     let options = Options {
@@ -97,10 +108,8 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         pack_target: 6000 << random.below(6),
         cache_bytes: 1 << 20,
         gc_grace: GRACE,
-        reserve: 0,
+        reserve: [0, 0, 4000][random.below(3)],
     };
-    let library =
-        Library::open_on(store.clone(), kv.clone(), environment.clone(), options.clone()).unwrap();
     let pool = (0..40).map(|_| {
         let len = 1 + random.below(300) * (1 + random.below(4));
         if random.chance(70) { random.bytes(len) } else { vec![random.next() as u8; len] }
@@ -110,9 +119,10 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         random,
         plan,
         environment,
-        store,
-        kv,
-        library: Some(library),
+        store: store.clone(),
+        keeper: keeper.clone(),
+        kv: kv.clone(),
+        library: None,
         options,
         actors: Vec::new(),
         readers: Vec::new(),
@@ -122,8 +132,10 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         refs: Refs::new(),
         ghosts: Vec::new(),
         next_durable: 0,
+        next_volume: 2,
         talk,
     };
+    world.open(store, keeper, kv);
     let steps = 10 + world.random.below(2 * STEPS);
     for _ in 0..steps {
         world.step();
@@ -139,7 +151,8 @@ impl World {
 
     fn step(&mut self) {
         match self.random.below(100) {
-            0..14 => self.add(),
+            0..8 => self.change_volumes(),
+            8..14 => self.add(),
             14..32 => self.upload(),
             32..52 => self.commit(),
             52..56 => self.new_actor(),
@@ -169,20 +182,20 @@ impl World {
     }
 
     fn change_faults(&mut self) {
-        let free = self.random.chance(25).then(|| self.random.below(8000) as u64);
-        let used = u64::MAX - self.store.free_space().unwrap().unwrap();
-        let mut plan = self.plan.lock().unwrap();
         let on = self.random.chance(60);
+        let mut frees = Vec::new();
+        for store in self.stores() {
+            let used = u64::MAX - store.free_space().unwrap().unwrap();
+            let free = (on && self.random.chance(25)).then(|| self.random.below(8000) as u64);
+            store.set_capacity(free.map_or(u64::MAX, |free| used.saturating_add(free)));
+            frees.extend(free);
+        }
+        let mut plan = self.plan.lock().unwrap();
         plan.bad_writes = if on { self.random.below(20) } else { 0 };
         plan.bad_syncs = if on { self.random.below(30) } else { 0 };
-        let capacity = match free {
-            Some(free) if on => used.saturating_add(free),
-            _ => u64::MAX,
-        };
-        self.store.set_capacity(capacity);
         say!(
             self,
-            "faults: {} % of writes, {} % of syncs, {free:?} free",
+            "faults: {} % of writes, {} % of syncs, {frees:?} free",
             plan.bad_writes,
             plan.bad_syncs
         );
@@ -191,7 +204,57 @@ impl World {
     fn no_faults(&mut self) {
         let mut plan = self.plan.lock().unwrap();
         (plan.bad_writes, plan.bad_syncs) = (0, 0);
-        self.store.set_capacity(u64::MAX);
+        self.stores().iter().for_each(|store| store.set_capacity(u64::MAX));
+    }
+
+    fn stores(&self) -> Vec<Arc<MemoryStore>> {
+        [vec![self.store.clone()], self.keeper.stores()].concat()
+    }
+
+    // Volumes.
+
+    fn volumes(&self) -> Vec<VolumeStats> {
+        self.library().volumes().unwrap()
+    }
+
+    fn change_volumes(&mut self) {
+        let volumes = self.volumes();
+        let volume = self.random.pick(&volumes).unwrap();
+        let name = volume.name.as_str();
+        match self.random.below(10) {
+            0..3 if volumes.len() < 4 => {
+                let path = format!("/volume-{}", self.next_volume).into();
+                self.next_volume += 1;
+                let reserve = self.random.chance(50).then(|| self.random.below(9000) as u64);
+                let added = self.library().add_volume(&NewVolume { path, name: None, reserve });
+                say!(self, "add a volume -> {added:?}");
+            }
+            0..7 => {
+                let progress = Progress::default();
+                if self.random.chance(10) {
+                    progress.cancel();
+                }
+                let drained = self.library().drain_volume(name, &progress);
+                say!(self, "drain {name} -> {drained:?}");
+                if drained.is_ok_and(|report| report.left.is_empty()) {
+                    let volumes = self.volumes();
+                    let now = volumes.iter().find(|v| v.name == name).unwrap();
+                    assert_eq!((now.packs, now.state), (0, VolumeState::Draining));
+                }
+            }
+            7..9 => {
+                let removed = self.library().remove_volume(name);
+                say!(self, "remove {name} -> {removed:?}");
+                assert!(removed.is_err() || volume.packs == 0);
+            }
+            _ => {
+                let resumed = self.library().resume_volume(name);
+                say!(self, "resume {name} -> {:?}", resumed.map(|v| v.state));
+            }
+        }
+        if self.random.chance(50) {
+            self.check_refs();
+        }
     }
 
     // Actors.
@@ -280,7 +343,7 @@ impl World {
                 self.actors[at].holds.push(digest);
             }
             Err(AddError::WrongDigest { .. }) => assert!(lie),
-            Err(AddError::Store(_) | AddError::Interrupted) => {}
+            Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
             Err(error) => panic!("add: {error:?}"),
         }
         self.contents.insert(digest, Arc::new(bytes));
@@ -307,7 +370,7 @@ impl World {
                         self.actors[at].holds.push(id.0);
                     }
                 }
-                Err(AddError::Store(_) | AddError::Interrupted) => {}
+                Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
                 Err(error) => panic!("put_frame: {error:?}"),
             }
         }
@@ -340,7 +403,7 @@ impl World {
             Err(AddError::MissingChunks(ids)) => {
                 assert!(ids.iter().all(|id| recipe.chunks().contains(id)));
             }
-            Err(AddError::Store(_) | AddError::Interrupted) => {}
+            Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
             Err(error) => panic!("put_recipe: {error:?}"),
         }
     }
@@ -452,13 +515,13 @@ impl World {
         let closed = self.library().close();
         say!(self, "close -> {closed:?}; open");
         let (store, kv) = (self.store.clone(), self.kv.clone());
-        self.open(store, kv);
+        self.open(store, self.keeper.clone(), kv);
     }
 
     fn crash(&mut self) {
         let tear = [Tear::Keep, Tear::Lose, Tear::Torn][self.random.below(3)];
         self.plan.lock().unwrap().tear = tear;
-        let store = Arc::new(self.store.crash());
+        let (store, keeper) = (Arc::new(self.store.crash()), Arc::new(self.keeper.crash()));
         let unflushed = self.kv.unflushed();
         let keep = if tear == Tear::Keep || self.random.chance(30) {
             unflushed
@@ -469,29 +532,39 @@ impl World {
         say!(self, "crash: {tear:?}, {keep} of {unflushed} batches kept");
         self.actors.clear();
         self.readers.clear();
-        self.open(store, kv);
+        self.open(store, keeper, kv);
     }
 
-    fn open(&mut self, store: Arc<MemoryStore>, kv: Arc<MemoryKv>) {
+    fn open(&mut self, store: Arc<MemoryStore>, keeper: Arc<MemoryKeeper>, kv: Arc<MemoryKv>) {
         let saved = {
             let mut plan = self.plan.lock().unwrap();
             std::mem::take(&mut plan.bad_writes);
             std::mem::take(&mut plan.bad_syncs)
         };
-        (self.store, self.kv) = (store, kv);
+        (self.store, self.keeper, self.kv) = (store, keeper, kv);
         // The old one writes its last words before anybody else may open the same store.
         self.library = None;
-        let library = Library::open_on(
-            self.store.clone(),
+        let library = Library::open_over(
+            self.over(self.store.clone(), self.keeper.clone()),
             self.kv.clone(),
             self.environment.clone(),
             self.options.clone(),
         );
         self.library = Some(library.unwrap());
+        let plan = self.plan.clone();
+        self.keeper.set_fault(move || {
+            let mut plan = plan.lock().unwrap();
+            let percent = plan.bad_syncs;
+            plan.random.chance(percent).then(|| plan.random.chance(50))
+        });
         self.plan.lock().unwrap().bad_syncs = saved;
         let found: Refs = self.library().list_refs("").unwrap().into_iter().collect();
         self.settle(found);
         self.check_refs();
+    }
+
+    fn over(&self, store: Arc<MemoryStore>, keeper: Arc<MemoryKeeper>) -> Volumes {
+        Volumes::over(store, keeper, self.options.reserve).unwrap()
     }
 
     /// Which of the commits whose fate was unknown have come to light.
@@ -593,18 +666,21 @@ impl World {
     fn check_rebuilt(&mut self) {
         say!(self, "rebuild");
         let tear = std::mem::replace(&mut self.plan.lock().unwrap().tear, Tear::Keep);
-        let store = Arc::new(self.store.crash());
+        let (store, keeper) = (Arc::new(self.store.crash()), Arc::new(self.keeper.crash()));
         self.plan.lock().unwrap().tear = tear;
         store.set_capacity(u64::MAX);
+        keeper.stores().iter().for_each(|store| store.set_capacity(u64::MAX));
+        let volumes = self.over(store, keeper);
         let kv = Arc::new(MemoryKv::default());
         let (bad_writes, bad_syncs) = {
             let mut plan = self.plan.lock().unwrap();
             (std::mem::take(&mut plan.bad_writes), std::mem::take(&mut plan.bad_syncs))
         };
-        let report = Library::rebuild_on(&*store, kv.clone(), &*self.environment).unwrap();
+        let report = Library::rebuild_on(&volumes, kv.clone(), &*self.environment).unwrap();
         say!(self, "{report:?}");
         let library =
-            Library::open_on(store, kv, self.environment.clone(), self.options.clone()).unwrap();
+            Library::open_over(volumes, kv, self.environment.clone(), self.options.clone())
+                .unwrap();
         {
             let mut plan = self.plan.lock().unwrap();
             (plan.bad_writes, plan.bad_syncs) = (bad_writes, bad_syncs);
@@ -661,14 +737,30 @@ impl World {
         let stats = self.library().stats().unwrap();
         assert_eq!((stats.chunks, stats.recipes), (chunks.len() as u64, recipes.len() as u64));
         assert_eq!((stats.condemned, stats.suspects), (0, 0), "{stats:?}");
-        let on_disk = self.store.list().unwrap().len() as u64;
-        assert_eq!(on_disk, stats.packs, "packs that the index does not know are left");
+        let on_disk: u64 = stats.volumes.iter().map(|volume| volume.packs).sum();
+        assert_eq!(on_disk, stats.packs, "packs that the index does not know, or copies, are left");
         // A record's head for each chunk at most; aliases, refs and commits in the open pack.
         bytes += stats.plain_bytes + 72 * stats.chunks;
         let refs: u64 = self.refs.values().map(|to| 100 + to.value.len() as u64).sum();
         let slack = 2 * refs + 10_000 + 200 * self.contents.len() as u64;
         let limit = bytes * 4 / 3 + slack;
         assert!(stats.stored_bytes <= limit, "{stats:?}; want at most {limit}");
+        self.go_home();
+    }
+
+    /// All other volumes are emptied and go; nothing is lost with them.
+    fn go_home(&mut self) {
+        let _ = self.library().resume_volume("home").unwrap();
+        for volume in self.volumes().into_iter().skip(1) {
+            let report = self.library().drain_volume(&volume.name, &Progress::default()).unwrap();
+            assert!(report.left.is_empty(), "{report:?}");
+            self.library().remove_volume(&volume.name).unwrap();
+        }
+        assert_eq!(self.volumes().len(), 1);
+        self.check_refs();
+        self.verify();
+        self.reopen();
+        self.check_rebuilt();
     }
 }
 

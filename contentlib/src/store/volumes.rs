@@ -1,0 +1,329 @@
+//! Several volumes as one store: a home, and folders on other disks.
+//!
+//! A pack lies on one volume, and nothing but the volumes says on which: it is looked for where it
+//! may be. New packs go to the active volume with the most room above its reserve; a volume that
+//! is drained gets none, and its packs are moved away one by one.
+//!
+//! Always true:
+//! * Whoever looks for a pack while it is moved finds it. The copy is there, whole and durable,
+//!   before the original goes; a search that fell between the two begins again.
+//! * Two copies of a pack, which a kill in mid-move leaves, are the same bytes. Either is read;
+//!   deleting the pack deletes both.
+//! * One pack is moved at a time, and no pack is deleted meanwhile: what garbage collection
+//!   deleted does not come back.
+
+mod keeper;
+mod list;
+mod memory;
+mod relocate;
+
+pub use keeper::{FolderKeeper, VolumeKeeper};
+pub use list::{VolumeEntry, VolumeId, VolumeList, VolumeState};
+pub use memory::MemoryKeeper;
+pub(crate) use relocate::MoveError;
+
+use super::{PackFile, PackStore};
+use crate::digest::PackId;
+use crate::error::VolumeError;
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+/// What the home volume is called.
+pub const HOME: &str = "home";
+
+/// One volume: a store of packs, and how it is used.
+pub struct Volume {
+    /// Names it for ever.
+    pub id: VolumeId,
+    /// What people call it.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Bytes that stay free on it.
+    pub reserve: u64,
+    pub(crate) store: Arc<dyn PackStore>,
+    draining: AtomicBool,
+}
+
+impl Volume {
+    /// Whether new packs go to it.
+    pub fn state(&self) -> VolumeState {
+        if self.draining.load(SeqCst) { VolumeState::Draining } else { VolumeState::Active }
+    }
+
+    /// Bytes that may be written before the reserve is reached. A volume that cannot tell has
+    /// room for all.
+    pub(crate) fn room(&self) -> io::Result<u64> {
+        let free = self.store.free_space()?;
+        Ok(free.map_or(u64::MAX, |free| free.saturating_sub(self.reserve)))
+    }
+}
+
+/// The volumes of a library.
+pub struct Volumes {
+    /// The home volume first.
+    volumes: RwLock<Vec<Arc<Volume>>>,
+    keeper: Arc<dyn VolumeKeeper>,
+    /// The reserve of volumes that have none of their own.
+    reserve: u64,
+    /// Counts packs whose copy has appeared and whose original is about to go.
+    moves: AtomicU64,
+    /// Held while one pack is moved, and by whoever deletes a pack.
+    moving: Mutex<()>,
+    /// Held while the list is changed.
+    changing: Mutex<()>,
+}
+
+impl Volumes {
+    /// The volume `home` and those that `keeper` knows. `reserve` is that of `home`, and the
+    /// default of the others.
+    pub fn over(
+        home: Arc<dyn PackStore>,
+        keeper: Arc<dyn VolumeKeeper>,
+        reserve: u64,
+    ) -> Result<Self, VolumeError> {
+        let list = keeper.load()?;
+        let mut volumes = vec![Arc::new(Volume {
+            id: VolumeId::HOME,
+            name: HOME.into(),
+            path: keeper.home(),
+            reserve,
+            store: home,
+            draining: AtomicBool::new(list.home == VolumeState::Draining),
+        })];
+        for entry in &list.volumes {
+            volumes.push(Arc::new(Volume {
+                id: entry.id,
+                name: entry.name.clone(),
+                path: entry.path.clone(),
+                reserve: entry.reserve.unwrap_or(reserve),
+                store: keeper.open(list.library, entry)?,
+                draining: AtomicBool::new(entry.state == VolumeState::Draining),
+            }));
+        }
+        Ok(Self {
+            volumes: RwLock::new(volumes),
+            keeper,
+            reserve,
+            moves: AtomicU64::new(0),
+            moving: Mutex::default(),
+            changing: Mutex::default(),
+        })
+    }
+
+    /// All volumes, the home first.
+    pub fn all(&self) -> Vec<Arc<Volume>> {
+        self.volumes.read().clone()
+    }
+
+    /// The volume of that name or id.
+    pub fn find(&self, name: &str) -> Result<Arc<Volume>, VolumeError> {
+        let is_it = |volume: &Arc<Volume>| volume.name == name || volume.id.to_string() == name;
+        let found = self.volumes.read().iter().find(|volume| is_it(volume)).cloned();
+        found.ok_or_else(|| VolumeError::Unknown { name: name.into() })
+    }
+
+    /// A number that changes before a pack that was moved disappears from its old place.
+    pub(crate) fn moves(&self) -> u64 {
+        self.moves.load(SeqCst)
+    }
+
+    fn active(&self) -> Vec<Arc<Volume>> {
+        let mut volumes = self.all();
+        volumes.retain(|volume| volume.state() == VolumeState::Active);
+        volumes
+    }
+
+    /// The active volume with the most room, if it has room for `bytes`. One that fails to say
+    /// how much it has is passed over while another has room.
+    pub(crate) fn with_room(&self, bytes: u64) -> io::Result<Option<Arc<Volume>>> {
+        let mut best: Option<(u64, Arc<Volume>)> = None;
+        let mut failed = None;
+        for volume in self.active() {
+            match volume.room() {
+                Ok(room)
+                    if room < bytes || best.as_ref().is_some_and(|(most, _)| *most >= room) => {}
+                Ok(room) => best = Some((room, volume)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (best, failed) {
+            (Some((_, volume)), _) => Ok(Some(volume)),
+            (None, Some(error)) => Err(error),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Where a pack is begun that must be begun although no volume may have room: the active
+    /// volume with the most bytes free, or the home if none is active.
+    pub(crate) fn roomiest(&self) -> io::Result<Arc<Volume>> {
+        if let Some(volume) = self.with_room(1)? {
+            return Ok(volume);
+        }
+        let free = |volume: &Arc<Volume>| volume.store.free_space().ok().flatten().unwrap_or(0);
+        let best = self.active().into_iter().max_by_key(free);
+        Ok(best.unwrap_or_else(|| self.volumes.read()[0].clone()))
+    }
+
+    /// Free bytes and reserve of all active volumes together, and how many they are.
+    pub(crate) fn totals(&self) -> io::Result<(u64, u64, usize)> {
+        let active = self.active();
+        let (mut free, mut reserve) = (0u64, 0u64);
+        for volume in &active {
+            free = free.saturating_add(volume.store.free_space()?.unwrap_or(0));
+            reserve = reserve.saturating_add(volume.reserve);
+        }
+        Ok((free, reserve, active.len()))
+    }
+
+    /// Takes in a new volume. Durable when this returns.
+    pub(crate) fn add(
+        &self,
+        library: u128,
+        entry: VolumeEntry,
+    ) -> Result<Arc<Volume>, VolumeError> {
+        let _one = self.changing.lock();
+        let mut list = self.keeper.load()?;
+        if list.volumes.is_empty() {
+            list.library = library;
+        }
+        let entry = list.admit(entry)?;
+        self.keeper.claim(&list, &entry)?;
+        let store = self.keeper.open(list.library, &entry)?;
+        list.volumes.push(entry.clone());
+        self.keeper.save(&list)?;
+        let volume = Arc::new(Volume {
+            id: entry.id,
+            name: entry.name,
+            path: entry.path,
+            reserve: entry.reserve.unwrap_or(self.reserve),
+            store,
+            draining: AtomicBool::new(false),
+        });
+        self.volumes.write().push(volume.clone());
+        Ok(volume)
+    }
+
+    /// Has a volume drained, or used again. Durable when this returns.
+    pub(crate) fn set_state(&self, volume: &Volume, state: VolumeState) -> Result<(), VolumeError> {
+        let _one = self.changing.lock();
+        let others = self.active().into_iter().filter(|other| other.id != volume.id).count();
+        if state == VolumeState::Draining && others == 0 {
+            return Err(VolumeError::LastActive { name: volume.name.clone() });
+        }
+        let mut list = self.keeper.load()?;
+        match list.volumes.iter_mut().find(|entry| entry.id == volume.id) {
+            Some(entry) => entry.state = state,
+            None if volume.id == VolumeId::HOME => list.home = state,
+            // Its removal failed half way: it is only waited for to be empty.
+            None if state == VolumeState::Draining => {}
+            None => return Err(VolumeError::Unknown { name: volume.name.clone() }),
+        }
+        self.keeper.save(&list)?;
+        volume.draining.store(state == VolumeState::Draining, SeqCst);
+        Ok(())
+    }
+
+    /// Forgets a volume that is empty and gets no new packs. Durable when this returns.
+    pub(crate) fn remove(&self, volume: &Volume) -> Result<(), VolumeError> {
+        let _one = self.changing.lock();
+        let mut list = self.keeper.load()?;
+        // It may be gone from the list, by a removal that failed half way.
+        list.volumes.retain(|entry| entry.id != volume.id);
+        self.keeper.save(&list)?;
+        self.volumes.write().retain(|other| other.id != volume.id);
+        // The list counts; a marker that stays only has to be taken over when the folder is
+        // added again.
+        if let Err(error) = self.keeper.release(&volume.path) {
+            tracing::warn!(volume = %volume.name, %error, "the removed volume's marker stays");
+        }
+        Ok(())
+    }
+
+    /// Asks each volume in turn. `ask` answers `None` where the pack is not; the first error
+    /// counts only if the pack is nowhere else, so that a failing disk fails alone.
+    fn search<T>(&self, ask: impl Fn(&Volume) -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+        loop {
+            let moves = self.moves();
+            let mut failed = None;
+            for volume in self.all() {
+                match ask(&volume) {
+                    Ok(Some(found)) => return Ok(Some(found)),
+                    Ok(None) => {}
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+            match failed {
+                Some(error) => return Err(error),
+                None if self.moves() == moves => return Ok(None),
+                None => {}
+            }
+        }
+    }
+}
+
+/// What a store says, with "it is not there" as an answer.
+fn if_there<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl PackStore for Volumes {
+    fn create(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
+        if self.search(|volume| if_there(volume.store.open(id)))?.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.roomiest()?.store.create(id)
+    }
+
+    fn create_whole(
+        &self,
+        id: PackId,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if self.search(|volume| if_there(volume.store.open(id)))?.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        self.roomiest()?.store.create_whole(id, fill)
+    }
+
+    fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
+        let found = self.search(|volume| if_there(volume.store.open(id)))?;
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn list(&self) -> io::Result<Vec<PackId>> {
+        loop {
+            let moves = self.moves();
+            let mut packs = BTreeSet::new();
+            for volume in self.all() {
+                packs.extend(volume.store.list()?);
+            }
+            if self.moves() == moves {
+                return Ok(packs.into_iter().collect());
+            }
+        }
+    }
+
+    fn delete(&self, id: PackId) -> io::Result<()> {
+        let _one = self.moving.lock();
+        self.all().iter().try_for_each(|volume| volume.store.delete(id))
+    }
+
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        let mut total: Option<u64> = None;
+        for volume in self.active() {
+            if let Some(free) = volume.store.free_space()? {
+                total = Some(total.unwrap_or(0).saturating_add(free));
+            }
+        }
+        Ok(total)
+    }
+}
