@@ -9,6 +9,7 @@ pub mod server;
 pub mod transfer;
 pub mod uploads;
 pub mod versions;
+pub mod volumes;
 
 use crate::auth::Identity;
 use crate::guard::{Guard, guard, operations};
@@ -54,6 +55,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(uploads::routes())
         .merge(content::routes())
         .merge(library::routes())
+        .merge(volumes::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

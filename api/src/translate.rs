@@ -1,7 +1,7 @@
 //! Errors of the layers below as problems: which status each has, which field it names, what to do.
 
 use crate::problem::{Kind, Problem, with_causes};
-use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError};
+use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
 use packager::error::PackageError;
 use packager::restore::RestoreError;
 use packager::scan::ScanError;
@@ -48,9 +48,55 @@ fn io_problem(error: &dyn std::error::Error, cause: &io::Error) -> Problem {
 
 impl From<OpenError> for Problem {
     fn from(error: OpenError) -> Self {
-        match &error {
-            OpenError::Io { source, .. } => io_problem(&error, source),
+        match error {
+            OpenError::Io { ref source, .. } => io_problem(&error, source),
+            OpenError::Volume(error) => error.into(),
             _ => Problem::new(Kind::Unavailable, with_causes(&error)),
+        }
+    }
+}
+
+impl From<VolumeError> for Problem {
+    fn from(error: VolumeError) -> Self {
+        let text = error.to_string();
+        let about = |kind, field: &str, detail: &str| {
+            Problem::new(kind, text.clone()).caused_by(field, detail)
+        };
+        let path = |kind, detail: &str| about(kind, "path", detail);
+        match error {
+            VolumeError::Unknown { .. } => about(Kind::NotFound, "volume", "is unknown"),
+            VolumeError::NotAbsolute { .. } => {
+                path(Kind::InvalidValue, "must be an absolute path of at most 2048 bytes of UTF-8")
+            }
+            VolumeError::NotAFolder { .. } => {
+                path(Kind::InvalidValue, "must be a folder: make it, or mount its disk")
+            }
+            VolumeError::NotEmpty { .. } => path(Kind::InvalidValue, "must be an empty folder"),
+            VolumeError::OfAnotherLibrary { .. } => {
+                path(Kind::Conflict, "belongs to another library: choose another folder")
+            }
+            VolumeError::InUse { .. } => {
+                path(Kind::Conflict, "is used by the library already: choose another folder")
+            }
+            VolumeError::NameTaken { .. } => {
+                about(Kind::Conflict, "name", "is taken: choose another")
+            }
+            VolumeError::BadName { .. } => about(
+                Kind::InvalidValue,
+                "name",
+                "must have 1 to 64 of a-z, 0-9, `.`, `_`, `-`, the first a letter or digit",
+            ),
+            VolumeError::Reserve { most } => {
+                about(Kind::InvalidValue, "reserve_bytes", &format!("must be at most {most}"))
+            }
+            VolumeError::TooMany { .. }
+            | VolumeError::LastActive { .. }
+            | VolumeError::HoldsPacks { .. }
+            | VolumeError::Home
+            | VolumeError::NotLost { .. } => about(Kind::Conflict, "volume", &text),
+            VolumeError::Io { ref source, .. } => io_problem(&error, source),
+            // The library cannot be opened; the text says what to do on the server.
+            _ => Problem::new(Kind::Unavailable, text),
         }
     }
 }
@@ -87,7 +133,10 @@ impl From<AddError> for Problem {
                 Problem::new(Kind::Conflict, error.to_string())
             }
             AddError::Source(cause) => from_body_or_source(&error, cause),
-            AddError::Full { .. } => full(&error),
+            AddError::Full { .. } => Problem::new(
+                Kind::StorageFull,
+                format!("{error}: free some space, or add a volume, and retry"),
+            ),
             AddError::Store(cause) => io_problem(&error, cause),
             AddError::Cancelled(_) => cancelled(),
             _ => Problem::internal(&error),
@@ -134,6 +183,7 @@ impl From<MaintainError> for Problem {
             MaintainError::Add(error) => error.into(),
             MaintainError::Commit(error) => error.into(),
             MaintainError::Open(error) => error.into(),
+            MaintainError::Volume(error) => error.into(),
             MaintainError::Cancelled(_) => cancelled(),
             MaintainError::Holder { .. } => Problem::new(Kind::Upstream, with_causes(&error)),
             MaintainError::Store { ref source, .. } => io_problem(&error, source),

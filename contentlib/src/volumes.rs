@@ -23,8 +23,8 @@ pub struct VolumeStats {
     pub id: String,
     /// What people call it.
     pub name: String,
-    /// Where it is.
-    pub path: PathBuf,
+    /// Where it is, for people.
+    pub path: String,
     /// Whether it takes new packs.
     pub state: VolumeState,
     /// Packs on it.
@@ -55,6 +55,11 @@ impl Library {
         volumes.iter().map(|volume| self.volume_stats(volume)).collect()
     }
 
+    /// The volume of that name or id.
+    pub fn volume(&self, name: &str) -> Result<VolumeStats, MaintainError> {
+        self.volume_stats(&*self.inner.store.find(name)?)
+    }
+
     fn volume_stats(&self, volume: &Volume) -> Result<VolumeStats, MaintainError> {
         let packs = self.inner.index.packs()?;
         let sizes: HashMap<PackId, u64> =
@@ -64,7 +69,7 @@ impl Library {
         Ok(VolumeStats {
             id: volume.id.to_string(),
             name: volume.name.clone(),
-            path: volume.path.clone(),
+            path: volume.path.to_string_lossy().into_owned(),
             state: volume.state(),
             packs: listed.len() as u64,
             stored_bytes: listed.iter().filter_map(|id| sizes.get(id)).sum(),

@@ -8,6 +8,7 @@ use crate::page::{Page, PageQuery};
 use crate::problem::{Kind, Problem};
 use crate::routes::content::resolve;
 use crate::routes::jobs::{Accepted, result_of, start};
+use crate::routes::volumes::VolumeView;
 use crate::site::{Site, blocking};
 use crate::views::RevocationView;
 use axum::Json;
@@ -40,7 +41,12 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "chunks": 4100, "recipes": 120, "plain_bytes": 500000000, "stored_bytes": 210000000,
-    "ratio": 2.38, "packs": 2, "condemned": 0, "suspects": 0, "free_bytes": 80000000000_u64
+    "ratio": 2.38, "packs": 2, "condemned": 0, "suspects": 0, "free_bytes": 80000000000_u64,
+    "volumes": [{
+        "name": "home", "id": "00000000000000000000000000000000",
+        "path": "/var/lib/depot/library/packs", "state": "active", "packs": 2,
+        "stored_bytes": 210000000, "free_bytes": 80000000000_u64, "reserve_bytes": 67108864
+    }]
 }))]
 pub struct LibraryView {
     /// Chunks.
@@ -59,9 +65,12 @@ pub struct LibraryView {
     pub condemned: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
-    /// Free bytes of the volume, if known.
+    /// Free bytes of all volumes that take new content, if known.
     #[serde(default)]
     pub free_bytes: Option<u64>,
+    /// The volumes, the home first.
+    #[serde(default)]
+    pub volumes: Vec<VolumeView>,
 }
 
 /// Show numbers about the content library
@@ -80,6 +89,7 @@ async fn show_library(State(site): State<Site>) -> Result<Json<LibraryView>, Pro
         condemned: stats.condemned,
         suspects: stats.suspects,
         free_bytes: stats.free_bytes,
+        volumes: stats.volumes.into_iter().map(VolumeView::from).collect(),
     }))
 }
 

@@ -113,6 +113,7 @@ fn filled(path: &str) -> String {
         ("{digest}", "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
         ("{job}", "0199f0c2a7b1e0d3"),
         ("{token}", "nobody"),
+        ("{volume}", "disk2"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];
     let path = names.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));

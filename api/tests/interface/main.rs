@@ -14,3 +14,4 @@ mod retries;
 mod schema;
 mod serving;
 mod uploads;
+mod volumes;
