@@ -11,6 +11,8 @@ mod client;
 mod fetch;
 mod holder;
 mod manifest;
+mod out;
+mod parts;
 mod place;
 mod plan;
 mod sink;

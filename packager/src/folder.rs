@@ -1,13 +1,18 @@
 //! A folder that nothing leads out of.
 //!
-//! Sources are scanned and versions restored below one open folder. Names inside it belong to
-//! whoever writes there, so none of them is trusted: no symbolic link is followed on the way to
+//! Sources are scanned, versions restored and fetched below one open folder. Names inside it belong
+//! to whoever writes there, so none of them is trusted: no symbolic link is followed on the way to
 //! an entry, and paths may be longer than the system's own limit for one call.
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2};
+use contentlib::Digest;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, UTIME_OMIT,
+    chmodat, fchmod, openat, openat2,
+};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -18,7 +23,7 @@ const PATH_MAX: usize = 4096;
 
 /// An open folder and all that lies below it.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub struct Folder {
     top: OwnedFd,
     /// Whether the system knows `openat2`; some sandboxes refuse it.
     has_openat2: AtomicBool,
@@ -26,7 +31,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// Opens `path`, following symbolic links: whoever names it means what it points to.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let top = openat(CWD, path, flags, Mode::empty())?;
         Ok(Self { top, has_openat2: AtomicBool::new(true) })
@@ -34,8 +39,11 @@ impl Folder {
 
     /// Opens `path` below, or the folder itself again for no bytes. `path` must have passed
     /// [`crate::path::check`]. Fails with `ELOOP` or `ENOTDIR` if a symbolic link is in the way.
-    pub(crate) fn open_at(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    pub fn open_at(&self, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+        let mut flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if !flags.contains(OFlags::PATH) {
+            flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+        }
         if path.is_empty() {
             return Ok(openat(&self.top, c".", flags, Mode::empty())?);
         }
@@ -53,8 +61,14 @@ impl Folder {
         Ok(self.hop(fd, rest, flags)?)
     }
 
+    /// Goes into a folder below, to use names in it. Unlike [`Folder::open_folder`] this needs no
+    /// right to list it.
+    pub fn enter(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        self.open_at(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
     /// Opens a folder below to list it or to work in it.
-    pub(crate) fn open_folder(&self, path: &[u8]) -> io::Result<OwnedFd> {
+    pub fn open_folder(&self, path: &[u8]) -> io::Result<OwnedFd> {
         self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 
@@ -89,7 +103,7 @@ impl AsFd for Folder {
 /// What tells that a file is still the one that was seen: anything written to it changes its
 /// times, and another file in its place has another inode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileStat {
+pub struct FileStat {
     /// Bytes.
     pub size: u64,
     /// Last change of its bytes, nanoseconds since 1970.
@@ -112,14 +126,53 @@ impl From<&Stat> for FileStat {
 }
 
 /// Nanoseconds since 1970; times before 1677 and after 2262 become the nearest that fits.
-pub(crate) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     let both = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     both.clamp(i64::MIN.into(), i64::MAX.into()) as i64
 }
 
 /// The twelve low bits of a mode.
-pub(crate) fn mode_bits(stat: &Stat) -> u16 {
+pub fn mode_bits(stat: &Stat) -> u16 {
     (stat.st_mode & 0o7777) as u16
+}
+
+/// Lets the owner list, enter and write in a folder that a version left without those rights.
+pub fn make_usable(parent: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode_bits(stat).into());
+    if mode.contains(Mode::RWXU) {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&parent, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(fchmod(&fd, mode | Mode::RWXU)?),
+        // Without the right to list it, it cannot be opened; its owner may still change that.
+        Err(Errno::ACCESS) => Ok(chmodat(&parent, name, mode | Mode::RWXU, AtFlags::empty())?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An entry's time of modification, in nanoseconds since 1970, for the system; the time of access
+/// is left alone.
+pub fn times(mtime: i64) -> Timestamps {
+    let (seconds, rest) = (mtime.div_euclid(1_000_000_000), mtime.rem_euclid(1_000_000_000));
+    debug_assert_eq!(nanoseconds(seconds, rest), mtime);
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: rest },
+    }
+}
+
+/// The BLAKE3 of a file's bytes, from where it is read next.
+pub fn hash(file: &File) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match (&mut &*file).read(&mut buffer)? {
+            0 => break,
+            n => hasher.update(&buffer[..n]),
+        };
+    }
+    Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
 }
 
 /// What a file of another kind than file, folder or link is called.

@@ -1,9 +1,10 @@
 //! Packages: named, versioned, signed trees of files over a content library.
 //!
 //! Read in this order: what a tree may hold ([`path`], [`manifest`]), how versions differ
-//! ([`diff`], [`tree`]) and are signed ([`sign`]); how a source becomes a snapshot ([`scan`]); and
-//! what can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`restore`]). All state
-//! lies in references of the content library; see [`packages::Packages`].
+//! ([`diff`], [`tree`]) and are signed ([`sign`]); how folders are read and written without
+//! following what lies in them ([`folder`]); how a source becomes a snapshot ([`scan`]); and what
+//! can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`restore`]). All
+//! state lies in references of the content library; see [`packages::Packages`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -17,7 +18,7 @@ pub mod tree;
 pub mod name;
 pub mod sign;
 
-mod folder;
+pub mod folder;
 pub mod scan;
 mod statcache;
 pub mod walk;

@@ -12,20 +12,21 @@
 use super::RemoteError;
 use super::address::PackageAddress;
 use super::client::{Client, Retry};
+use super::out::{Inside, Out};
 use super::place::Placer;
-use super::plan::{Found, compare, is_untouched, parallel, place, stamp};
-use super::sink::{Sink, Wanted};
-use super::state::{FOLDER, State};
+use super::plan::{Found, compare, is_untouched, look, parallel, stamp};
+use super::sink::{OneChunk, Sink, Wanted};
+use super::state::{FOLDER, Stamp, State};
 use bytes::Bytes;
 use contentlib::frames::FrameItem;
 use contentlib::{ChunkId, Digest, Recipe};
 use futures::{StreamExt, TryStreamExt};
+use packager::folder::FileStat;
 use packager::manifest::{FileEntry, Kind, Manifest};
 use packager::sign::VersionInfo;
 use packager::{PackageName, PublicKey, Selector};
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -144,7 +145,8 @@ pub async fn fetch(
         0 => std::thread::available_parallelism().map_or(2, usize::from),
         jobs => jobs,
     };
-    let job = Arc::new(Job { out: out.into(), manifest, state, jobs, progress: options.progress });
+    let out = Out::open(out)?;
+    let job = Arc::new(Job { out, manifest, state, jobs, progress: options.progress });
     let done = job.clone().run(&client, &bytes).await?;
     // All tasks of the job have ended.
     let Some(Job { manifest, mut state, .. }) = Arc::into_inner(job) else {
@@ -213,7 +215,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 struct Job {
-    out: PathBuf,
+    out: Out,
     manifest: Manifest,
     state: State,
     jobs: usize,
@@ -227,7 +229,7 @@ struct Done {
     removed: u64,
     kept: Vec<String>,
     /// By entry; nothing if all was right before.
-    stamps: Option<Vec<super::state::Stamp>>,
+    stamps: Option<Vec<Stamp>>,
 }
 
 /// What has to be done.
@@ -235,14 +237,14 @@ struct Work {
     found: Vec<Found>,
     /// The entries of each content that has to be written.
     needed: HashMap<Digest, Vec<usize>>,
-    /// Local files that may hold some of it.
-    sources: Vec<PathBuf>,
+    /// Local files that may hold some of it, by their paths in the folder.
+    sources: Vec<Vec<u8>>,
 }
 
 impl Job {
     async fn run(self: Arc<Self>, client: &Client, bytes: &Bytes) -> Result<Done, RemoteError> {
         let job = self.clone();
-        let mut work = blocking(move || job.examine()).await?;
+        let work = blocking(move || job.examine()).await?;
         let is_same = |found: &Found| *found == Found::Right;
         let mut done = Done {
             written: 0,
@@ -260,13 +262,7 @@ impl Job {
         let (job, manifest_bytes) = (self.clone(), bytes.clone());
         let work = blocking(move || {
             job.state.begin(&manifest_bytes)?;
-            let placer = Placer::new(&job.out, &job.manifest, &job.state);
-            placer.prepare(&work.found)?;
-            if work.found.contains(&Found::OtherKind) {
-                // What was seen below, through a link perhaps, is no longer so.
-                work = job.examine()?;
-                placer.prepare(&work.found)?;
-            }
+            job.placer().prepare(&work.found)?;
             Ok(work)
         })
         .await?;
@@ -288,6 +284,10 @@ impl Job {
         let job = self.clone();
         let (removed, kept, stamps) = blocking(move || job.finish(&found)).await?;
         Ok(Done { removed, kept, stamps: Some(stamps), ..done })
+    }
+
+    fn placer(&self) -> Placer<'_> {
+        Placer::new(&self.out, &self.manifest, &self.state)
     }
 
     fn file(&self, at: usize) -> Option<FileEntry> {
@@ -327,16 +327,18 @@ impl Job {
             let is_older = *found == Found::OtherBytes && file.size > 0;
             let is_elsewhere = *found == Found::Right && needed.contains_key(&file.digest);
             if is_older || is_elsewhere {
-                sources.insert(place(&self.out, entry.path));
+                sources.insert(entry.path.to_vec());
             }
         }
+        let mut inside = Inside::default();
         for entry in last.iter().flat_map(|last| last.manifest.entries()) {
-            let path = place(&self.out, entry.path);
-            if entry.file().is_some_and(|file| needed.contains_key(&file.digest))
-                && fs::symlink_metadata(&path)
-                    .is_ok_and(|s| is_untouched(&s, entry.path, last).is_some())
-            {
-                sources.insert(path);
+            if !entry.file().is_some_and(|file| needed.contains_key(&file.digest)) {
+                continue;
+            }
+            let found = look(&self.out, &mut inside, &entry).map_err(self.out.io(entry.path))?;
+            let untouched = |stat| is_untouched(&FileStat::from(&stat), entry.path, last).is_some();
+            if found.is_some_and(|(_, _, stat)| untouched(stat)) {
+                sources.insert(entry.path.to_vec());
             }
         }
         Ok(Work { found, needed, sources: sources.into_iter().collect() })
@@ -360,7 +362,7 @@ impl Job {
             Ok::<_, RemoteError>(Wanted { digest: file.digest, size: file.size, recipe })
         });
         let wanted = futures::stream::iter(wanted).buffered(RECIPES_IN_FLIGHT);
-        Ok(Sink::new(wanted.try_collect().await?, &self.state))
+        Ok(Sink::new(wanted.try_collect().await?, self.state.parts.clone()))
     }
 
     /// Takes what a killed fetch and older files hold.
@@ -368,15 +370,24 @@ impl Job {
         self: Arc<Self>,
         sink: &Arc<Sink>,
         needed: &Arc<HashMap<Digest, Vec<usize>>>,
-        sources: Vec<PathBuf>,
+        sources: Vec<Vec<u8>>,
     ) -> Result<(), RemoteError> {
         let (sink, needed) = (sink.clone(), needed.clone());
         blocking(move || {
             let n = sink.contents().len();
-            let mut complete = parallel(n, self.jobs, |at| sink.resume(at))?;
-            complete.extend(parallel(sources.len(), self.jobs, |at| sink.reuse(&sources[at]))?);
+            let mut complete = parallel(n, self.jobs, || (), |(), at| sink.resume(at))?;
+            let reuse = |(): &mut (), at: usize| sink.reuse(&self.out, &sources[at]);
+            complete.extend(parallel(sources.len(), self.jobs, || (), reuse)?);
+            // Not before all sources are read: their places may be among those that are filled.
             let complete: Vec<usize> = complete.into_iter().flatten().collect();
-            parallel(complete.len(), self.jobs, |at| self.put(&sink, &needed, complete[at]))?;
+            let put = |placer: &mut Placer<'_>, at: usize| {
+                let content = complete[at];
+                let digest = sink.contents()[content].digest;
+                placer.put_file(digest, &needed[&digest])?;
+                self.count(&needed[&digest]);
+                Ok(())
+            };
+            parallel(complete.len(), self.jobs, || self.placer(), put)?;
             self.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
             Ok(())
         })
@@ -427,10 +438,16 @@ impl Job {
                     FrameItem::Block(frame) => {
                         let (job, sink, needed) = (self.clone(), sink.clone(), needed.clone());
                         blocking(move || {
+                            let mut placer = job.placer();
                             // What does not decode, or hashes to something else, stays missing.
                             for (id, bytes) in frame.chunks().unwrap_or_default() {
-                                for complete in sink.put(id, &bytes)? {
-                                    job.put(&sink, &needed, complete)?;
+                                for complete in sink.put(id, &bytes, OneChunk::HandBack)? {
+                                    let Wanted { digest, recipe, .. } = &sink.contents()[complete];
+                                    match recipe {
+                                        None => placer.put_bytes(&bytes, &needed[digest])?,
+                                        Some(_) => placer.put_file(*digest, &needed[digest])?,
+                                    }
+                                    job.count(&needed[digest]);
                                 }
                             }
                             job.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
@@ -447,46 +464,34 @@ impl Job {
         }
     }
 
-    /// Puts a complete content in its places.
-    fn put(
-        &self,
-        sink: &Sink,
-        needed: &HashMap<Digest, Vec<usize>>,
-        content: usize,
-    ) -> Result<(), RemoteError> {
-        let entries = &needed[&sink.contents()[content].digest];
-        let placer = Placer::new(&self.out, &self.manifest, &self.state);
-        placer.put(sink.partial(content), entries)?;
+    /// Counts files that are in place.
+    fn count(&self, entries: &[usize]) {
         self.progress.files_done.fetch_add(entries.len() as u64, Relaxed);
-        Ok(())
     }
 
     /// All that is left once the contents are in place.
     #[allow(clippy::type_complexity)]
-    fn finish(
-        &self,
-        found: &[Found],
-    ) -> Result<(u64, Vec<String>, Vec<super::state::Stamp>), RemoteError> {
-        let placer = Placer::new(&self.out, &self.manifest, &self.state);
+    fn finish(&self, found: &[Found]) -> Result<(u64, Vec<String>, Vec<Stamp>), RemoteError> {
+        let mut placer = self.placer();
         for (at, found) in found.iter().enumerate() {
             let entry = self.manifest.entry(at);
             if self.is_made(at, *found) {
                 placer.make(&entry)?;
-                self.progress.files_done.fetch_add(1, Relaxed);
+                self.count(&[at]);
             } else if *found == Found::OtherMode && entry.kind != Kind::Folder {
                 placer.touch_up(&entry)?;
             }
         }
         let (removed, kept) = placer.prune()?;
+        // Folders may close behind this, and have no stamps that anybody asks for.
+        let stamps = parallel(self.manifest.len(), self.jobs, Inside::default, |inside, at| {
+            let entry = self.manifest.entry(at);
+            let found = look(&self.out, inside, &entry).map_err(self.out.io(entry.path))?;
+            Ok(found.map_or_else(Stamp::default, |(_, _, stat)| stamp(&FileStat::from(&stat))))
+        })?;
         placer.finish_folders()?;
         // Before the state says that it is all there.
-        let out = fs::File::open(&self.out).map_err(RemoteError::io(&self.out))?;
-        rustix::fs::syncfs(&out).map_err(|e| RemoteError::io(&self.out)(e.into()))?;
-        let stamps = parallel(self.manifest.len(), self.jobs, |at| {
-            let path = place(&self.out, self.manifest.entry(at).path);
-            let stat = fs::symlink_metadata(&path).map_err(RemoteError::io(path))?;
-            Ok(stamp(&stat))
-        })?;
+        self.out.sync()?;
         Ok((removed, kept, stamps))
     }
 }

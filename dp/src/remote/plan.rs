@@ -4,15 +4,16 @@
 //! time. Any other file of the right size is hashed. Nothing here writes.
 
 use super::RemoteError;
+use super::out::{Inside, Out, is_absent};
 use super::state::{Last, Stamp};
 use contentlib::Digest;
+use packager::folder::{FileStat, hash, mode_bits};
 use packager::manifest::{Entry, FileEntry, Kind, Manifest};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
 use std::ffi::OsStr;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How an entry of the version is found in the folder.
@@ -32,42 +33,35 @@ pub(super) enum Found {
     OtherKind,
 }
 
-/// The path of an entry in `out`.
-pub(super) fn place(out: &Path, path: &[u8]) -> PathBuf {
-    out.join(OsStr::from_bytes(path))
-}
-
 /// Compares all entries, on `jobs` threads. In the order of the manifest.
 pub(super) fn compare(
-    out: &Path,
+    out: &Out,
     manifest: &Manifest,
     last: Option<&Last>,
     jobs: usize,
 ) -> Result<Vec<Found>, RemoteError> {
-    parallel(manifest.len(), jobs, |at| {
+    parallel(manifest.len(), jobs, Inside::default, |inside, at| {
         let entry = manifest.entry(at);
-        let path = place(out, entry.path);
-        examine(&path, &entry, last).map_err(RemoteError::io(path))
+        examine(out, inside, &entry, last).map_err(out.io(entry.path))
     })
 }
 
-fn examine(path: &Path, entry: &Entry<'_>, last: Option<&Last>) -> io::Result<Found> {
-    let stat = match fs::symlink_metadata(path) {
-        Ok(stat) => stat,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Found::Nothing);
-        }
-        Err(e) => return Err(e),
-    };
+fn examine(
+    out: &Out,
+    inside: &mut Inside,
+    entry: &Entry<'_>,
+    last: Option<&Last>,
+) -> io::Result<Found> {
+    let Some((folder, name, stat)) = look(out, inside, entry)? else { return Ok(Found::Nothing) };
     let right = if mode_is_right(&stat, entry) { Found::Right } else { Found::OtherMode };
-    Ok(match entry.kind {
-        Kind::Folder if stat.is_dir() => right,
-        Kind::Link { target } if stat.is_symlink() => {
-            let found = fs::read_link(path)?;
-            if found.as_os_str().as_bytes() != target { Found::OtherLink } else { right }
+    Ok(match (entry.kind, FileType::from_raw_mode(stat.st_mode)) {
+        (Kind::Folder, FileType::Directory) => right,
+        (Kind::Link { target }, FileType::Symlink) => {
+            let found = readlinkat(folder, name, Vec::new())?;
+            if found.to_bytes() != target { Found::OtherLink } else { right }
         }
-        Kind::File(file) if stat.is_file() => {
-            match file_is_right(path, &stat, entry, file, last)? {
+        (Kind::File(file), FileType::RegularFile) => {
+            match file_is_right(folder, name, &stat, entry, file, last)? {
                 true => right,
                 false => Found::OtherBytes,
             }
@@ -76,75 +70,86 @@ fn examine(path: &Path, entry: &Entry<'_>, last: Option<&Last>) -> io::Result<Fo
     })
 }
 
+/// What is in the place of an entry: the folder that it lies in, its name there, and its stat.
+pub(super) fn look<'a, 'e>(
+    out: &Out,
+    inside: &'a mut Inside,
+    entry: &Entry<'e>,
+) -> io::Result<Option<(BorrowedFd<'a>, &'e OsStr, Stat)>> {
+    let found = inside.of(out, entry).and_then(|(folder, name)| {
+        Ok((folder, name, statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    });
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Links have no mode of their own.
-fn mode_is_right(stat: &Metadata, entry: &Entry<'_>) -> bool {
-    let mode = stat.permissions().mode() & 0o7777 == u32::from(entry.mode);
-    (mode || stat.is_symlink()) && nanoseconds(stat.mtime(), stat.mtime_nsec()) == entry.mtime
+fn mode_is_right(stat: &Stat, entry: &Entry<'_>) -> bool {
+    let is_link = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+    (is_link || mode_bits(stat) == entry.mode) && FileStat::from(stat).mtime == entry.mtime
 }
 
 fn file_is_right(
-    path: &Path,
-    stat: &Metadata,
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    stat: &Stat,
     entry: &Entry<'_>,
     file: FileEntry,
     last: Option<&Last>,
 ) -> io::Result<bool> {
-    if stat.len() != file.size {
+    let stat = FileStat::from(stat);
+    if stat.size != file.size {
         return Ok(false);
     }
-    if is_untouched(stat, entry.path, last) == Some(file.digest) {
+    if is_untouched(&stat, entry.path, last) == Some(file.digest) {
         return Ok(true);
     }
-    Ok(digest_of(path)? == file.digest)
+    Ok(digest_of(folder, name)? == file.digest)
 }
 
 /// The digest of a file that the last fetch wrote and nobody touched since.
-pub(super) fn is_untouched(stat: &Metadata, path: &[u8], last: Option<&Last>) -> Option<Digest> {
+pub(super) fn is_untouched(stat: &FileStat, path: &[u8], last: Option<&Last>) -> Option<Digest> {
     let last = last?;
     let at = last.manifest.position(path)?;
     let file = last.manifest.entry(at).file()?;
-    (last.stamps[at] == stamp(stat) && stat.len() == file.size).then_some(file.digest)
+    (last.stamps[at] == stamp(stat) && stat.size == file.size).then_some(file.digest)
 }
 
-pub(super) fn stamp(stat: &Metadata) -> Stamp {
-    Stamp { inode: stat.ino(), changed: nanoseconds(stat.ctime(), stat.ctime_nsec()) }
-}
-
-pub(super) fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+pub(super) fn stamp(stat: &FileStat) -> Stamp {
+    Stamp { inode: stat.inode, changed: stat.ctime }
 }
 
 /// The BLAKE3 of a file's bytes.
-pub(super) fn digest_of(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Digest::from_bytes(*hasher.finalize().as_bytes())),
-            n => hasher.update(&buffer[..n]),
-        };
-    }
+pub(super) fn digest_of(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Digest> {
+    // Should it have become a pipe or a link meanwhile, nobody waits for it or follows it.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    hash(&File::from(openat(folder, name, flags, Mode::empty())?))
 }
 
 /// Does `work` for each of `n` things on `jobs` threads; the results in order, or the first error.
-pub(super) fn parallel<T: Send>(
+/// Each thread hands on what it made with `begin`.
+pub(super) fn parallel<S, T: Send>(
     n: usize,
     jobs: usize,
-    work: impl Fn(usize) -> Result<T, RemoteError> + Sync,
+    begin: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, usize) -> Result<T, RemoteError> + Sync,
 ) -> Result<Vec<T>, RemoteError> {
     // Neighbours share folders, so a thread takes several where there are many.
     let run = (n / (jobs.max(1) * 64)).clamp(1, 64);
     let next = AtomicUsize::new(0);
     let worker = || -> Result<Vec<(usize, T)>, RemoteError> {
         let mut done = Vec::new();
+        let mut state = begin();
         loop {
             let start = next.fetch_add(run, Relaxed);
             if start >= n {
                 return Ok(done);
             }
             for at in start..n.min(start + run) {
-                match work(at) {
+                match work(&mut state, at) {
                     Ok(result) => done.push((at, result)),
                     Err(error) => {
                         next.store(n, Relaxed);
@@ -171,33 +176,41 @@ pub(super) fn parallel<T: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     #[test]
     fn results_come_in_order_and_an_error_ends_the_work() {
-        let found = parallel(1000, 4, |at| Ok(at * 2)).unwrap();
+        let found = parallel(1000, 4, || (), |(), at| Ok(at * 2)).unwrap();
         assert!(found.iter().enumerate().all(|(at, n)| *n == at * 2) && found.len() == 1000);
-        let failed =
-            parallel(1000, 4, |at| if at == 500 { Err(RemoteError::Reserved) } else { Ok(()) });
+        let fails_at_500 =
+            |_: &mut (), at| if at == 500 { Err(RemoteError::Reserved) } else { Ok(()) };
+        let failed = parallel(1000, 4, || (), fails_at_500);
         assert!(matches!(failed, Err(RemoteError::Reserved)));
-        assert!(parallel(0, 4, |_| Ok(())).unwrap().is_empty());
+        assert!(parallel(0, 4, || (), |(), _| Ok(())).unwrap().is_empty());
+    }
+
+    fn stat(path: &Path) -> Stat {
+        rustix::fs::lstat(path).unwrap()
     }
 
     #[test]
     fn files_are_hashed_unless_untouched() {
-        let out = tempfile::tempdir().unwrap();
-        let path = out.path().join("a");
+        let dir = tempfile::tempdir().unwrap();
+        let out = Out::open(dir.path()).unwrap();
+        let path = dir.path().join("a");
         fs::write(&path, "abc").unwrap();
-        let stat = fs::symlink_metadata(&path).unwrap();
-        let mtime = nanoseconds(stat.mtime(), stat.mtime_nsec());
-        let mode = (stat.permissions().mode() & 0o7777) as u16;
+        let (mode, mtime) = (mode_bits(&stat(&path)), FileStat::from(&stat(&path)).mtime);
         let file = |bytes: &[u8]| FileEntry { size: 3, digest: Digest::of(bytes), recipe: None };
         let entry = |bytes| Entry { path: b"a", mode, mtime, kind: Kind::File(file(bytes)) };
-        assert_eq!(examine(&path, &entry(b"abc"), None).unwrap(), Found::Right);
-        assert_eq!(examine(&path, &entry(b"abx"), None).unwrap(), Found::OtherBytes);
+        let examine = |entry: Entry<'_>| examine(&out, &mut Inside::default(), &entry, None);
+        assert_eq!(examine(entry(b"abc")).unwrap(), Found::Right);
+        assert_eq!(examine(entry(b"abx")).unwrap(), Found::OtherBytes);
         let later = Entry { mtime: mtime + 1, ..entry(b"abc") };
-        assert_eq!(examine(&path, &later, None).unwrap(), Found::OtherMode);
+        assert_eq!(examine(later).unwrap(), Found::OtherMode);
         let folder = Entry { kind: Kind::Folder, ..entry(b"abc") };
-        assert_eq!(examine(&path, &folder, None).unwrap(), Found::OtherKind);
-        assert_eq!(examine(&out.path().join("b"), &folder, None).unwrap(), Found::Nothing);
+        assert_eq!(examine(folder).unwrap(), Found::OtherKind);
+        assert_eq!(examine(Entry { path: b"b", ..folder }).unwrap(), Found::Nothing);
+        assert_eq!(examine(Entry { path: b"a/b/c", ..folder }).unwrap(), Found::Nothing);
     }
 }

@@ -2,18 +2,19 @@
 //!
 //! A content is put together in a sparse file `partial/<digest>` and is complete when all its
 //! chunks are there. What a killed fetch left in such a file is found again by hashing it in
-//! place; no other record is needed.
+//! place; no other record is needed. A content of one chunk that comes over the wire needs no such
+//! file: it goes from memory to its places.
 
 use super::RemoteError;
-use super::state::State;
+use super::out::{Out, is_absent};
+use super::parts::Parts;
 use contentlib::chunker::{Chunker, MAX_CHUNK};
 use contentlib::{ChunkId, Digest, Recipe};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// A content that is to be put together.
@@ -22,6 +23,15 @@ pub(super) struct Wanted {
     pub size: u64,
     /// Of more than one chunk.
     pub recipe: Option<Recipe>,
+}
+
+/// What becomes of a chunk that is a whole content by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OneChunk {
+    /// It is written to the content's file, for later.
+    Store,
+    /// The caller puts the bytes where they belong.
+    HandBack,
 }
 
 /// One place of a chunk.
@@ -34,7 +44,7 @@ struct Target {
 /// All chunks still wanted, and where they go.
 pub(super) struct Sink {
     contents: Vec<Wanted>,
-    partials: Vec<PathBuf>,
+    parts: Arc<Parts>,
     /// Chunks of each content that are not there yet.
     left: Vec<AtomicUsize>,
     chunks: Mutex<HashMap<ChunkId, Chunk>>,
@@ -51,7 +61,7 @@ struct Chunk {
 
 impl Sink {
     /// Wants all of `contents`. None may be empty or there twice.
-    pub fn new(contents: Vec<Wanted>, state: &State) -> Self {
+    pub fn new(contents: Vec<Wanted>, parts: Arc<Parts>) -> Self {
         let mut chunks: HashMap<ChunkId, Chunk> = HashMap::new();
         let mut left = Vec::with_capacity(contents.len());
         for (content, wanted) in contents.iter().enumerate() {
@@ -67,19 +77,13 @@ impl Sink {
             }
             left.push(AtomicUsize::new(wanted.recipe.as_ref().map_or(1, Recipe::len)));
         }
-        let partials = contents.iter().map(|wanted| state.partial(wanted.digest)).collect();
         let (reused, written) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { contents, partials, left, chunks: Mutex::new(chunks), reused, written }
+        Self { contents, parts, left, chunks: Mutex::new(chunks), reused, written }
     }
 
     /// The contents that are wanted.
     pub fn contents(&self) -> &[Wanted] {
         &self.contents
-    }
-
-    /// The file that content `at` is put together in.
-    pub fn partial(&self, at: usize) -> &Path {
-        &self.partials[at]
     }
 
     /// Whether a chunk is still wanted.
@@ -99,16 +103,22 @@ impl Sink {
     }
 
     /// Puts a chunk in all its places, if it is wanted. Returns the contents that it completed.
-    pub fn put(&self, id: ChunkId, bytes: &[u8]) -> Result<Vec<usize>, RemoteError> {
+    pub fn put(
+        &self,
+        id: ChunkId,
+        bytes: &[u8],
+        one_chunk: OneChunk,
+    ) -> Result<Vec<usize>, RemoteError> {
         // Taken out first: two streams may bring the same chunk at once.
         let Some(chunk) = self.chunks.lock().remove(&id) else { return Ok(vec![]) };
         let mut complete = Vec::new();
         for target in chunk.targets {
-            let path = &self.partials[target.content];
-            let io = |source| RemoteError::Io { path: path.clone(), source };
-            let file =
-                File::options().create(true).truncate(false).write(true).open(path).map_err(io)?;
-            file.write_all_at(bytes, target.offset).map_err(io)?;
+            let Wanted { digest, recipe, .. } = &self.contents[target.content];
+            if recipe.is_some() || one_chunk == OneChunk::Store {
+                let file = self.parts.write(*digest)?;
+                let written = file.write_all_at(bytes, target.offset);
+                written.map_err(self.parts.io(&digest.to_hex()))?;
+            }
             self.written.fetch_add(bytes.len() as u64, Relaxed);
             complete.extend(self.arrived(target.content));
         }
@@ -122,17 +132,12 @@ impl Sink {
 
     /// Takes up what an earlier fetch left of content `at`. Returns the contents that are complete.
     pub fn resume(&self, at: usize) -> Result<Vec<usize>, RemoteError> {
-        let (wanted, path) = (&self.contents[at], &self.partials[at]);
-        let io = |source| RemoteError::Io { path: path.clone(), source };
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(e) => return Err(io(e)),
-        };
-        let Some(recipe) = &wanted.recipe else {
-            // One chunk: writing it again is as cheap as looking.
+        // One chunk: writing it again is as cheap as looking.
+        let Wanted { digest, recipe: Some(recipe), .. } = &self.contents[at] else {
             return Ok(vec![]);
         };
+        let Some(file) = self.parts.resume(*digest)? else { return Ok(vec![]) };
+        let io = |source: io::Error| self.parts.io(&digest.to_hex())(source);
         let end = file.metadata().map_err(io)?.len();
         let mut buffer = vec![0; MAX_CHUNK];
         let mut complete = Vec::new();
@@ -155,31 +160,30 @@ impl Sink {
             drop(chunks);
             complete.extend(self.arrived(at));
             if !is_last {
-                complete.extend(self.put(span.chunk, bytes)?);
+                complete.extend(self.put(span.chunk, bytes, OneChunk::Store)?);
             }
         }
         Ok(complete)
     }
 
-    /// Takes wanted chunks from a local file, cut as contents are. Returns what is complete.
-    pub fn reuse(&self, path: &Path) -> Result<Vec<usize>, RemoteError> {
-        let io = |source| RemoteError::Io { path: path.into(), source };
-        let mut file = match File::open(path) {
+    /// Takes wanted chunks from the file at `path`, cut as contents are. Returns what is complete.
+    pub fn reuse(&self, out: &Out, path: &[u8]) -> Result<Vec<usize>, RemoteError> {
+        let mut file = match out.read(path) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(e) => return Err(io(e)),
+            Err(error) if is_absent(&error) => return Ok(vec![]),
+            Err(error) => return Err(out.io(path)(error)),
         };
         let mut complete = Vec::new();
         each_chunk(&mut file, |bytes| {
             let id = ChunkId(Digest::of(bytes));
             if self.wants(id) {
-                complete.extend(self.put(id, bytes)?);
+                complete.extend(self.put(id, bytes, OneChunk::Store)?);
                 self.reused.fetch_add(bytes.len() as u64, Relaxed);
             }
             Ok(())
         })
         .map_err(|error| match error {
-            Cut::Read(source) => io(source),
+            Cut::Read(source) => out.io(path)(source),
             Cut::Use(error) => error,
         })?;
         Ok(complete)
@@ -282,14 +286,14 @@ mod tests {
     #[test]
     fn contents_are_complete_when_all_their_chunks_came() {
         let out = tempfile::tempdir().unwrap();
-        let state = State::open(out.path()).unwrap();
+        let parts = Arc::new(Parts::open(out.path().join("parts")).unwrap());
         let old = noise(4 << 20, 1);
         let new = [&old[..2 << 20], b"changed", &old[2 << 20..]].concat();
         let small = b"small".to_vec();
-        let sink = Sink::new(vec![wanted(&new), wanted(&small)], &state);
-        let path = out.path().join("old");
-        fs::write(&path, &old).unwrap();
-        assert!(sink.reuse(&path).unwrap().is_empty());
+        let sink = Sink::new(vec![wanted(&new), wanted(&small)], parts.clone());
+        fs::write(out.path().join("old"), &old).unwrap();
+        let held = Out::open(out.path()).unwrap();
+        assert!(sink.reuse(&held, b"old").unwrap().is_empty());
         let missing = sink.missing();
         assert!(missing.len() < 8, "most of it was reused: {}", missing.len());
         let held = [chunks_of(&new), chunks_of(&small)];
@@ -297,35 +301,39 @@ mod tests {
         for (id, len) in missing {
             let bytes = held.iter().find_map(|h| h.get(&id)).unwrap();
             assert_eq!(bytes.len(), len as usize);
-            complete.extend(sink.put(id, bytes).unwrap());
+            complete.extend(sink.put(id, bytes, OneChunk::HandBack).unwrap());
         }
         assert_eq!(complete, [0, 1]);
-        assert_eq!(fs::read(sink.partial(0)).unwrap(), new);
-        assert_eq!(fs::read(sink.partial(1)).unwrap(), small);
+        let stored = |bytes: &[u8]| fs::read(parts.place(&Digest::of(bytes).to_hex()));
+        assert_eq!(stored(&new).unwrap(), new);
+        assert!(stored(&small).is_err(), "its bytes were handed back");
     }
 
     #[test]
     fn what_a_killed_fetch_left_is_taken_up() {
         let out = tempfile::tempdir().unwrap();
-        let state = State::open(out.path()).unwrap();
         let bytes = noise(4 << 20, 1);
-        let first = Sink::new(vec![wanted(&bytes)], &state);
+        let sink = || {
+            let parts = Parts::open(out.path().into()).unwrap();
+            Sink::new(vec![wanted(&bytes)], Arc::new(parts))
+        };
+        let first = sink();
         let held = chunks_of(&bytes);
         let all = first.missing();
         let (came, lost) = all.split_at(all.len() / 2);
         for (id, _) in came.iter().rev() {
-            first.put(*id, held[id]).unwrap();
+            first.put(*id, held[id], OneChunk::HandBack).unwrap();
         }
-        let second = Sink::new(vec![wanted(&bytes)], &state);
+        let second = sink();
         assert!(second.resume(0).unwrap().is_empty());
         assert_eq!(second.missing(), lost);
         let mut complete = Vec::new();
         for (id, _) in lost {
-            complete.extend(second.put(*id, held[id]).unwrap());
+            complete.extend(second.put(*id, held[id], OneChunk::HandBack).unwrap());
         }
         assert_eq!(complete, [0]);
-        assert_eq!(fs::read(second.partial(0)).unwrap(), bytes);
-        let third = Sink::new(vec![wanted(&bytes)], &state);
+        assert_eq!(fs::read(out.path().join(Digest::of(&bytes).to_hex())).unwrap(), bytes);
+        let third = sink();
         assert_eq!(third.resume(0).unwrap(), [0]);
     }
 }

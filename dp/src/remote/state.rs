@@ -13,12 +13,14 @@
 //! its inode and change time are those recorded, or its bytes hash to the manifest's digest.
 
 use super::RemoteError;
+use super::parts::Parts;
 use contentlib::Digest;
 use packager::manifest::Manifest;
 use packager::{PackageName, PublicKey};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The folder inside the destination.
 pub(super) const FOLDER: &str = ".depot";
@@ -47,6 +49,8 @@ pub(super) struct State {
     pub last: Option<Last>,
     /// A version whose fetch did not end.
     pub pending: Option<Manifest>,
+    /// What is being made.
+    pub parts: Arc<Parts>,
     _lock: File,
 }
 
@@ -63,8 +67,7 @@ impl State {
     /// Opens the state of `out`, which is made if it is not there, and locks it.
     pub fn open(out: &Path) -> Result<Self, RemoteError> {
         let folder = out.join(FOLDER);
-        let partial = folder.join("partial");
-        fs::create_dir_all(&partial).map_err(RemoteError::io(&partial))?;
+        fs::create_dir_all(&folder).map_err(RemoteError::io(&folder))?;
         let path = folder.join("lock");
         let lock = File::options().create(true).append(true).open(&path);
         let lock = lock.map_err(RemoteError::io(&path))?;
@@ -73,11 +76,12 @@ impl State {
             Err(fs::TryLockError::WouldBlock) => return Err(RemoteError::Busy(out.into())),
             Err(fs::TryLockError::Error(source)) => return Err(RemoteError::Io { path, source }),
         }
+        let parts = Arc::new(Parts::open(folder.join("partial"))?);
         let record: Record = read(&folder.join("state"))?
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .filter(|record: &Record| record.format == FORMAT)
             .unwrap_or_default();
-        let mut state = Self { folder, record, last: None, pending: None, _lock: lock };
+        let mut state = Self { folder, record, last: None, pending: None, parts, _lock: lock };
         state.last = state.read_last()?;
         let pending = read(&state.folder.join("pending"))?;
         state.pending = pending.and_then(|bytes| Manifest::decode(&bytes).ok());
@@ -95,16 +99,6 @@ impl State {
         let stamps = decode_stamps(&stats, digest).filter(|stamps| stamps.len() == manifest.len());
         let stamps = stamps.unwrap_or_else(|| vec![Stamp::default(); manifest.len()]);
         Ok(Some(Last { manifest, bytes, stamps }))
-    }
-
-    /// Where the content `digest` is put together.
-    pub fn partial(&self, digest: Digest) -> PathBuf {
-        self.folder.join("partial").join(digest.to_hex())
-    }
-
-    /// The folder of all partial contents.
-    pub fn partials(&self) -> PathBuf {
-        self.folder.join("partial")
     }
 
     /// Remembers whose versions belong here, before the first byte of one is written.
@@ -132,7 +126,7 @@ impl State {
         self.record.version = Some(version);
         self.record.manifest = Some(digest);
         self.write_record()?;
-        for path in [self.folder.join("pending"), self.partials()] {
+        for path in [self.folder.join("pending"), self.parts.path().to_owned()] {
             let removed =
                 if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             match removed {

@@ -1,18 +1,18 @@
 //! The destination of a restore: folders made, entries compared and put in place.
 
 use super::{Extra, RestoreError, prune};
-use crate::folder::{FileStat, Folder, mode_bits, nanoseconds};
+use crate::folder::{FileStat, Folder, hash, make_usable, mode_bits, times};
 use crate::manifest::{Entry, FileEntry, Kind, LINK_MODE, Manifest};
 use crate::path::{self, Shown};
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod,
-    fstat, futimens, mkdirat, openat, readlinkat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, fchmod, fstat, futimens, mkdirat, openat, readlinkat,
+    renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -169,7 +169,7 @@ impl<'a> Slot<'a> {
     fn finish_folder(&self, entry: &Entry<'_>) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(self.fd, name_of(entry), flags, Mode::empty())?;
-        futimens(&fd, &times(entry))?;
+        futimens(&fd, &times(entry.mtime))?;
         Ok(fchmod(&fd, Mode::from_raw_mode(entry.mode.into()))?)
     }
 
@@ -198,7 +198,7 @@ impl<'a> Slot<'a> {
             fchmod(&opened, Mode::from_raw_mode(entry.mode.into()))?;
         }
         if FileStat::from(&stat).mtime != entry.mtime {
-            futimens(&opened, &times(entry))?;
+            futimens(&opened, &times(entry.mtime))?;
         }
         Ok(true)
     }
@@ -226,7 +226,7 @@ impl<'a> Slot<'a> {
     ) -> Result<(), RestoreError> {
         let finish = || -> io::Result<()> {
             fchmod(&part.file, Mode::from_raw_mode(entry.mode.into()))?;
-            Ok(futimens(&part.file, &times(entry))?)
+            Ok(futimens(&part.file, &times(entry.mtime))?)
         };
         finish().map_err(|source| dest.entry_error(entry.path, source))?;
         if let Some(name) = &part.name {
@@ -284,49 +284,11 @@ impl<'a> Slot<'a> {
             },
         };
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        utimensat(self.fd, name, &times(entry), flags).map_err(here)?;
+        utimensat(self.fd, name, &times(entry.mtime), flags).map_err(here)?;
         Ok(written)
     }
 }
 
 fn name_of<'a>(entry: &Entry<'a>) -> &'a OsStr {
     OsStr::from_bytes(entry.name())
-}
-
-/// Lets the owner list, enter and write in a folder that was restored without those rights.
-pub(super) fn make_usable(parent: impl AsFd, name: &OsStr, stat: &Stat) -> io::Result<()> {
-    let mode = Mode::from_raw_mode(mode_bits(stat).into());
-    if mode.contains(Mode::RWXU) {
-        return Ok(());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match openat(&parent, name, flags, Mode::empty()) {
-        Ok(fd) => Ok(fchmod(&fd, mode | Mode::RWXU)?),
-        // Without the right to list it, it cannot be opened; its owner may still change that.
-        Err(Errno::ACCESS) => Ok(chmodat(&parent, name, mode | Mode::RWXU, AtFlags::empty())?),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The entry's time of modification; the time of access is left alone.
-fn times(entry: &Entry<'_>) -> Timestamps {
-    let (seconds, rest) =
-        (entry.mtime.div_euclid(1_000_000_000), entry.mtime.rem_euclid(1_000_000_000));
-    debug_assert_eq!(nanoseconds(seconds, rest), entry.mtime);
-    Timestamps {
-        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-        last_modification: Timespec { tv_sec: seconds, tv_nsec: rest },
-    }
-}
-
-fn hash(file: &File) -> io::Result<contentlib::Digest> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        match (&mut &*file).read(&mut buffer)? {
-            0 => break,
-            n => hasher.update(&buffer[..n]),
-        };
-    }
-    Ok(contentlib::Digest::from_bytes(*hasher.finalize().as_bytes()))
 }

@@ -1,7 +1,8 @@
 //! Removing what a version does not have from the destination.
 
-use super::dest::{Dest, PART, make_usable};
+use super::dest::{Dest, PART};
 use super::{Extra, RestoreError};
+use crate::folder::make_usable;
 use crate::manifest::{Kind, Manifest};
 use crate::path;
 use rustix::fs::{AtFlags, FileType, RawDir, statat, unlinkat};
