@@ -61,7 +61,7 @@ async fn a_volume_comes_takes_over_and_goes() {
     admin.result(admin.post(&format!("{VOLUMES}/{id}/drain"), json!({})).await).await;
     admin.delete(&format!("{VOLUMES}/{id}")).await.expect(204);
     assert_eq!(std::fs::read_dir(path).unwrap().count(), 0);
-    let audit = admin.get("/api/v1/audit?limit=10").await.expect(200).json.to_string();
+    let audit = admin.get("/api/v1/audit?limit=100").await.expect(200).json.to_string();
     for operation in ["add_volume", "drain_volume", "resume_volume", "remove_volume"] {
         assert!(audit.contains(operation), "{audit}");
     }
