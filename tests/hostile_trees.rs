@@ -16,7 +16,7 @@ use std::{
         fd::OwnedFd,
         unix::{ffi::OsStrExt, fs::PermissionsExt, net::UnixListener},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
@@ -285,11 +285,77 @@ fn pipes_sockets_and_devices_are_refused_by_name() {
     assert!(site.depot(["package", "update", "p"]).ok().stdout.contains("unchanged"));
 }
 
+/// Somebody whom file modes bind: root reads everything, so the command runs as another user then.
+struct Nobody {
+    folder: PathBuf,
+    is_other: bool,
+}
+
+impl Nobody {
+    /// Gives `owned` to that user. Nothing, and a note, if there is no way to be another user.
+    fn in_folder(folder: &Path, owned: &[&Path]) -> Option<Self> {
+        let is_other = rustix::process::geteuid().is_root();
+        if is_other && Command::new("setpriv").arg("--version").output().is_err() {
+            let note = "SKIPPED: root may do anything, and there is no setpriv to be another\n";
+            std::io::stderr().write_all(note.as_bytes()).unwrap();
+            return None;
+        }
+        // Nobody may pass a folder that is the tester's own, or reach the binary where it was built.
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(support::DEPOT, folder.join("depot")).unwrap();
+        if is_other {
+            for path in owned {
+                std::os::unix::fs::chown(path, Some(65534), Some(65534)).unwrap();
+            }
+        }
+        Some(Self { folder: folder.into(), is_other })
+    }
+
+    fn depot(&self) -> Command {
+        let binary = self.folder.join("depot");
+        let mut command = Command::new(if self.is_other { Path::new("setpriv") } else { &binary });
+        if self.is_other {
+            let ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+            command.args(ids).arg(&binary);
+        }
+        command.current_dir(&self.folder);
+        command
+    }
+}
+
+#[test]
+fn closed_folders_are_fetched_by_somebody_whom_they_close_out() {
+    let folder = temp_folder();
+    let (source, fetched) = (folder.path().join("source"), folder.path().join("fetched"));
+    tree::write(&source, &[(b"shut/inner/file", b"1"), (b"unreadable", b"2")]);
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    fs::create_dir(&fetched).unwrap();
+    let Some(nobody) = Nobody::in_folder(folder.path(), &[&fetched]) else { return };
+    let site = site_from(folder.path(), &source);
+    // Only root can read such a source; a tar may say the same of its entries.
+    let version = if nobody.is_other {
+        set(&source.join("shut/inner"), 0o000);
+        set(&source.join("shut"), 0o111);
+        set(&source.join("unreadable"), 0o000);
+        site.depot(["package", "update", "p"]).ok();
+        3
+    } else {
+        2
+    };
+    let url = format!("{}/packages/p/latest", site.url);
+    let fetch =
+        || Run::of(nobody.depot().args(["fetch", &url, "--json", "-o"]).arg(&fetched)).ok().json();
+    assert_eq!((&fetch()["written"], &fetch()["version"]), (&2.into(), &version.into()));
+    assert_eq!(fetch()["written"], 0);
+    let want = tree::read(&source);
+    tree::assert_same(&fetched_tree(&fetched), &want);
+}
+
 #[test]
 fn what_cannot_be_read_is_named_and_no_version_comes_of_it() {
     let folder = temp_folder();
-    // Nobody may pass a folder that is the tester's own.
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let (source, data) = (folder.path().join("source"), folder.path().join("data"));
     tree::write(&source, &[(b"good", b"1"), (b"inside/secret", b"2"), (b"shut/in", b"3")]);
     let set = |name: &str, mode| {
@@ -299,28 +365,9 @@ fn what_cannot_be_read_is_named_and_no_version_comes_of_it() {
     set("inside/secret", 0o000);
     set("shut", 0o000);
     fs::create_dir(&data).unwrap();
-    let root = rustix::process::geteuid().is_root();
-    // Root reads everything, so the command runs as somebody else; from a place that they reach.
-    let binary = folder.path().join("depot");
-    fs::copy(support::DEPOT, &binary).unwrap();
-    let nobody = 65534;
-    if root {
-        std::os::unix::fs::chown(&data, Some(nobody), Some(nobody)).unwrap();
-        std::os::unix::fs::chown(source.join("good"), Some(nobody), Some(nobody)).unwrap();
-    }
-    let run = |args: &[&str]| {
-        let mut command = Command::new(if root { Path::new("setpriv") } else { &binary });
-        if root {
-            let ids = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
-            command.args(ids).arg(&binary);
-        }
-        Run::of(command.current_dir(folder.path()).arg("--data").arg(&data).args(args))
-    };
-    if root && Command::new("setpriv").arg("--version").output().is_err() {
-        let note = "SKIPPED: root reads all files, and there is no setpriv to be somebody else\n";
-        std::io::stderr().write_all(note.as_bytes()).unwrap();
-        return;
-    }
+    let good = source.join("good");
+    let Some(nobody) = Nobody::in_folder(folder.path(), &[&data, &good]) else { return };
+    let run = |args: &[&str]| Run::of(nobody.depot().arg("--data").arg(&data).args(args));
     run(&["package", "create", "p", "--source", source.to_str().unwrap()]).ok();
     let line = run(&["package", "update", "p"]).fails(2);
     assert!(line.contains("inside/secret") || line.contains("shut"), "{line}");

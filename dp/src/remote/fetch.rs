@@ -26,6 +26,7 @@ use packager::manifest::{FileEntry, Kind, Manifest};
 use packager::sign::VersionInfo;
 use packager::{PackageName, PublicKey, Selector};
 use std::collections::{HashMap, HashSet};
+use std::io::ErrorKind::PermissionDenied;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -310,7 +311,15 @@ impl Job {
 
     fn examine(&self) -> Result<Work, RemoteError> {
         let last = self.state.last.as_ref();
-        let found = compare(&self.out, &self.manifest, last, self.jobs)?;
+        let compare = || compare(&self.out, &self.manifest, last, self.jobs);
+        let found = match compare() {
+            // A folder that an earlier fetch closed, as its version has it, even to its owner.
+            Err(RemoteError::Io { source, .. }) if source.kind() == PermissionDenied => {
+                self.placer().open_folders()?;
+                compare()?
+            }
+            found => found?,
+        };
         let mut needed: HashMap<Digest, Vec<usize>> = HashMap::new();
         for (at, found) in found.iter().enumerate() {
             let has = matches!(found, Found::Right | Found::OtherMode);

@@ -37,6 +37,14 @@ impl<'a> Placer<'a> {
         Self { out, manifest, state, parts: &state.parts, inside: Inside::default() }
     }
 
+    /// Lets their owner work in all folders that are there.
+    pub fn open_folders(&mut self) -> Result<(), RemoteError> {
+        for entry in self.manifest.entries().filter(|entry| entry.kind == Kind::Folder) {
+            self.open_up(&entry).map_err(self.out.io(entry.path))?;
+        }
+        Ok(())
+    }
+
     /// Makes the folders that are missing and opens up those that are closed for work; clears the
     /// way where something of an earlier fetch has another kind.
     pub fn prepare(&mut self, found: &[Found]) -> Result<(), RemoteError> {
