@@ -396,7 +396,7 @@ impl<'a> Work<'a> {
         let mut reader = source.open().map_err(AddError::Source)?;
         let mut hasher = blake3::Hasher::new();
         let mut size = 0;
-        let mut buffer = self.buffers.take();
+        let mut buffer = self.buffers.take(source.size_hint().saturating_add(1));
         loop {
             let n = fill(&mut reader, &mut buffer.bytes)?;
             self.progress.check()?;
@@ -445,21 +445,26 @@ impl<'a> Work<'a> {
                     Ok(())
                 };
             }
-            return self.read_long(reader, &bytes, content, builders);
+            return self.read_long(reader, &bytes, BUFFER as u64, content, builders);
         }
-        self.read_long(reader, &[], content, builders)
+        self.read_long(reader, &[], size_hint, content, builders)
     }
 
+    /// Reads a file that begins with `already` and has about `left` bytes more.
     fn read_long(
         &self,
         reader: &mut impl Read,
         already: &[u8],
+        left: u64,
         content: &mut Content,
         builders: &mut Builders<'a>,
     ) -> Result<(), AddError> {
         let mut rest = Bytes::copy_from_slice(already);
+        // One byte more than expected, so that a short read is the end.
+        let mut wanted = left.saturating_add(1 + already.len() as u64);
         loop {
-            let mut buffer = self.buffers.take();
+            let mut buffer = self.buffers.take(wanted);
+            wanted = BUFFER as u64;
             buffer.bytes[..rest.len()].copy_from_slice(&rest);
             let held = rest.len();
             let n = fill(reader, &mut buffer.bytes[held..])?;
