@@ -43,7 +43,7 @@ const MAX_COMMIT: usize = 32 << 20;
 /// Set in the meta table while a failed commit is not overruled.
 pub(crate) const UNSETTLED: &str = "unsettled";
 /// Chunks that wait for a commit before one is made without being asked for.
-pub(crate) const MUCH: usize = 1 << 16;
+pub(crate) const MUCH: usize = 1 << 14;
 
 /// What a commit is asked for, and where its answer goes.
 struct Request {

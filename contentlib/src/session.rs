@@ -17,6 +17,7 @@ use crate::recipe::Recipe;
 use crate::refs::RefChange;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,10 +129,13 @@ impl Session {
     /// condemned already, which the commit must look at once more.
     fn prove(&self) -> Result<Vec<Digest>, CommitError> {
         let inner = self.inner();
-        let unproven = self.unproven.lock().clone();
+        let mut unproven = self.unproven.lock().clone();
         if unproven.is_empty() {
             return Ok(Vec::new());
         }
+        // What this session stored, or found live, needs no second look.
+        let sure: HashSet<Digest> = self.relied.lock().iter().copied().collect();
+        unproven.retain(|digest| !sure.contains(digest));
         let mut live = Vec::new();
         let mut condemned = Vec::new();
         let mut pending = inner.pending_recipes();

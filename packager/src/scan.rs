@@ -13,7 +13,7 @@ use crate::manifest::{
 };
 use crate::path::Shown;
 use crate::statcache::is_settled;
-use crate::walk::{MAX_NAMED, Problems, Sighting, WalkError, What, Why, is_gone, walk};
+use crate::walk::{MAX_NAMED, Problems, Seen, Sighting, WalkError, What, Why, is_gone, walk};
 use contentlib::{AddError, AddOptions, Added, Cancelled, Digest, Progress, Recheck, Session};
 use jiff::Timestamp;
 use rustix::fs::{FileType, OFlags, fstat};
@@ -97,7 +97,7 @@ pub trait Contents {
     /// Reads `files` and takes their contents in.
     fn add(
         &self,
-        files: Vec<SourceFile<'_>>,
+        files: &mut (dyn Iterator<Item = SourceFile<'_>> + Send),
         progress: &Progress,
         done: &mut (dyn FnMut(SourceFile<'_>, Result<Added, AddError>) + Send),
     ) -> Result<(), AddError>;
@@ -106,11 +106,11 @@ pub trait Contents {
 impl Contents for Session {
     fn add(
         &self,
-        files: Vec<SourceFile<'_>>,
+        files: &mut (dyn Iterator<Item = SourceFile<'_>> + Send),
         progress: &Progress,
         done: &mut (dyn FnMut(SourceFile<'_>, Result<Added, AddError>) + Send),
     ) -> Result<(), AddError> {
-        self.add_files(files.into_iter(), &AddOptions::default(), progress, done)
+        self.add_files(files, &AddOptions::default(), progress, done)
     }
 }
 
@@ -196,12 +196,6 @@ impl Scan<'_> {
         Err(ScanError::Moving { paths: moved })
     }
 
-    /// The content that a file of this size had in the version before.
-    fn guess(&self, path: &[u8], size: u64) -> Option<Digest> {
-        let file = self.guess?.lookup(path)?.file()?;
-        (file.size == size).then_some(file.digest)
-    }
-
     /// Adds the contents of the files at `unread`. Files that are gone or keep changing stay
     /// unread; the next look will show what became of them.
     fn read(
@@ -215,20 +209,24 @@ impl Scan<'_> {
         self.progress.total_files.fetch_add(unread.len() as u64, Relaxed);
         self.progress.total_bytes.fetch_add(bytes, Relaxed);
         let unreadable = AtomicBool::new(false);
-        let source = |at| SourceFile {
-            folder: self.folder,
-            path: sighting.path(at),
-            at,
-            seen: sighting.seen[at].stat,
-            known: self.guess(sighting.path(at), sighting.seen[at].stat.size),
-            unreadable: &unreadable,
-            skipped: false,
+        let (folder, before) = (self.folder, self.guess);
+        let source = |at| {
+            let (path, seen) = (sighting.path(at), sighting.seen[at].stat);
+            let known = before.and_then(|before| content_of(before, path, seen.size));
+            SourceFile { folder, path, at, seen, known, unreadable: &unreadable, skipped: false }
         };
-        let mut outcome = Outcome::default();
+        let mut outcome = Outcome {
+            seen: &sighting.seen,
+            contents: &mut look.contents,
+            started,
+            changed: Vec::new(),
+            problems: Problems::default(),
+            failed: None,
+        };
         let mut done = |file: SourceFile<'_>, added| outcome.take(file, added);
-        let sources = unread.into_iter().map(source).collect();
-        let ended = self.contents.add(sources, self.progress, &mut done);
-        let Outcome { read, problems, failed } = outcome;
+        let ended =
+            self.contents.add(&mut unread.into_iter().map(source), self.progress, &mut done);
+        let Outcome { changed, problems, failed, .. } = outcome;
         problems.none().map_err(ScanError::Problems)?;
         if let Some(error) = failed {
             return Err(error);
@@ -237,13 +235,17 @@ impl Scan<'_> {
             AddError::Cancelled(cancelled) => ScanError::Cancelled(cancelled),
             error => ScanError::Library(error),
         })?;
-        for (at, stat, content) in read {
+        for (at, stat) in changed {
             look.sighting.seen[at].stat = stat;
-            let settled = is_settled(&stat, started);
-            look.contents[at] = Some(Content { file: content, settled });
         }
         Ok(())
     }
+}
+
+/// The content that a file of this size had in the version before.
+fn content_of(before: &Manifest, path: &[u8], size: u64) -> Option<Digest> {
+    let file = before.lookup(path)?.file()?;
+    (file.size == size).then_some(file.digest)
 }
 
 /// One look at the source, with the contents of its files as far as they are known.
@@ -323,7 +325,7 @@ impl Look {
 
     fn unread(&self) -> Vec<usize> {
         let both = self.sighting.seen.iter().zip(&self.contents).enumerate();
-        let is_unread = |(_, (seen, content)): &(usize, (&crate::walk::Seen, &Option<Content>))| {
+        let is_unread = |(_, (seen, content)): &(usize, (&Seen, &Option<Content>))| {
             seen.what == What::File && content.is_none()
         };
         both.filter(is_unread).map(|(at, _)| at).collect()
@@ -376,18 +378,26 @@ impl Sighting {
 }
 
 /// What became of the files that were read.
-#[derive(Default)]
-struct Outcome {
-    read: Vec<(usize, FileStat, FileEntry)>,
+struct Outcome<'a> {
+    seen: &'a [Seen],
+    contents: &'a mut [Option<Content>],
+    started: Timestamp,
+    /// What files looked like when they were read, if not as they were seen.
+    changed: Vec<(usize, FileStat)>,
     problems: Problems,
     failed: Option<ScanError>,
 }
 
-impl Outcome {
+impl Outcome<'_> {
     fn take(&mut self, file: SourceFile<'_>, added: Result<Added, AddError>) {
         match added {
             Ok(Added { digest, size, recipe, .. }) => {
-                self.read.push((file.at, file.seen, FileEntry { size, digest, recipe }));
+                let settled = is_settled(&file.seen, self.started);
+                let content = FileEntry { size, digest, recipe };
+                self.contents[file.at] = Some(Content { file: content, settled });
+                if file.seen != self.seen[file.at].stat {
+                    self.changed.push((file.at, file.seen));
+                }
             }
             Err(AddError::Moved) => {}
             Err(AddError::Source(_)) if file.skipped => {}

@@ -155,7 +155,7 @@ pub(crate) fn walk(
         return Err(error);
     }
     state.problems.none()?;
-    Ok(join(state.listings))
+    Ok(join(state.listings, state.n_entries))
 }
 
 /// Folders to list, shared by the threads of one look.
@@ -222,8 +222,12 @@ impl Work {
 
 /// Puts the listings together in the order of paths. A loop with its own stack: a tree may be
 /// deeper than a thread's stack.
-fn join(mut listings: HashMap<u32, Listing>) -> Sighting {
-    let mut sighting = Sighting::default();
+fn join(mut listings: HashMap<u32, Listing>, n_entries: usize) -> Sighting {
+    let mut sighting = Sighting {
+        paths: Vec::new(),
+        path_ends: Vec::with_capacity(n_entries),
+        seen: Vec::with_capacity(n_entries),
+    };
     let mut path = Vec::new();
     let mut stack: Vec<(Listing, usize, usize)> = Vec::new();
     stack.extend(listings.remove(&0).map(|top| (top, 0, 0)));

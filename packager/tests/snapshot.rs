@@ -33,7 +33,7 @@ struct Meddled<'a> {
 impl Contents for Meddled<'_> {
     fn add(
         &self,
-        files: Vec<SourceFile<'_>>,
+        files: &mut (dyn Iterator<Item = SourceFile<'_>> + Send),
         progress: &Progress,
         done: &mut (dyn FnMut(SourceFile<'_>, Result<Added, AddError>) + Send),
     ) -> Result<(), AddError> {

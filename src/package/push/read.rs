@@ -131,12 +131,12 @@ impl Cutter {
 impl Contents for Cutter {
     fn add(
         &self,
-        files: Vec<SourceFile<'_>>,
+        files: &mut (dyn Iterator<Item = SourceFile<'_>> + Send),
         progress: &Progress,
         done: &mut (dyn FnMut(SourceFile<'_>, Result<Added, AddError>) + Send),
     ) -> Result<(), AddError> {
         let n_threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let files = Mutex::new(files.into_iter());
+        let files = Mutex::new(files);
         let done = Mutex::new(done);
         let failed = Mutex::new(None);
         std::thread::scope(|scope| {
