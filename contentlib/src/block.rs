@@ -31,8 +31,8 @@ const LEVEL_SMALL: i32 = 3;
 /// Blocks whose chunks are shorter than this on average hold small files.
 const SMALL: usize = 16 << 10;
 /// zstd's match finder for all other blocks. One small table that stays in the cache of a core
-/// and matches from six bytes on: on unpacked software (`benches/RESULTS.md`) two thirds faster
-/// than level 3 and 5 % larger.
+/// and matches from six bytes on: on unpacked software (`benches/RESULTS.md`) half as fast again
+/// as level 3 and 7 % larger.
 const TUNED: [CParameter; 5] = [
     CParameter::CompressionLevel(2),
     CParameter::WindowLog(21),
