@@ -81,7 +81,7 @@ pub enum Command {
     /// Single contents by digest: show, get, verify, why
     #[command(subcommand)]
     Content(ContentCommand),
-    /// The content library as a whole: stats, verify, gc, rebuild-index, repair
+    /// The content library as a whole: stats, verify, gc, rebuild-index, repair, volume
     #[command(subcommand, visible_alias = "lib")]
     Library(LibraryCommand),
     /// Long operations: list, show, watch, cancel

@@ -1,5 +1,7 @@
 //! `depot library …`: the content library as a whole.
 
+mod volume;
+
 use crate::{
     exit::{Exit, Failure},
     job::{self, Ended},
@@ -15,6 +17,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::{self, Write};
+pub use volume::VolumeCommand;
 
 /// Commands on the library.
 #[derive(Debug, Subcommand)]
@@ -29,6 +32,9 @@ pub enum LibraryCommand {
     RebuildIndex(RebuildArgs),
     /// Bring damaged or missing contents back from another server
     Repair(RepairArgs),
+    /// The disks that hold the library: list, add, drain, resume, remove
+    #[command(subcommand)]
+    Volume(VolumeCommand),
 }
 
 /// Show what is held and what it costs
@@ -113,6 +119,7 @@ pub async fn run(command: LibraryCommand, client: &Client, out: Out) -> Result<(
         LibraryCommand::Gc(args) => gc(&args, client, out).await,
         LibraryCommand::RebuildIndex(_) => rebuild(client, out).await,
         LibraryCommand::Repair(args) => repair(&args, client, out).await,
+        LibraryCommand::Volume(command) => volume::run(command, client, out).await,
     }
 }
 
@@ -129,7 +136,8 @@ async fn stats(client: &Client, out: Out) -> Result<(), Failure> {
         ("damaged", units::counted(stats.suspects, "entry", "entries")),
     ];
     if let Some(free) = stats.free_bytes {
-        rows.push(("free on volume", units::bytes(free)));
+        let place = if stats.volumes.len() > 1 { "free on volumes" } else { "free on volume" };
+        rows.push((place, units::bytes(free)));
     }
     out.show(&stats, |w| w.write_all(facts(&rows).as_bytes()))
 }

@@ -1,8 +1,7 @@
 //! A volume without room: work fails with one clear line, loses nothing, and goes on when there
 //! is room again.
 //!
-//! The volume is a small tmpfs. Mounting one takes root; whoever runs these tests without it is
-//! told that they proved nothing.
+//! The volume is a small tmpfs.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,75 +9,17 @@ mod support;
 
 use std::{
     fs,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 use support::{
     Run, Site, depot, noise, temp_folder,
+    tmpfs::Volume,
     tree::{self, Tree},
+    write_source,
 };
 
 const MIB: u64 = 1 << 20;
-
-/// A tmpfs; gone when dropped.
-struct Volume {
-    path: PathBuf,
-}
-
-impl Volume {
-    /// `None`, with a note to whoever reads the test's output, where it cannot be mounted.
-    fn mount(path: &Path, size: u64) -> Option<Self> {
-        fs::create_dir(path).unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size},mode=700"), "depot-test"])
-            .arg(path)
-            .output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self { path: path.to_owned() }),
-            refused => {
-                let why = refused.map_or_else(
-                    |error| error.to_string(),
-                    |output| String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-                );
-                let note =
-                    format!("SKIPPED: a tmpfs cannot be mounted here ({why}); run as root\n");
-                // Not captured, unlike what `eprintln` writes.
-                std::io::stderr().write_all(note.as_bytes()).unwrap();
-                None
-            }
-        }
-    }
-
-    fn free(&self) -> u64 {
-        let volume = rustix::fs::statvfs(&self.path).unwrap();
-        volume.f_bavail * volume.f_frsize
-    }
-
-    /// Takes all room but `left`; the file gives it back when removed.
-    fn fill(&self, left: u64) -> PathBuf {
-        let ballast = self.path.join("ballast");
-        fs::write(&ballast, noise(99, (self.free() - left) as usize)).unwrap();
-        ballast
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        // By path alone it would wait for whoever still has a file open.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.path).status();
-    }
-}
-
-/// A folder of that many bytes that do not compress.
-fn write_source(folder: &Path, seed: u64, n_files: u64, size: usize) -> Tree {
-    let _ = fs::remove_dir_all(folder);
-    fs::create_dir(folder).unwrap();
-    for n in 0..n_files {
-        fs::write(folder.join(format!("file-{n}")), noise(seed + n, size)).unwrap();
-    }
-    tree::read(folder)
-}
 
 #[track_caller]
 fn says_it_is_full(line: &str) {

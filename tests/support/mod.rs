@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each scenario uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod tmpfs;
 pub mod tree;
 
 use serde_json::Value;
@@ -308,4 +309,14 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// A folder of that many bytes that do not compress.
+pub fn write_source(folder: &Path, seed: u64, n_files: u64, size: usize) -> tree::Tree {
+    let _ = std::fs::remove_dir_all(folder);
+    std::fs::create_dir(folder).unwrap();
+    for n in 0..n_files {
+        std::fs::write(folder.join(format!("file-{n}")), noise(seed + n, size)).unwrap();
+    }
+    tree::read(folder)
 }

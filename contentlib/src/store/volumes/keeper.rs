@@ -50,7 +50,7 @@ pub struct FolderKeeper {
 impl FolderKeeper {
     /// The volumes of the library in `folder`.
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.into() }
+        Self { folder: std::path::absolute(folder).unwrap_or_else(|_| folder.into()) }
     }
 
     /// Whether the disk of a listed volume is where the list says.
