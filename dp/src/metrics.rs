@@ -3,6 +3,8 @@
 //! Each worker counts for itself, with plain loads and stores; only rendering adds them up. So
 //! counting costs a request nothing that another core could contend for.
 
+mod volumes;
+
 use crate::deadline::Late;
 use contentlib::LibraryStats;
 use std::fmt::Write;
@@ -108,6 +110,7 @@ pub(crate) fn render(workers: &[&Counters], library: Option<&LibraryStats>) -> S
     counter(&mut out, "depot_hot_misses_total", "Requests that needed a look-up.", misses);
     if let Some(library) = library {
         render_library(&mut out, library);
+        volumes::render(&mut out, library);
     }
     out
 }
