@@ -333,11 +333,15 @@ impl From<UploadError> for Problem {
         };
         match error {
             UploadError::Unknown(_) => about(Kind::NotFound, "upload", "is not under way"),
-            UploadError::Frames(_) | UploadError::CutOff => {
+            UploadError::Frames(_) | UploadError::CutOff { .. } => {
                 about(Kind::MalformedRequest, "body", &text)
             }
-            UploadError::Stream(cause) => of_body(&cause)
-                .unwrap_or_else(|| about(Kind::MalformedRequest, "body", &cause.to_string())),
+            UploadError::Stream { ref source, .. } => match of_body(source) {
+                Some(problem) if !problem.is(Kind::MalformedRequest) => problem,
+                // Of other bodies that break off nothing is kept, and their problem says so.
+                _ => Problem::new(Kind::MalformedRequest, error.to_string())
+                    .caused_by("body", "ended early"),
+            },
             UploadError::Add(error) => error.into(),
             UploadError::Missing { missing, .. } => {
                 missing.iter().fold(Problem::new(Kind::Conflict, text), |problem, digest| {

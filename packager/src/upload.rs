@@ -115,12 +115,26 @@ pub enum UploadError {
     /// The stream is not one of frames.
     #[error(transparent)]
     Frames(#[from] BadFrame),
-    /// The stream of frames ended before its end mark. Whole frames before that were kept.
-    #[error("the stream of frames is cut off; offer the chunks again and send what is missing")]
-    CutOff,
-    /// The stream could not be read.
-    #[error("cannot read the frames")]
-    Stream(#[source] io::Error),
+    /// The stream of frames ended before its end mark.
+    #[error(
+        "the frames end without an end mark after {frames} whole ones, which are kept; offer the \
+         chunks again and send what is missing"
+    )]
+    CutOff {
+        /// Whole frames before that.
+        frames: u64,
+    },
+    /// The stream could not be read to its end.
+    #[error(
+        "the frames broke off after {frames} whole ones, which are kept; offer the chunks again \
+         and send what is missing"
+    )]
+    Stream {
+        /// Whole frames before that.
+        frames: u64,
+        /// Why.
+        source: io::Error,
+    },
     /// A chunk or content could not be taken.
     #[error(transparent)]
     Add(#[from] AddError),
@@ -311,19 +325,21 @@ impl Upload {
     ) -> Result<(), UploadError> {
         let mut decoder = FrameDecoder::default();
         let mut buffer = vec![0; 256 << 10];
+        let mut frames = 0;
         loop {
             while let Some(item) = decoder.next_item()? {
                 if let FrameItem::Block(frame) = item {
                     self.session.put_frame(&frame)?;
                     taken(&frame);
+                    frames += 1;
                 }
             }
             match stream.read(&mut buffer) {
                 Ok(0) if decoder.is_complete() => return Ok(()),
-                Ok(0) => return Err(UploadError::CutOff),
+                Ok(0) => return Err(UploadError::CutOff { frames }),
                 Ok(n) => decoder.push(&buffer[..n]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(UploadError::Stream(error)),
+                Err(source) => return Err(UploadError::Stream { frames, source }),
             }
         }
     }

@@ -171,7 +171,7 @@ fn what_arrived_whole_of_a_broken_stream_is_kept() {
     let all = b.frames(&vec![true; b.recipe.len()]);
     let upload = site.packages.upload(&info.id).unwrap();
     let broken = upload.put_frames(&all[..all.len() / 2]);
-    assert!(matches!(broken, Err(UploadError::CutOff)));
+    assert!(matches!(broken, Err(UploadError::CutOff { frames: 1.. })), "{broken:?}");
     drop(upload);
     let upload = site.packages.upload(&info.id).unwrap();
     let missing = upload.missing_chunks(b.recipe.chunks()).unwrap();

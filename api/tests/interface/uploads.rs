@@ -177,10 +177,16 @@ async fn an_upload_that_lies_or_breaks_off_leaves_nothing_wrong() {
     };
     let whole = frames(&[b"first", b"second"]);
     let cut = whole[..whole.len() - 14].to_vec();
-    put(&FRAMES, cut).await.refused(400, "body");
+    let detail = |answer: Answer| answer.json["detail"].as_str().unwrap().to_owned();
+    let text = detail(put(&FRAMES, cut).await.refused(400, "body"));
+    assert!(text.contains("after 1 whole") && text.contains("offer the chunks again"), "{text}");
     let held = json!({"chunks": [Digest::of(b"first"), Digest::of(b"never")]});
     let missing = operator.post(&format!("{upload}/missing"), held).await.expect(200).json;
     assert_eq!(missing["chunks"], json!([Digest::of(b"never")]), "what came whole is kept");
+    let hung_up = [Ok(frames(&[b"third"])[..20].to_vec()), Err(std::io::Error::other("hung up"))];
+    let hung_up = Body::from_stream(futures::stream::iter(hung_up));
+    let text = detail(operator.send("PUT", &path, &FRAMES, hung_up).await.refused(400, "body"));
+    assert!(text.contains("after 0 whole") && text.contains("are kept"), "{text}");
     let mut flipped = whole.clone();
     flipped[20] ^= 1;
     put(&FRAMES, flipped).await.refused(400, "body");
