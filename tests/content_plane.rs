@@ -99,6 +99,15 @@ fn conditions_and_errors_are_those_of_http() {
         let answer = site.get(path);
         assert_eq!(answer.status, want, "{path}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{path}");
+        let kind = answer.json()["type"].as_str().unwrap().to_owned();
+        let kind = kind.strip_prefix("urn:depot:problem:").unwrap_or_else(|| panic!("{kind}"));
+        let want = match want {
+            400 => "malformed-request",
+            401 => "unauthorized",
+            _ if path.starts_with("/api/") => "unknown-route",
+            _ => "not-found",
+        };
+        assert_eq!(kind, want, "{path}");
     }
     assert_eq!(site.get("/healthz").status, 200);
     assert!(String::from_utf8_lossy(&site.get("/metrics").body).contains("# TYPE "));

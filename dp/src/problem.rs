@@ -1,4 +1,7 @@
 //! Errors as problem documents (RFC 9457): what is wrong with a request, and what to do.
+//!
+//! Their types are `urn:depot:problem:` and a kind, as in the administrative interface, so that a
+//! client of both compares one set of names.
 
 use contentlib::ReadError;
 use http::StatusCode;
@@ -12,6 +15,8 @@ const RETRY_SECONDS: &str = "30";
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub status: StatusCode,
+    /// The last part of `type`, and the title.
+    kind: (&'static str, &'static str),
     /// For people: what is wrong, and the fix if there is one.
     pub detail: String,
     /// Beside the content type.
@@ -20,7 +25,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: Vec::new() }
+        Self { status, kind: kind(status), detail: detail.into(), headers: Vec::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Self {
@@ -43,6 +48,12 @@ impl Problem {
             .with(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS))
     }
 
+    /// [`Problem::unavailable`] of content that is damaged here; another server may have it.
+    fn damaged(detail: impl Into<String>) -> Self {
+        let kind = ("damaged", "The content is damaged here");
+        Self { kind, ..Self::unavailable(detail) }
+    }
+
     pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
@@ -50,15 +61,39 @@ impl Problem {
 
     /// The document and the headers that go with it.
     pub fn into_parts(self) -> (StatusCode, HeaderMap, String) {
+        let (kind, title) = self.kind;
         let document = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "type": format!("urn:depot:problem:{kind}"),
+            "title": title,
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
         let json = HeaderValue::from_static("application/problem+json");
         let headers = self.headers.into_iter().chain([(CONTENT_TYPE, json)]).collect();
         (self.status, headers, document.to_string())
+    }
+}
+
+/// What most problems of a status are: the last part of `type`, and the title.
+fn kind(status: StatusCode) -> (&'static str, &'static str) {
+    match status {
+        StatusCode::BAD_REQUEST => ("malformed-request", "The request cannot be read"),
+        StatusCode::NOT_FOUND => ("not-found", "There is no such thing"),
+        StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "The address has no such method"),
+        // Nothing else goes from here.
+        StatusCode::GONE => ("revoked", "The content was revoked"),
+        StatusCode::PRECONDITION_FAILED => {
+            ("precondition-failed", "A condition of the request does not hold")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => ("too-large", "The request is too large"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            ("unsupported-media-type", "The body has a media type that is not taken")
+        }
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            ("range-not-satisfiable", "The content has no such range")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "This is not available now"),
+        _ => ("internal", "The server failed"),
     }
 }
 
@@ -72,7 +107,7 @@ impl From<ReadError> for Problem {
             ),
             ReadError::Suspect { .. } | ReadError::MissingChunk { .. } => {
                 tracing::error!(%error, "content not served");
-                Self::unavailable(
+                Self::damaged(
                     "part of this content is damaged here and waits for repair; try another distribution point, or again later",
                 )
             }

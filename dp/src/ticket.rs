@@ -63,7 +63,8 @@ impl Drop for Ticket {
                 path = uri.path(),
                 status,
                 bytes = self.sent,
-                ms = took.as_secs_f64() * 1e3,
+                // To a hundredth: what lies behind is noise.
+                ms = (took.as_secs_f64() * 1e5).round() / 1e2,
                 peer = %self.connection.peer,
             );
         }
