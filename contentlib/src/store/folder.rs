@@ -11,11 +11,15 @@ use parking_lot::Mutex;
 use std::fs::{self, File};
 use std::io::{self, IoSlice};
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const EXTENSION: &str = "pack";
+/// Bytes of a pack after which the kernel is told to begin writing them.
+const WRITE_BEHIND: u64 = 8 << 20;
 /// The subfolder of packs that are not whole yet.
 const INCOMING: &str = "incoming";
 
@@ -66,8 +70,8 @@ impl FolderStore {
         fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
     ) -> io::Result<()> {
         let file = File::options().read(true).write(true).create_new(true).open(part)?;
-        let pack = FolderPack { file: Arc::new(file), map: Mutex::default() };
-        fill(&pack)?;
+        let pack = FolderPack::new(file);
+        fill(&*pack)?;
         pack.sync()?;
         let folder = self.make_subfolder(path)?;
         fs::rename(part, path)?;
@@ -85,7 +89,7 @@ impl PackStore for FolderStore {
         let folder = self.make_subfolder(&path)?;
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         sync_folder(&folder)?;
-        Ok(Arc::new(FolderPack { file: Arc::new(file), map: Mutex::default() }))
+        Ok(FolderPack::new(file))
     }
 
     fn create_whole(
@@ -107,7 +111,7 @@ impl PackStore for FolderStore {
 
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
         let file = File::options().read(true).write(true).open(self.path(id))?;
-        Ok(Arc::new(FolderPack { file: Arc::new(file), map: Mutex::default() }))
+        Ok(FolderPack::new(file))
     }
 
     fn list(&self) -> io::Result<Vec<PackId>> {
@@ -148,6 +152,26 @@ struct FolderPack {
     file: Arc<File>,
     /// The newest map; a longer one replaces it when the pack has grown.
     map: Mutex<Option<Bytes>>,
+    /// Up to where the kernel was told to begin writing to the disk.
+    written_behind: AtomicU64,
+}
+
+impl FolderPack {
+    fn new(file: File) -> Arc<Self> {
+        let written_behind = AtomicU64::new(file.metadata().map_or(0, |m| m.len()));
+        Arc::new(Self { file: Arc::new(file), map: Mutex::default(), written_behind })
+    }
+
+    /// Has the kernel begin to write what lies before `end`. So the disk is at work while the next
+    /// records are made, and a sync has little left to wait for. Promises nothing; whether the
+    /// bytes are durable only the sync tells, errors of these writes included.
+    fn write_behind(&self, end: u64) {
+        let begun = self.written_behind.load(Relaxed);
+        if end >= begun + WRITE_BEHIND {
+            self.written_behind.store(end, Relaxed);
+            begin_writing(&self.file, begun..end);
+        }
+    }
 }
 
 impl PackFile for FolderPack {
@@ -155,6 +179,7 @@ impl PackFile for FolderPack {
         let total: usize = slices.iter().map(|s| s.len()).sum();
         let written = rustix::io::pwritev(&self.file, slices, offset)?;
         if written == total {
+            self.write_behind(offset + total as u64);
             return Ok(());
         }
         // A short write: rare, so finish it slice by slice.
@@ -214,6 +239,14 @@ impl PackFile for FolderPack {
             (m.ctime() as u64).wrapping_mul(1_000_000_007).wrapping_add(m.ctime_nsec() as u64) | 1
         })
     }
+}
+
+#[expect(unsafe_code, reason = "no safe crate has this call; the reason stands below")]
+fn begin_writing(file: &File, range: Range<u64>) {
+    let (start, len) = (range.start as i64, (range.end - range.start) as i64);
+    // SAFETY: the call takes numbers alone, and the descriptor is open as long as `file` is.
+    // It can fail where the file system has no such thing; the sync does all the work then.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), start, len, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
 #[expect(unsafe_code, reason = "mapping a file is unsafe by signature; the reason stands below")]
