@@ -92,6 +92,7 @@ impl From<VolumeError> for Problem {
             VolumeError::TooMany { .. }
             | VolumeError::LastActive { .. }
             | VolumeError::HoldsPacks { .. }
+            | VolumeError::Resumed { .. }
             | VolumeError::Home
             | VolumeError::NotLost { .. } => about(Kind::Conflict, "volume", &text),
             VolumeError::Io { ref source, .. } => io_problem(&error, source),

@@ -367,6 +367,12 @@ pub enum VolumeError {
         /// How many.
         packs: usize,
     },
+    /// Somebody wants the volume used again.
+    #[error("volume {name} was resumed while it was drained; what was moved stays where it is")]
+    Resumed {
+        /// The volume.
+        name: String,
+    },
     /// The home volume cannot be removed.
     #[error("the home volume is part of the library and stays; it can be drained")]
     Home,

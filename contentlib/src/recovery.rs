@@ -17,7 +17,7 @@ use crate::pack::format::{BadPack, FooterEntry, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header};
 use crate::refs::{Outcomes, decode_outcomes};
 use crate::store::{PackFile, PackStore};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 pub(crate) const INDEX_FORMAT: u64 = 1;
@@ -99,7 +99,14 @@ fn unseen_packs(
     let fail =
         |pack: PackId| move |source| OpenError::Io { folder: pack.to_string().into(), source };
     let mut unseen = Vec::new();
-    for id in store.list().map_err(fail(PackId(0)))? {
+    let listed = store.list().map_err(fail(PackId(0)))?;
+    let there: HashSet<&PackId> = listed.iter().collect();
+    let is_lost = |info: &PackInfo| info.state != PackState::Condemned && !there.contains(&info.id);
+    match known.iter().filter(|(_, info)| is_lost(info)).count() {
+        0 => {}
+        lost => tracing::error!(lost, "packs are gone: run `depot library verify`"),
+    }
+    for id in listed {
         if closed.contains_key(&id) {
             continue;
         }

@@ -106,23 +106,19 @@ impl Library {
         if volume.id == VolumeId::HOME {
             return Err(VolumeError::Home.into());
         }
-        let is_empty = || -> Result<(), VolumeError> {
-            let failed = |source| VolumeError::Io { path: volume.path.clone(), source };
-            match volume.store.list().map_err(failed)?.len() {
-                0 => Ok(()),
-                packs => Err(VolumeError::HoldsPacks { name: volume.name.clone(), packs }),
-            }
-        };
-        is_empty()?;
+        // Before anything changes; and once more when nothing can be written there any more.
+        volume.holds_nothing()?;
         let before = volume.state();
         inner.store.set_state(&volume, VolumeState::Draining)?;
         // Whoever holds the writer may have been about to begin a pack there.
         drop(inner.writer.lock());
-        if let Err(error) = is_empty() {
-            inner.store.set_state(&volume, before)?;
-            return Err(error.into());
+        match inner.store.remove(&volume) {
+            Err(error @ VolumeError::HoldsPacks { .. }) => {
+                inner.store.set_state(&volume, before)?;
+                Err(error.into())
+            }
+            done => Ok(done?),
         }
-        Ok(inner.store.remove(&volume)?)
     }
 
     /// Gives up a volume of the library in `folder` whose disk is gone, so that the library can

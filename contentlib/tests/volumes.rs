@@ -122,6 +122,9 @@ fn a_place_that_cannot_be_a_volume_is_refused_by_what_is_wrong_with_it() {
     assert!(matches!(refused(new_volume(&full)), NotEmpty { .. }));
     assert!(matches!(refused(new_volume(&foreign)), OfAnotherLibrary { .. }));
     assert!(matches!(refused(new_volume(&two)), InUse { .. }));
+    let again = folder(&at, "two by another path");
+    fs::copy(two.join("depot-volume.toml"), again.join("depot-volume.toml")).unwrap();
+    assert!(matches!(refused(new_volume(&again)), InUse { .. }));
     assert!(matches!(refused(new_volume(&home.join("packs"))), InUse { .. }));
     assert!(matches!(refused(new_volume(at.path())), InUse { .. }));
     assert!(matches!(refused(named("two", &three)), NameTaken { .. }));
@@ -329,6 +332,33 @@ fn a_cancelled_drain_leaves_every_pack_somewhere_and_goes_on() {
     reads_back(&library, &all);
     drain(&library, "home");
     reads_back(&library, &all);
+}
+
+#[test]
+fn a_volume_is_not_removed_while_a_pack_moves_there() {
+    let at = tempfile::tempdir().unwrap();
+    let (home, two, three) = (folder(&at, "home"), folder(&at, "two"), folder(&at, "three"));
+    let library = open(&home);
+    let all = fill(&library, 0, 3);
+    library.add_volume(&new_volume(&three)).unwrap();
+    for _ in 0..20 {
+        if library.volumes().unwrap().len() == 2 {
+            library.add_volume(&new_volume(&two)).unwrap();
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while library.remove_volume("two").is_err() && volume(&library, "two").packs == 0 {}
+            });
+            library.resume_volume("three").unwrap();
+            let _ = library.drain_volume("home", &Progress::default());
+        });
+        reads_back(&library, &all);
+        library.resume_volume("home").unwrap();
+        for name in ["two", "three"] {
+            let _ = library.drain_volume(name, &Progress::default());
+        }
+        reads_back(&library, &all);
+    }
 }
 
 /// Readers, writers and garbage collection go on while packs go to and fro.

@@ -5,13 +5,13 @@ use crate::extract::{Input, Params, Query};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
 use crate::page::{Page, PageQuery};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::routes::jobs::{Accepted, only_local, result_of, start};
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use contentlib::{Library, NewVolume, Progress, VolumeState, VolumeStats};
+use contentlib::{Library, MaintainError, NewVolume, Progress, VolumeState, VolumeStats};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -159,7 +159,16 @@ async fn drain_volume(
         blocking(found).await?
     };
     let subject = format!("library/volumes/{name}");
-    let work = move |progress: &Progress| result_of(&library.drain_volume(&name, progress)?);
+    let work = move |progress: &Progress| match library.drain_volume(&name, progress) {
+        Err(MaintainError::Cancelled(_)) => {
+            let detail = format!(
+                "cancelled: what was moved stays moved, and {name} takes no new content; drain it \
+                 again to go on, or resume it"
+            );
+            Err(Problem::new(Kind::Cancelled, detail))
+        }
+        done => result_of(&done?),
+    };
     start(site, identity, &note, "drain_volume", subject, Box::new(work)).await
 }
 

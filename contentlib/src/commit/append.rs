@@ -130,7 +130,12 @@ impl Inner {
         if self.collecting.load(Relaxed) {
             return Ok(());
         }
+        Err(self.full()?)
+    }
+
+    /// That no volume has room, with the numbers.
+    pub(crate) fn full(&self) -> Result<AddError, AddError> {
         let (free, reserve, volumes) = self.store.totals().map_err(AddError::Store)?;
-        Err(AddError::Full { free, reserve, volumes })
+        Ok(AddError::Full { free, reserve, volumes })
     }
 }

@@ -9,8 +9,8 @@
 //!   before the original goes; a search that fell between the two begins again.
 //! * Two copies of a pack, which a kill in mid-move leaves, are the same bytes. Either is read;
 //!   deleting the pack deletes both.
-//! * One pack is moved at a time, and no pack is deleted meanwhile: what garbage collection
-//!   deleted does not come back.
+//! * One pack is moved at a time, and meanwhile no pack is deleted and no volume removed: what
+//!   garbage collection deleted does not come back, and nothing moves to where nobody looks.
 
 mod keeper;
 mod list;
@@ -55,6 +55,15 @@ impl Volume {
         if self.draining.load(SeqCst) { VolumeState::Draining } else { VolumeState::Active }
     }
 
+    /// An error if there are packs on it.
+    pub(crate) fn holds_nothing(&self) -> Result<(), VolumeError> {
+        let failed = |source| VolumeError::Io { path: self.path.clone(), source };
+        match self.store.list().map_err(failed)?.len() {
+            0 => Ok(()),
+            packs => Err(VolumeError::HoldsPacks { name: self.name.clone(), packs }),
+        }
+    }
+
     /// Bytes that may be written before the reserve is reached. A volume that cannot tell has
     /// room for all.
     pub(crate) fn room(&self) -> io::Result<u64> {
@@ -72,7 +81,7 @@ pub struct Volumes {
     reserve: u64,
     /// Counts packs whose copy has appeared and whose original is about to go.
     moves: AtomicU64,
-    /// Held while one pack is moved, and by whoever deletes a pack.
+    /// Held while one pack is moved, and by whoever deletes a pack or removes a volume.
     moving: Mutex<()>,
     /// Held while the list is changed.
     changing: Mutex<()>,
@@ -228,9 +237,11 @@ impl Volumes {
         Ok(())
     }
 
-    /// Forgets a volume that is empty and gets no new packs. Durable when this returns.
+    /// Forgets a volume that gets no new packs, if it is empty. Durable when this returns.
     pub(crate) fn remove(&self, volume: &Volume) -> Result<(), VolumeError> {
         let _one = self.changing.lock();
+        let _still = self.moving.lock();
+        volume.holds_nothing()?;
         let mut list = self.keeper.load()?;
         // It may be gone from the list, by a removal that failed half way.
         list.volumes.retain(|entry| entry.id != volume.id);
@@ -314,7 +325,8 @@ impl PackStore for Volumes {
 
     fn delete(&self, id: PackId) -> io::Result<()> {
         let _one = self.moving.lock();
-        self.all().iter().try_for_each(|volume| volume.store.delete(id))
+        // From all, also if one fails: the others get their room back.
+        self.all().iter().map(|volume| volume.store.delete(id)).fold(Ok(()), Result::and)
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {

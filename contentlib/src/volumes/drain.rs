@@ -7,13 +7,12 @@
 
 use crate::commit::Relied;
 use crate::digest::PackId;
-use crate::error::{AddError, MaintainError, VolumeError};
+use crate::error::{MaintainError, VolumeError};
 use crate::library::{Inner, Library};
 use crate::progress::Progress;
 use crate::store::volumes::{MoveError, Volume, VolumeState};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What a drain did.
@@ -67,12 +66,9 @@ impl Library {
         for (id, len) in packs {
             progress.check()?;
             if volume.state() == VolumeState::Active {
-                // Somebody wants it used again.
-                report.left.push((id, "the volume was resumed".into()));
-                continue;
+                return Err(VolumeError::Resumed { name: volume.name.clone() }.into());
             }
-            let to = inner.room_for(len)?;
-            match inner.store.relocate(id, &volume, Some(&to), progress) {
+            match inner.store.relocate(id, &volume, progress) {
                 Ok(()) => {
                     numbers.get(&id).into_iter().for_each(|seq| inner.packs.forget(*seq));
                     inner.changed();
@@ -81,6 +77,7 @@ impl Library {
                     progress.add(&progress.files, 1);
                 }
                 Err(MoveError::Cancelled(cancelled)) => return Err(cancelled.into()),
+                Err(MoveError::NoRoom) => return Err(inner.full()?.into()),
                 Err(MoveError::Write(source)) => {
                     return Err(MaintainError::Store { pack: id, source });
                 }
@@ -110,8 +107,9 @@ impl Library {
                     continue;
                 }
                 let bytes = volume.store.open(id).and_then(|file| file.len()).unwrap_or(0);
-                match store.relocate(id, &volume, None, progress) {
-                    Ok(()) => freed += bytes,
+                match store.drop_copy(id, &volume, progress) {
+                    Ok(true) => freed += bytes,
+                    Ok(false) => {}
                     Err(MoveError::Cancelled(cancelled)) => return Err(cancelled.into()),
                     Err(error) => {
                         let volume = &volume.name;
@@ -133,14 +131,5 @@ impl Inner {
         let done = self.commit(Vec::new(), Relied::default());
         done.or_else(|_| self.commit(Vec::new(), Relied::default()))?;
         Ok(())
-    }
-
-    fn room_for(&self, bytes: u64) -> Result<Arc<Volume>, MaintainError> {
-        let found = self.store.with_room(bytes).map_err(AddError::Store)?;
-        if let Some(volume) = found {
-            return Ok(volume);
-        }
-        let (free, reserve, volumes) = self.store.totals().map_err(AddError::Store)?;
-        Err(AddError::Full { free, reserve, volumes }.into())
     }
 }

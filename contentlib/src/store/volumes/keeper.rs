@@ -163,7 +163,15 @@ impl VolumeKeeper for FolderKeeper {
             Some(marker) if marker.library != list.library => {
                 return Err(VolumeError::OfAnotherLibrary { path: path.clone() });
             }
-            _ => {}
+            Some(marker) => {
+                // The same disk by another path.
+                let known = list.volumes.iter().find(|volume| volume.id == marker.volume);
+                if let Some(VolumeEntry { name, .. }) = known {
+                    let (path, name) = (path.clone(), name.clone());
+                    return Err(VolumeError::InUse { path, name });
+                }
+            }
+            None => {}
         }
         let packs_left = !remove_empty(&path.join(PACKS));
         for found in fs::read_dir(path).map_err(failed(path))? {

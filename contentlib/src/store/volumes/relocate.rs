@@ -8,6 +8,7 @@ use super::{Volume, Volumes, if_there};
 use crate::digest::{Digest, PackId};
 use crate::progress::{Cancelled, Progress};
 use crate::store::{PackFile, PackStore};
+use parking_lot::MutexGuard;
 use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -23,6 +24,9 @@ pub(crate) enum MoveError {
     /// The new place failed.
     #[error("cannot be written to its new volume")]
     Write(#[source] io::Error),
+    /// No other volume has room.
+    #[error("no other volume has room")]
+    NoRoom,
     /// A volume has another pack of that name.
     #[error("volume {0:?} has other bytes under its name")]
     Differs(String),
@@ -31,42 +35,76 @@ pub(crate) enum MoveError {
 }
 
 impl Volumes {
-    /// Moves pack `id`. Nothing happens if it is not on `from` any more. If another volume has the
-    /// same bytes already, because a kill ended an earlier move, the original goes; with no `to`,
-    /// that is all that is done.
+    /// Moves pack `id` off `from`, to the volume with the most room. Nothing happens if it is not
+    /// there any more. If another volume has the same bytes already, because a kill ended an
+    /// earlier move, the original goes at once.
     pub(crate) fn relocate(
         &self,
         id: PackId,
         from: &Volume,
-        to: Option<&Volume>,
         progress: &Progress,
     ) -> Result<(), MoveError> {
         let moving = self.moving.lock();
         let Some(original) = if_there(from.store.open(id)).map_err(MoveError::Read)? else {
             return Ok(());
         };
-        let elsewhere = self.all().into_iter().filter(|other| other.id != from.id);
-        let mut is_copied = false;
-        for other in elsewhere {
-            let copy = if_there(other.store.open(id)).map_err(MoveError::Write)?;
-            let Some(copy) = copy else { continue };
-            let wanted = digest(&*original, progress)?.map_err(MoveError::Read)?;
-            if digest(&*copy, progress)?.map_err(MoveError::Write)? != wanted {
+        if !self.is_elsewhere(id, &*original, from, progress)? {
+            let len = original.len().map_err(MoveError::Read)?;
+            // Chosen while nobody can remove it.
+            let to = self.with_room(len).map_err(MoveError::Write)?;
+            let to = to.filter(|to| to.id != from.id).ok_or(MoveError::NoRoom)?;
+            copy_pack(id, &*original, &*to.store, progress)?;
+        }
+        self.let_go(id, from)?;
+        // Garbage collection may be waiting, and the next pack is about to be moved.
+        MutexGuard::unlock_fair(moving);
+        Ok(())
+    }
+
+    /// Deletes pack `id` from `from` if another volume has the same bytes. Whether it has.
+    pub(crate) fn drop_copy(
+        &self,
+        id: PackId,
+        from: &Volume,
+        progress: &Progress,
+    ) -> Result<bool, MoveError> {
+        let _moving = self.moving.lock();
+        let copy = if_there(from.store.open(id)).map_err(MoveError::Read)?;
+        let Some(copy) = copy else { return Ok(false) };
+        let is_elsewhere = self.is_elsewhere(id, &*copy, from, progress)?;
+        if is_elsewhere {
+            self.let_go(id, from)?;
+        }
+        Ok(is_elsewhere)
+    }
+
+    /// Whether another volume than `from` has the bytes of `pack` under its name.
+    fn is_elsewhere(
+        &self,
+        id: PackId,
+        pack: &dyn PackFile,
+        from: &Volume,
+        progress: &Progress,
+    ) -> Result<bool, MoveError> {
+        let mut wanted = None;
+        for other in self.all().into_iter().filter(|other| other.id != from.id) {
+            let found = if_there(other.store.open(id)).map_err(MoveError::Write)?;
+            let Some(found) = found else { continue };
+            let wanted = match wanted {
+                Some(digest) => digest,
+                None => *wanted.insert(digest(pack, progress)?.map_err(MoveError::Read)?),
+            };
+            if digest(&*found, progress)?.map_err(MoveError::Write)? != wanted {
                 return Err(MoveError::Differs(other.name.clone()));
             }
-            progress.add(&progress.bytes, original.len().map_err(MoveError::Read)?);
-            is_copied = true;
         }
-        match to {
-            _ if is_copied => {}
-            None => return Ok(()),
-            Some(to) => copy_pack(id, &*original, &*to.store, progress)?,
-        }
+        Ok(wanted.is_some())
+    }
+
+    /// Deletes a pack that lies on another volume too; who searches for it meanwhile begins again.
+    fn let_go(&self, id: PackId, from: &Volume) -> Result<(), MoveError> {
         self.moves.fetch_add(1, SeqCst);
-        from.store.delete(id).map_err(MoveError::Write)?;
-        // Garbage collection may be waiting, and the next pack is about to be moved.
-        parking_lot::MutexGuard::unlock_fair(moving);
-        Ok(())
+        from.store.delete(id).map_err(MoveError::Write)
     }
 }
 
