@@ -10,12 +10,13 @@ use crate::{
     units,
 };
 use clap::Args;
-use dp::remote::{FetchOptions, FetchProgress, FetchReport, RemoteError};
+use contentlib::Progress;
+use dp::remote::{FetchOptions, FetchReport, RemoteError};
 use packager::PublicKey;
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::Arc,
     time::Duration,
 };
 
@@ -66,30 +67,18 @@ pub async fn from_server(
 
 async fn fetch(from: &str, dest: &Path, key: Option<PublicKey>, out: Out) -> Result<(), Failure> {
     with_tls();
-    let progress = Arc::new(FetchProgress::default());
+    let progress = Arc::new(Progress::default());
     let options = FetchOptions { key, progress: Arc::clone(&progress), ..FetchOptions::default() };
     // What is in place stays, so leaving at once loses nothing.
     let stopped = async { drop(tokio::signal::ctrl_c().await) };
     let work = async { dp::remote::fetch(from, dest, options).await.map_err(refused) };
-    let report = until(out, || standing(&progress), stopped, work).await;
+    let report = until(out, || Standing::of(&progress), stopped, work).await;
     let report = report.inspect_err(|failure| {
         if failure.exit == Exit::Interrupted {
             out.note("what arrived is kept; the same command goes on from there");
         }
     })?;
     out.show(&report, |w| people(w, &report))
-}
-
-fn standing(progress: &FetchProgress) -> Standing {
-    let known = |n: u64| (n > 0).then_some(n);
-    Standing {
-        stage: String::new(),
-        files: progress.files_done.load(Relaxed),
-        total_files: known(progress.files.load(Relaxed)),
-        bytes: progress.bytes_done.load(Relaxed),
-        total_bytes: known(progress.bytes.load(Relaxed)),
-        new_bytes: known(progress.moved.load(Relaxed)),
-    }
 }
 
 fn people(w: &mut dyn Write, report: &FetchReport) -> std::io::Result<()> {

@@ -9,6 +9,7 @@
 //! since a silent change would end deduplication against everything already stored.
 
 use fastcdc::v2020::{Normalization, select_masks};
+use std::io::{self, Read};
 
 /// The profile's number in every recipe. A different way to cut takes a new number.
 pub const PROFILE: u16 = 1;
@@ -33,6 +34,17 @@ impl Default for Chunker {
     }
 }
 
+/// Why [`Chunker::each`] did not come to the end.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError<E> {
+    /// What is cut cannot be read.
+    #[error("cannot read what is to be cut")]
+    Read(#[source] io::Error),
+    /// A chunk was not taken.
+    #[error(transparent)]
+    Take(E),
+}
+
 impl Chunker {
     /// How many bytes at the front of `bytes` are the next chunk.
     ///
@@ -43,6 +55,38 @@ impl Chunker {
         // fastcdc wants the masks shifted by one for the first byte of each pair it reads.
         let (min, average, max) = (MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK);
         fastcdc::v2020::cut(bytes, min, average, max, s, l, s << 1, l << 1).1
+    }
+
+    /// Cuts what comes from `from`, and hands each chunk to `take`, in order.
+    pub fn each<E>(
+        &self,
+        from: &mut impl Read,
+        mut take: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), CutError<E>> {
+        let mut buffer = vec![0; 4 * MAX_CHUNK];
+        let (mut start, mut end, mut at_end) = (0, 0, false);
+        loop {
+            // A cut needs to see the longest chunk, or all that is left.
+            if !at_end && end - start < MAX_CHUNK {
+                buffer.copy_within(start..end, 0);
+                (start, end) = (0, end - start);
+                while end < buffer.len() && !at_end {
+                    match from.read(&mut buffer[end..]) {
+                        Ok(0) => at_end = true,
+                        Ok(n) => end += n,
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                        Err(error) => return Err(CutError::Read(error)),
+                    }
+                }
+            }
+            let ahead = &buffer[start..end];
+            if ahead.is_empty() {
+                return Ok(());
+            }
+            let length = self.cut(ahead);
+            take(&ahead[..length]).map_err(CutError::Take)?;
+            start += length;
+        }
     }
 
     /// The lengths of all chunks of a whole content, in order.
@@ -75,6 +119,27 @@ mod tests {
         for len in [1, MIN_CHUNK - 1, MIN_CHUNK] {
             assert_eq!(chunker.lengths(&bytes(1, len)), [len]);
         }
+    }
+
+    #[test]
+    fn a_content_is_cut_the_same_however_it_comes() {
+        struct Drip<'a>(&'a [u8]);
+        impl Read for Drip<'_> {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                let n = self.0.len().min(out.len()).min(70_001);
+                out[..n].copy_from_slice(&self.0[..n]);
+                self.0 = &self.0[n..];
+                Ok(n)
+            }
+        }
+        let content = bytes(3, 10 << 20);
+        let mut found = Vec::new();
+        let cut = Chunker::default().each(&mut Drip(&content), |chunk| {
+            found.push(chunk.len());
+            Ok::<_, io::Error>(())
+        });
+        assert!(cut.is_ok());
+        assert_eq!(found, Chunker::default().lengths(&content));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod state;
 
 pub use address::{BadAddress, PackageAddress};
 pub use client::Client;
-pub use fetch::{FetchOptions, FetchProgress, FetchReport, fetch};
+pub use fetch::{FetchOptions, FetchReport, fetch};
 pub use holder::{Holder, repair_source};
 
 use contentlib::Digest;

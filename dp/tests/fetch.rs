@@ -336,7 +336,7 @@ async fn a_fetch_that_was_cut_off_goes_on_from_what_it_left() {
             Ok(report) => break report.unwrap(),
             Err(_) => {
                 n_cut += 1;
-                moved += progress.moved.load(Ordering::Relaxed);
+                moved += progress.new_bytes.load(Ordering::Relaxed);
                 patience += Duration::from_millis(20);
             }
         }

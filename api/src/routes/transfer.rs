@@ -21,7 +21,7 @@ use packager::refs::SourceFolder;
 use packager::restore::Extra;
 use packager::update::UpdateReport;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -39,13 +39,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     params(("package" = String, Path, description = "The package", example = "tools")),
     request_body(content = Vec<u8>, content_type = "application/x-tar",
         description = "For example: `tar c -C folder . | zstd | curl -T - URL`", example = "…"),
-    responses(
-        (status = 200, description = "The tree is that of the newest version: none was made",
-            body = UpdateView),
-        (status = 201, description = "The new version", body = UpdateView,
-            headers(("Location" = String, description = "The version's address"))),
-        (status = 410, description = "It has content that was revoked", body = Problem),
-    ))]
+    responses(Published))]
 async fn put_tar(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
@@ -66,6 +60,21 @@ async fn put_tar(
         Ok(report)
     });
     Ok(published(report.await?, &note))
+}
+
+/// What an upload that ended answers, for the document.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "answers are made of packager's own types")]
+pub(super) enum Published {
+    /// The tree is that of the newest version: none was made
+    #[response(status = 200)]
+    Unchanged(UpdateView),
+    /// The new version
+    #[response(status = 201, headers(("Location" = String, description = "The version's address")))]
+    Made(UpdateView),
+    /// It has content that was revoked
+    #[response(status = 410)]
+    Revoked(Problem),
 }
 
 /// The answer to an upload that ended: 201 with the version's address if it made one.

@@ -9,10 +9,10 @@ use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
 use crate::routes::content::refuse_too_large;
-use crate::routes::transfer::published;
+use crate::routes::transfer::{Published, published};
 use crate::site::{Site, blocking};
 use crate::streams;
-use crate::views::{UpdateView, UploadView};
+use crate::views::UploadView;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
@@ -323,13 +323,7 @@ fn parse_recipes(mut body: &[u8]) -> Result<Vec<(Digest, Recipe)>, Problem> {
     params(("upload" = String, Path, description = "Its id",
         example = "0f3c2a7b1e0d4455a7b1e0d30199f0c2")),
     request_body(content = Vec<u8>, content_type = "application/vnd.depot.manifest", example = "…"),
-    responses(
-        (status = 200, description = "The tree is that of the newest version: none was made",
-            body = UpdateView),
-        (status = 201, description = "The new version", body = UpdateView,
-            headers(("Location" = String, description = "The version's address"))),
-        (status = 410, description = "It has content that was revoked", body = Problem),
-    ))]
+    responses(Published))]
 async fn commit_upload(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,

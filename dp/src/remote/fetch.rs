@@ -19,7 +19,7 @@ use super::sink::{OneChunk, Sink, Wanted};
 use super::state::{FOLDER, Stamp, State};
 use bytes::Bytes;
 use contentlib::frames::FrameItem;
-use contentlib::{ChunkId, Digest, Recipe};
+use contentlib::{ChunkId, Digest, Progress, Recipe};
 use futures::{StreamExt, TryStreamExt};
 use packager::folder::FileStat;
 use packager::manifest::{FileEntry, Kind, Manifest};
@@ -29,7 +29,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind::PermissionDenied;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Chunks of one request.
 const BATCH_CHUNKS: usize = 256;
@@ -48,23 +48,9 @@ pub struct FetchOptions {
     pub key: Option<PublicKey>,
     /// Threads for hashing and writing; 0 for as many as there are cores.
     pub jobs: usize,
-    /// Shows how far it is.
-    pub progress: Arc<FetchProgress>,
-}
-
-/// How far a fetch is. All in files and bytes of what has to be written.
-#[derive(Debug, Default)]
-pub struct FetchProgress {
-    /// Files to write.
-    pub files: AtomicU64,
-    /// Files written.
-    pub files_done: AtomicU64,
-    /// Bytes to write.
-    pub bytes: AtomicU64,
-    /// Bytes written.
-    pub bytes_done: AtomicU64,
-    /// Bytes that came over the wire.
-    pub moved: AtomicU64,
+    /// Shows how far it is, in files and bytes of what has to be written; `new_bytes` are those
+    /// that came over the wire. To end a fetch, drop it.
+    pub progress: Arc<Progress>,
 }
 
 /// What a fetch came to.
@@ -220,7 +206,7 @@ struct Job {
     manifest: Manifest,
     state: State,
     jobs: usize,
-    progress: Arc<FetchProgress>,
+    progress: Arc<Progress>,
 }
 
 struct Done {
@@ -274,8 +260,8 @@ impl Job {
             found.iter().enumerate().filter(|&(at, found)| self.is_made(at, *found)).count() as u64;
         done.written_bytes =
             needed.values().flatten().filter_map(|&at| self.file(at)).map(|f| f.size).sum();
-        progress.files.store(done.written, Relaxed);
-        progress.bytes.store(done.written_bytes, Relaxed);
+        progress.total_files.store(done.written, Relaxed);
+        progress.total_bytes.store(done.written_bytes, Relaxed);
 
         let sink = Arc::new(self.sink(client, &needed).await?);
         let needed = Arc::new(needed);
@@ -397,7 +383,7 @@ impl Job {
                 Ok(())
             };
             parallel(complete.len(), self.jobs, || self.placer(), put)?;
-            self.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
+            self.progress.bytes.store(sink.written.load(Relaxed), Relaxed);
             Ok(())
         })
         .await
@@ -441,7 +427,7 @@ impl Job {
                 return Ok(lacking.into_iter().collect());
             }
             let take = async |item| {
-                self.progress.moved.store(client.moved(), Relaxed);
+                self.progress.new_bytes.store(client.moved(), Relaxed);
                 match item {
                     FrameItem::Missing(id) => drop(lacking.insert(id)),
                     FrameItem::Block(frame) => {
@@ -459,7 +445,7 @@ impl Job {
                                     job.count(&needed[digest]);
                                 }
                             }
-                            job.progress.bytes_done.store(sink.written.load(Relaxed), Relaxed);
+                            job.progress.bytes.store(sink.written.load(Relaxed), Relaxed);
                             Ok(())
                         })
                         .await?;
@@ -475,7 +461,7 @@ impl Job {
 
     /// Counts files that are in place.
     fn count(&self, entries: &[usize]) {
-        self.progress.files_done.fetch_add(entries.len() as u64, Relaxed);
+        self.progress.files.fetch_add(entries.len() as u64, Relaxed);
     }
 
     /// All that is left once the contents are in place.

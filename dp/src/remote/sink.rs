@@ -8,11 +8,11 @@
 use super::RemoteError;
 use super::out::{Out, is_absent};
 use super::parts::Parts;
-use contentlib::chunker::{Chunker, MAX_CHUNK};
+use contentlib::chunker::{Chunker, CutError, MAX_CHUNK};
 use contentlib::{ChunkId, Digest, Recipe};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -174,55 +174,19 @@ impl Sink {
             Err(error) => return Err(out.io(path)(error)),
         };
         let mut complete = Vec::new();
-        each_chunk(&mut file, |bytes| {
+        let cut = Chunker::default().each(&mut file, |bytes| {
             let id = ChunkId(Digest::of(bytes));
             if self.wants(id) {
                 complete.extend(self.put(id, bytes, OneChunk::Store)?);
                 self.reused.fetch_add(bytes.len() as u64, Relaxed);
             }
             Ok(())
-        })
-        .map_err(|error| match error {
-            Cut::Read(source) => out.io(path)(source),
-            Cut::Use(error) => error,
-        })?;
-        Ok(complete)
-    }
-}
-
-enum Cut {
-    Read(io::Error),
-    Use(RemoteError),
-}
-
-/// Cuts what is read as every content is cut.
-fn each_chunk(
-    from: &mut impl Read,
-    mut take: impl FnMut(&[u8]) -> Result<(), RemoteError>,
-) -> Result<(), Cut> {
-    let chunker = Chunker::default();
-    let mut buffer = vec![0; 8 * MAX_CHUNK];
-    let (mut start, mut end, mut at_end) = (0, 0, false);
-    loop {
-        // A cut needs to see the longest chunk, or all that is left.
-        if !at_end && end - start < MAX_CHUNK {
-            buffer.copy_within(start..end, 0);
-            (start, end) = (0, end - start);
-            while end < buffer.len() && !at_end {
-                match from.read(&mut buffer[end..]) {
-                    Ok(0) => at_end = true,
-                    Ok(n) => end += n,
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(Cut::Read(e)),
-                }
-            }
+        });
+        match cut {
+            Ok(()) => Ok(complete),
+            Err(CutError::Read(source)) => Err(out.io(path)(source)),
+            Err(CutError::Take(error)) => Err(error),
         }
-        if start == end {
-            return Ok(());
-        }
-        let length = chunker.cut(&buffer[start..end]);
-        take(&buffer[start..start + length]).map_err(Cut::Use)?;
-        start += length;
     }
 }
 
@@ -260,27 +224,6 @@ mod tests {
         let recipe = Recipe::new(spans).unwrap();
         let recipe = (recipe.len() > 1).then_some(recipe);
         Wanted { digest: Digest::of(bytes), size: bytes.len() as u64, recipe }
-    }
-
-    #[test]
-    fn a_file_is_cut_however_it_is_read() {
-        struct Drip<'a>(&'a [u8]);
-        impl Read for Drip<'_> {
-            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-                let n = self.0.len().min(out.len()).min(70_001);
-                out[..n].copy_from_slice(&self.0[..n]);
-                self.0 = &self.0[n..];
-                Ok(n)
-            }
-        }
-        let bytes = noise(10 << 20, 1);
-        let mut found = Vec::new();
-        let cut = each_chunk(&mut Drip(&bytes), |chunk| {
-            found.push(chunk.len());
-            Ok(())
-        });
-        assert!(cut.is_ok());
-        assert_eq!(found, Chunker::default().lengths(&bytes));
     }
 
     #[test]

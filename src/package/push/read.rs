@@ -7,18 +7,16 @@
 use bytes::Bytes;
 use contentlib::{
     AddError, Added, ChunkId, Digest, Progress, Recheck, Recipe, Source,
-    chunker::{Chunker, MAX_CHUNK},
+    chunker::{Chunker, CutError},
 };
 use packager::scan::{Contents, SourceFile};
 use std::{
     collections::{HashMap, HashSet},
-    io::{self, Read},
+    io::Read,
     sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 use tokio::sync::mpsc::Sender;
 
-/// A file is read in pieces of this size.
-const BUFFER: usize = 4 * MAX_CHUNK;
 /// How often a file that changes is read before the scan has another look at it.
 const TRIES: usize = 3;
 
@@ -79,37 +77,21 @@ impl Cutter {
         reader: &mut impl Read,
         progress: &Progress,
     ) -> Result<(Digest, Recipe), AddError> {
-        let chunker = Chunker::default();
         let mut whole = blake3::Hasher::new();
         let mut chunks = Vec::new();
-        let mut buffer = vec![0; BUFFER];
-        let (mut start, mut end, mut at_end) = (0, 0, false);
-        loop {
-            // The cutter wants to see a whole chunk's worth ahead, or all that is left.
-            if !at_end && end - start < MAX_CHUNK {
-                buffer.copy_within(start..end, 0);
-                (start, end) = (0, end - start);
-                while end < buffer.len() && !at_end {
-                    match reader.read(&mut buffer[end..]) {
-                        Ok(0) => at_end = true,
-                        Ok(n) => end += n,
-                        Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                        Err(error) => return Err(AddError::Source(error)),
-                    }
-                }
-                progress.check()?;
-            }
-            let ahead = &buffer[start..end];
-            if ahead.is_empty() {
-                break;
-            }
-            let chunk = &ahead[..chunker.cut(ahead)];
+        let cut = Chunker::default().each(reader, |chunk| {
+            progress.check()?;
             let id = ChunkId(Digest::of(chunk));
             whole.update(chunk);
             chunks.push((id, chunk.len() as u32));
             self.hand_on(id, chunk)?;
-            start += chunk.len();
             progress.bytes.fetch_add(chunk.len() as u64, Relaxed);
+            Ok(())
+        });
+        match cut {
+            Ok(()) => {}
+            Err(CutError::Read(error)) => return Err(AddError::Source(error)),
+            Err(CutError::Take(error)) => return Err(error),
         }
         let digest = match chunks.as_slice() {
             [(id, _)] => id.0,
