@@ -1,4 +1,4 @@
-//! What a serving site does by itself: collect garbage, scrub, let go of what expired.
+//! What a serving site does by itself: collect garbage, scrub, let go of what expired or is too old.
 //!
 //! Nothing here is needed for what was acknowledged to be safe; a site that never does it only
 //! grows. Each task says in the log what it did, and tries again when its time comes.
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often small things are looked after.
 const MINUTE: Duration = Duration::from_secs(60);
-/// How often old records are forgotten.
+/// How often old records are forgotten, and old versions looked for.
 const HOUR: Duration = Duration::from_secs(3600);
 /// The slowest scrub, so that a small library does not take a month.
 const MIN_SCRUB_PACE: u64 = 2 << 20;
@@ -41,6 +41,7 @@ pub fn start(site: &Site, stop: &CancellationToken) {
     let library = &site.config().library;
     every(MINUTE, stop, site, look_after);
     every(HOUR, stop, site, forget);
+    every(HOUR, stop, site, expire_versions);
     if !library.gc_interval.is_zero() {
         every(library.gc_interval, stop, site, collect);
     }
@@ -97,6 +98,11 @@ async fn forget(site: Site) -> Result<(), Problem> {
         Ok(kv.forget_changes(kv.last_seq().saturating_sub(KEPT_CHANGES))?)
     })
     .await
+}
+
+/// Removes versions that are older than their packages keep them.
+async fn expire_versions(site: Site) -> Result<(), Problem> {
+    blocking(move || Ok(site.content()?.packages.expire_versions().map(drop)?)).await
 }
 
 /// Submits a garbage collection as a job, so that it is seen and can be cancelled.

@@ -8,6 +8,7 @@ mod busy;
 mod cache;
 mod channel;
 mod delete;
+mod expire;
 mod publish;
 mod revoke;
 mod show;
@@ -298,7 +299,8 @@ impl Packages {
         })
     }
 
-    /// Changes which versions are kept. Takes effect with the next version.
+    /// Changes which versions are kept. How many takes effect with the next version, and for how
+    /// long with [`Packages::expire_versions`] too.
     pub fn set_retention(
         &self,
         name: &PackageName,

@@ -1,4 +1,4 @@
-//! Which old versions go when a new one comes.
+//! Which old versions go: when a new one comes, and by their age alone when none does.
 
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;

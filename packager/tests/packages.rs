@@ -5,6 +5,7 @@ mod common;
 
 use common::{Site, package};
 use contentlib::{Digest, GcOptions, Progress};
+use jiff::SignedDuration;
 use packager::packages::Force;
 use packager::tree::{Depth, Page};
 use packager::{ManifestLinks, NewPackage, PackageError, Retention, Selector};
@@ -220,6 +221,29 @@ fn retention_can_be_changed() {
     version(&site, "one");
     let left: Vec<_> = site.packages.versions(&p).unwrap().iter().map(|v| v.version).collect();
     assert_eq!(left, [2]);
+}
+
+#[test]
+fn versions_go_by_age_although_no_new_one_comes() {
+    let site = Site::with_package();
+    let p = package("p");
+    for bytes in ["one", "two", "three"] {
+        version(&site, bytes);
+    }
+    site.packages.set_channel(&p, &"stable".parse().unwrap(), &number(2)).unwrap();
+    let left = || site.packages.versions(&p).unwrap().iter().map(|v| v.version).collect::<Vec<_>>();
+    let days = |n: i64| SignedDuration::from_hours(24 * n).as_secs();
+    site.set_ahead(days(100));
+    assert_eq!(site.packages.expire_versions().unwrap(), 0, "no age is set");
+    let retention = Retention { keep: NonZeroU32::new(1).unwrap(), days: NonZeroU32::new(90) };
+    site.packages.set_retention(&p, retention).unwrap();
+    site.set_ahead(days(89));
+    assert_eq!(site.packages.expire_versions().unwrap(), 0);
+    assert_eq!(left(), [1, 2, 3, 4], "how many are kept is a matter of the next version");
+    site.set_ahead(days(91));
+    assert_eq!(site.packages.expire_versions().unwrap(), 2);
+    assert_eq!(left(), [2, 4], "neither the newest nor one that a channel names");
+    assert_eq!(site.packages.expire_versions().unwrap(), 0);
 }
 
 #[test]

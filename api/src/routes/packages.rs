@@ -217,7 +217,8 @@ async fn update_package(
 
 /// Set which versions are kept
 ///
-/// Takes effect with the next version.
+/// How many are kept takes effect with the next version; a serving site looks at their age every
+/// hour, too.
 #[utoipa::path(put, path = "/api/v1/packages/{package}/retention", tag = "packages",
     security(("token" = ["operator"])),
     params(("package" = String, Path, description = "Its name", example = "docs")),

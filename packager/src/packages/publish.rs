@@ -123,10 +123,7 @@ impl Packages {
             ages.push((info.version, info.created));
             let removed = record.retention.expired(&ages, &record.held(), info.created);
             let mut changes = vec![version_change(&info)];
-            changes.extend(removed.iter().map(|&version| RefChange::Delete {
-                name: refs::version_key(new.name, version),
-                expect: Expect::Any,
-            }));
+            changes.extend(delete_changes(new.name, &removed));
             let key = refs::package_key(new.name);
             changes.push(refs::set(key, None, &record, Expect::Is(found)));
             match session.commit(changes) {
@@ -182,6 +179,18 @@ impl Packages {
             created: self.now(),
         }
     }
+}
+
+/// The changes that take these versions away, whoever else may have done so.
+pub(super) fn delete_changes<'a>(
+    name: &'a PackageName,
+    versions: &'a [u64],
+) -> impl Iterator<Item = RefChange> + 'a {
+    let delete = |version| {
+        let name = refs::version_key(name, version);
+        RefChange::Delete { name, expect: Expect::Any }
+    };
+    versions.iter().copied().map(delete)
 }
 
 fn version_change(info: &VersionInfo) -> RefChange {
