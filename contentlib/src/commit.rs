@@ -14,6 +14,10 @@
 //! The record of a commit that failed at step 2 or 3 may be on the disk all the same, and a crash
 //! right then brings it to light, whole. The next commit begins with a checkpoint of the refs as
 //! they are, so from then on it counts for nothing, whoever reads the packs.
+//!
+//! If the index fails to take the batch of step 4, the records are in the packs all the same, and
+//! synced. They wait, with their claims, for the next commit, whose batch names them too: the
+//! watermark must never pass a record that the index does not have.
 
 mod append;
 mod entries;
@@ -44,6 +48,8 @@ const MAX_COMMIT: usize = 32 << 20;
 pub(crate) const UNSETTLED: &str = "unsettled";
 /// Chunks that wait for a commit before one is made without being asked for.
 pub(crate) const MUCH: usize = 1 << 14;
+/// Chunks that wait for an index that fails before they are given up.
+const TOO_MUCH: usize = 4 * MUCH;
 
 /// What a commit is asked for, and where its answer goes.
 struct Request {
@@ -218,10 +224,11 @@ impl Inner {
     ) -> Result<(), Failure> {
         // Step 2, under the writer's lock: everything appended so far, and nothing later, is
         // before the commit record.
-        let (pending, mut full, last, losses) = {
+        let (pending, n_chunks, mut full, last, losses) = {
             let mut writer = self.writer.lock();
             // Packs that a failed write ended wait for a commit even if nothing of them counts.
-            let nothing = writer.pending.is_empty() && writer.full.is_empty();
+            let nothing =
+                writer.pending.is_empty() && writer.full.is_empty() && writer.unindexed.is_empty();
             if nothing && outcomes.is_empty() && !writer.unsettled {
                 return Ok(self.index.kv.write(revived)?);
             }
@@ -241,13 +248,12 @@ impl Inner {
             }
             let pack = writer.current.as_ref().expect("just appended to");
             let last = (pack.header.clone(), pack.file.clone(), pack.len());
-            writer.pending_chunks = 0;
-            let pending = std::mem::take(&mut writer.pending);
-            (pending, std::mem::take(&mut writer.full), last, writer.losses)
+            let (pending, n_chunks) = (take(&mut writer.pending), take(&mut writer.pending_chunks));
+            (pending, n_chunks, take(&mut writer.full), last, writer.losses)
         };
 
         // Step 3.
-        let mut packs = Vec::new();
+        let mut packs: Vec<(u32, PackInfo)> = Vec::new();
         let mut synced = Ok(());
         for pack in &mut full {
             // A full pack ends with a commit of its own. It changes no refs; it is there so that
@@ -278,7 +284,8 @@ impl Inner {
                 // Cannot be: only a leader loses, and there is one.
                 return Err(Failure::Interrupted);
             }
-            writer.unsettled = false;
+            // Older, so that what is newer of the same pack is written after it.
+            packs.splice(0..0, take(&mut writer.unindexed));
             for pack in writer.current.iter_mut().chain(&mut writer.full) {
                 if pack.header.seq == header.seq {
                     pack.published = end;
@@ -297,12 +304,18 @@ impl Inner {
         put_number(&mut batch, "commit", self.next_commit.load(SeqCst));
         put_number(&mut batch, "run", header.run.into());
         put_number(&mut batch, UNSETTLED, 0);
-        index_pending(&self.index, &mut batch, &pending, leader)?;
-        index_refs(&mut batch, &outcomes);
+        let indexed = index_pending(&self.index, &mut batch, &pending, leader).and_then(|()| {
+            index_refs(&mut batch, &outcomes);
+            self.index.kv.write(batch)
+        });
+        if let Err(error) = indexed {
+            self.carry_over(packs, pending, n_chunks, leader);
+            return Err(error.into());
+        }
+        self.writer.lock().unsettled = false;
         if let Some(fresh) = &mut leader.fresh {
             fresh.extend(outcomes.values().flatten().filter_map(|to| to.root));
         }
-        self.index.kv.write(batch)?;
         packs.iter().for_each(|(seq, _)| self.packs.indexed(*seq));
 
         // Only now may others stop relying on the claims.
@@ -315,22 +328,45 @@ impl Inner {
         Ok(())
     }
 
+    /// The index failed: what is synced waits for the next commit.
+    fn carry_over(
+        &self,
+        packs: Vec<(u32, PackInfo)>,
+        mut pending: Vec<Pending>,
+        n_chunks: usize,
+        leader: &mut Leader,
+    ) {
+        // What the lost batch would have healed is still noted as damaged in the index.
+        leader.suspects.extend(pending.iter().flat_map(Pending::names));
+        let mut writer = self.writer.lock();
+        writer.unindexed = packs;
+        // Its record is on the disk, and counts until the next commit overrules it.
+        writer.unsettled = true;
+        if writer.pending_chunks + n_chunks > TOO_MUCH {
+            drop(writer);
+            return self.poison(Vec::new(), pending);
+        }
+        pending.append(&mut writer.pending);
+        writer.pending = pending;
+        writer.pending_chunks += n_chunks;
+    }
+
     /// A sync failed: what it was for, and all else that is appended and not committed, is lost.
     fn poison(&self, full: Vec<PackWriter>, pending: Vec<Pending>) {
         let mut writer = self.writer.lock();
-        let mut batch = Batch::default();
+        let mut packs = take(&mut writer.unindexed);
         let mut broken = full;
         broken.append(&mut writer.full);
         broken.extend(writer.current.take());
-        for pack in &mut broken {
+        for mut pack in broken {
             pack.break_off();
             let info = PackInfo { id: pack.header.id, state: PackState::Torn, len: pack.published };
-            batch.put(Table::Packs, pack.header.seq.to_be_bytes(), info.encode());
+            packs.push((pack.header.seq, info));
         }
-        let later = std::mem::take(&mut writer.pending);
+        let later = take(&mut writer.pending);
         writer.pending_chunks = 0;
         for lost in pending.iter().chain(&later) {
-            debug_assert!(lost.pack().is_none_or(|p| broken.iter().any(|b| b.header.seq == p)));
+            debug_assert!(lost.pack().is_none_or(|pack| packs.iter().any(|(seq, _)| *seq == pack)));
             if let Pending::Chunks(chunks) = lost {
                 chunks.iter().for_each(|(id, _)| self.claims.end(*id));
             }
@@ -338,12 +374,19 @@ impl Inner {
         writer.losses += 1;
         // A new run: no later commit record covers what was lost.
         writer.run += 1;
+        let mut batch = Batch::default();
         put_number(&mut batch, "run", writer.run.into());
-        self.unsettle(&mut writer, &mut batch);
-        if let Err(error) = self.index.kv.write(batch) {
-            tracing::error!(%error, "the index did not take the end of a broken pack");
+        for (seq, info) in &packs {
+            batch.put(Table::Packs, seq.to_be_bytes(), info.encode());
         }
-        broken.iter().for_each(|pack| self.packs.indexed(pack.header.seq));
+        self.unsettle(&mut writer, &mut batch);
+        match self.index.kv.write(batch) {
+            Ok(()) => packs.iter().for_each(|(seq, _)| self.packs.indexed(*seq)),
+            Err(error) => {
+                tracing::error!(%error, "the index did not take the end of a broken pack");
+                writer.unindexed = packs;
+            }
+        }
     }
 
     /// Notes that a log record may be on the disk that does not count. Its number is not used
@@ -400,7 +443,10 @@ impl Inner {
         let info = PackInfo { id: pack.header.id, state, len: pack.published };
         let mut batch = Batch::default();
         batch.put(Table::Packs, pack.header.seq.to_be_bytes(), info.encode());
-        self.index.kv.write(batch)?;
+        if let Err(error) = self.index.kv.write(batch) {
+            writer.unindexed.push((pack.header.seq, info));
+            return Err(error.into());
+        }
         self.packs.indexed(pack.header.seq);
         Ok(())
     }

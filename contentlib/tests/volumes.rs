@@ -341,7 +341,7 @@ fn a_volume_is_not_removed_while_a_pack_moves_there() {
     let library = open(&home);
     let all = fill(&library, 0, 3);
     library.add_volume(&new_volume(&three)).unwrap();
-    for _ in 0..20 {
+    for _ in 0..8 {
         if library.volumes().unwrap().len() == 2 {
             library.add_volume(&new_volume(&two)).unwrap();
         }

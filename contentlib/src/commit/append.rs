@@ -7,6 +7,7 @@
 use super::Pending;
 use crate::digest::PackId;
 use crate::error::AddError;
+use crate::index::PackInfo;
 use crate::library::Inner;
 use crate::pack::format::{Kind, PackHeader};
 use crate::pack::writer::{PackWriter, Record};
@@ -26,6 +27,8 @@ pub(crate) struct Writer {
     /// Where `current` lies.
     volume: Option<Arc<Volume>>,
     pub full: Vec<PackWriter>,
+    /// Packs that are synced and whose state the index failed to take.
+    pub unindexed: Vec<(u32, PackInfo)>,
     pub pending: Vec<Pending>,
     /// Chunks in `pending`, to bound its memory.
     pub pending_chunks: usize,
@@ -44,6 +47,7 @@ impl Writer {
             current: None,
             volume: None,
             full: Vec::new(),
+            unindexed: Vec::new(),
             pending: Vec::new(),
             pending_chunks: 0,
             next_pack,

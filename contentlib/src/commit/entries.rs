@@ -38,6 +38,15 @@ pub(crate) enum Pending {
 }
 
 impl Pending {
+    /// What may be noted as damaged and is healed by this record.
+    pub(super) fn names(&self) -> Vec<Digest> {
+        match self {
+            Pending::Chunks(chunks) => chunks.iter().map(|(id, _)| id.0).collect(),
+            Pending::Recipe { content, .. } => vec![*content],
+            _ => Vec::new(),
+        }
+    }
+
     pub(super) fn pack(&self) -> Option<u32> {
         match self {
             Pending::Chunks(chunks) => chunks.first().map(|(_, place)| place.pack),

@@ -1,5 +1,5 @@
-//! The index's store in memory, with the one fault that RocksDB has without a synced log: after
-//! a crash the last batches may be gone.
+//! The index's store in memory, with the faults that RocksDB has: after a crash the last batches
+//! may be gone, since its log is not synced; and a write may fail.
 
 use super::{Batch, Kv, KvError, Table};
 use parking_lot::Mutex;
@@ -8,10 +8,14 @@ use std::ops::ControlFlow;
 
 type Tables = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
+/// Asked before each batch: whether it fails.
+type Fault = dyn FnMut() -> bool + Send;
+
 /// Ordered tables in memory.
 #[derive(Default)]
 pub struct MemoryKv {
     state: Mutex<State>,
+    fault: Mutex<Option<Box<Fault>>>,
 }
 
 #[derive(Default)]
@@ -38,7 +42,12 @@ impl MemoryKv {
         let mut tables = state.flushed.clone();
         state.log.iter().take(keep).for_each(|batch| apply(&mut tables, batch));
         let state = State { flushed: tables.clone(), log: Vec::new(), now: tables };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), fault: Mutex::default() }
+    }
+
+    /// From now on batches fail when `fault` says so.
+    pub fn set_fault(&self, fault: impl FnMut() -> bool + Send + 'static) {
+        *self.fault.lock() = Some(Box::new(fault));
     }
 
     /// How many batches a crash could lose.
@@ -53,6 +62,9 @@ impl Kv for MemoryKv {
     }
 
     fn write(&self, batch: Batch) -> Result<(), KvError> {
+        if self.fault.lock().as_mut().is_some_and(|fault| fault()) {
+            return Err(KvError("made to fail".into()));
+        }
         let mut state = self.state.lock();
         apply(&mut state.now, &batch);
         state.log.push(batch);

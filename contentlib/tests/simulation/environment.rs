@@ -91,6 +91,8 @@ pub struct Plan {
     pub bad_writes: usize,
     /// Percent of syncs that fail, and of deletions, appearances of whole packs and saved lists.
     pub bad_syncs: usize,
+    /// Percent of index batches that fail.
+    pub bad_batches: usize,
     pub tear: Tear,
 }
 

@@ -93,8 +93,13 @@ macro_rules! say {
 /// Runs one history. Returns its steps.
 pub fn run(seed: u64, talk: bool) -> u64 {
     let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
-    let plan =
-        Plan { random: Random(random.next()), bad_writes: 0, bad_syncs: 0, tear: Tear::Lose };
+    let plan = Plan {
+        random: Random(random.next()),
+        bad_writes: 0,
+        bad_syncs: 0,
+        bad_batches: 0,
+        tear: Tear::Lose,
+    };
     let plan = Arc::new(Mutex::new(plan));
     let store = Arc::new(MemoryStore::with_faults(Box::new(Shared(plan.clone()))));
     let faults = plan.clone();
@@ -193,17 +198,19 @@ impl World {
         let mut plan = self.plan.lock().unwrap();
         plan.bad_writes = if on { self.random.below(20) } else { 0 };
         plan.bad_syncs = if on { self.random.below(30) } else { 0 };
+        plan.bad_batches = if on && self.random.chance(40) { self.random.below(30) } else { 0 };
         say!(
             self,
-            "faults: {} % of writes, {} % of syncs, {frees:?} free",
+            "faults: {} % of writes, {} % of syncs, {} % of batches, {frees:?} free",
             plan.bad_writes,
-            plan.bad_syncs
+            plan.bad_syncs,
+            plan.bad_batches
         );
     }
 
     fn no_faults(&mut self) {
         let mut plan = self.plan.lock().unwrap();
-        (plan.bad_writes, plan.bad_syncs) = (0, 0);
+        (plan.bad_writes, plan.bad_syncs, plan.bad_batches) = (0, 0, 0);
         self.stores().iter().for_each(|store| store.set_capacity(u64::MAX));
     }
 
@@ -270,7 +277,10 @@ impl World {
             format!("upload {}", self.random.below(self.next_durable))
         });
         let session = match &durable {
-            Some(name) => self.library().open_session(name, 2 * GRACE).unwrap(),
+            Some(name) => match self.library().open_session(name, 2 * GRACE) {
+                Ok(session) => session,
+                Err(_) => return self.new_actor(),
+            },
             None => self.library().session(),
         };
         say!(self, "session {} {durable:?}", self.actors.len());
@@ -285,7 +295,8 @@ impl World {
         let actor = self.actors.swap_remove(at);
         say!(self, "drop session {at}");
         if actor.durable.is_some() && self.random.chance(50) {
-            actor.session.end().unwrap();
+            let ended = actor.session.end();
+            say!(self, "end session {at} -> {ended:?}");
         }
     }
 
@@ -343,7 +354,12 @@ impl World {
                 self.actors[at].holds.push(digest);
             }
             Err(AddError::WrongDigest { .. }) => assert!(lie),
-            Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
+            Err(
+                AddError::Store(_)
+                | AddError::Full { .. }
+                | AddError::Index(_)
+                | AddError::Interrupted,
+            ) => {}
             Err(error) => panic!("add: {error:?}"),
         }
         self.contents.insert(digest, Arc::new(bytes));
@@ -370,7 +386,12 @@ impl World {
                         self.actors[at].holds.push(id.0);
                     }
                 }
-                Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
+                Err(
+                    AddError::Store(_)
+                    | AddError::Full { .. }
+                    | AddError::Index(_)
+                    | AddError::Interrupted,
+                ) => {}
                 Err(error) => panic!("put_frame: {error:?}"),
             }
         }
@@ -403,7 +424,12 @@ impl World {
             Err(AddError::MissingChunks(ids)) => {
                 assert!(ids.iter().all(|id| recipe.chunks().contains(id)));
             }
-            Err(AddError::Store(_) | AddError::Full { .. } | AddError::Interrupted) => {}
+            Err(
+                AddError::Store(_)
+                | AddError::Full { .. }
+                | AddError::Index(_)
+                | AddError::Interrupted,
+            ) => {}
             Err(error) => panic!("put_recipe: {error:?}"),
         }
     }
@@ -448,7 +474,7 @@ impl World {
             }
             Err(CommitError::Conflict { .. }) => assert!(conflict),
             Err(CommitError::MissingRoot(_) | CommitError::Interrupted) => {}
-            Err(CommitError::Store(_)) => {
+            Err(CommitError::Store(_) | CommitError::Index(_)) => {
                 if !outcome.is_empty() {
                     self.ghosts.push(outcome);
                 }
@@ -539,7 +565,7 @@ impl World {
         let saved = {
             let mut plan = self.plan.lock().unwrap();
             std::mem::take(&mut plan.bad_writes);
-            std::mem::take(&mut plan.bad_syncs)
+            (std::mem::take(&mut plan.bad_syncs), std::mem::take(&mut plan.bad_batches))
         };
         (self.store, self.keeper, self.kv) = (store, keeper, kv);
         // The old one writes its last words before anybody else may open the same store.
@@ -557,7 +583,15 @@ impl World {
             let percent = plan.bad_syncs;
             plan.random.chance(percent).then(|| plan.random.chance(50))
         });
-        self.plan.lock().unwrap().bad_syncs = saved;
+        let plan = self.plan.clone();
+        self.kv.set_fault(move || {
+            let mut plan = plan.lock().unwrap();
+            let percent = plan.bad_batches;
+            plan.random.chance(percent)
+        });
+        let mut plan = self.plan.lock().unwrap();
+        (plan.bad_syncs, plan.bad_batches) = saved;
+        drop(plan);
         let found: Refs = self.library().list_refs("").unwrap().into_iter().collect();
         self.settle(found);
         self.check_refs();

@@ -1,0 +1,95 @@
+//! The index fails to take what is safe in the packs.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod kit;
+
+use contentlib::kv::memory::MemoryKv;
+use contentlib::store::memory::MemoryStore;
+use contentlib::{CommitError, Library, Options, System};
+use kit::{options, random, read, set, verify};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+struct Bench {
+    store: Arc<MemoryStore>,
+    kv: Arc<MemoryKv>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { store: Arc::default(), kv: Arc::default(), fails: Arc::default() };
+        let fails = bench.fails.clone();
+        bench.kv.set_fault(move || fails.load(SeqCst));
+        bench
+    }
+
+    fn open(&self) -> Library {
+        // Small packs, so that a failed batch has full ones in it.
+        let options = Options { pack_target: 100 << 10, ..options() };
+        Library::open_on(self.store.clone(), self.kv.clone(), Arc::new(System), options).unwrap()
+    }
+
+    /// A commit of three contents whose index batch fails.
+    fn fail_once(&self, library: &Library) {
+        let session = library.session();
+        let added: Vec<_> = contents().iter().map(|c| session.add_bytes(c).unwrap()).collect();
+        self.fails.store(true, SeqCst);
+        let failed = session.commit(vec![set("failed", added[0].digest, &[])]);
+        assert!(matches!(failed, Err(CommitError::Index(_))), "{failed:?}");
+        self.fails.store(false, SeqCst);
+    }
+}
+
+fn contents() -> Vec<Vec<u8>> {
+    (0..3).map(|seed| random(seed, 90_000)).collect()
+}
+
+fn keep_all(library: &Library) {
+    let session = library.session();
+    for (n, content) in contents().iter().enumerate() {
+        let digest = session.add_bytes(content).unwrap().digest;
+        session.commit(vec![set(&format!("{n}"), digest, &[])]).unwrap();
+    }
+}
+
+fn holds_all(library: &Library) {
+    for content in contents() {
+        assert_eq!(read(library, contentlib::Digest::of(&content)), Some(content));
+    }
+    assert!(verify(library).is_clean());
+}
+
+#[test]
+fn what_waits_for_the_index_is_in_it_after_the_next_commit() {
+    let bench = Bench::new();
+    let library = bench.open();
+    bench.fail_once(&library);
+    // Others rely on what is in the packs already.
+    let before = library.stats().unwrap().packs;
+    keep_all(&library);
+    assert_eq!(library.get_ref("failed").unwrap(), None);
+    holds_all(&library);
+    library.close().unwrap();
+    let stored = library.stats().unwrap().stored_bytes;
+    assert!(stored < 400_000, "nothing was stored twice: {stored} bytes, {before} packs before");
+    drop(library);
+
+    let library = bench.open();
+    assert_eq!(library.get_ref("failed").unwrap(), None, "the next commit overruled it");
+    holds_all(&library);
+    assert_eq!(library.list_refs("").unwrap().len(), 3);
+}
+
+#[test]
+fn a_commit_that_the_index_did_not_take_comes_to_light_whole_if_the_process_dies() {
+    let bench = Bench::new();
+    let library = bench.open();
+    bench.fail_once(&library);
+    let died =
+        Bench { store: Arc::new(bench.store.crash()), kv: Arc::new(bench.kv.crash(9)), ..bench };
+    let library = died.open();
+    assert_eq!(library.list_refs("").unwrap().len(), 1);
+    holds_all(&library);
+}
