@@ -162,7 +162,13 @@ pub enum AddError {
     Cancelled(#[from] Cancelled),
 }
 
-/// Why a commit was not made. None of its changes took effect.
+/// Why a commit was not made. None of its changes took effect: refs are as they were, for everybody
+/// who asks this library.
+///
+/// After [`CommitError::Store`] and [`CommitError::Index`] the commit's record may be on the disk
+/// all the same. If the process dies or the power goes before another commit succeeds, the next
+/// open may find it, and then all of its changes are made. The next commit that succeeds overrules
+/// it for good. Whoever cannot have that reads the refs again after an open.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
@@ -187,7 +193,8 @@ pub enum CommitError {
     /// The store failed. What was added and not yet committed is lost; add it again.
     #[error("cannot write a pack")]
     Store(#[source] io::Error),
-    /// The index failed.
+    /// The index failed. What was added is in the packs and waits; the same commit may be tried
+    /// again.
     #[error(transparent)]
     Index(#[from] KvError),
 }
