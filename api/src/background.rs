@@ -39,7 +39,10 @@ impl Value for Scrub {}
 /// Starts the tasks of a serving site. They end when `stop` is cancelled.
 pub fn start(site: &Site, stop: &CancellationToken) {
     let library = &site.config().library;
-    every(MINUTE, stop, site, look_after);
+    // Each by itself, so that one that fails keeps no other from its work.
+    every(MINUTE, stop, site, seal_idle);
+    every(MINUTE, stop, site, expire_contents);
+    every(MINUTE, stop, site, expire_uploads);
     every(HOUR, stop, site, forget);
     every(HOUR, stop, site, expire_versions);
     if !library.gc_interval.is_zero() {
@@ -68,17 +71,31 @@ fn every<F: Future<Output = Result<(), Problem>> + Send>(
     });
 }
 
-/// Seals a pack that nothing was written to for a while, and lets go of expired uploads.
-async fn look_after(site: Site) -> Result<(), Problem> {
+/// Seals a pack that nothing was written to for a while.
+async fn seal_idle(site: Site) -> Result<(), Problem> {
+    blocking(move || Ok(site.content()?.library.seal_idle()?)).await
+}
+
+/// Lets go of expired single contents.
+async fn expire_contents(site: Site) -> Result<(), Problem> {
     blocking(move || {
-        let content = site.content()?;
-        let now = Timestamp::now();
-        let expired =
-            uploaded::expire(&content.library, now)? as u64 + content.packages.expire_uploads()?;
+        let expired = uploaded::expire(&site.content()?.library, Timestamp::now())?;
         if expired > 0 {
-            tracing::info!(expired, "let go of uploads");
+            tracing::info!(expired, "let go of uploaded contents");
         }
-        Ok(content.library.seal_idle()?)
+        Ok(())
+    })
+    .await
+}
+
+/// Ends pushes that nobody goes on with.
+async fn expire_uploads(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let expired = site.content()?.packages.expire_uploads()?;
+        if expired > 0 {
+            tracing::info!(expired, "ended uploads that nobody went on with");
+        }
+        Ok(())
     })
     .await
 }

@@ -231,9 +231,20 @@ impl KeptAnswer {
             let kept = Self { status: parts.status, headers, body: Bytes::new(), whole: false };
             return (kept, Response::from_parts(parts, body));
         }
-        let bytes = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();
-        let kept = Self { status: parts.status, headers, body: bytes.clone(), whole: true };
-        (kept, Response::from_parts(parts, Body::from(bytes)))
+        match body.collect().await {
+            Ok(all) => {
+                let bytes = all.to_bytes();
+                let kept = Self { status: parts.status, headers, body: bytes.clone(), whole: true };
+                (kept, Response::from_parts(parts, Body::from(bytes)))
+            }
+            // The client must not take an answer that broke off for a whole one.
+            Err(error) => {
+                let problem = Problem::internal(&error);
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                let kept = Self { status, headers, body: Bytes::new(), whole: false };
+                (kept, problem.into_response())
+            }
+        }
     }
 
     fn took_effect(&self) -> bool {

@@ -27,6 +27,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest description of a version.
 const MAX_VERSION: usize = 64 << 10;
+/// The longest problem document.
+const MAX_PROBLEM: usize = 64 << 10;
 /// The longest recipe: 2^21 chunks of 36 bytes, and a head.
 const MAX_RECIPE: usize = 80 << 20;
 
@@ -215,15 +217,28 @@ async fn accepted(url: &Url, sent: reqwest::Result<Response>) -> Result<Response
         return Ok(response);
     }
     let after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
-    let detail = match response.json::<serde_json::Value>().await {
-        Ok(problem) => problem["detail"].as_str().unwrap_or_default().to_owned(),
-        Err(_) => status.canonical_reason().unwrap_or_default().to_owned(),
-    };
+    let detail = reason(response).await;
+    let detail = detail.or_else(|| status.canonical_reason().map(str::to_owned));
+    let detail = detail.unwrap_or_default();
     let error = RemoteError::Refused { url: url.to_string(), status: status.as_u16(), detail };
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         return Err(Failed::Passing(error, after.map(Duration::from_secs)));
     }
     Err(Failed::Final(error))
+}
+
+/// Why the server refused, as its problem document says; of no other answer that is an error more
+/// than the first bytes are read.
+async fn reason(mut response: Response) -> Option<String> {
+    let mut document = BytesMut::new();
+    while let Some(bytes) = response.chunk().await.ok()? {
+        document.extend_from_slice(&bytes);
+        if document.len() > MAX_PROBLEM {
+            return None;
+        }
+    }
+    let problem: serde_json::Value = serde_json::from_slice(&document).ok()?;
+    problem["detail"].as_str().map(str::to_owned)
 }
 
 /// Counts the tries of one piece of work.
