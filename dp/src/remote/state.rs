@@ -6,7 +6,7 @@
 //! | `manifest` | the manifest of that version |
 //! | `stats` | that manifest's digest, then inode and change time of each of its entries |
 //! | `pending` | the manifest that is being fetched |
-//! | `partial/` | contents that are not complete yet, by digest |
+//! | `partial/` | contents that are not complete yet, by digest; files on their way into place |
 //! | `lock` | held while a fetch is at work |
 //!
 //! Always true: losing any of these costs time, never correctness. A file counts as right only if
