@@ -15,6 +15,9 @@ use crate::library::Inner;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::SeqCst;
 
+/// Entries looked up at once.
+const STEP: usize = 512;
+
 impl Inner {
     /// What a caller relied on may have been condemned since it looked. Condemned is not yet
     /// purged, since the caller's lease is older; so it is made live again.
@@ -39,12 +42,21 @@ impl Inner {
         let pending = self.pending_recipes();
         // All or nothing: a recipe is not made live if a chunk of it is gone.
         let mut own = Batch::default();
-        for digest in relied {
-            match self.revive_one(digest, &pending, &mut own, leader) {
-                Ok(true) => {}
-                Ok(false) => return Err(CommitError::Interrupted),
-                Err(ReadError::Index(error)) => return Err(error.into()),
-                Err(_) => return Err(CommitError::Interrupted),
+        for step in relied.chunks(STEP) {
+            let ids: Vec<ChunkId> = step.iter().map(|digest| ChunkId(*digest)).collect();
+            for (&digest, place) in step.iter().zip(self.index.chunks(&ids)?) {
+                // Most of it is a chunk that is live, and needs no second look.
+                if place.is_some_and(|place| place.standing == Standing::Live) {
+                    if let Some(fresh) = &mut leader.fresh {
+                        fresh.insert(digest);
+                    }
+                    continue;
+                }
+                match self.revive_one(digest, &pending, &mut own, leader) {
+                    Ok(true) => {}
+                    Err(ReadError::Index(error)) => return Err(error.into()),
+                    Ok(false) | Err(_) => return Err(CommitError::Interrupted),
+                }
             }
         }
         batch.changes.append(&mut own.changes);
@@ -60,7 +72,7 @@ impl Inner {
     ) -> Result<bool, ReadError> {
         // Either way of holding it will do; the best is the one that lasts.
         let is_recipe = matches!(self.index.form(digest)?, Some(Form::Recipe(_)));
-        let is_chunk = !is_recipe && self.revive_chunk(ChunkId(digest), batch, leader)?;
+        let is_chunk = !is_recipe && self.revive_chunks(&[ChunkId(digest)], batch, leader)?;
         if digest == Digest::EMPTY || is_chunk {
             return Ok(true);
         }
@@ -75,35 +87,34 @@ impl Inner {
             batch.put(Table::Recipes, *digest.as_bytes(), live.encode());
             batch.delete(Table::Meta, condemned_key(RECIPE, digest));
         }
-        for chunk in self.recipe_at(digest, place)?.chunks() {
-            if !self.revive_chunk(*chunk, batch, leader)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.revive_chunks(self.recipe_at(digest, place)?.chunks(), batch, leader)?)
     }
 
-    /// Whether a chunk is held; live again if it was condemned.
-    fn revive_chunk(
+    /// Whether all of `ids` are held; live again if they were condemned.
+    fn revive_chunks(
         &self,
-        id: ChunkId,
+        ids: &[ChunkId],
         batch: &mut Batch,
         leader: &mut Leader,
     ) -> Result<bool, KvError> {
-        let place = self.index.chunk(id)?;
-        // A claim that is only taken may come to nothing; an appended chunk is in this commit.
-        if place.is_none() && !matches!(self.claims.get(id), Some(Claim::Appended(_))) {
-            return Ok(false);
-        }
-        if let Some(fresh) = &mut leader.fresh {
-            fresh.insert(id.0);
-        }
-        if let Some(place) = place
-            && place.standing == Standing::Condemned
-        {
-            let live = ChunkPlace { standing: Standing::Live, ..place };
-            batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
-            batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
+        for ids in ids.chunks(STEP) {
+            for (id, place) in ids.iter().zip(self.index.chunks(ids)?) {
+                // A claim that is only taken may come to nothing; an appended chunk is in this
+                // commit.
+                if place.is_none() && !matches!(self.claims.get(*id), Some(Claim::Appended(_))) {
+                    return Ok(false);
+                }
+                if let Some(fresh) = &mut leader.fresh {
+                    fresh.insert(id.0);
+                }
+                if let Some(place) = place
+                    && place.standing == Standing::Condemned
+                {
+                    let live = ChunkPlace { standing: Standing::Live, ..place };
+                    batch.put(Table::Chunks, *id.0.as_bytes(), live.encode());
+                    batch.delete(Table::Meta, condemned_key(CHUNK, id.0));
+                }
+            }
         }
         Ok(true)
     }
