@@ -203,16 +203,16 @@ impl Library {
         // Held both ways, a content keeps the one that is best to read; the other goes.
         match inner.index.form(content)? {
             Some(Form::Recipe(place)) if marked.recipes.insert(place.ordinal()) => {
-                // A damaged recipe cannot say which chunks are live. They may be condemned, not
-                // lost: whoever heals the recipe revives or sends them.
-                match inner.recipe_at(content, place) {
-                    Ok(recipe) => {
-                        for place in inner.index.chunks(recipe.chunks())?.into_iter().flatten() {
-                            marked.chunks.insert(place.ordinal());
-                        }
-                    }
-                    Err(ReadError::Suspect { .. }) => {}
+                // Of a damaged recipe, whatever names of chunks can still be read in it count: one
+                // too many keeps a chunk for a while. Those that cannot are condemned, and whoever
+                // heals the recipe revives or sends them.
+                let chunks = match inner.recipe_at(content, place) {
+                    Ok(recipe) => recipe.chunks().to_vec(),
+                    Err(ReadError::Suspect { .. }) => inner.remains_of_recipe(&place),
                     Err(error) => return Err(error.into()),
+                };
+                for place in inner.index.chunks(&chunks)?.into_iter().flatten() {
+                    marked.chunks.insert(place.ordinal());
                 }
             }
             Some(Form::Chunk(place)) => {

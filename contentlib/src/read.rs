@@ -356,6 +356,17 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// What stands where a damaged recipe names its chunks. Nothing of it may be believed: it is
+    /// for keeping what is held under those names.
+    pub(crate) fn remains_of_recipe(&self, place: &RecipePlace) -> Vec<ChunkId> {
+        let Ok(pack) = self.packs.get(self, place.pack) else { return Vec::new() };
+        let start = u64::from(place.offset) + RECORD_HEADER as u64;
+        let body = pack.file.read_at(start..start + u64::from(place.body_len));
+        body.map(|body| Recipe::names_in(&body)).unwrap_or_default()
+    }
+}
+
 fn is_media_error(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)

@@ -176,6 +176,13 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Where an encoding names chunks, read as names, whether it is sound or not.
+    pub(crate) fn names_in(bytes: &[u8]) -> Vec<ChunkId> {
+        let entries = bytes.get(HEADER..).unwrap_or_default().chunks_exact(ENTRY);
+        let id = |entry: &[u8]| entry[..32].try_into().expect("an entry has 36 bytes");
+        entries.map(|entry| ChunkId(Digest::from_bytes(id(entry)))).collect()
+    }
+
     /// The digest of the encoding, which a manifest lists so that a recipe can be checked against
     /// a signature before its chunks are fetched.
     pub fn digest(&self) -> Digest {

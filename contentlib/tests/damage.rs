@@ -348,3 +348,43 @@ fn a_hundred_thousand_small_files_share_blocks() {
         assert_eq!(read(&library, Digest::of(&bytes)).unwrap(), bytes);
     }
 }
+
+#[test]
+fn garbage_collection_keeps_the_chunks_that_a_damaged_recipe_still_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = contentlib::Options { gc_grace: Duration::ZERO, ..options() };
+    let library = Library::open(folder.path(), options.clone()).unwrap();
+    let bytes = random(1, 900_000);
+    let session = library.session();
+    let digest = session.add_bytes(&bytes).unwrap().digest;
+    session.commit(vec![set("kept", digest, &[])]).unwrap();
+    let recipe = library.recipe(digest).unwrap();
+    assert!(recipe.len() > 3);
+    drop(session);
+    library.close().unwrap();
+    drop(library);
+    let stored = recipe.encode();
+    let (at, pack) = packs(folder.path())
+        .into_iter()
+        .find_map(|pack| Some((find(&pack, &stored)?, pack)))
+        .unwrap();
+    // In the second of its names.
+    flip(&pack, at + 8 + 36 + 5, 1);
+
+    let library = Library::open(folder.path(), options).unwrap();
+    assert!(read(&library, digest).is_none());
+    for _ in 0..2 {
+        library.gc(&Default::default(), &NoLinks, &Progress::default()).unwrap();
+    }
+    let session = library.session();
+    let lost = recipe.chunks()[1];
+    match session.put_recipe(digest, &recipe) {
+        Err(AddError::MissingChunks(ids)) => assert_eq!(ids, [lost]),
+        other => panic!("{other:?}"),
+    }
+    let part = recipe.span(1).bytes;
+    session.add_bytes(&bytes[part.start as usize..part.end as usize]).unwrap();
+    session.put_recipe(digest, &recipe).unwrap();
+    session.commit(Vec::new()).unwrap();
+    assert!(read(&library, digest) == Some(bytes));
+}

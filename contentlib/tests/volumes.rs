@@ -397,7 +397,7 @@ fn packs_move_under_readers_writers_and_garbage_collection() {
                 library.gc(&GcOptions::default(), &ValueNames, &Progress::default()).unwrap();
             }
         });
-        for _ in 0..6 {
+        for _ in 0..3 {
             for (from, to) in [("home", "two"), ("two", "home")] {
                 library.resume_volume(to).unwrap();
                 drain(&library, from);
