@@ -102,7 +102,7 @@ impl Inner {
             // two packs of one number would be mistaken for each other.
             writer.next_pack += 1;
             let id = header.id;
-            let volume = self.store.roomiest().map_err(AddError::Store)?;
+            let volume = self.store.roomiest();
             let created = PackWriter::create(&*volume.store, header);
             let pack = created.map_err(|error| {
                 // If this fails too, garbage collection finds the pack.

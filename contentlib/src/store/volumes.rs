@@ -169,13 +169,13 @@ impl Volumes {
 
     /// Where a pack is begun that must be begun although no volume may have room: the active
     /// volume with the most bytes free, or the home if none is active.
-    pub(crate) fn roomiest(&self) -> io::Result<Arc<Volume>> {
-        if let Some(volume) = self.with_room(1)? {
-            return Ok(volume);
+    pub(crate) fn roomiest(&self) -> Arc<Volume> {
+        if let Ok(Some(volume)) = self.with_room(1) {
+            return volume;
         }
         let free = |volume: &Arc<Volume>| volume.store.free_space().ok().flatten().unwrap_or(0);
         let best = self.active().into_iter().max_by_key(free);
-        Ok(best.unwrap_or_else(|| self.volumes.read()[0].clone()))
+        best.unwrap_or_else(|| self.volumes.read()[0].clone())
     }
 
     /// Free bytes and reserve of all active volumes together, and how many they are.
@@ -291,7 +291,7 @@ impl PackStore for Volumes {
         if self.search(|volume| if_there(volume.store.open(id)))?.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.roomiest()?.store.create(id)
+        self.roomiest().store.create(id)
     }
 
     fn create_whole(
@@ -302,7 +302,7 @@ impl PackStore for Volumes {
         if self.search(|volume| if_there(volume.store.open(id)))?.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.roomiest()?.store.create_whole(id, fill)
+        self.roomiest().store.create_whole(id, fill)
     }
 
     fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
@@ -337,5 +337,77 @@ impl PackStore for Volumes {
             }
         }
         Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use std::io::IoSlice;
+
+    /// A disk that fails whatever is asked of it.
+    struct Dead;
+
+    impl PackStore for Dead {
+        fn create(&self, _: PackId) -> io::Result<Arc<dyn PackFile>> {
+            Err(io::ErrorKind::Other.into())
+        }
+        fn create_whole(
+            &self,
+            _: PackId,
+            _: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+        ) -> io::Result<()> {
+            Err(io::ErrorKind::Other.into())
+        }
+        fn open(&self, _: PackId) -> io::Result<Arc<dyn PackFile>> {
+            Err(io::ErrorKind::Other.into())
+        }
+        fn list(&self) -> io::Result<Vec<PackId>> {
+            Err(io::ErrorKind::Other.into())
+        }
+        fn delete(&self, _: PackId) -> io::Result<()> {
+            Err(io::ErrorKind::Other.into())
+        }
+        fn free_space(&self) -> io::Result<Option<u64>> {
+            Err(io::ErrorKind::Other.into())
+        }
+    }
+
+    fn with(home: Arc<dyn PackStore>) -> Volumes {
+        let volumes = Volumes::over(home, Arc::new(MemoryKeeper::default()), 0).unwrap();
+        volumes.add(1, VolumeEntry::new(7, "two", "/two".as_ref(), None)).unwrap();
+        volumes
+    }
+
+    #[test]
+    fn a_disk_that_fails_fails_alone() {
+        let volumes = with(Arc::new(Dead));
+        let two = volumes.find("two").unwrap();
+        let id = PackId(3);
+        two.store.create(id).unwrap().write_at(0, &[IoSlice::new(b"here")]).unwrap();
+        assert_eq!(volumes.open(id).unwrap().read_at(0..4).unwrap(), "here");
+        assert_eq!(volumes.roomiest().id, two.id);
+        // What may lie on it is not said to be gone.
+        let unknown = volumes.open(PackId(4)).err().unwrap();
+        assert_eq!(unknown.kind(), io::ErrorKind::Other);
+        assert!(volumes.delete(id).is_err(), "a copy may be left on it");
+        assert!(two.store.list().unwrap().is_empty(), "the other has its room back");
+    }
+
+    #[test]
+    fn new_packs_go_where_there_is_most_room_above_the_reserve() {
+        let home = Arc::new(MemoryStore::default());
+        home.set_capacity(1000);
+        let volumes = with(home.clone());
+        let (first, two) = (volumes.find("home").unwrap(), volumes.find("two").unwrap());
+        assert_eq!(volumes.with_room(1).unwrap().unwrap().id, two.id);
+        volumes.set_state(&two, VolumeState::Draining).unwrap();
+        assert_eq!(volumes.with_room(1000).unwrap().unwrap().id, first.id);
+        assert!(volumes.with_room(1001).unwrap().is_none());
+        home.set_capacity(0);
+        assert_eq!(volumes.roomiest().id, first.id, "a commit of refs has to go somewhere");
+        let last = volumes.set_state(&first, VolumeState::Draining);
+        assert!(matches!(last, Err(VolumeError::LastActive { .. })));
     }
 }
