@@ -331,6 +331,6 @@ fn pending(pack: u32, entry: &FooterEntry, chunks: Arc<[ChunkId]>) -> Option<Pen
             let names = crate::pack::writer::alias_names(&entry.names[1..]);
             Some(Pending::Alias { content, names })
         }
-        Kind::Commit | Kind::Checkpoint => None,
+        Kind::Commit | Kind::Checkpoint | Kind::Padding => None,
     }
 }

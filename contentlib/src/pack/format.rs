@@ -15,6 +15,15 @@ pub(crate) const RECORD_HEADER: usize = 64;
 pub(crate) const TRAILER: usize = 64;
 /// No record is longer: a recipe of the most chunks fits, and a block is far below.
 pub(crate) const MAX_BODY: usize = 80 << 20;
+/// Raw blocks begin their chunks at a multiple of this. Whole pages are what the kernel sends from a
+/// file, and a client takes bytes that come in whole pages up to twice as fast.
+pub(crate) const PAGE: u64 = 4096;
+/// Shorter raw blocks are not worth the padding.
+const ALIGNED_MIN: u32 = 64 << 10;
+/// Packs and runs are numbered below this, so that counting on never overflows.
+const MAX_NUMBER: u32 = 1 << 31;
+/// The same for commits.
+const MAX_SEQ: u64 = 1 << 62;
 const PACK_MAGIC: [u8; 8] = *b"depotpk\n";
 const TRAILER_MAGIC: [u8; 8] = *b"depotend";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"dRec");
@@ -33,13 +42,15 @@ pub(crate) enum Kind {
     Commit = 4,
     /// All refs at one moment.
     Checkpoint = 5,
+    /// Nothing: zeros that bring what follows to a page's beginning.
+    Padding = 6,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Kind::Block, Kind::Recipe, Kind::Alias, Kind::Commit, Kind::Checkpoint]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
+        use Kind::*;
+        let all = [Block, Recipe, Alias, Commit, Checkpoint, Padding];
+        all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -119,7 +130,11 @@ impl PackHeader {
         }
         let id = PackId(u128::from_be_bytes(bytes[16..32].try_into().expect("16 bytes")));
         let library = u128::from_be_bytes(bytes[32..48].try_into().expect("16 bytes"));
-        Ok(Self { id, library, seq: u32_at(bytes, 48), run: u32_at(bytes, 12) })
+        let (seq, run) = (u32_at(bytes, 48), u32_at(bytes, 12));
+        if seq >= MAX_NUMBER || run >= MAX_NUMBER {
+            return Err(BadPack::Header);
+        }
+        Ok(Self { id, library, seq, run })
     }
 }
 
@@ -179,7 +194,36 @@ impl RecordHeader {
             if header.kind == Kind::Block { (1..=MAX_BLOCK_CHUNKS).contains(&n) } else { n == 0 };
         let len_fits = header.body_len as usize <= MAX_BODY
             && header.body_len as usize >= table_len(header.n_chunks);
-        (n_fits && len_fits).then_some(header)
+        (n_fits && len_fits && header.seq < MAX_SEQ).then_some(header)
+    }
+
+    /// The header of a padding whose body is `zeros`.
+    pub(crate) fn padding(zeros: &[u8]) -> Self {
+        let len = zeros.len() as u32;
+        Self {
+            kind: Kind::Padding,
+            codec: Codec::Raw,
+            n_chunks: 0,
+            body_len: len,
+            plain_len: len,
+            id: Digest::from_bytes([0; 32]),
+            body_crc: crc(zeros),
+            seq: 0,
+        }
+    }
+
+    /// How many bytes of padding, its header included, belong before this record at `offset`, so
+    /// that the chunks of a raw block begin at a page's beginning.
+    pub(crate) fn padding_before(&self, offset: u64) -> usize {
+        if self.kind != Kind::Block || self.codec != Codec::Raw || self.body_len < ALIGNED_MIN {
+            return 0;
+        }
+        let chunks_at = offset + (RECORD_HEADER + table_len(self.n_chunks)) as u64;
+        match (chunks_at.next_multiple_of(PAGE) - chunks_at) as usize {
+            0 => 0,
+            short if short < RECORD_HEADER => short + PAGE as usize,
+            enough => enough,
+        }
     }
 
     /// The bytes of header and body together.
@@ -381,6 +425,30 @@ mod tests {
         let mut bytes = PackHeader { id: PackId(5), library: 6, seq: 7, run: 8 }.encode();
         bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
         assert_eq!(PackHeader::decode(&bytes), Err(BadPack::Newer(VERSION + 1)));
+    }
+
+    #[test]
+    fn numbers_that_could_not_be_counted_on_are_refused() {
+        for (seq, run) in [(MAX_NUMBER, 0), (0, MAX_NUMBER)] {
+            let bytes = PackHeader { id: PackId(5), library: 6, seq, run }.encode();
+            assert_eq!(PackHeader::decode(&bytes), Err(BadPack::Header));
+        }
+        let record = RecordHeader { seq: u64::MAX, ..header() };
+        assert_eq!(RecordHeader::decode(&record.encode()), None);
+    }
+
+    #[test]
+    fn the_chunks_of_a_long_raw_block_begin_at_a_page() {
+        let raw = RecordHeader { codec: Codec::Raw, body_len: 1 << 20, ..header() };
+        for offset in 64..3 * PAGE {
+            let padding = raw.padding_before(offset);
+            assert_eq!((offset + padding as u64 + 64 + 8) % PAGE, 0);
+            assert!(
+                padding == 0 || (RECORD_HEADER..PAGE as usize + RECORD_HEADER).contains(&padding)
+            );
+        }
+        assert_eq!(RecordHeader { body_len: 1000, ..raw }.padding_before(64), 0);
+        assert_eq!(header().padding_before(64), 0);
     }
 
     proptest! {

@@ -92,6 +92,8 @@ pub(crate) enum Said {
     Recipe(Recipe),
     Alias(Vec<Name>),
     Log(Bytes),
+    /// Padding.
+    Nothing,
 }
 
 /// A record found by reading a pack front to back.
@@ -126,7 +128,7 @@ impl Found {
                 }));
                 (names, 0)
             }
-            Said::Log(_) => (vec![(self.header.id, 0)], 0),
+            Said::Log(_) | Said::Nothing => (vec![(self.header.id, 0)], 0),
         };
         let RecordHeader { kind, codec, body_len, .. } = self.header;
         FooterEntry { kind, codec, offset: self.offset, body_len, names, size_high }
@@ -147,7 +149,17 @@ impl<'a> Scan<'a> {
         Ok(Self { file, offset, len })
     }
 
+    /// The next record that is no padding.
     fn read(&mut self) -> io::Result<Option<Found>> {
+        loop {
+            match self.read_one()? {
+                Some(Found { said: Said::Nothing, .. }) => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    fn read_one(&mut self) -> io::Result<Option<Found>> {
         let body_at = self.offset + RECORD_HEADER as u64;
         if body_at > self.len || self.offset > u64::from(u32::MAX) {
             return Ok(None);
@@ -179,6 +191,7 @@ impl<'a> Scan<'a> {
             },
             Kind::Alias => Said::Alias(alias_body(&body)),
             Kind::Commit | Kind::Checkpoint => Said::Log(body),
+            Kind::Padding => Said::Nothing,
         };
         self.offset = end;
         Ok(Some(Found { header, offset, said }))

@@ -4,7 +4,8 @@
 //! that failed leaves bytes after it that nothing names; such a pack gets no footer.
 
 use super::format::{
-    FooterEntry, Kind, PACK_HEADER, PackHeader, RecordHeader, encode_footer, table,
+    FooterEntry, Kind, PACK_HEADER, PAGE, PackHeader, RECORD_HEADER, RecordHeader, encode_footer,
+    table,
 };
 use crate::block::{BlockView, Codec};
 use crate::digest::{ChunkId, Digest, Name};
@@ -15,8 +16,10 @@ use std::borrow::Cow;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 
-/// Pieces written in one call; the system takes 1024 and the record has two of its own.
+/// Pieces written in one call; the system takes 1024 and the record has four of its own.
 const MOST_PIECES: usize = 512;
+/// The longest padding.
+static ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// A record ready to append: header and body, checksums done.
 pub(crate) struct Record<'a> {
@@ -163,17 +166,24 @@ impl PackWriter {
         self.broken = true;
     }
 
-    /// Writes a record at the end. Returns its offset.
+    /// Writes a record at the end, after the padding that belongs there. Returns its offset.
     pub(crate) fn append(&mut self, record: Record<'_>) -> io::Result<u32> {
-        let offset = self.len as u32;
+        let padding = record.header.padding_before(self.len);
+        let zeros = &ZEROS[..padding.saturating_sub(RECORD_HEADER)];
+        let offset = (self.len + padding as u64) as u32;
+        let pad_head = RecordHeader::padding(zeros).encode();
         let head = record.header.encode();
-        let mut slices = vec![IoSlice::new(&head)];
+        let mut slices = Vec::with_capacity(3 + record.parts.len());
+        if padding > 0 {
+            slices.extend([IoSlice::new(&pad_head), IoSlice::new(zeros)]);
+        }
+        slices.push(IoSlice::new(&head));
         slices.extend(record.parts.iter().map(|part| IoSlice::new(part)));
         if let Err(error) = self.file.write_at(self.len, &slices) {
             self.broken = true;
             return Err(error);
         }
-        self.len += record.header.record_len();
+        self.len = u64::from(offset) + record.header.record_len();
         self.entries.push(FooterEntry {
             kind: record.header.kind,
             codec: record.header.codec,
