@@ -9,9 +9,11 @@
 //! compresses badly.
 
 mod buffers;
+mod unnamed;
 mod whole;
 
 use self::buffers::{BUFFER, Buffers};
+use self::unnamed::Unnamed;
 use self::whole::{WAITING, WholeHash};
 use crate::block::{MAX_BLOCK_CHUNKS, PACKED_TARGET, RAW_TARGET, looks_compressible, with_packed};
 use crate::chunker::{Chunker, MAX_CHUNK, MIN_CHUNK};
@@ -230,6 +232,8 @@ impl Drop for Builder<'_> {
 #[derive(Default)]
 struct Jobs<'a> {
     queue: VecDeque<Job<'a>>,
+    /// Chunks that a thread is hashing and could use help with.
+    unnamed: Option<Arc<Unnamed>>,
     /// Contents of which chunks wait to be hashed into the whole.
     hashes: VecDeque<Arc<WholeHash>>,
     /// Threads that may still queue jobs.
@@ -292,7 +296,11 @@ impl<'a> Work<'a> {
         jobs.cutting -= 1;
         self.changed.notify_all();
         loop {
-            if let Some(job) = jobs.queue.pop_front() {
+            if let Some(unnamed) = jobs.unnamed.take() {
+                drop(jobs);
+                unnamed.help();
+                jobs = self.jobs.lock();
+            } else if let Some(job) = jobs.queue.pop_front() {
                 drop(jobs);
                 self.store(job);
                 jobs = self.jobs.lock();
@@ -443,7 +451,8 @@ impl<'a> Work<'a> {
                 bytes.truncate(n);
                 self.progress.add(&self.progress.bytes, n as u64);
                 return if n > 0 {
-                    self.chunk(bytes.into(), true, content, builders)
+                    let id = ChunkId(Digest::of(&bytes));
+                    self.chunk(id, bytes.into(), true, content, builders)
                 } else {
                     Ok(())
                 };
@@ -476,9 +485,25 @@ impl<'a> Work<'a> {
             buffer.used = held + n;
             let at_end = buffer.used < buffer.bytes.len();
             rest = Bytes::from_owner(buffer);
-            while rest.len() >= MAX_CHUNK || (at_end && !rest.is_empty()) {
-                let chunk = rest.split_to(self.chunker.cut(&rest));
-                self.chunk(chunk, at_end && rest.is_empty(), content, builders)?;
+            // Each with whether it is the content's last.
+            let chunks = std::iter::from_fn(|| {
+                let is_enough = rest.len() >= MAX_CHUNK || (at_end && !rest.is_empty());
+                let chunk = is_enough.then(|| rest.split_to(self.chunker.cut(&rest)))?;
+                Some((chunk, at_end && rest.is_empty()))
+            });
+            if self.files_left.load(Relaxed) {
+                // All threads are busy; and what was just cut is still in this core's cache.
+                for (chunk, last) in chunks {
+                    self.chunk(ChunkId(Digest::of(&chunk)), chunk, last, content, builders)?;
+                }
+            } else {
+                let (chunks, lasts): (Vec<_>, Vec<_>) = chunks.unzip();
+                let unnamed = Arc::new(Unnamed::new(chunks));
+                self.jobs.lock().unnamed = Some(unnamed.clone());
+                self.changed.notify_one();
+                for ((id, chunk), last) in unnamed.named().zip(lasts) {
+                    self.chunk(id, chunk.clone(), last, content, builders)?;
+                }
             }
             if at_end {
                 return Ok(());
@@ -492,12 +517,12 @@ impl<'a> Work<'a> {
     /// Takes in the next chunk of a content. `last` if no other follows.
     fn chunk(
         &self,
+        id: ChunkId,
         bytes: Bytes,
         last: bool,
         content: &mut Content,
         builders: &mut Builders<'a>,
     ) -> Result<(), AddError> {
-        let id = ChunkId(Digest::of(&bytes));
         let first = content.chunks.is_empty();
         content.take(id, &bytes, last);
         if let Some(whole) = &content.whole {
