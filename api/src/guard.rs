@@ -16,11 +16,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -185,7 +187,7 @@ impl Guard {
     ) -> Response {
         let key = match idempotency::key_of(request.headers()) {
             Ok(Some(key)) if operation.changes && operation.kept => key,
-            Ok(_) => return next.run(request).await,
+            Ok(_) => return handled(request, next).await,
             Err(problem) => return problem.into_response(),
         };
         let answered = self.keyed(ledger, key, identity, request, next).await;
@@ -223,7 +225,7 @@ impl Guard {
                 replay.answer(&print.finish())
             }
             Verdict::Run(claim) => {
-                let response = next.run(Request::from_parts(parts, body)).await;
+                let response = handled(Request::from_parts(parts, body), next).await;
                 let (answer, response) = KeptAnswer::read(response).await;
                 let answers = ledger.answers.clone();
                 blocking(move || answers.keep(claim, print.finish(), &answer)).await?;
@@ -231,6 +233,16 @@ impl Guard {
             }
         }
     }
+}
+
+/// The handler's answer. One that panics has failed: the change is recorded as failed all the same,
+/// and its idempotency key is free again.
+async fn handled(request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answer.unwrap_or_else(|_| {
+        let detail = "the operation failed inside the server; see its log";
+        Problem::new(Kind::Internal, detail).into_response()
+    })
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -297,4 +309,25 @@ pub fn operations(document: &serde_json::Value) -> Operations {
         }
     }
     operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    #[tokio::test]
+    async fn a_handler_that_panics_is_answered_for() {
+        async fn broken() -> &'static str {
+            panic!("as a test of what a defect does")
+        }
+        let router = Router::new().route("/", get(broken)).layer(from_fn(handled));
+        let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(answer.extensions().get::<Problem>().is_some(), "so that the audit log names it");
+    }
 }

@@ -226,9 +226,11 @@ impl From<PackageError> for Problem {
                 let detail = format!("cannot be used: {source}");
                 about(Kind::InvalidValue, "source", &detail)
             }
-            PackageError::SourceHoldsSite { .. } => {
-                about(Kind::InvalidValue, "source", "must lie outside the data folder")
-            }
+            PackageError::SourceHoldsSite { .. } => about(
+                Kind::InvalidValue,
+                "source",
+                "must lie outside the data folder and the library's volumes",
+            ),
             PackageError::TakesUploads(_)
             | PackageError::TakesFolder { .. }
             | PackageError::VersionInUse { .. } => Problem::new(Kind::Conflict, text),

@@ -55,6 +55,11 @@ impl Library {
         volumes.iter().map(|volume| self.volume_stats(volume)).collect()
     }
 
+    /// The folders that the volumes' packs lie in.
+    pub fn volume_folders(&self) -> Vec<PathBuf> {
+        self.inner.store.all().iter().map(|volume| volume.path.clone()).collect()
+    }
+
     /// The volume of that name or id.
     pub fn volume(&self, name: &str) -> Result<VolumeStats, MaintainError> {
         self.volume_stats(&*self.inner.store.find(name)?)

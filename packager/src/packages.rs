@@ -195,10 +195,15 @@ impl Packages {
         let fail = |source| PackageError::Source { folder: folder.into(), source };
         let canonical = folder.canonicalize().map_err(fail)?;
         crate::folder::Folder::open(&canonical).map_err(fail)?;
-        // The cache is part of the site's data folder, which must not become part of a package.
+        // The cache is part of the site's data folder, which must not become part of a package; nor
+        // must packs on other disks.
         let cache = &self.inner.sources;
         let own = cache.ancestors().find_map(|path| path.canonicalize().ok());
-        if own.is_some_and(|own| own.starts_with(&canonical)) {
+        let volumes = self.library().volume_folders();
+        let volumes: Vec<_> = volumes.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        if own.is_some_and(|own| own.starts_with(&canonical))
+            || volumes.iter().any(|v| v.starts_with(&canonical) || canonical.starts_with(v))
+        {
             return Err(PackageError::SourceHoldsSite { folder: canonical });
         }
         guard.claim(&canonical)?;

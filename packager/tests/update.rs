@@ -162,6 +162,21 @@ fn a_new_source_folder_is_kept_for_the_next_update() {
 }
 
 #[test]
+fn packs_on_another_disk_never_become_part_of_a_package() {
+    let site = Site::with_package();
+    let disk = site.path("disk/packs");
+    fs::create_dir_all(disk.join("inner")).unwrap();
+    let new = contentlib::NewVolume { path: site.path("disk/volume"), ..Default::default() };
+    fs::create_dir(&new.path).unwrap();
+    site.packages.library().add_volume(&new).unwrap();
+    for folder in ["disk", "disk/volume"] {
+        let made = site.create("other", Some(site.path(folder)));
+        assert!(matches!(made, Err(PackageError::SourceHoldsSite { .. })), "{folder}");
+    }
+    site.create("other", Some(disk)).unwrap();
+}
+
+#[test]
 fn two_packages_never_share_a_folder() {
     let site = Site::with_package();
     fs::create_dir_all(site.path("source/inner")).unwrap();
