@@ -5,7 +5,7 @@
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
-BULK=${BULK:-/var/tmp/depot-bench-bulk} port=${PORT:-18190}
+port=${PORT:-18190}
 peer depot here || { note "not here: depot"; exit 0; }
 rm -rf "$BULK"; mkdir -p "$BULK"
 trap 'rm -rf "$BULK"' EXIT

@@ -16,6 +16,7 @@ export CORPORA=${CORPORA:-${XDG_CACHE_HOME:-$HOME/.cache}/depot-bench/corpora}
 export WORK=${WORK:-${TMPDIR:-/var/tmp}/depot-bench} # stores; emptied again
 export OUT=${OUT:-$WORK/out}                         # measurements, tab-separated
 export DEPOT=${DEPOT:-$(cd "$PEERS_DIR/../.." && realpath -m "${CARGO_TARGET_DIR:-target}")/release/depot}
+export BULK=${BULK:-/var/tmp/depot-bench-bulk} # should be a real disk with 10 GB free; emptied again
 mkdir -p "$WORK" "$OUT"
 
 # peer NAME FUNCTION ARGS...: one function of one adapter, in a shell of its own.

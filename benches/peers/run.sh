@@ -1,7 +1,7 @@
 #!/bin/bash
 # Everything that benches/RESULTS.md shows, in one run: `make bench` comes here.
 #   run.sh [ingest] [serve] [bounds]     (all of them if none is named)
-# CORPORA, WORK, OUT and DEPOT are as in lib.sh; ROUNDS (default 3) is for each peer. About half an hour on two cores.
+# CORPORA, WORK, BULK, OUT and DEPOT are as in lib.sh; ROUNDS (default 3) is for each peer. About half an hour on two cores.
 # Nothing else should run meanwhile; QUIET_S (default 20) is how long each round waits for that.
 set -euo pipefail
 export QUIET_S=${QUIET_S:-20}
@@ -28,7 +28,9 @@ rm -f "$OUT"/*.tsv
 if [[ " $parts " == *" ingest "* ]]; then
   ./ingest.sh -r "$rounds" real/unpacked depot bupstash tarzstd b3sum restic borg:1 casync:1 cp:1
   STEPS='' ./ingest.sh -r "$rounds" -n 1 real/packed depot bupstash tarzstd
-  STEPS='reread restore' ./ingest.sh -r "$rounds" -n 1 big depot cp b3sum
+  # On a disk, where a copy that is synced means something.
+  WORK=$BULK STEPS='reread restore' ./ingest.sh -r "$rounds" -n 1 big depot cp b3sum
+  rm -rf "$BULK"
   ./ingest.sh -r "$rounds" -n 2 small depot bupstash restic:1
   STEPS='' ./ingest.sh -r 1 -n 1 small casync
 fi
@@ -38,9 +40,9 @@ fi
 report=$(python3 report.py "$OUT")
 {
   printf '\n## %s\n\n' "$(date -u '+%Y-%m-%d %H:%M') UTC, $(git rev-parse --short HEAD 2>/dev/null || echo 'not committed')"
-  printf 'Machine: %s cores of %s, %s GiB, Linux %s; corpora on %s, stores on %s; %s rounds.\n' "$(nproc)" \
+  printf 'Machine: %s cores of %s, %s GiB, Linux %s; corpora on %s, stores on %s, those of big and the bounds on %s; %s rounds.\n' "$(nproc)" \
     "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)" "$(uname -r)" \
-    "$(stat -f -c %T "$CORPORA")" "$(stat -f -c %T "$WORK")" "$rounds"
+    "$(stat -f -c %T "$CORPORA")" "$(stat -f -c %T "$WORK")" "$(stat -f -c %T "$(dirname "$BULK")")" "$rounds"
   printf 'Peers: '
   for file in adapters/*.sh; do
     name=$(basename "$file" .sh)
