@@ -21,7 +21,8 @@ timed depot ingest "$BULK/store" "$BULK/large" large
 rm -rf "$BULK/large" "$BULK/store" "$BULK/store.side"
 
 # A package of its own for each hundred thousand, so that the files need not all be there at once.
-library=$BULK/library trees=${TREES:-10} wanted=()
+library=$BULK/library; mkdir "$library"
+trees=${TREES:-10} wanted=()
 for ((t = 0; t < trees; t++)); do
   python3 -c 'import os, sys
 for n in range(int(sys.argv[3])):
@@ -76,3 +77,31 @@ wait_for_quiet
 opened SIGTERM >/dev/null
 bound cold_open_s "$(opened SIGKILL)"
 bound cold_open_after_kill_s "$(opened SIGTERM)"
+
+# The index made anew from the packs' footers, beside a plain read of the same bytes from the same cold disk.
+cold() { find "$library/library/packs" -name '*.pack' -exec dd if={} iflag=nocache count=0 status=none \;; }
+tails() {
+  python3 - "$library/library/packs" <<'PY'
+import os, struct, sys, time
+began, total = time.monotonic(), 0
+for folder, _, names in os.walk(sys.argv[1]):
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as pack:
+            pack.seek(-64, os.SEEK_END)
+            trailer = pack.read(64)
+            if trailer[:8] != b"depotend":
+                continue
+            offset, length = struct.unpack("<QI", trailer[8:20])
+            pack.seek(offset)
+            total += len(pack.read(length))
+print(f"{time.monotonic() - began:.3f} {total}")
+PY
+}
+wait_for_quiet
+cold; read -r tails_s tails_bytes < <(tails)
+bound pack_tails_mib "$((tails_bytes >> 20))"
+bound pack_tails_read_s "$tails_s"
+rm -rf "$library/library/index"; cold
+began=$EPOCHREALTIME
+"$DEPOT" --data "$library" library rebuild-index >"$WORK/rebuild.log" 2>&1 || note "rebuild-index failed: $(tail -n 1 "$WORK/rebuild.log")"
+bound rebuild_index_s "$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3f", b - a }')"
