@@ -45,7 +45,7 @@ Examples:
 pub fn run(command: ConfigCommand, out: Out) -> Result<(), Failure> {
     let load = |file: Option<PathBuf>| {
         let options = Options { config: file, ..Options::default() };
-        Config::load(&options, std::env::vars()).map_err(|error| Failure::usage(chain(&error)))
+        Config::load(&options, std::env::vars_os()).map_err(|error| Failure::usage(chain(&error)))
     };
     match command {
         ConfigCommand::Check { file } => {

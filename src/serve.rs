@@ -54,8 +54,8 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     }
     let ServeArgs { listen, config, set } = args;
     let options = Options { config, data: shared.data.clone(), listen, set };
-    let config =
-        Config::load(&options, std::env::vars()).map_err(|error| Failure::usage(chain(&error)))?;
+    let config = Config::load(&options, std::env::vars_os())
+        .map_err(|error| Failure::usage(chain(&error)))?;
     log(&config, shared.verbose)?;
     let site = Site::open(config, "depot serve").map_err(transport::open_failure)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -96,7 +96,8 @@ fn announce(
             "url": url, "listen": address, "data": folder, "token_file": token_file,
         }));
     }
-    let depot = std::env::args().next().unwrap_or_else(|| "depot".to_owned());
+    let depot = std::env::args_os().next().unwrap_or_else(|| "depot".into());
+    let depot = depot.display();
     written(|w| {
         writeln!(w, "depot {} serves {url}", env!("CARGO_PKG_VERSION"))?;
         writeln!(w, "  data         {}", folder.display())?;

@@ -230,6 +230,42 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn variables_may_hold_any_bytes_but_settings_are_refused_by_name() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = temp_folder();
+    let not_utf8 = OsStr::from_bytes(b"caf\xe9");
+    let run = |name: &str, args: &[&str]| {
+        let mut command = depot();
+        Run::of(command.current_dir(folder.path()).env(name, not_utf8).args(args))
+    };
+    let args: [&[&str]; 3] = [
+        &["config", "show"],
+        &["--data", ".", "package", "list"],
+        &["serve", "--data", ".", "--listen", "192.0.2.1:1"],
+    ];
+    for args in args {
+        let line = run("DEPOT_LOG_LEVEL", args).fails(2);
+        assert_eq!(line, "depot: DEPOT_LOG_LEVEL: log.level must be UTF-8");
+    }
+    run("OTHER", args[0]).ok();
+    run("OTHER", args[1]).ok();
+    assert!(run("OTHER", args[2]).fails(1).contains("192.0.2.1:1"));
+    assert!(run("DEPOT_URL", &["package", "list"]).fails(2).contains("DEPOT_URL must be UTF-8"));
+    assert!(run("DEPOT_TOKEN_FILE", &["package", "list"]).fails(2).contains("token file caf"));
+}
+
+#[test]
+fn a_token_in_a_variable_is_not_read_and_the_user_is_told_where_it_goes() {
+    let folder = temp_folder();
+    let site = Site::start(&folder.path().join("data"));
+    let mut command = depot();
+    command.env("DEPOT_URL", &site.url).env("DEPOT_TOKEN", "secret").args(["package", "list"]);
+    let line = Run::of(&mut command).fails(1);
+    assert!(line.contains("DEPOT_TOKEN is not read: put the token into a file"), "{line}");
+    assert!(!line.contains("secret"), "{line}");
+}
+
+#[test]
 fn a_wrong_configuration_names_the_key_and_the_nearest() {
     let folder = temp_folder();
     let file = folder.path().join("depot.toml");

@@ -14,6 +14,7 @@ pub use units::{ByteSize, format_duration, parse_duration};
 
 use setting::{Raw, Setting};
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -279,9 +280,6 @@ fn positive(time: &Duration) -> Option<&'static str> {
     unless(time.as_millis() >= 1, "must be longer than 0")
 }
 
-/// Variables with the prefix of ours that are not settings of a site.
-const OTHER_VARIABLES: &[&str] = &["DEPOT_CONFIG", "DEPOT_URL", "DEPOT_TOKEN_FILE", "DEPOT_TOKEN"];
-
 /// What flags say. They win over environment and file.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -344,10 +342,15 @@ impl Config {
     /// `depot.toml` here, else `/etc/depot/depot.toml`; the last two need not exist.
     pub fn load(
         options: &Options,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, ConfigError> {
-        let mut variables: Vec<(String, String)> =
-            environment.into_iter().filter(|(name, _)| name.starts_with("DEPOT_")).collect();
+        // Names and values are any bytes; those of other programs must not stop this one.
+        let ours = |(name, value): (OsString, OsString)| {
+            let name = name.into_string().ok()?;
+            name.starts_with("DEPOT_").then_some((name, value))
+        };
+        let mut variables: Vec<(String, OsString)> =
+            environment.into_iter().filter_map(ours).collect();
         // The system gives them in any order; the first mistake named should not depend on it.
         variables.sort();
         let named = options.config.clone().or_else(|| {
@@ -387,11 +390,14 @@ impl Config {
     fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let unreadable = |detail: String| ConfigError::Unreadable { path: path.into(), detail };
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+        // No file can set an empty path: one that is still empty was not set.
+        let before = std::mem::take(&mut self.data);
         self.read_toml(&text, &path.display().to_string())?;
         // A relative folder in a file means the same wherever the command is run.
-        if self.data.is_relative() && self.data != Self::default().data {
-            self.data = path.parent().unwrap_or(Path::new("")).join(&self.data);
-        }
+        self.data = match self.data.as_os_str().is_empty() {
+            true => before,
+            false => path.parent().unwrap_or(Path::new("")).join(&self.data),
+        };
         Ok(())
     }
 
@@ -408,11 +414,9 @@ impl Config {
         for (key, value) in table.get_ref() {
             match value.get_ref() {
                 DeValue::Table(section) => {
-                    let known = |def: &&KeyDef| {
-                        def.name.split_once('.').is_some_and(|(at, _)| at == key.get_ref())
-                    };
-                    if section.is_empty() && !KEYS.iter().any(|def| known(&def)) {
-                        return Err(unknown(key.get_ref(), place(key.span().start)));
+                    let sections = KEYS.iter().filter_map(|def| Some(def.name.split_once('.')?.0));
+                    if section.is_empty() && !sections.clone().any(|known| known == key.get_ref()) {
+                        return Err(unknown(key.get_ref(), sections, place(key.span().start)));
                     }
                     for (inner, value) in section {
                         let full = format!("{}.{}", key.get_ref(), inner.get_ref());
@@ -429,12 +433,19 @@ impl Config {
         Ok(())
     }
 
-    fn set_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+    fn set_variable(&mut self, name: &str, value: &OsStr) -> Result<(), ConfigError> {
         let matching = KEYS.iter().find(|def| variable_name(def.name) == name);
         match matching {
-            Some(def) => self.set(def.name, Raw::Text(value), &|| name.to_owned()),
-            None if OTHER_VARIABLES.contains(&name) => Ok(()),
-            // Only in a section of ours: other programs may have variables that begin with DEPOT_.
+            Some(def) => {
+                let value = value.to_str().ok_or_else(|| ConfigError::WrongValue {
+                    place: name.into(),
+                    key: def.name.into(),
+                    detail: "must be UTF-8".into(),
+                })?;
+                self.set(def.name, Raw::Text(value), &|| name.to_owned())
+            }
+            // Only in a section of ours: DEPOT_URL and the like are no settings of a site, and other
+            // programs may have variables that begin with DEPOT_.
             None => {
                 let section = |def: &&KeyDef| {
                     let prefix = def.name.split_once('.').map(|(at, _)| variable_name(at) + "_");
@@ -461,7 +472,7 @@ impl Config {
         place: &dyn Fn() -> String,
     ) -> Result<(), ConfigError> {
         let Some(def) = KEYS.iter().find(|def| def.name == key) else {
-            return Err(unknown(key, place()));
+            return Err(unknown(key, KEYS.iter().map(|def| def.name), place()));
         };
         (def.set)(self, raw).map_err(|detail| ConfigError::WrongValue {
             place: place(),
@@ -471,8 +482,8 @@ impl Config {
     }
 }
 
-fn unknown(key: &str, place: String) -> ConfigError {
-    let nearest = nearest(key, KEYS.iter().map(|def| def.name)).unwrap_or_default().into();
+fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>, place: String) -> ConfigError {
+    let nearest = nearest(key, known).unwrap_or_default().into();
     ConfigError::UnknownKey { place, key: key.into(), nearest }
 }
 

@@ -28,7 +28,7 @@ impl InProcess {
             ));
         }
         let options = Options { data: Some(dir.to_owned()), ..Options::default() };
-        let config = Config::load(&options, std::env::vars())
+        let config = Config::load(&options, std::env::vars_os())
             .map_err(|error| Failure::usage(chain(&error)))?;
         let site = Site::open(config, "depot with --data").map_err(open_failure)?;
         let router = api::local_router(site.clone());

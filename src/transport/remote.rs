@@ -12,6 +12,7 @@ use crate::{
 use futures::StreamExt;
 use http::{HeaderValue, header};
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -40,7 +41,11 @@ pub struct Remote {
 impl Remote {
     /// The server that flags or environment name, else the default one.
     pub fn new(shared: &Shared) -> Result<Self, Failure> {
-        let named = shared.url.clone().or_else(|| variable("DEPOT_URL"));
+        let not_utf8 = |_| Failure::usage("DEPOT_URL must be UTF-8");
+        let named = match (&shared.url, variable("DEPOT_URL")) {
+            (None, Some(url)) => Some(url.into_string().map_err(not_utf8)?),
+            (flag, _) => flag.clone(),
+        };
         let by_default = named.is_none();
         let base = checked_base(named.as_deref().unwrap_or(DEFAULT_URL))?;
         let named_file =
@@ -68,6 +73,9 @@ impl Remote {
     pub fn token_hint(&self) -> String {
         match &self.token_file {
             Some(file) => format!("token from {}", file.display()),
+            None if variable("DEPOT_TOKEN").is_some() => "DEPOT_TOKEN is not read: put the token \
+                into a file, and name that with --token-file or DEPOT_TOKEN_FILE"
+                .to_owned(),
             None => "name the token's file with --token-file or DEPOT_TOKEN_FILE".to_owned(),
         }
     }
@@ -120,8 +128,8 @@ fn broken_off(base: &str, error: &reqwest::Error) -> Failure {
 }
 
 /// An environment variable that holds something.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// A server's address without a slash at the end; `host:port` alone is taken as HTTP.

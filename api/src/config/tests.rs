@@ -1,6 +1,7 @@
 //! What is promised of settings.
 
 use super::*;
+use std::os::unix::ffi::OsStrExt;
 
 const EXAMPLE: &str = include_str!("../../../depot.example.toml");
 
@@ -56,7 +57,7 @@ fn an_unknown_key_is_refused_with_the_nearest_name() {
             .ends_with("line 1: there is no setting lissen; the nearest is listen")
     );
     assert!(message("gc_grace = \"24h\"").contains("nearest is library.gc_grace"));
-    assert!(message("[libary]").contains("there is no setting libary"));
+    assert!(message("[libary]").ends_with("there is no setting libary; the nearest is library"));
     assert!(message("library = 3").contains("there is no setting library;"));
     assert!(message("[library.pack_size]\nx = 1").contains("library.pack_size must be a size"));
 }
@@ -98,7 +99,7 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
         ("DEPOT_NATIVE_CACHE", "another program's"),
         ("PATH", "/bin"),
     ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    .map(|(name, value)| (name.into(), value.into()));
     let config = Config::load(&options, environment.clone()).unwrap();
     assert_eq!(config.data, folder.path().join("here"), "a relative folder is beside its file");
     assert_eq!(config.listen.port(), 2);
@@ -109,14 +110,40 @@ fn the_environment_wins_over_the_file_and_flags_over_both() {
     options.data = Some("elsewhere".into());
     let config = Config::load(&options, environment).unwrap();
     assert_eq!((config.listen.port(), config.data), (4, PathBuf::from("elsewhere")));
-    let from_environment = [("DEPOT_CONFIG".to_owned(), path.display().to_string())];
+    let from_environment = [("DEPOT_CONFIG".into(), path.into())];
     assert_eq!(Config::load(&Options::default(), from_environment).unwrap().listen.port(), 1);
+}
+
+#[test]
+fn a_relative_folder_is_beside_its_file_even_if_it_is_called_as_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("depot.toml");
+    let data = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let options = Options { config: Some(path.clone()), ..Options::default() };
+        Config::load(&options, []).unwrap().data
+    };
+    assert_eq!(data("data = \"depot-data\""), folder.path().join("depot-data"));
+    assert_eq!(data("data = \"/srv/depot\""), PathBuf::from("/srv/depot"));
+    assert_eq!(data("[library]"), PathBuf::from("depot-data"), "not of the file");
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_refused_if_it_is_a_setting() {
+    let not_utf8 = OsStr::from_bytes(b"a\xff");
+    let load =
+        |name: &OsStr| Config::load(&Options::default(), [(name.to_owned(), not_utf8.to_owned())]);
+    for other in [OsStr::new("PATH"), OsStr::new("DEPOT_NATIVE_CACHE"), not_utf8] {
+        assert_eq!(load(other), Ok(Config::default()), "{other:?}");
+    }
+    let error = load(OsStr::new("DEPOT_LOG_LEVEL")).unwrap_err().to_string();
+    assert_eq!(error, "DEPOT_LOG_LEVEL: log.level must be UTF-8");
 }
 
 #[test]
 fn a_wrong_variable_or_flag_is_named() {
     let load = |name: &str, value: &str| {
-        let environment = [(name.to_owned(), value.to_owned())];
+        let environment = [(name.into(), value.into())];
         Config::load(&Options::default(), environment).unwrap_err().to_string()
     };
     assert_eq!(
