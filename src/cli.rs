@@ -6,7 +6,7 @@
 use crate::{
     audit::AuditArgs, completions::CompletionsArgs, config::ConfigCommand, content::ContentCommand,
     fetch::FetchArgs, job::JobCommand, library::LibraryCommand, package::PackageCommand,
-    serve::ServeArgs, token::TokenCommand,
+    serve::ServeArgs, site::SiteCommand, token::TokenCommand,
 };
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -94,6 +94,9 @@ pub enum Command {
     Audit(AuditArgs),
     /// Start a site: admin API and distribution point on one address
     Serve(ServeArgs),
+    /// The site itself: new-key
+    #[command(subcommand)]
+    Site(SiteCommand),
     /// The configuration file: check, show, example
     #[command(subcommand)]
     Config(ConfigCommand),

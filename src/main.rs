@@ -17,6 +17,7 @@ mod output;
 mod package;
 mod progress;
 mod serve;
+mod site;
 mod token;
 mod transport;
 mod units;
@@ -89,6 +90,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Content(command) => content::run(command, &client, out).await,
         Command::Library(command) => library::run(command, &client, out).await,
         Command::Job(command) => job::run(command, &client, out).await,
+        Command::Site(command) => site::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

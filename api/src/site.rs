@@ -21,8 +21,9 @@ use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{Kind, Problem, with_causes};
 use contentlib::Library;
-use packager::Packages;
-use packager::sign::SiteKey;
+use packager::refs::is_signed;
+use packager::sign::{PublicKey, SiteKey};
+use packager::{PackageError, Packages};
 use parking_lot::Mutex;
 use sitedb::Db;
 use std::fs;
@@ -79,6 +80,15 @@ pub enum SiteError {
         /// The process, as it describes itself.
         holder: String,
     },
+    /// Somebody else's folder, probably named by mistake.
+    #[error(
+        "{folder:?} is no data folder, but holds other files: check the path, or name a new or an \
+         empty folder to make a site in"
+    )]
+    NotADataFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The file system failed.
     #[error("cannot use {path:?} as a data folder: {source}")]
     Io {
@@ -90,8 +100,8 @@ pub enum SiteError {
 }
 
 impl Site {
-    /// Takes the data folder that `config` names, and makes it if there is none. `what` tells
-    /// others what this process does with it.
+    /// Takes the data folder that `config` names; makes it if there is none, or if it is empty.
+    /// `what` tells others what this process does with it.
     pub fn open(config: Config, what: &str) -> Result<Self, SiteError> {
         let folder = &config.data;
         let failed = |path: &Path| {
@@ -99,6 +109,9 @@ impl Site {
             move |source| SiteError::Io { path, source }
         };
         make_folder(folder).map_err(failed(folder))?;
+        if !takes_a_site(folder).map_err(failed(folder))? {
+            return Err(SiteError::NotADataFolder { folder: folder.clone() });
+        }
         let path = folder.join("lock");
         let lock = DataLock::take(&path, what).map_err(|error| match error {
             NotLocked::Held(holder) => SiteError::InUse { folder: folder.clone(), holder },
@@ -177,10 +190,17 @@ impl Site {
             return Ok(content.clone());
         }
         let library = Library::open(&self.library_folder(), self.library_options())?;
-        let keys = self.folder().join("keys");
-        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
-        let key = SiteKey::open(&keys.join("site.ed25519"))
-            .map_err(|error| Problem::new(Kind::Unavailable, with_causes(&error)))?;
+        let key = self.key_file();
+        // Made anew it would be one that no client trusts, and the loss would show at theirs first.
+        if !key.exists() && is_signed(&library).map_err(PackageError::from)? {
+            let detail = format!(
+                "{key:?} is missing, and versions are signed with it: put the site's key back from \
+                 a backup; if there is none, `depot --data DIR site new-key` makes another, which \
+                 clients must be told to trust"
+            );
+            return Err(Problem::new(Kind::Unavailable, detail));
+        }
+        let key = open_key(&key)?;
         let cache = self.folder().join("cache");
         let clock = Arc::new(jiff::Timestamp::now);
         let packages = Packages::open(library.clone(), key, cache, clock)?
@@ -189,6 +209,24 @@ impl Site {
         let content = Content { library, packages };
         *slot = Some(content.clone());
         Ok(content)
+    }
+
+    /// Makes a signing key where the site has none any more, and says what it is checked with.
+    pub(crate) fn new_key(&self) -> Result<PublicKey, Problem> {
+        let file = self.key_file();
+        if file.exists() {
+            let detail = format!("{file:?} is there: to sign with another key, move it away first");
+            return Err(Problem::new(Kind::Conflict, detail));
+        }
+        open_key(&file)?;
+        // An open library may still sign with the old one.
+        self.close_content()?;
+        Ok(self.content()?.packages.public_key())
+    }
+
+    /// What versions are signed with.
+    fn key_file(&self) -> PathBuf {
+        self.folder().join("keys/site.ed25519")
     }
 
     /// The folder of the content library.
@@ -252,6 +290,34 @@ fn record_end(audit: &Audit, job: &Job, by: &Identity) {
     if let Err(error) = audit.write(&record) {
         tracing::error!(%error, job = %job.id, "the end of a job was not audited");
     }
+}
+
+/// Whether a site is in `folder`, or may be made there.
+///
+/// A mistyped path must not become a site: what it was to show would seem lost.
+fn takes_a_site(folder: &Path) -> io::Result<bool> {
+    // Of a site that lost something, or that shares its folder, one of these is left.
+    let marks = ["library/packs", "site/CURRENT", "keys/site.ed25519", "admin.token"];
+    if marks.iter().any(|mark| folder.join(mark).exists()) {
+        return Ok(true);
+    }
+    // A site that was cut off while it was made has some of its own, and a new ext4 volume the last.
+    let own = ["lock", "library", "site", "cache", "keys", "admin.part", "lost+found"];
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        if !own.iter().any(|own| name == *own) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The signing key in `file`; if there is none, a new one.
+fn open_key(file: &Path) -> Result<SiteKey, Problem> {
+    if let Some(folder) = file.parent() {
+        make_folder(folder).map_err(|error| Problem::internal(&error))?;
+    }
+    SiteKey::open(file).map_err(|error| Problem::new(Kind::Unavailable, with_causes(&error)))
 }
 
 /// Makes a folder that only its owner may enter, and those above it as usual.

@@ -144,6 +144,12 @@ pub(crate) struct KeyRecord {
     pub(crate) keys: Vec<PublicKey>,
 }
 
+/// Whether a key has signed for this library, so that any other would be a stranger's to clients.
+pub fn is_signed(library: &Library) -> Result<bool, RecordError> {
+    let stored = get::<KeyRecord>(library, SITE_KEY)?;
+    Ok(stored.is_some_and(|stored| !stored.record.keys.is_empty()))
+}
+
 /// A reference that does not read as what its name says.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,10 +1,12 @@
 //! The server itself: is it there, which version, who am I, what can it do.
 
 use crate::auth::{Identity, Role};
-use crate::site::Site;
+use crate::guard::AuditNote;
+use crate::problem::{Kind, Problem};
+use crate::site::{Site, blocking};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::Extension;
+use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(health))
         .routes(routes!(version))
         .routes(routes!(whoami))
+        .routes(routes!(new_key))
         .routes(routes!(openapi))
 }
 
@@ -92,6 +95,39 @@ pub struct Whoami {
     responses((status = 200, description = "Who the request acts for", body = Whoami)))]
 async fn whoami(Extension(identity): Extension<Identity>) -> Json<Whoami> {
     Json(Whoami { name: identity.name, token: identity.token, role: identity.role })
+}
+
+/// What versions are signed with from now on.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "key": "00b9c658e488c4b8708970e3d70b998474ff89268a26872fea22a8f76e4c3bd8"
+}))]
+pub struct SigningKey {
+    /// The public key, as 64 hex digits.
+    pub key: String,
+}
+
+/// Make a new signing key
+///
+/// Where the site's own is lost: a site without it does not open its content. Clients that trust
+/// the lost one refuse new versions until they are told of this one. Only for a site that does not
+/// serve, by `depot --data DIR site new-key`.
+#[utoipa::path(post, path = "/api/v1/key", tag = "server", security(("token" = ["admin"])),
+    responses((status = 200, description = "The new key", body = SigningKey)))]
+async fn new_key(
+    State(site): State<Site>,
+    Extension(identity): Extension<Identity>,
+    Extension(note): Extension<AuditNote>,
+) -> Result<Json<SigningKey>, Problem> {
+    if !identity.is_local() {
+        let detail = "a serving site has its key: stop it, and run \
+            `depot --data DIR site new-key` there";
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
+    let key = blocking(move || site.new_key()).await?.to_string();
+    note.target("key");
+    note.detail(format!("signs with {key}"));
+    Ok(Json(SigningKey { key }))
 }
 
 /// Give this document
