@@ -185,7 +185,6 @@ fn client(base: &str) -> Result<reqwest::Client, Failure> {
         .read_timeout(SILENCE)
         .tcp_nodelay(true);
     if is_loopback(base) {
-        // A proxy from the environment would look for the server on its own machine.
         builder = builder.no_proxy();
     }
     Ok(builder.build()?)
@@ -197,10 +196,7 @@ pub fn is_default(url: &str) -> bool {
 }
 
 fn is_loopback(base: &str) -> bool {
-    let Ok(url) = reqwest::Url::parse(base) else { return false };
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    reqwest::Url::parse(base).is_ok_and(|url| dp::remote::Client::is_on_this_machine(&url))
 }
 
 #[cfg(test)]

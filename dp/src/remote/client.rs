@@ -57,14 +57,26 @@ impl Client {
     }
 
     pub(super) fn of_url(server: Url) -> Result<Self, RemoteError> {
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(PROGRESS)
             .tcp_keepalive(PROGRESS)
-            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")));
+        if Self::is_on_this_machine(&server) {
+            http = http.no_proxy();
+        }
+        let http = http
             .build()
             .map_err(|source| RemoteError::Transport { url: server.to_string(), source })?;
         Ok(Self { http, server, moved: Arc::default() })
+    }
+
+    /// Whether a server's address is one of this machine itself. No proxy may be asked for it, as the
+    /// environment may say: the proxy would look for the server on its own machine.
+    pub fn is_on_this_machine(server: &Url) -> bool {
+        let host = server.host_str().unwrap_or_default();
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// Bytes of answers' bodies received so far.
