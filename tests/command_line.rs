@@ -69,7 +69,10 @@ fn what_is_missing_is_3_and_what_is_taken_is_4() {
     assert!(
         site.depot(["package", "create", "other", "--source", &inside]).fails(4).contains("docs")
     );
-    assert!(site.depot(["package", "show", "nothing"]).fails(3).contains("nothing"));
+    assert_eq!(
+        site.depot(["package", "show", "nothing"]).fails(3),
+        "depot: there is no package nothing; create it: depot package create nothing"
+    );
     assert!(site.depot(["package", "show", "docs@7"]).fails(3).contains('7'));
     assert!(site.depot(["package", "show", "docs@stable"]).fails(3).contains("stable"));
     assert!(site.depot(["job", "show", "00"]).fails(3).contains("00"));

@@ -1,4 +1,4 @@
-//! The README's quick start, run as it is written.
+//! The README's quick start, and its push without depot, run as they are written.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,10 +7,11 @@ mod support;
 use std::{fs, net::TcpListener, os::unix::fs::symlink, process::Command};
 use support::{DEPOT, Run, Site, temp_folder, tree};
 
-/// The lines of the README's block that is marked as the quick start.
-fn quick_start() -> String {
+/// The lines of the README's block with this mark.
+fn block(mark: &str) -> String {
     let readme = include_str!("../README.md");
-    let (_, rest) = readme.split_once("```sh quick-start\n").expect("the README has the block");
+    let (_, rest) =
+        readme.split_once(&format!("```sh {mark}\n")).expect("the README has the block");
     rest.split_once("```").expect("the block ends").0.to_owned()
 }
 
@@ -26,7 +27,7 @@ fn the_quick_start_works_as_pasted() {
     let listen = if is_free { "127.0.0.1:8520" } else { "127.0.0.1:0" };
     let site = Site::start_with(&here.join("depot-data"), &["--listen", listen]);
 
-    let mut script = quick_start();
+    let mut script = block("quick-start") + &block("tar-push");
     let mut shell = Command::new("sh");
     shell.env_remove("DEPOT_URL").env_remove("DEPOT_TOKEN_FILE");
     if !is_free {
@@ -40,6 +41,11 @@ fn the_quick_start_works_as_pasted() {
     assert!(said.contains("docs version 2: "), "{said}");
     assert!(said.contains("docs is unchanged: still version 2"), "{said}");
     assert!(said.contains("sources version 2: 1 file"), "{said}");
+    let pushed = site.depot(["package", "show", "tools", "--json"]).ok().json();
+    assert_eq!(
+        (&pushed["latest"]["version"], &pushed["latest"]["n_files"]),
+        (&2.into(), &1.into())
+    );
 
     let want = tree::read(std::path::Path::new("/usr/share/doc"));
     let mut found = tree::read(&here.join("out"));

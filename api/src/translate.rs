@@ -2,6 +2,7 @@
 
 use crate::problem::{Kind, Problem, with_causes};
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
+use packager::UnreadableVersion;
 use packager::error::PackageError;
 use packager::restore::RestoreError;
 use packager::scan::ScanError;
@@ -64,7 +65,7 @@ impl From<VolumeError> for Problem {
         };
         let path = |kind, detail: &str| about(kind, "path", detail);
         match error {
-            VolumeError::Unknown { .. } => about(Kind::NotFound, "volume", "is unknown"),
+            VolumeError::Unknown { .. } => about(Kind::NotFound, "volume", &text),
             VolumeError::NotAbsolute { .. } => {
                 path(Kind::InvalidValue, "must be an absolute path of at most 2048 bytes of UTF-8")
             }
@@ -188,6 +189,9 @@ impl From<MaintainError> for Problem {
             MaintainError::Cancelled(_) => cancelled(),
             MaintainError::Holder { .. } => Problem::new(Kind::Upstream, with_causes(&error)),
             MaintainError::Store { ref source, .. } => io_problem(&error, source),
+            MaintainError::Links { ref source, .. } if source.is::<UnreadableVersion>() => {
+                Problem::new(Kind::Damaged, with_causes(&error))
+            }
             other => Problem::internal(&other),
         }
     }
@@ -211,9 +215,12 @@ impl From<PackageError> for Problem {
             Problem::new(kind, text.clone()).caused_by(field, detail)
         };
         match error {
-            PackageError::UnknownPackage(_) => about(Kind::NotFound, "package", "is unknown"),
-            PackageError::UnknownVersion { .. } => about(Kind::NotFound, "version", "is unknown"),
-            PackageError::UnknownChannel { .. } => about(Kind::NotFound, "channel", "is unknown"),
+            PackageError::UnknownPackage(name) => {
+                let fix = format!("{text}; create it: depot package create {name}");
+                Problem::new(Kind::NotFound, fix).caused_by("package", text)
+            }
+            PackageError::UnknownVersion { .. } => about(Kind::NotFound, "version", &text),
+            PackageError::UnknownChannel { .. } => about(Kind::NotFound, "channel", &text),
             PackageError::UnknownFolder { .. } => {
                 about(Kind::NotFound, "path", "is no folder there")
             }
