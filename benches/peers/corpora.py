@@ -41,8 +41,11 @@ WORDS = (
 
 
 def output(*command):
-    """What a command prints; "" where it fails."""
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    """What a command prints; "" where it fails or is missing."""
+    try:
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    except FileNotFoundError:
+        return ""
 
 
 def unpack(archive, dest):
@@ -61,7 +64,10 @@ def add(root, nn, name, download):
         return True
     with tempfile.TemporaryDirectory(dir=root) as here:
         os.chmod(here, 0o777)  # apt downloads as a user of its own
-        subprocess.run(download, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            subprocess.run(download, cwd=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        except FileNotFoundError:
+            pass  # the program is missing: nothing was got
         got = [p for p in Path(here).iterdir() if p.suffix in (".tgz", ".whl", ".deb")]
         if not got:
             print(f"not to be had: {name} {download[-1]}", file=sys.stderr)

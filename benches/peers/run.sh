@@ -11,12 +11,16 @@ parts=${*:-ingest serve bounds} rounds=${ROUNDS:-3}
 results=${RESULTS:-$PEERS_DIR/../RESULTS.md}
 
 packages=(restic borgbackup casync nginx-light wrk b3sum zstd curl procps)
+# These fetch the corpora, and may have come from elsewhere than Debian.
+command -v npm >/dev/null || packages+=(npm)
+python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
+as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }
 if ! dpkg -s "${packages[@]}" >/dev/null 2>&1; then
-  apt-get update -q && apt-get install -y --no-install-recommends "${packages[@]}" || note "some peers are missing; their goals are not measured"
+  as_root apt-get update -q && as_root apt-get install -y --no-install-recommends "${packages[@]}" || note "some peers are missing; their goals are not measured"
 fi
 if ! command -v bupstash >/dev/null; then
   # Its lock file: with newer dependencies it does not build.
-  apt-get install -y --no-install-recommends libsodium-dev pkg-config &&
+  as_root apt-get install -y --no-install-recommends libsodium-dev pkg-config &&
     CARGO_TARGET_DIR=$WORK/bupstash-build nice cargo install --locked bupstash || note "bupstash is missing; its goals are not measured"
   rm -rf "$WORK/bupstash-build"
   PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
