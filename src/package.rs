@@ -153,8 +153,8 @@ Examples:
   depot package retain docs --keep 10
   depot package retain docs --keep 3 --days 90   # and those replaced 90 days ago go too
 
-The newest version and versions that a channel points to always stay. A new rule takes effect
-with the next version.")]
+The newest version and versions that a channel points to always stay. How many are kept is looked
+at with each new version, their age also every hour by a site that serves.")]
 pub struct RetainArgs {
     /// Name of the package
     name: String,
