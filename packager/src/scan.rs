@@ -50,7 +50,8 @@ pub enum ScanError {
         source: io::Error,
     },
     /// Entries that cannot be read or held.
-    #[error("{} entries of the source cannot be taken: {}", .0.total, .0)]
+    #[error("{} of the source cannot be taken: {}",
+        if .0.total == 1 { "1 entry".into() } else { format!("{} entries", .0.total) }, .0)]
     Problems(Problems),
     /// It changed each time it was looked at.
     #[error("the source keeps changing while it is read ({}); try again when nothing writes to it",
