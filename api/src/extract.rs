@@ -61,10 +61,15 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "body".to_owned() } else { path };
         let inner = error.into_inner();
         match inner.classify() {
-            serde_json::error::Category::Data => Problem::field(field, inner.to_string()),
+            serde_json::error::Category::Data => {
+                // Where in the text it stands says less than the field does.
+                let said = inner.to_string();
+                let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+                let (field, detail) = at_fault(&path, "body", said);
+                Problem::field(field, detail)
+            }
             _ => Problem::malformed("body", format!("is not JSON: {inner}")),
         }
     })?;
@@ -86,13 +91,73 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
         let reader = serde_urlencoded::Deserializer::new(pairs);
         serde_path_to_error::deserialize(reader).map(Self).map_err(|error| {
             let path = error.path().to_string();
-            let inner = error.into_inner().to_string();
-            // An unknown or missing field is an error of the whole, which names it in words.
-            let quoted = inner.split('`').nth(1).map(str::to_owned);
-            let field = if path == "." { quoted.unwrap_or("query".into()) } else { path };
-            Problem::malformed(field, format!("is not understood: {inner}"))
+            let (field, detail) = at_fault(&path, "query", &error.into_inner().to_string());
+            Problem::malformed(field, detail)
         })
     }
+}
+
+/// Which field is wrong and what it must be, from the path to it and what serde says of it; `whole`
+/// stands for what has no path.
+fn at_fault(path: &str, whole: &str, said: &str) -> (String, String) {
+    let path = if path == "." { "" } else { path };
+    let inside = |name: &str| match path {
+        "" => name.to_owned(),
+        _ => format!("{path}.{name}"),
+    };
+    let named = |start: &str| said.strip_prefix(start)?.split_once('`');
+    if let Some((name, _)) = named("missing field `") {
+        return (inside(name), "is missing".to_owned());
+    }
+    if let Some((name, known)) = named("unknown field `") {
+        // The path names it already where the reader had come to it.
+        let field = if path.ends_with(name) { path.to_owned() } else { inside(name) };
+        let known = known.trim_start_matches(", ");
+        return (field, format!("is not known: {}", known.replacen("expected", "want", 1)));
+    }
+    let field = if path.is_empty() { whole } else { path }.to_owned();
+    let detail = in_words(said).unwrap_or_else(|| format!("is not understood: {said}"));
+    (field, detail)
+}
+
+/// What a value must be and is not, where serde says it in one of its usual ways.
+fn in_words(said: &str) -> Option<String> {
+    if let Some(words) = number_in_words(said) {
+        return Some(words.to_owned());
+    }
+    let kinds = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
+    let rest = kinds.iter().find_map(|kind| said.strip_prefix(kind))?;
+    let (found, wanted) = rest.split_once(", expected ")?;
+    let wanted = match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        number if number.starts_with("a nonzero ") => "1 or more",
+        object if object.starts_with("struct ") => "a JSON object",
+        other => other,
+    };
+    let found = match found {
+        "map" => "an object".to_owned(),
+        "sequence" => "a list".to_owned(),
+        value if said.starts_with("invalid length") => format!("a list of {value}"),
+        value => {
+            let kind = |kind| value.strip_prefix(kind);
+            let bare = ["integer ", "floating point ", "boolean ", "string "].iter().find_map(kind);
+            bare.unwrap_or(value).replace('`', "")
+        }
+    };
+    Some(format!("must be {wanted}, not {found}"))
+}
+
+/// What the standard library says of a text that is no number, in words that tell what to write.
+pub fn number_in_words(said: &str) -> Option<&'static str> {
+    Some(match said {
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "must be a whole number, 0 or more"
+        }
+        "number would be zero for non-zero type" => "must be 1 or more",
+        "number too large to fit in target type" => "is too large",
+        "provided string was not `true` or `false`" => "must be true or false",
+        _ => return None,
+    })
 }
 
 /// The parts of the path that a route has names for.
@@ -153,11 +218,21 @@ mod tests {
         let problem = wrong(r#"{"list":[{"n":1},{"n":"x"}]}"#);
         assert_eq!((problem.status, problem.errors[0].field.as_str()), (422, "list[1].n"));
         let problem = wrong(r#"{"list":[{"n":1,"m":2}]}"#);
-        assert!(problem.detail.contains("unknown field `m`"), "{}", problem.detail);
+        assert_eq!(problem.detail, "list[0].m is not known: want `n`");
+        assert_eq!(wrong(r#"{"list":[{"n":1},{}]}"#).detail, "list[1].n is missing");
+        assert_eq!(wrong("[]").detail, "body must be a JSON object, not a list of 0");
+        assert_eq!(wrong("7").detail, "body must be a JSON object, not 7");
+        let of_n = |n: &str| wrong(&format!(r#"{{"list":[{{"n":{n}}}]}}"#)).detail;
+        assert_eq!(of_n("-1"), "list[0].n must be a whole number, 0 or more, not -1");
+        assert_eq!(of_n("{}"), "list[0].n must be a whole number, 0 or more, not an object");
         assert_eq!(wrong("{").status, 400);
         assert_eq!(wrong("").status, 400);
         assert_eq!(wrong(r#"{"list":[]} x"#).status, 400);
-        assert!(wrong("{}").detail.contains("missing field `list`"));
+        let missing = wrong("{}");
+        assert_eq!(
+            (missing.detail.as_str(), missing.errors[0].field.as_str()),
+            ("list is missing", "list")
+        );
     }
 
     #[derive(Debug, Deserialize)]
@@ -176,5 +251,7 @@ mod tests {
         assert!(read("/x?limit=3").await.is_ok() && read("/x").await.is_ok());
         assert_eq!(read("/x?limit=many").await.unwrap_err().errors[0].field, "limit");
         assert_eq!(read("/x?limmit=3").await.unwrap_err().errors[0].field, "limmit");
+        let many = read("/x?limit=many").await.unwrap_err();
+        assert_eq!(many.detail, "limit must be a whole number, 0 or more");
     }
 }

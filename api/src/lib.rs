@@ -41,6 +41,7 @@ mod background;
 mod server;
 
 pub use config::{Config, ConfigError, Options};
+pub use extract::number_in_words;
 pub use problem::Problem;
 pub use routes::{local_router, router};
 pub use server::{ServeError, serve};

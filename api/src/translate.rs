@@ -119,7 +119,8 @@ impl From<ReadError> for Problem {
 impl From<AddError> for Problem {
     fn from(error: AddError) -> Self {
         match &error {
-            AddError::WrongDigest { .. } => Problem::new(Kind::WrongDigest, error.to_string()),
+            AddError::WrongDigest { .. } => Problem::new(Kind::WrongDigest, error.to_string())
+                .caused_by("digest", error.to_string()),
             AddError::Revoked(_) => Problem::new(Kind::Revoked, error.to_string()),
             AddError::MissingChunks(ids) => {
                 let mut problem = Problem::new(Kind::Conflict, error.to_string());
