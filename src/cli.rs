@@ -8,8 +8,8 @@ use crate::{
     fetch::FetchArgs, job::JobCommand, library::LibraryCommand, package::PackageCommand,
     serve::ServeArgs, site::SiteCommand, token::TokenCommand,
 };
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -31,7 +31,8 @@ Exit codes:
   2  wrong command line or value  130  interrupted
   3  not found
 
-Errors are one line on stderr. With --json, stdout holds JSON and nothing else.";
+Errors are one line on stderr. With --json, stdout holds JSON and nothing else; only
+`config example` and `completions` print the file that they are for.";
 
 /// Content library and distribution points: store once, deliver what changed.
 #[derive(Debug, Parser)]
@@ -74,54 +75,121 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Named, versioned trees of files: create, update, push, list, restore, delete
-    #[command(subcommand, visible_alias = "pkg")]
+    #[command(
+        subcommand,
+        visible_alias = "pkg",
+        after_help = "\
+Examples:
+  depot package create docs --source /usr/share/doc
+  depot package update docs
+  depot package list"
+    )]
     Package(PackageCommand),
     /// Bring a package version from a server into a folder, moving only what changed
     Fetch(FetchArgs),
     /// Single contents by digest: show, get, verify, why
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot content show blake3:…
+  depot content why blake3:…"
+    )]
     Content(ContentCommand),
     /// The content library as a whole: stats, verify, gc, rebuild-index, repair, volume
-    #[command(subcommand, visible_alias = "lib")]
+    #[command(
+        subcommand,
+        visible_alias = "lib",
+        after_help = "\
+Examples:
+  depot library stats
+  depot library verify"
+    )]
     Library(LibraryCommand),
     /// Long operations: list, show, watch, cancel
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot job list
+  depot job watch 0199f0c2a7b1e0d3"
+    )]
     Job(JobCommand),
     /// Access tokens: create, list, revoke
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot token create ci --role operator --output ci.token
+  depot token list"
+    )]
     Token(TokenCommand),
     /// Who did what
     Audit(AuditArgs),
     /// Start a site: admin API and distribution point on one address
     Serve(ServeArgs),
     /// The site itself: new-key
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot --data ./depot-data site new-key"
+    )]
     Site(SiteCommand),
     /// The configuration file: check, show, example
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot config example > depot.toml
+  depot config check"
+    )]
     Config(ConfigCommand),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the version
+    #[command(after_help = "\
+Examples:
+  depot version
+  depot version --json | jq -r .version")]
     Version,
 }
 
 /// What clap says of a wrong command line, in several paragraphs, as one line: what is wrong, the
-/// tip if there is one, and whose help to read.
-pub fn in_one_line(text: &str) -> String {
+/// tip if there is one, and whose help to read. `args` are the words after `depot`.
+pub fn in_one_line(text: &str, args: impl Iterator<Item = OsString>) -> String {
     let mut parts: Vec<String> = Vec::new();
-    let mut command = "depot".to_owned();
     for paragraph in text.split("\n\n") {
         let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some(usage) = words.strip_prefix("Usage: ") {
-            let is_word = |w: &&str| w.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-            let path = usage.split(' ').take_while(is_word);
-            command = path.take_while(|w| !w.starts_with('-')).collect::<Vec<_>>().join(" ");
-        } else if !words.is_empty() && !words.starts_with("For more information") {
-            parts.push(words.trim_start_matches("error: ").to_owned());
+        let beside = ["Usage: ", "For more information"];
+        if !words.is_empty() && !beside.iter().any(|start| words.starts_with(start)) {
+            parts.push(in_words(words.trim_start_matches("error: ")));
         }
     }
-    format!("{}; see `{command} --help`", parts.join("; "))
+    format!("{}; see `{} --help`", parts.join("; "), command_of(args))
+}
+
+/// A value's error with what the standard library says of numbers put in words.
+fn in_words(text: &str) -> String {
+    let said = text.rsplit_once(": ").map(|(value, said)| (value, api::number_in_words(said)));
+    match said {
+        Some((value, Some(words))) => format!("{value}: {words}"),
+        _ => text.to_owned(),
+    }
+}
+
+/// The command that `args` name, as far as they name one.
+fn command_of(args: impl Iterator<Item = OsString>) -> String {
+    let tree = Cli::command();
+    let mut command = &tree;
+    let mut path = tree.get_name().to_owned();
+    for word in args {
+        if let Some(sub) = command.find_subcommand(word) {
+            path = format!("{path} {}", sub.get_name());
+            command = sub;
+        }
+    }
+    path
 }
 
 #[cfg(test)]
@@ -132,7 +200,7 @@ mod tests {
     fn a_wrong_command_line_is_one_line_with_the_help_to_read() {
         let said = |args: &[&str]| {
             let error = Cli::try_parse_from(args).expect_err("wrong");
-            in_one_line(&error.render().to_string())
+            in_one_line(&error.render().to_string(), args[1..].iter().map(OsString::from))
         };
         let line = said(&["depot", "package", "create"]);
         assert_eq!(
@@ -144,8 +212,25 @@ mod tests {
         assert!(line.contains("'pakage'") && line.contains("similar"), "{line}");
         let line = said(&["depot", "content", "show", "blake3:00"]);
         assert!(line.contains("digest") && !line.contains('\n'), "{line}");
+        assert!(line.ends_with("; see `depot content show --help`"), "{line}");
     }
-    use clap::CommandFactory;
+
+    #[test]
+    fn a_wrong_number_is_told_in_words() {
+        let said = |args: &[&str]| {
+            let error = Cli::try_parse_from(args).expect_err("wrong");
+            in_one_line(&error.render().to_string(), args[1..].iter().map(OsString::from))
+        };
+        assert_eq!(
+            said(&["depot", "--data", "x", "pkg", "create", "y", "--keep", "0"]),
+            "invalid value '0' for '--keep <N>': must be 1 or more; see `depot package create --help`"
+        );
+        assert_eq!(
+            said(&["depot", "audit", "--limit", "few"]),
+            "invalid value 'few' for '--limit <N>': must be a whole number, 0 or more; see `depot \
+             audit --help`"
+        );
+    }
 
     #[test]
     fn the_command_tree_is_sound() {
@@ -153,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn every_command_that_does_something_has_examples() {
+    fn every_command_has_examples() {
         fn check(command: &clap::Command, path: &str) {
             for sub in command.get_subcommands() {
                 check(sub, &format!("{path} {}", sub.get_name()));
             }
-            if !command.has_subcommands() && command.get_name() != "version" {
+            if !command.has_subcommands() || path.split(' ').count() <= 2 {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 let words = path.trim_start_matches("depot");
                 assert!(help.contains(words), "{path} shows no example of itself");

@@ -10,7 +10,9 @@ use clap_complete::Shell;
 Examples:
   depot completions bash > /etc/bash_completion.d/depot
   depot completions zsh > \"${fpath[1]}/_depot\"
-  depot completions fish > ~/.config/fish/completions/depot.fish")]
+  depot completions fish > ~/.config/fish/completions/depot.fish
+
+Prints the script with --json too.")]
 pub struct CompletionsArgs {
     /// The shell
     #[arg(value_name = "SHELL")]

@@ -37,7 +37,9 @@ Examples:
     /// Print an example with every key, its default and what it means
     #[command(after_help = "\
 Examples:
-  depot config example > depot.toml")]
+  depot config example > depot.toml
+
+Prints the file with --json too; `depot config show --json` gives the settings to scripts.")]
     Example,
 }
 

@@ -107,9 +107,9 @@ fn people(w: &mut dyn Write, report: &FetchReport) -> std::io::Result<()> {
         }
         writeln!(
             w,
-            "  took     {} ({})",
+            "  took     {}{}",
             units::duration(took),
-            units::rate(report.written_bytes, took)
+            units::speed(report.written_bytes, took)
         )?;
     }
     for path in &report.kept {

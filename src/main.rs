@@ -60,7 +60,10 @@ fn parse() -> Result<Cli, Failure> {
     };
     Cli::try_parse().map_err(|error| match error.kind() {
         DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
-        _ => Failure::usage(cli::in_one_line(&error.render().to_string())),
+        _ => {
+            let args = std::env::args_os().skip(1);
+            Failure::usage(cli::in_one_line(&error.render().to_string(), args))
+        }
     })
 }
 

@@ -46,7 +46,13 @@ pub enum PackageCommand {
     /// Write a version's files into a folder
     Restore(restore::RestoreArgs),
     /// Move, list or remove a package's named pointers to versions
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot package channel set docs stable 3
+  depot package channel list docs"
+    )]
     Channel(ChannelCommand),
     /// Set how many versions are kept, and for how long
     Retain(RetainArgs),

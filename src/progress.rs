@@ -173,8 +173,8 @@ impl Progress {
                 let at = Instant::now();
                 if at >= *due {
                     *due = at + PLAIN_EVERY;
-                    let speed = units::rate(now.bytes, self.begun.elapsed());
-                    eprintln!("{}  {speed}", now.line());
+                    let speed = units::speed(now.bytes, self.begun.elapsed());
+                    eprintln!("{}{speed}", now.line());
                 }
             }
         }

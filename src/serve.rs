@@ -63,7 +63,9 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     let token_file = folder.join("admin.token");
     let started = move |address: SocketAddr| {
         // Told on stdout, so that a script can read where it is; a closed stdout stops nobody.
-        let _ = announce(address, &folder, &token_file, out);
+        // The first start writes it; later it may have been moved to whoever needs it.
+        let token_file = token_file.exists().then_some(token_file);
+        let _ = announce(address, &folder, token_file.as_deref(), out);
     };
     let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
     served.map_err(|error| {
@@ -81,7 +83,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
 fn announce(
     address: SocketAddr,
     folder: &Path,
-    token_file: &Path,
+    token_file: Option<&Path>,
     out: Out,
 ) -> Result<(), Failure> {
     // Who listens on all addresses is reached on each, and this machine is one.
@@ -101,13 +103,21 @@ fn announce(
     written(|w| {
         writeln!(w, "depot {} serves {url}", env!("CARGO_PKG_VERSION"))?;
         writeln!(w, "  data         {}", folder.display())?;
-        writeln!(w, "  admin token  {}", token_file.display())?;
+        match token_file {
+            Some(file) => writeln!(w, "  admin token  {}", file.display())?,
+            None => {
+                let data = folder.display();
+                writeln!(w, "  admin token  not here; who has none stops this, and makes one:")?;
+                writeln!(w, "               {depot} --data {data} token create NAME --role admin")?;
+            }
+        }
         writeln!(w)?;
         if transport::is_default(&url) {
             writeln!(w, "Next, in another terminal and in this folder:")?;
         } else {
             writeln!(w, "Next, in another terminal:")?;
-            writeln!(w, "  export DEPOT_URL={url} DEPOT_TOKEN_FILE={}", token_file.display())?;
+            let token_file = token_file.unwrap_or(Path::new("FILE")).display();
+            writeln!(w, "  export DEPOT_URL={url} DEPOT_TOKEN_FILE={token_file}")?;
         }
         writeln!(w, "  {depot} package create docs --source /usr/share/doc")?;
         writeln!(w, "  {depot} package update docs")?;

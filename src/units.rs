@@ -21,6 +21,15 @@ pub fn bytes(n: u64) -> String {
     format!("{} {}", three_digits(value), SIZES[unit])
 }
 
+/// How fast `n` bytes went, to stand behind what says so: ` (312 MiB/s)`; nothing if it was not a
+/// byte a second.
+pub fn speed(n: u64, took: Duration) -> String {
+    match rate(n, took).as_str() {
+        "0 B/s" => String::new(),
+        rate => format!(" ({rate})"),
+    }
+}
+
 /// How fast `n` bytes went in `took`: `312 MiB/s`.
 pub fn rate(n: u64, took: Duration) -> String {
     let per_second = n as f64 / took.as_secs_f64().max(1e-6);
@@ -102,6 +111,12 @@ mod tests {
             "0 B", "1023 B", "1.00 KiB", "1.50 KiB", "10.0 KiB", "1.00 MiB", "1.40 GiB", "16.0 EiB",
         ];
         assert_eq!(shown, want);
+    }
+
+    #[test]
+    fn a_speed_of_nothing_is_not_told() {
+        let second = Duration::from_secs(1);
+        assert_eq!([0, 2048].map(|n| speed(n, second)), ["", " (2.00 KiB/s)"]);
     }
 
     #[test]

@@ -4,7 +4,11 @@
 
 mod support;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
 use support::{Run, Site, depot, on_data, temp_folder, tree};
 
 #[test]
@@ -36,6 +40,29 @@ fn an_empty_folder_becomes_a_site_and_stays_one_whatever_lies_beside_it() {
     fs::create_dir_all(begun.join("site")).unwrap();
     fs::write(begun.join("lock"), "process 1 (depot with --data)\n").unwrap();
     on_data(&begun, ["package", "list"]).ok();
+}
+
+#[test]
+fn a_site_whose_token_file_was_moved_says_how_to_make_a_token() {
+    let folder = temp_folder();
+    let data = folder.path().join("data");
+    Site::start(&data).stop();
+    let announced = || {
+        let mut serve = depot();
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+        let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let said: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+        support::interrupt(&child);
+        lines.for_each(drop);
+        child.wait().unwrap();
+        said.join("\n")
+    };
+    let token_file = data.join("admin.token");
+    assert!(announced().contains(token_file.to_str().unwrap()));
+    fs::rename(&token_file, folder.path().join("moved.token")).unwrap();
+    let said = announced();
+    assert!(!said.contains("admin.token") && said.contains("token create"), "{said}");
 }
 
 #[test]

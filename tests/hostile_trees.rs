@@ -374,6 +374,7 @@ fn what_cannot_be_read_is_named_and_no_version_comes_of_it() {
     set("shut", 0o755);
     let line = run(&["package", "update", "p"]).fails(2);
     assert!(line.contains("inside/secret") && line.contains("ermission denied"), "{line}");
+    assert!(line.contains("1 entry of the source"), "{line}");
     let versions = run(&["package", "versions", "p", "--json"]).ok().json();
     assert_eq!(versions.as_array().unwrap().len(), 1);
     set("inside/secret", 0o644);

@@ -116,11 +116,11 @@ pub async fn run(args: PushArgs, client: &Client, out: Out) -> Result<(), Failur
         update::people(w, &pushed.version, &read)?;
         writeln!(
             w,
-            "  sent    {} of {}, {} ({})",
+            "  sent    {} of {}, {}{}",
             units::count(pushed.sent_chunks),
             units::counted(pushed.offered_chunks, "chunk", "chunks"),
             units::bytes(pushed.sent_bytes),
-            units::rate(pushed.sent_bytes, Duration::from_secs_f64(pushed.version.seconds)),
+            units::speed(pushed.sent_bytes, Duration::from_secs_f64(pushed.version.seconds)),
         )
     })
 }

@@ -76,7 +76,7 @@ fn people(w: &mut dyn Write, report: &RestoreReport) -> std::io::Result<()> {
     let took = Duration::from_secs_f64(report.seconds.max(0.0));
     writeln!(
         w,
-        "{} version {}: {}, {}; wrote {}, {}; {} ({})",
+        "{} version {}: {}, {}; wrote {}, {}; {}{}",
         report.package,
         report.version,
         units::counted(report.files, "file", "files"),
@@ -84,7 +84,7 @@ fn people(w: &mut dyn Write, report: &RestoreReport) -> std::io::Result<()> {
         units::counted(report.written, "file or link", "files and links"),
         units::bytes(report.written_bytes),
         units::duration(took),
-        units::rate(report.written_bytes, took),
+        units::speed(report.written_bytes, took),
     )?;
     match report.removed {
         0 => Ok(()),

@@ -85,9 +85,9 @@ pub fn people(
     )?;
     writeln!(
         w,
-        "  new     {} (dedup {})",
+        "  new     {} ({})",
         units::bytes(report.new_bytes),
-        ratio(report.dedup_ratio)
+        dedup(report.new_bytes, report.dedup_ratio)
     )?;
     writeln!(
         w,
@@ -95,12 +95,23 @@ pub fn people(
         units::bytes(report.stored_bytes),
         ratio(report.compression_ratio)
     )?;
-    writeln!(w, "  took    {} ({})", units::duration(took), units::rate(progress.bytes, took))?;
+    writeln!(w, "  took    {}{}", units::duration(took), units::speed(progress.bytes, took))?;
     if !report.removed_versions.is_empty() {
         let gone: Vec<String> = report.removed_versions.iter().map(u64::to_string).collect();
         writeln!(w, "  removed version {} by the package's retention", gone.join(", "))?;
     }
     Ok(())
+}
+
+/// How much of a tree was held already. Of a large one that is new by a few bytes the ratio would
+/// be a number that says no more than that.
+fn dedup(new_bytes: u64, ratio: Option<f64>) -> String {
+    match ratio {
+        _ if new_bytes == 0 => "all of it was held".to_owned(),
+        None => "dedup -".to_owned(),
+        Some(ratio) if ratio >= 1000.0 => "dedup over 1,000".to_owned(),
+        Some(ratio) => format!("dedup {ratio:.2}"),
+    }
 }
 
 /// A source folder as the API wants it: an absolute path.
@@ -116,4 +127,16 @@ pub fn source_text(folder: PathBuf, client: &Client) -> Result<String, Failure> 
         )));
     }
     Ok(SourceFolder(std::path::absolute(folder)?).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_that_says_nothing_is_not_told() {
+        let said = [(0, None), (1, Some(52_428_806.0)), (9, Some(1.319)), (9, None)]
+            .map(|(new, ratio)| dedup(new, ratio));
+        assert_eq!(said, ["all of it was held", "dedup over 1,000", "dedup 1.32", "dedup -"]);
+    }
 }
