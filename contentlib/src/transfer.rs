@@ -28,7 +28,9 @@ pub struct FrameStream {
 impl Library {
     /// Frames that hold `wanted`, each chunk once. A block of which all chunks are wanted goes as
     /// it lies in the pack; of others the wanted chunks are packed anew. Chunks that are not held,
-    /// or are damaged, are named as missing. Each call of `next` may wait for the disk.
+    /// are damaged, or are themselves a content that was revoked, are named as missing; those of a
+    /// revoked content of several chunks may be other contents' too, and are given. Each call of
+    /// `next` may wait for the disk.
     pub fn frames_for(&self, wanted: &[ChunkId]) -> Result<FrameStream, ReadError> {
         let mut unique = wanted.to_vec();
         unique.sort();
@@ -52,8 +54,18 @@ impl Library {
 }
 
 impl FrameStream {
-    fn block(&mut self, chunks: &[(ChunkId, ChunkPlace)]) -> Option<FrameItem> {
+    fn block(&mut self, mut chunks: Vec<(ChunkId, ChunkPlace)>) -> Option<FrameItem> {
         let inner = &self.library.inner;
+        {
+            // Here and not when the stream is made: what is revoked is revoked at once. A block that
+            // has one of them is never wanted whole, so it does not go as it lies.
+            let revoked = inner.revoked.read();
+            chunks.retain(|(id, _)| {
+                let is_revoked = revoked.contains(id.0);
+                self.missing.extend(is_revoked.then_some(*id));
+                !is_revoked
+            });
+        }
         let (_, first) = chunks.first()?;
         if chunks.len() == usize::from(first.n_chunks)
             && first.codec == Codec::Zstd
@@ -64,7 +76,7 @@ impl FrameStream {
         let mut plain: Vec<Bytes> = Vec::new();
         let mut taken = 0;
         let mut size = 0;
-        for (id, place) in chunks {
+        for (id, place) in &chunks {
             if first.codec == Codec::Raw && size >= RAW_FRAME {
                 break;
             }
@@ -93,7 +105,7 @@ impl Iterator for FrameStream {
 
     fn next(&mut self) -> Option<FrameItem> {
         while let Some(chunks) = self.blocks.pop_front() {
-            if let Some(item) = self.block(&chunks) {
+            if let Some(item) = self.block(chunks) {
                 return Some(item);
             }
         }

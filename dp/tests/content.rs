@@ -342,6 +342,66 @@ fn chunks_come_as_frames_and_missing_ones_are_named() {
     }
 }
 
+/// Asks for chunks: the blocks that came, decoded, and the chunks that are named as missing.
+fn ask_for(point: &common::Point, ids: &[Digest]) -> (Vec<Vec<Digest>>, Vec<Digest>) {
+    use contentlib::frames::{FrameDecoder, FrameItem};
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ids");
+    std::fs::write(&file, ids.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>()).unwrap();
+    let (kind, data) = (format!("Content-Type: {}", dp::IDS_TYPE), format!("@{}", file.display()));
+    let got = curl(&["--data-binary", &data, "-H", &kind, &point.url("/chunks")]);
+    assert_eq!(got.status, 200);
+    let mut decoder = FrameDecoder::default();
+    decoder.push(&got.body);
+    let (mut blocks, mut missing) = (vec![], vec![]);
+    while let Some(item) = decoder.next_item().unwrap() {
+        match item {
+            FrameItem::Block(frame) => {
+                // By their bytes, whatever the frame says.
+                let chunks = frame.chunks().unwrap();
+                blocks.push(chunks.iter().map(|(_, bytes)| Digest::of(bytes)).collect());
+            }
+            FrameItem::Missing(id) => missing.push(id.0),
+            FrameItem::End => {}
+        }
+    }
+    assert!(decoder.is_complete());
+    (blocks, missing)
+}
+
+#[test]
+fn revoked_content_comes_neither_as_a_chunk_nor_in_the_block_of_its_neighbours() {
+    let point = point();
+    let package = point.package("tools");
+    let small: Vec<Vec<u8>> = (0..20).map(|n| prose(2000, n)).collect();
+    for (n, bytes) in small.iter().enumerate() {
+        common::write(&point.source("tools").join(n.to_string()), bytes);
+    }
+    point.update(&package);
+    let ids: Vec<Digest> = small.iter().map(|bytes| Digest::of(bytes)).collect();
+    let (blocks, missing) = ask_for(&point, &ids);
+    assert_eq!((blocks.concat().len(), missing), (20, vec![]));
+    let block = blocks.into_iter().find(|block| block.len() > 2).expect("they share blocks");
+    let (revoked, neighbours) = block.split_first().unwrap();
+    point.packages.revoke(*revoked, "leaked").unwrap();
+    let (blocks, missing) = ask_for(&point, &ids);
+    assert_eq!((blocks.concat().len(), missing), (19, vec![*revoked]));
+    assert!(!blocks.concat().contains(revoked));
+    assert_eq!(ask_for(&point, &block), (vec![neighbours.to_vec()], vec![*revoked]));
+    assert_eq!(ask_for(&point, &neighbours[..1]), (vec![neighbours[..1].to_vec()], vec![]));
+    assert_eq!(ask_for(&point, &[*revoked]), (vec![], vec![*revoked]));
+    point.packages.unrevoke(*revoked).unwrap();
+    assert_eq!(ask_for(&point, &[*revoked]), (vec![vec![*revoked]], vec![]));
+
+    // Chunks of a larger one may be other contents' too.
+    let large = point.add(&noise(2 << 20, 9));
+    let chunks: Vec<Digest> =
+        point.library.recipe(large).unwrap().chunks().iter().map(|id| id.0).collect();
+    point.packages.revoke(large, "leaked").unwrap();
+    assert_eq!(ask_for(&point, &chunks).1, []);
+    assert_eq!(curl(&[&point.url(&format!("/recipes/{large}"))]).status, 410);
+}
+
 #[test]
 fn bad_requests_for_chunks_are_refused() {
     let point = point();

@@ -238,6 +238,26 @@ async fn a_folder_holds_one_package() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_with_revoked_content_is_refused_and_says_why() {
+    let (point, _) = tools();
+    // Of one chunk, in a block with others; and of several.
+    for (path, bytes) in [("small/2/2.conf", prose(126, 2)), ("big.bin", noise(6 << 20, 1))] {
+        let digest = contentlib::Digest::of(&bytes);
+        point.packages.revoke(digest, "leaked").unwrap();
+        let out = tempfile::tempdir().unwrap();
+        let error =
+            fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+        let said = error.to_string();
+        assert!(matches!(error, RemoteError::Refused { status: 410, .. }), "{path}: {said}");
+        assert!(said.contains("revoked") && said.contains(&digest.to_string()), "{said}");
+        assert!(!out.path().join(path).exists(), "{path} was delivered");
+        point.packages.unrevoke(digest).unwrap();
+        get(&point, "latest", out.path()).await;
+        assert_same(&point.source("tools"), out.path());
+    }
+}
+
 /// What a proxy does to the bytes that the server sends on one connection.
 #[derive(Clone, Copy)]
 enum Fault {

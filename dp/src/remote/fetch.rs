@@ -403,11 +403,10 @@ impl Job {
         });
         let lacking: Vec<Vec<ChunkId>> =
             futures::stream::iter(fetched).buffer_unordered(IN_FLIGHT).try_collect().await?;
-        let mut lacking = lacking.into_iter().flatten();
-        match lacking.next() {
-            None => Ok(()),
-            Some(first) => Err(RemoteError::Incomplete { n: lacking.count() + 1, first: first.0 }),
-        }
+        let lacking = lacking.concat();
+        let Some(first) = lacking.first() else { return Ok(()) };
+        say_what_was_revoked(client, &lacking).await?;
+        Err(RemoteError::Incomplete { n: lacking.len(), first: first.0 })
     }
 
     /// Fetches one batch; the chunks that the server does not hold.
@@ -501,6 +500,15 @@ async fn recipe(client: &Client, file: &FileEntry, signed: Digest) -> Result<Rec
         return Err(RemoteError::WrongBytes { url, digest: signed });
     }
     Ok(recipe)
+}
+
+/// Ends with the server's refusal if one of these chunks is a content of its own that was revoked:
+/// among the chunks of an answer, such a one is only missing.
+async fn say_what_was_revoked(client: &Client, lacking: &[ChunkId]) -> Result<(), RemoteError> {
+    // Of a server that lost very much, as many as one request for chunks names are asked about.
+    let asked = lacking.iter().take(BATCH_CHUNKS).map(|id| client.recipe(id.0));
+    let answers = futures::stream::iter(asked).buffered(RECIPES_IN_FLIGHT);
+    answers.try_for_each(|_| std::future::ready(Ok(()))).await
 }
 
 fn batches(missing: &[(ChunkId, u32)]) -> Vec<Vec<ChunkId>> {
