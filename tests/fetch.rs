@@ -131,25 +131,6 @@ fn a_version_with_revoked_content_is_not_fetched() {
 }
 
 #[test]
-fn a_version_with_revoked_content_is_not_fetched() {
-    let folder = temp_folder();
-    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
-    tree::write(&source, &[(b"secret", b"do not tell"), (b"other", b"harmless")]);
-    let site = site_of(folder.path(), &source);
-    let entries = site.depot(["package", "tree", "p", "--json"]).ok().json();
-    let secret = entries.as_array().unwrap().iter().find(|e| e["path"] == "secret").unwrap();
-    let digest = secret["digest"].as_str().unwrap();
-    site.depot(["package", "revoke", digest, "--reason", "leaked", "--yes"]).ok();
-    let url = format!("{}/packages/p/latest", site.url);
-    let line = Run::of(depot().args(["fetch", &url, "-o"]).arg(&out)).fails(3);
-    assert!(line.contains("revoked") && line.contains(digest), "{line}");
-    assert!(!out.join("secret").exists());
-    site.depot(["package", "revoke", digest, "--undo"]).ok();
-    fetch(&site, "latest", &out);
-    tree::assert_same(&fetched(&out), &tree::read(&source));
-}
-
-#[test]
 fn what_cannot_be_fetched_is_said_in_one_line() {
     let folder = temp_folder();
     let (source, out) = (folder.path().join("source"), folder.path().join("out"));
