@@ -38,7 +38,7 @@ pub mod restore;
 pub mod links;
 
 pub use error::PackageError;
-pub use links::ManifestLinks;
+pub use links::{ManifestLinks, UnreadableVersion};
 pub use manifest::{Manifest, TreeDigest};
 pub use name::{BadName, ChannelName, PackageName, Selector};
 pub use packages::{Clock, NewPackage, Packages};

@@ -1,9 +1,22 @@
 //! What a version keeps alive: for garbage collection, and to say why a content is there.
 
+use crate::error::PackageError;
 use crate::packages::read_manifest;
 use crate::path::Shown;
 use crate::refs;
-use contentlib::{Library, Link, Links, Ref};
+use contentlib::{Library, Link, Links, ReadError, Ref};
+
+/// A version whose manifest is damaged or lost, so that nobody can tell what it has.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the manifest of {version} is damaged: `depot library repair --from URL` brings it back from \
+     another server, and `depot package delete {version}` gives the version up"
+)]
+pub struct UnreadableVersion {
+    /// As `docs@1`.
+    version: String,
+    source: PackageError,
+}
 
 /// Tells the content library which contents a version's manifest names.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +32,7 @@ impl Links for ManifestLinks {
         let Some(root) = to.root.filter(|_| name.starts_with(refs::VERSIONS)) else {
             return Ok(Vec::new());
         };
-        let manifest = read_manifest(library, root)?;
+        let manifest = read_manifest(library, root).map_err(|error| unreadable(name, error))?;
         let files = manifest.entries().filter_map(|entry| Some((entry.path, entry.file()?)));
         let link = |(path, file): (&[u8], crate::manifest::FileEntry)| Link {
             digest: file.digest,
@@ -27,4 +40,24 @@ impl Links for ManifestLinks {
         };
         Ok(files.map(link).collect())
     }
+}
+
+/// Why a version's links cannot be told; with what to do, if trying again does not help.
+fn unreadable(name: &str, source: PackageError) -> Box<dyn std::error::Error + Send + Sync> {
+    use ReadError::{MissingChunk, Revoked, Suspect, Unknown};
+    let is_lost = matches!(
+        source,
+        PackageError::Manifest { .. }
+            | PackageError::Read(MissingChunk { .. } | Revoked(_) | Suspect { .. } | Unknown(_))
+    );
+    match shown(name).filter(|_| is_lost) {
+        Some(version) => UnreadableVersion { version, source }.into(),
+        None => source.into(),
+    }
+}
+
+/// A version's reference as people write it: `docs@1`.
+fn shown(reference: &str) -> Option<String> {
+    let (package, number) = reference.strip_prefix(refs::VERSIONS)?.rsplit_once('/')?;
+    Some(format!("{package}@{}", number.parse::<u64>().ok()?))
 }

@@ -378,6 +378,40 @@ fn an_update_heals_what_the_source_still_has() {
     assert_eq!(site.update().unwrap().files_read, 0);
 }
 
+/// The manifest of an empty tree is the same for all packages, and no source has its bytes.
+#[test]
+fn an_update_brings_back_the_empty_manifest_so_that_garbage_can_be_collected() {
+    use contentlib::store::PackStore;
+    let site = Site::with_package();
+    let library = site.packages.library();
+    library.seal_idle().unwrap();
+    let first = site.store.list().unwrap();
+    fs::write(site.source().join("file"), "bytes").unwrap();
+    site.update().unwrap();
+    for id in first {
+        let len = site.store.open(id).unwrap().len().unwrap();
+        (64..len).for_each(|offset| site.store.damage(id, offset, 1));
+    }
+    let collect =
+        || library.gc(&Default::default(), &packager::ManifestLinks, &Progress::default());
+    let error = collect().unwrap_err();
+    let way_out = std::error::Error::source(&error).unwrap().to_string();
+    assert!(way_out.contains("`depot package delete p@1`"), "{way_out}");
+    assert!(site.update().unwrap().unchanged);
+    collect().unwrap();
+    let p = package("p");
+    let empty = site.packages.resolve(&p, &Selector::Number(1)).unwrap().manifest;
+    assert!(!library.stat(empty).unwrap().suspect);
+    // With no version left that has it, it stays away.
+    site.packages.delete_version(&p, &Selector::Number(1), packager::packages::Force::No).unwrap();
+    site.set_ahead(7 * 24 * 3600);
+    collect().unwrap();
+    site.set_ahead(14 * 24 * 3600);
+    collect().unwrap();
+    site.update().unwrap();
+    assert!(library.stat(empty).is_err());
+}
+
 #[test]
 fn a_full_disk_makes_no_version_and_room_lets_the_next_update_through() {
     let site = Site::with_package();

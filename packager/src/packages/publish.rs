@@ -1,12 +1,12 @@
 //! Making a tree the next version of a package: manifest, signature, retention, one commit.
 
-use super::{MAX_CONFLICTS, Packages};
+use super::{MAX_CONFLICTS, Packages, read_manifest};
 use crate::error::PackageError;
 use crate::manifest::{Manifest, TreeDigest};
 use crate::name::{PackageName, Selector};
 use crate::refs::{self, PackageRecord, Source, Stored};
 use crate::sign::VersionInfo;
-use contentlib::{CommitError, Digest, Expect, RefChange, Session};
+use contentlib::{CommitError, Digest, Expect, ReadError, RefChange, Session};
 use std::sync::Arc;
 
 /// What becomes the next version, if it is not the newest already.
@@ -65,6 +65,7 @@ impl Packages {
         newest: Option<&Newest>,
         new: &NewVersion<'_>,
     ) -> Result<Made, PackageError> {
+        let mended = self.mend_empty(session, new.name)?;
         let same = newest.filter(|newest| newest.info.tree == new.tree);
         if let Some(Newest { info, manifest }) = same {
             let whole = self.library().missing_contents(&[info.manifest])? == [false];
@@ -72,7 +73,7 @@ impl Packages {
             let spare = manifest.as_deref().unwrap_or(new.manifest);
             if whole || self.heal(session, info.manifest, spare)? {
                 // Contents that were damaged and read again are healed by this.
-                if new.files_read > 0 || !whole {
+                if new.files_read > 0 || !whole || mended {
                     session.commit(Vec::new())?;
                 }
                 if let Some(source) = &new.source {
@@ -88,6 +89,28 @@ impl Packages {
             }
         }
         self.publish(session, new)
+    }
+
+    /// Adds the manifest of an empty tree again, if a version of the package has it, as version 1 does,
+    /// and it cannot be read. While it cannot, garbage collection cannot tell what is in use; and
+    /// nobody but this needs another server to make it.
+    fn mend_empty(&self, session: &Session, name: &PackageName) -> Result<bool, PackageError> {
+        use ReadError::{MissingChunk, Suspect, Unknown};
+        let bytes = Manifest::default().encode();
+        let empty = Digest::of(&bytes);
+        // Read, and not only looked up: that its pack is gone, perhaps nobody has noticed yet.
+        let is_lost = match read_manifest(self.library(), empty) {
+            Ok(_) => false,
+            Err(PackageError::Read(MissingChunk { .. } | Suspect { .. } | Unknown(_))) => true,
+            // Revoked, or nothing that adding it again would help against.
+            Err(_) => false,
+        };
+        let versions = || refs::list_versions(self.library(), name);
+        if !is_lost || !versions()?.iter().any(|version| version.manifest == empty) {
+            return Ok(false);
+        }
+        session.add_bytes(&bytes)?;
+        Ok(true)
     }
 
     /// Adds the bytes of a damaged manifest again, if `spare` has them.
