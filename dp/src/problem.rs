@@ -5,7 +5,9 @@
 
 use contentlib::ReadError;
 use http::StatusCode;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use packager::PackageError;
 
 /// How long a client should wait for suspect content to be healed, in seconds.
@@ -69,7 +71,10 @@ impl Problem {
             "detail": self.detail,
         });
         let json = HeaderValue::from_static("application/problem+json");
-        let headers = self.headers.into_iter().chain([(CONTENT_TYPE, json)]).collect();
+        // A cache may keep a 404 or 410 (RFC 9111, section 4.2.2), but content may come, or come back.
+        let no_store = HeaderValue::from_static("no-store");
+        let always = [(CONTENT_TYPE, json), (CACHE_CONTROL, no_store)];
+        let headers = self.headers.into_iter().chain(always).collect();
         (self.status, headers, document.to_string())
     }
 }

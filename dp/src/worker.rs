@@ -235,7 +235,7 @@ impl Drop for Open {
 /// Tells a client over the limit to come back, without reading what it wants.
 async fn refuse(mut stream: TcpStream) {
     const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
-        retry-after: 5\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
+        retry-after: 5\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
         {\"type\":\"urn:depot:problem:unavailable\",\"title\":\"This is not available now\",\"status\":503,\"detail\":\"too many connections; retry later\"}";
     let polite = async {
         stream.write_all(BUSY).await?;
