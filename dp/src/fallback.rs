@@ -123,6 +123,12 @@ impl RequestBody {
         let connection = Waiting { connection, is_waiting: false };
         Self { inner: Some(Inner { body, connection }), is_begun: false }
     }
+
+    /// Lets a body go of which nothing is wanted. The rest is thrown away, as if some of it had been
+    /// read; but a client that waits to be told to send it (`expects_continue`) is not told to.
+    pub(crate) fn refuse(mut self, expects_continue: bool) {
+        self.is_begun |= !expects_continue;
+    }
 }
 
 impl Drop for RequestBody {

@@ -11,8 +11,9 @@ use crate::ticket::Ticket;
 use bytes::Bytes;
 use contentlib::frames::MEDIA_TYPE;
 use contentlib::{ChunkId, Digest, FrameStream, Library};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -31,11 +32,11 @@ const BATCH: usize = 1 << 20;
 /// Answers `POST /chunks`.
 pub(crate) async fn post(
     library: Library,
-    content_type: Option<HeaderValue>,
+    asked: &HeaderMap,
     body: RequestBody,
     ticket: Ticket,
 ) -> Result<Response<Body>, (Problem, Ticket)> {
-    let ids = match read_ids(content_type, body).await {
+    let ids = match read_ids(asked, body).await {
         Ok(ids) => ids,
         Err(problem) => return Err((problem, ticket)),
     };
@@ -49,16 +50,19 @@ pub(crate) async fn post(
     Ok(answer(StatusCode::OK, headers, Source::Frames(frames), ticket))
 }
 
-async fn read_ids(
-    content_type: Option<HeaderValue>,
-    body: RequestBody,
-) -> Result<Vec<ChunkId>, Problem> {
+async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, Problem> {
     let too_large = || {
         let detail =
             format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    let essence = content_type.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default();
+    // As its length is stated: nobody waits for a body that is refused in any case.
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        body.refuse(asked.contains_key(EXPECT));
+        return Err(too_large());
+    }
+    let content_type = asked.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let essence = content_type.unwrap_or_default();
     let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let bytes = match Limited::new(body, MAX_BODY).collect().await {
         Ok(whole) => whole.to_bytes(),

@@ -128,10 +128,10 @@ impl Service {
                 }))
             }
             Target::Chunks => {
-                let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-                let body = RequestBody::new(request.into_body(), self.connection.clone());
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
                 Answer::Later(Box::pin(async move {
-                    let posted = frames::post(content.library.clone(), content_type, body, ticket);
+                    let posted = frames::post(content.library.clone(), &head.headers, body, ticket);
                     posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
                 }))
             }

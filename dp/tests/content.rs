@@ -419,6 +419,11 @@ fn bad_requests_for_chunks_are_refused() {
     for size in [32 * (dp::MAX_CHUNKS + 1), 1 << 20] {
         let file = folder.path().join("ids");
         std::fs::write(&file, vec![7; size]).unwrap();
-        assert_eq!(post(dp::IDS_TYPE, &format!("@{}", file.display())).status, 413);
+        let data = format!("@{}", file.display());
+        assert_eq!(post(dp::IDS_TYPE, &data).status, 413);
+        // The same by a client that sends it all, whether it is told to or not.
+        let kind = format!("Content-Type: {}", dp::IDS_TYPE);
+        let at_once = curl(&["-H", &kind, "-H", "Expect:", "--data-binary", &data, &url]);
+        assert_eq!(at_once.status, 413);
     }
 }

@@ -113,6 +113,25 @@ fn a_body_that_does_not_come_ends_the_connection() {
 }
 
 #[test]
+fn a_body_that_is_stated_to_be_too_long_is_refused_before_it_comes() {
+    let point = point();
+    for expect in ["", "Expect: 100-continue\r\n"] {
+        let mut stream = connect(point.address);
+        let head = format!(
+            "POST /chunks HTTP/1.1\r\nHost: x\r\n{expect}Content-Type: {}\r\n\
+             Content-Length: 1000000\r\n\r\n",
+            dp::IDS_TYPE
+        );
+        let began = Instant::now();
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 413");
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[test]
 fn heads_over_the_limit_are_refused() {
     let point = point();
     let long = format!("X-Long: {}", "x".repeat(20 << 10));
