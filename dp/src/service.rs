@@ -19,7 +19,7 @@ use crate::ticket::Ticket;
 use bytes::Bytes;
 use contentlib::{Digest, Library, Name, ReadError, Segment};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -62,6 +62,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Answer {
         let mut ticket = Ticket::new(self.connection.clone(), request.method(), request.uri());
+        if lacks_host(&request) {
+            let detail = "a request of HTTP/1.1 has one Host header";
+            return now(problem(Problem::bad_request(detail), ticket));
+        }
         let worker = &self.connection.worker;
         if request.method() == Method::GET || request.method() == Method::HEAD {
             let generation = worker.shared.content.library.generation();
@@ -77,6 +81,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             Err(error) => now(problem(Problem::bad_request(error.to_string()), ticket)),
         }
     }
+}
+
+/// Whether a request of HTTP/1.1 has no `Host`, or several (RFC 9112, section 3.2). Others tell the
+/// host elsewhere, or need not.
+fn lacks_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    request.version() == Version::HTTP_11 && (hosts.next().is_none() || hosts.next().is_some())
 }
 
 impl Service {

@@ -132,6 +132,27 @@ fn a_body_that_is_stated_to_be_too_long_is_refused_before_it_comes() {
 }
 
 #[test]
+fn a_request_of_http_1_1_names_one_host() {
+    let point = point();
+    let digest = point.add(b"x");
+    let status = |request: &str| {
+        let mut stream = connect(point.address);
+        write!(stream, "GET /content/{digest} HTTP/{request}\r\n\r\n").unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        String::from_utf8_lossy(&line[9..]).into_owned()
+    };
+    // Twice: looked up, then hot.
+    for _ in 0..2 {
+        assert_eq!(status("1.1\r\nHost: x"), "200");
+        assert_eq!(status("1.1\r\nHost:"), "200", "of no authority");
+        assert_eq!(status("1.1"), "400");
+        assert_eq!(status("1.1\r\nHost: x\r\nHost: y"), "400");
+        assert_eq!(status("1.0"), "200");
+    }
+}
+
+#[test]
 fn heads_over_the_limit_are_refused() {
     let point = point();
     let long = format!("X-Long: {}", "x".repeat(20 << 10));
