@@ -183,3 +183,24 @@ fn a_tar_makes_a_version_with_plain_curl() {
     on_data(&data, ["package", "restore", "tools", out.to_str().unwrap()]).ok();
     tree::assert_same(&tree::read(&out), &tree::read(&source));
 }
+
+/// What a pack is mapped for counts as the memory of the process.
+#[test]
+fn verifying_a_large_content_takes_little_memory() {
+    let folder = temp_folder();
+    let large = noise(3, 160 << 20);
+    let site = site_with(folder.path(), &[(b"large", &large)]);
+    let digest = digest_of(&site, "large");
+    assert_eq!(site.stop(), Some(0));
+    // A process that has read nothing yet.
+    let site = Site::start(&folder.path().join("data"));
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", site.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+    };
+    let before = peak();
+    site.depot(["content", "verify", &digest]).ok();
+    let taken = peak() - before;
+    assert!(taken < 64 << 20, "{taken} bytes");
+}
