@@ -196,12 +196,13 @@ fn command_of(args: impl Iterator<Item = OsString>) -> String {
 mod tests {
     use super::*;
 
+    fn said(args: &[&str]) -> String {
+        let error = Cli::try_parse_from(args).expect_err("wrong");
+        in_one_line(&error.render().to_string(), args[1..].iter().map(OsString::from))
+    }
+
     #[test]
     fn a_wrong_command_line_is_one_line_with_the_help_to_read() {
-        let said = |args: &[&str]| {
-            let error = Cli::try_parse_from(args).expect_err("wrong");
-            in_one_line(&error.render().to_string(), args[1..].iter().map(OsString::from))
-        };
         let line = said(&["depot", "package", "create"]);
         assert_eq!(
             line,
@@ -217,10 +218,6 @@ mod tests {
 
     #[test]
     fn a_wrong_number_is_told_in_words() {
-        let said = |args: &[&str]| {
-            let error = Cli::try_parse_from(args).expect_err("wrong");
-            in_one_line(&error.render().to_string(), args[1..].iter().map(OsString::from))
-        };
         assert_eq!(
             said(&["depot", "--data", "x", "pkg", "create", "y", "--keep", "0"]),
             "invalid value '0' for '--keep <N>': must be 1 or more; see `depot package create --help`"

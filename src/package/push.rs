@@ -46,7 +46,8 @@ Examples:
 
 The package is made if there is none of that name. A push that was cut off is repeated with the
 same command: what arrived is not sent again. Without this command, any HTTP client can send a
-tar to a package that is there:  tar c -C folder . | curl -T - -H \"Authorization: Bearer TOKEN\" URL/api/v1/packages/tools/tar")]
+tar to a package that is there:
+  tar c -C folder . | curl -T - -H \"Authorization: Bearer TOKEN\" URL/api/v1/packages/tools/tar")]
 pub struct PushArgs {
     /// Name of the package
     name: String,
