@@ -54,7 +54,8 @@ Examples:
 
 Exit code 5 if anything is damaged; every pack, chunk and content that is hit is named. What is
 damaged is not served until it is healed: by `depot library repair --from URL`, by `depot package
-update NAME --read-all` where the source still has the files, or by anybody who sends them again.")]
+update NAME --read-all` where the source still has the files, or by anybody who sends them again.
+The damaged bytes stay where they are, and are named with exit code 5, until `depot library gc`.")]
 pub struct VerifyArgs {
     /// Read this share of the stored bytes
     #[arg(long, value_name = "PERCENT", default_value_t = 100)]
@@ -199,10 +200,16 @@ async fn verify(args: &VerifyArgs, client: &Client, out: Out) -> Result<(), Fail
         out.note("nothing is damaged");
         return Ok(());
     }
+    // What uses a damaged chunk is a content that cannot be read whole.
+    let advice = if found.bad_contents.is_empty() {
+        "nothing that is used is damaged: `depot library gc` removes what is left"
+    } else {
+        "heal with `depot library repair --from URL`"
+    };
     Err(Failure::new(
         Exit::Damaged,
         format!(
-            "damaged: {}, {}, {}; heal with `depot library repair --from URL`",
+            "damaged: {}, {}, {}; {advice}",
             units::counted(found.bad_packs.len() as u64, "pack", "packs"),
             units::counted(found.bad_chunks.len() as u64, "chunk", "chunks"),
             units::counted(found.bad_contents.len() as u64, "content", "contents"),
@@ -319,7 +326,10 @@ async fn repair(args: &RepairArgs, client: &Client, out: Out) -> Result<(), Fail
             .iter()
             .try_for_each(|lost| writeln!(w, "{lost}: {} has no good copy", args.from))?;
         match report.wanted {
-            0 => writeln!(w, "nothing is known to be damaged; `depot library verify` looks closer"),
+            0 => writeln!(
+                w,
+                "nothing that is used is known to be damaged; `depot library verify` looks closer"
+            ),
             wanted => writeln!(
                 w,
                 "healed {} of {}",

@@ -45,7 +45,7 @@ pub struct VerifyReport {
     pub records: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// Packs that are missing or damaged, with what is wrong.
+    /// Packs that are missing or damaged, each once, with what is wrong.
     pub bad_packs: Vec<(PackId, String)>,
     /// Chunks whose bytes are wrong or gone.
     pub bad_chunks: Vec<Digest>,
@@ -112,16 +112,24 @@ impl Library {
                         None
                     }
                 };
+                let mut wrong = Vec::new();
                 if let Some(file) = &file {
-                    let wrong = frame_of_pack(&**file, info, options)?;
-                    if !wrong.is_empty() {
-                        log_is_hit = true;
-                        self.mark_torn(*seq)?;
-                    }
-                    report.bad_packs.extend(wrong.into_iter().map(|what| (info.id, what)));
+                    wrong = frame_of_pack(&**file, info, options)?;
+                    log_is_hit |= !wrong.is_empty();
                 }
+                let is_there = file.is_some();
                 let pack = (*seq, file);
-                self.verify_records(pack, entries, options, progress, &mut report, &mut bad)?;
+                let damaged =
+                    self.verify_records(pack, entries, options, progress, &mut report, &mut bad)?;
+                if is_there && damaged > 0 {
+                    wrong.push(format!(
+                        "{damaged} of its chunks, recipes and record headers are damaged"
+                    ));
+                }
+                if !wrong.is_empty() {
+                    self.mark_torn(*seq)?;
+                    report.bad_packs.push((info.id, wrong.join("; ")));
+                }
             }
         }
         if log_is_hit {
@@ -137,6 +145,7 @@ impl Library {
         Ok(report)
     }
 
+    /// Compares a pack's records, and marks what is damaged. Returns how much that is.
     fn verify_records(
         &self,
         (seq, file): (u32, Option<Arc<dyn PackFile>>),
@@ -145,7 +154,7 @@ impl Library {
         progress: &Progress,
         report: &mut VerifyReport,
         bad: &mut BTreeSet<ChunkId>,
-    ) -> Result<(), MaintainError> {
+    ) -> Result<u64, MaintainError> {
         let inner = &self.inner;
         let mut damaged = 0u64;
         for (offset, chunks) in blocks {
@@ -187,12 +196,7 @@ impl Library {
                 inner.mark_recipe_suspect(content, &place)?;
             }
         }
-        if damaged > 0 && file.is_some() {
-            let what = format!("{damaged} of its chunks, recipes and record headers are damaged");
-            report.bad_packs.push((inner.pack_id(seq), what));
-            self.mark_torn(seq)?;
-        }
-        Ok(())
+        Ok(damaged)
     }
 
     fn is_deleted(&self, seq: u32) -> Result<bool, MaintainError> {

@@ -134,6 +134,9 @@ fn what_is_cut_short_or_deleted_is_named_and_another_library_heals_it() {
     let library = open(folder.path());
     let before = verify(&library);
     assert!(before.bad_packs.len() >= 3, "{before:?}");
+    let mut named: Vec<_> = before.bad_packs.iter().map(|(id, _)| id).collect();
+    named.dedup();
+    assert_eq!(named.len(), before.bad_packs.len(), "each pack is named once: {before:?}");
     let lost = check_reads(&library, &contents);
     assert!(!lost.is_empty());
     for digest in &lost {
