@@ -33,7 +33,13 @@ pub enum LibraryCommand {
     /// Bring damaged or missing contents back from another server
     Repair(RepairArgs),
     /// The disks that hold the library: list, add, drain, resume, remove
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot library volume list
+  depot library volume add /mnt/disk2/depot --reserve 1GiB"
+    )]
     Volume(VolumeCommand),
 }
 
