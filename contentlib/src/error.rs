@@ -62,6 +62,14 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// A pack whose header states version `found`.
+    pub(crate) fn newer_pack(pack: PackId, found: u16) -> Self {
+        let known = crate::pack::format::VERSION.into();
+        Self::NewerFormat { what: format!("pack {pack}"), found: found.into(), known }
+    }
+}
+
 /// Why content could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

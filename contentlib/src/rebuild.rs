@@ -98,9 +98,7 @@ pub(crate) fn rebuild(
         match opened.and_then(|file| Ok((pack_header(&*file)?, file))) {
             Ok((header, file)) => packs.push((header, file)),
             Err(RecordError::Bad(BadPack::Newer(found))) => {
-                let known = crate::pack::format::VERSION.into();
-                let what = format!("pack {id}");
-                return Err(OpenError::NewerFormat { what, found: found.into(), known }.into());
+                return Err(OpenError::newer_pack(id, found).into());
             }
             Err(error) => {
                 let lost_its_header = matches!(error, RecordError::Bad(BadPack::Header));

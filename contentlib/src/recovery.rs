@@ -14,7 +14,7 @@ use crate::index::{ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing
 use crate::kv::{Batch, Table};
 use crate::library::Environment;
 use crate::pack::format::{BadPack, FooterEntry, Kind, PACK_HEADER, PackHeader};
-use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header};
+use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header, refuse_newer};
 use crate::refs::{Outcomes, decode_outcomes};
 use crate::store::{PackFile, PackStore};
 use std::collections::{BTreeMap, HashSet};
@@ -106,6 +106,15 @@ fn unseen_packs(
         0 => {}
         lost => tracing::error!(lost, "packs are gone: run `depot library verify`"),
     }
+    // Of the packs that the index knows, the newest: where a newer depot went on writing, it shows
+    // there. The others are looked at by whoever would change or delete them.
+    let holds = |info: &&PackInfo| info.len > PACK_HEADER as u64 && there.contains(&info.id);
+    let newest = known.iter().rev().map(|(_, info)| info).find(holds);
+    if let Some(info) = newest
+        && let Ok(file) = store.open(info.id)
+    {
+        refuse_newer(info.id, &*file)?;
+    }
     for id in listed {
         if closed.contains_key(&id) {
             continue;
@@ -114,9 +123,7 @@ fn unseen_packs(
         match pack_header(&*file) {
             Ok(header) => unseen.push((header, file)),
             Err(RecordError::Bad(BadPack::Newer(found))) => {
-                let what = format!("pack {id}");
-                let known = crate::pack::format::VERSION.into();
-                return Err(OpenError::NewerFormat { what, found: found.into(), known });
+                return Err(OpenError::newer_pack(id, found));
             }
             // A crash before the header was synced: nothing in it was acknowledged.
             Err(RecordError::Bad(_)) => tracing::warn!(%id, "a pack has no header and is ignored"),

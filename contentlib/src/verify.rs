@@ -5,7 +5,7 @@
 
 use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest, PackId};
-use crate::error::MaintainError;
+use crate::error::{MaintainError, OpenError};
 use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
@@ -77,7 +77,8 @@ type Entries = (Blocks, Vec<(Digest, RecipePlace)>);
 const PACKS_AT_ONCE: usize = 64;
 
 impl Library {
-    /// Compares packs with what the index says of them.
+    /// Compares packs with what the index says of them. Ends at a pack that a newer depot wrote, as
+    /// opening does, and leaves it as it is.
     pub fn verify(
         &self,
         options: &VerifyOptions,
@@ -373,8 +374,13 @@ fn frame_of_pack(
     if info.len <= PACK_HEADER as u64 {
         return Ok(wrong);
     }
-    if let Err(error) = pack_header(file) {
-        wrong.push(error.to_string());
+    match pack_header(file) {
+        Ok(_) => {}
+        // Not damage: it must not be condemned for what is not known here.
+        Err(RecordError::Bad(BadPack::Newer(found))) => {
+            return Err(OpenError::newer_pack(info.id, found).into());
+        }
+        Err(error) => wrong.push(error.to_string()),
     }
     if info.state == PackState::Sealed {
         match footer(file) {

@@ -309,6 +309,51 @@ fn a_newer_format_is_refused_and_left_alone() {
     assert!(matches!(error, OpenError::NewerFormat { .. }), "{error}");
 }
 
+#[test]
+fn a_pack_of_a_newer_format_is_never_condemned_or_deleted() {
+    let (folder, contents) = sample();
+    let all = packs(folder.path());
+    let newest = all.last().unwrap();
+    flip(newest, 8, 2);
+    let error = Library::open(folder.path(), options()).err().unwrap();
+    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 1, .. }), "{error}");
+    flip(newest, 8, 2);
+
+    let newer = &all[0];
+    flip(newer, 8, 2);
+    let before = std::fs::read(newer).unwrap();
+    let options = contentlib::Options { gc_grace: Duration::ZERO, ..options() };
+    let library = Library::open(folder.path(), options).unwrap();
+    let is_refused = |result: Result<(), MaintainError>| {
+        let error = result.unwrap_err();
+        let is_newer =
+            matches!(error, MaintainError::Open(OpenError::NewerFormat { found: 3, .. }));
+        assert!(is_newer, "{error}");
+    };
+    let progress = Progress::default();
+    is_refused(library.verify(&Default::default(), &NoLinks, &progress).map(drop));
+    // All of it is live, so there is nothing to do with it.
+    library.gc(&Default::default(), &NoLinks, &progress).unwrap();
+    // First little of it is live, and to be copied; then nothing.
+    let is_there = |bytes: &[u8]| bytes.len() < 50_000 && find(newer, &bytes[..32]).is_some();
+    let (kept, bytes) = contents.iter().find(|(_, bytes)| is_there(bytes)).unwrap();
+    for keep in [Some(kept), None] {
+        let others = contents.keys().filter(|content| Some(*content) != keep);
+        let delete = others.map(|content| kit::delete(&format!("keep/{}", content.to_hex())));
+        library.session().commit(delete.collect()).unwrap();
+        is_refused(library.gc(&Default::default(), &NoLinks, &progress).map(drop));
+        assert_eq!(std::fs::read(newer).unwrap(), before);
+        let holders = packs(folder.path());
+        let holders = holders.iter().filter(|pack| find(pack, &bytes[..32]).is_some());
+        assert_eq!(holders.count(), 1, "nothing was copied out of it");
+        assert_eq!(read(&library, *kept).is_some(), keep.is_some());
+    }
+    // A depot that knows the format finds it as it was.
+    flip(newer, 8, 2);
+    let report = library.gc(&Default::default(), &NoLinks, &progress).unwrap();
+    assert!(report.deleted_packs > 0 && !newer.exists(), "{report:?}");
+}
+
 struct Small(Vec<u8>);
 
 impl Source for Small {

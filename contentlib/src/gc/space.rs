@@ -9,7 +9,7 @@ use crate::index::{ChunkPlace, PackInfo, PackState, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::pack::format::{BadPack, PACK_HEADER};
-use crate::pack::reader::{Found, RecordError, Said, Scan, pack_header};
+use crate::pack::reader::{Found, RecordError, Said, Scan, pack_header, refuse_newer};
 use crate::pack::writer::Record;
 use crate::progress::Progress;
 use crate::store::PackStore;
@@ -73,6 +73,7 @@ impl Library {
             fits
         });
         let chosen: BTreeSet<u32> = chosen.into_iter().map(|(seq, _)| seq).collect();
+        self.refuse_newer(packs.iter().filter(|(seq, _)| chosen.contains(seq)))?;
         if !chosen.is_empty() {
             report.repacked = chosen.len() as u64;
             self.repack(&chosen, progress)?;
@@ -93,11 +94,26 @@ impl Library {
         if empty.is_empty() {
             return Ok(());
         }
+        self.refuse_newer(empty.iter().map(|(seq, info)| (seq, info)))?;
         self.checkpoint(&empty)?;
         for (seq, info) in empty {
             progress.check()?;
             report.freed_bytes += self.unlink(seq, &info)?;
             report.deleted_packs += 1;
+        }
+        Ok(())
+    }
+
+    /// Ends the run before a pack goes that a newer depot wrote.
+    fn refuse_newer<'a>(
+        &self,
+        packs: impl Iterator<Item = (&'a u32, &'a PackInfo)>,
+    ) -> Result<(), MaintainError> {
+        // Of a pack that holds nothing, the header does not count either.
+        for (_, info) in packs.filter(|(_, info)| info.len > PACK_HEADER as u64) {
+            if let Ok(file) = self.inner.store.open(info.id) {
+                refuse_newer(info.id, &*file)?;
+            }
         }
         Ok(())
     }
@@ -340,6 +356,9 @@ impl Library {
         // Names are never used again: what is a stray stays one.
         for id in strays {
             let Ok(file) = inner.store.open(id) else { continue };
+            if refuse_newer(id, &*file).is_err() {
+                continue;
+            }
             let headed = !matches!(pack_header(&*file), Err(RecordError::Bad(BadPack::Header)));
             let len = file.len().map_err(fail(id))?;
             let mut records = Scan::new(&*file, PACK_HEADER as u64).map_err(fail(id))?;

@@ -9,7 +9,8 @@ use super::format::{
 };
 use super::writer::{ALIAS_SHA1, ALIAS_SHA256, alias_body};
 use crate::block::Frame;
-use crate::digest::{ChunkId, Digest, Name};
+use crate::digest::{ChunkId, Digest, Name, PackId};
+use crate::error::OpenError;
 use crate::recipe::Recipe;
 use crate::store::PackFile;
 use bytes::Bytes;
@@ -34,6 +35,15 @@ pub(crate) fn pack_header(file: &dyn PackFile) -> Result<PackHeader, RecordError
         Ok(bytes) => Ok(PackHeader::decode(&bytes)?),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(BadPack::Header.into()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses a pack that a newer depot wrote: nothing else of it may be believed, and nothing of it
+/// may go. Whether it is sound is not asked.
+pub(crate) fn refuse_newer(id: PackId, file: &dyn PackFile) -> Result<(), OpenError> {
+    match pack_header(file) {
+        Err(RecordError::Bad(BadPack::Newer(found))) => Err(OpenError::newer_pack(id, found)),
+        _ => Ok(()),
     }
 }
 
