@@ -289,7 +289,7 @@ fn a_torn_pack_keeps_what_was_committed() {
 fn a_newer_format_is_refused_and_left_alone() {
     let (folder, _) = sample();
     let pack = &packs(folder.path())[0];
-    flip(pack, 8, 2);
+    state_version(pack, 3);
     let before = std::fs::read(pack).unwrap();
     std::fs::rename(folder.path().join("index"), folder.path().join("index.kept")).unwrap();
     let error = Library::rebuild_index(folder.path(), options(), &Progress::default()).unwrap_err();
@@ -314,13 +314,13 @@ fn a_pack_of_a_newer_format_is_never_condemned_or_deleted() {
     let (folder, contents) = sample();
     let all = packs(folder.path());
     let newest = all.last().unwrap();
-    flip(newest, 8, 2);
+    state_version(newest, 3);
     let error = Library::open(folder.path(), options()).err().unwrap();
     assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 1, .. }), "{error}");
-    flip(newest, 8, 2);
+    state_version(newest, 1);
 
     let newer = &all[0];
-    flip(newer, 8, 2);
+    state_version(newer, 3);
     let before = std::fs::read(newer).unwrap();
     let options = contentlib::Options { gc_grace: Duration::ZERO, ..options() };
     let library = Library::open(folder.path(), options).unwrap();
@@ -349,9 +349,27 @@ fn a_pack_of_a_newer_format_is_never_condemned_or_deleted() {
         assert_eq!(read(&library, *kept).is_some(), keep.is_some());
     }
     // A depot that knows the format finds it as it was.
-    flip(newer, 8, 2);
+    state_version(newer, 1);
     let report = library.gc(&Default::default(), &NoLinks, &progress).unwrap();
     assert!(report.deleted_packs > 0 && !newer.exists(), "{report:?}");
+}
+
+#[test]
+fn a_flipped_bit_in_the_version_is_damage_and_no_newer_format() {
+    let (folder, contents) = sample();
+    flip(packs(folder.path()).last().unwrap(), 8, 2);
+    let library = open(folder.path());
+    assert!(check_reads(&library, &contents).is_empty());
+    assert_eq!(verify(&library).bad_packs.len(), 1);
+}
+
+/// Has a pack say that it is of another version, as one that really is would.
+fn state_version(pack: &Path, version: u16) {
+    let mut bytes = std::fs::read(pack).unwrap();
+    bytes[8..10].copy_from_slice(&version.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(pack, bytes).unwrap();
 }
 
 struct Small(Vec<u8>);

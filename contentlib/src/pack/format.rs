@@ -120,13 +120,14 @@ impl PackHeader {
         if bytes[..8] != PACK_MAGIC {
             return Err(BadPack::Header);
         }
-        // The version is told before the checksum: a newer format may sum differently.
+        // All versions have magic, version and checksum where they are here: a flipped bit must not
+        // look like a newer version, which nobody but a newer depot may touch.
+        if u32_at(bytes, 60) != crc(&bytes[..60]) {
+            return Err(BadPack::Header);
+        }
         let version = u16::from_le_bytes([bytes[8], bytes[9]]);
         if version > VERSION {
             return Err(BadPack::Newer(version));
-        }
-        if u32_at(bytes, 60) != crc(&bytes[..60]) {
-            return Err(BadPack::Header);
         }
         let id = PackId(u128::from_be_bytes(bytes[16..32].try_into().expect("16 bytes")));
         let library = u128::from_be_bytes(bytes[32..48].try_into().expect("16 bytes"));
@@ -424,6 +425,9 @@ mod tests {
     fn a_newer_format_is_refused_by_its_number() {
         let mut bytes = PackHeader { id: PackId(5), library: 6, seq: 7, run: 8 }.encode();
         bytes[8..10].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        assert_eq!(PackHeader::decode(&bytes), Err(BadPack::Header), "a flipped bit");
+        let sum = crc(&bytes[..60]);
+        bytes[60..].copy_from_slice(&sum.to_le_bytes());
         assert_eq!(PackHeader::decode(&bytes), Err(BadPack::Newer(VERSION + 1)));
     }
 
