@@ -6,12 +6,13 @@
 
 use crate::deadline::{Activity, Late};
 use crate::service::Service;
-use crate::transport::{Places, Transport};
+use crate::transport::{Places, Transport, linger};
 use crate::worker::Worker;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -39,6 +40,8 @@ pub(crate) struct Connection {
     is_http1: AtomicU8,
     command: AtomicU8,
     task: AtomicWaker,
+    /// The stream, once all is written.
+    left: Mutex<Option<TcpStream>>,
 }
 
 /// A number with one writer.
@@ -69,7 +72,13 @@ impl Connection {
             is_http1: AtomicU8::new(0),
             command: AtomicU8::new(RUN),
             task: AtomicWaker::new(),
+            left: Mutex::default(),
         }
+    }
+
+    /// Leaves the stream to be closed when the peer has ended.
+    pub fn leave(&self, stream: TcpStream) {
+        *self.left.lock() = Some(stream);
     }
 
     pub fn read(&self) {
@@ -127,6 +136,11 @@ pub(crate) async fn run(stream: TcpStream, connection: Arc<Connection>) {
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %connection.peer, %error, "connection ended early");
+    }
+    let left = connection.left.lock().take();
+    if let Some(stream) = left {
+        let future = pin!(linger(stream));
+        Commanded { connection: &connection, until: STOP, future }.await;
     }
 }
 

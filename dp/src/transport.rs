@@ -27,11 +27,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Shorter slices are copied: two system calls cost more than copying this much.
 pub(crate) const SENDFILE_MIN: usize = 64 << 10;
+/// How long, and for how many bytes, a closed connection waits for its peer to end.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
 /// What a connection may write before others on its worker get their turn.
 const TURN: usize = 4 << 20;
 
@@ -91,7 +95,10 @@ struct Found {
 
 /// The transport under hyper.
 pub(crate) struct Transport {
-    io: TokioIo<TcpStream>,
+    /// There until it is dropped.
+    io: Option<TokioIo<TcpStream>>,
+    /// All was written, and the peer was told so.
+    is_shut: bool,
     /// What was read to tell HTTP/1 from HTTP/2.
     prefix: Bytes,
     connection: Arc<Connection>,
@@ -99,7 +106,12 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub fn new(stream: TcpStream, prefix: Bytes, connection: Arc<Connection>) -> Self {
-        Self { io: TokioIo::new(stream), prefix, connection }
+        let io = Some(TokioIo::new(stream));
+        Self { io, is_shut: false, prefix, connection }
+    }
+
+    fn io(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+        Pin::new(self.io.as_mut().expect("there until dropped"))
     }
 
     /// Runs a write, and notes what came of it.
@@ -112,7 +124,7 @@ impl Transport {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let done = how(Pin::new(&mut self.io), cx);
+        let done = how(self.io(), cx);
         match done {
             Poll::Ready(Ok(n)) => {
                 self.connection.turn.add(n);
@@ -140,7 +152,7 @@ impl Read for Transport {
             self.prefix.advance(n);
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        ready!(self.io().poll_read(cx, buf))?;
         self.connection.read();
         Poll::Ready(Ok(()))
     }
@@ -160,7 +172,9 @@ impl Write for Transport {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let shut = self.io().poll_shutdown(cx);
+        self.is_shut |= matches!(shut, Poll::Ready(Ok(())));
+        shut
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -187,6 +201,37 @@ impl Write for Transport {
         }
         sent
     }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        if let Some(io) = self.io.take()
+            && self.is_shut
+        {
+            self.connection.leave(io.into_inner());
+        }
+    }
+}
+
+/// Reads what a peer still sends, until it has ended too. Closing a socket with unread bytes, such
+/// as what a client of HTTP/2 says of each piece it takes, resets the connection, and then the
+/// client loses what it has not yet read of its answer.
+pub(crate) async fn linger(stream: TcpStream) {
+    let mut rest = [0; 4096];
+    let drain = async {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            stream.readable().await?;
+            match stream.try_read(&mut rest) {
+                Ok(0) => break,
+                Ok(n) => left = left.saturating_sub(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER_TIME, drain).await;
 }
 
 fn total(slices: &[IoSlice<'_>]) -> usize {
