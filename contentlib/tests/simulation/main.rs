@@ -3,7 +3,7 @@
 //! Each seed is one history: contents come in by all ways there are, several sessions at once;
 //! refs change; garbage is collected while the clock jumps; volumes come, are drained and go;
 //! writes, syncs and the index fail, volumes fill up, the process dies and the power goes, with torn tails and
-//! lost index batches. What must hold is in [`world`]. Nothing but the seed decides what happens, so a failing seed is
+//! lost index batches. What must hold is in [`world::checks`]. Nothing but the seed decides what happens, so a failing seed is
 //! run again by itself:
 //!
 //! ```text
