@@ -175,3 +175,19 @@ fn a_folder_is_used_by_one_library_at_a_time() {
     let text = error.to_string();
     assert!(text.contains(&std::process::id().to_string()), "{text}");
 }
+
+#[test]
+fn what_is_sent_from_the_file_begins_at_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = Library::open(folder.path(), options()).unwrap();
+    let session = library.session();
+    session.add_bytes(&random(1, 20_001)).unwrap();
+    let large = session.add_bytes(&random(2, 1 << 20)).unwrap().digest;
+    session.add_bytes(&random(3, 1_001)).unwrap();
+    let other = session.add_bytes(&random(4, 700_000)).unwrap().digest;
+    session.commit(vec![]).unwrap();
+    for content in [large, other] {
+        let segment = library.open_content(content).unwrap().segment(0, 1 << 20).unwrap();
+        assert_eq!(segment.place.unwrap().offset % 4096, 0);
+    }
+}
