@@ -4,18 +4,24 @@
 //! read beside it. A pack without a good footer is read front to back. The result equals the
 //! index that was there, except that entries garbage collection had purged, and whose packs still
 //! stand, come back until it runs again.
+//!
+//! Of two copies of a chunk either will do. Two recipes of a content may cut it otherwise, and the
+//! chunks of one be gone: the newest counts whose chunks are all there.
 
-use crate::digest::PackId;
+use crate::commit::Pending;
+use crate::digest::{Digest, PackId};
 use crate::error::{MaintainError, OpenError};
-use crate::index::{Index, put_number};
+use crate::index::{Index, RecipePlace, put_number};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Batch, Kv, Table};
 use crate::library::{Environment, Library, Options, System, lock_folder};
 use crate::pack::format::{BadPack, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, footer, pack_header, record};
 use crate::progress::Progress;
+use crate::recipe::Recipe;
 use crate::recovery::{HeadedPack, Replay};
 use crate::store::{PackFile, PackStore};
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -112,6 +118,7 @@ pub(crate) fn rebuild(
     packs.sort_by_key(|(header, _)| header.seq);
     adopt(&mut packs, headless);
     let mut replay = Replay::new(0);
+    let mut contested = Contested::default();
     let (mut library, mut run) = (None, 0);
     for (header, file) in &packs {
         progress.check()?;
@@ -126,6 +133,7 @@ pub(crate) fn rebuild(
             Err(error) => report.bad_packs.push((header.id.to_string(), error.to_string())),
         }
         progress.add(&progress.files, 1);
+        contested.note(index, replay.covered())?;
         let mut batch = Batch::default();
         replay.write_covered(index, &mut batch)?;
         index.kv.write(batch)?;
@@ -140,15 +148,85 @@ pub(crate) fn rebuild(
     put_number(&mut batch, "epoch", environment.unix_ms());
     replay.finish(index, &mut batch)?;
     index.kv.write(batch)?;
+    contested.settle(store, index)?;
     count(index, Table::Chunks, &mut report.chunks)?;
     count(index, Table::Recipes, &mut report.recipes)?;
     count(index, Table::Refs, &mut report.refs)?;
     Ok(report)
 }
 
+/// Contents that the packs hold several recipes of. Few: those stored anew after they were given
+/// up, or copied by garbage collection, whose old pack still stands.
+#[derive(Default)]
+struct Contested {
+    /// All recipes of a content but the newest, older before newer.
+    older: BTreeMap<Digest, Vec<RecipePlace>>,
+}
+
+impl Contested {
+    /// Notes which recipes `covered`, about to be written to `index`, will overrule.
+    fn note(&mut self, index: &Index, covered: &[Pending]) -> Result<(), MaintainError> {
+        let mut newest = HashMap::new();
+        for record in covered {
+            let Pending::Recipe { content, place, .. } = record else { continue };
+            let overruled = match newest.insert(*content, *place) {
+                None => index.recipe(*content)?,
+                before => before,
+            };
+            if let Some(place) = overruled {
+                self.older.entry(*content).or_default().push(place);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the newest recipe names chunks that are gone, or is damaged, and an older one is
+    /// whole, that one counts.
+    fn settle(self, store: &dyn PackStore, index: &Index) -> Result<(), MaintainError> {
+        for (content, older) in self.older {
+            let newest = index.recipe(content)?;
+            let is_newest =
+                |place: &RecipePlace| newest.is_some_and(|n| n.ordinal() == place.ordinal());
+            for place in newest.into_iter().chain(older.into_iter().rev()) {
+                if is_whole(store, index, content, &place)? {
+                    if !is_newest(&place) {
+                        let mut batch = Batch::default();
+                        batch.put(Table::Recipes, *content.as_bytes(), place.encode());
+                        index.kv.write(batch)?;
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a recipe can be read, and all its chunks are held.
+fn is_whole(
+    store: &dyn PackStore,
+    index: &Index,
+    content: Digest,
+    place: &RecipePlace,
+) -> Result<bool, MaintainError> {
+    let Some(pack) = index.pack(place.pack)? else { return Ok(false) };
+    let found = store.open(pack.id).map_err(RecordError::Io);
+    let found = found.and_then(|file| record(&*file, place.offset, place.body_len));
+    let recipe = match found {
+        Ok((header, body)) if header.id == content => Recipe::decode(&body).ok(),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(pack = %pack.id, %content, %error, "a recipe cannot be read");
+            None
+        }
+    };
+    let Some(recipe) = recipe else { return Ok(false) };
+    Ok(index.chunks(recipe.chunks())?.iter().all(Option::is_some))
+}
+
 /// Gives packs whose header went bad another number and a run of their own, so that what their
 /// own commits cover counts. Which packs they were written between is lost, and matters little:
-/// commits are numbered, and of two copies of a chunk either will do.
+/// commits are numbered, and which of two recipes counts is settled by what they name.
 fn adopt(packs: &mut Vec<HeadedPack>, headless: Vec<(PackId, Arc<dyn PackFile>)>) {
     let mut last = packs.last().map(|(header, _)| header.clone());
     let newest_run = packs.iter().map(|(header, _)| header.run).max().unwrap_or(0);

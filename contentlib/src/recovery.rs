@@ -283,6 +283,11 @@ impl Replay {
         Ok(())
     }
 
+    /// What commits covered and is not yet written.
+    pub(crate) fn covered(&self) -> &[Pending] {
+        &self.covered
+    }
+
     /// Adds what is covered so far to `batch`, to keep memory bounded on long rebuilds.
     pub(crate) fn write_covered(
         &mut self,

@@ -7,9 +7,8 @@
 
 mod kit;
 
-use contentlib::block::Codec;
 use contentlib::{
-    AddError, ChunkId, CommitError, Digest, Frame, GcOptions, Library, Options, Progress, Recipe,
+    ChunkId, CommitError, Digest, GcOptions, Library, Link, Links, Options, Progress, Ref,
 };
 use kit::*;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -54,7 +53,7 @@ fn write(shared: &Shared, writer: u64) {
             let digest = if next(2) == 0 {
                 session.add_bytes(bytes).unwrap().digest
             } else {
-                upload(&session, bytes)
+                upload(&session, bytes, 40_000)
             };
             assert_eq!(digest, Digest::of(bytes));
             wanted.push(digest);
@@ -73,31 +72,6 @@ fn write(shared: &Shared, writer: u64) {
             // First off the list, so that no reader expects what is being deleted.
             shared.held.lock().unwrap().retain(|(held, _, _)| *held != name);
             shared.library.session().commit(vec![delete(&name)]).unwrap();
-        }
-    }
-}
-
-/// Sends a content as frames of small chunks, then its recipe; sends again what is missing.
-fn upload(session: &contentlib::Session, bytes: &[u8]) -> Digest {
-    let digest = Digest::of(bytes);
-    let chunks: Vec<&[u8]> = bytes.chunks(40_000).collect();
-    let spans = chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32));
-    let recipe = Recipe::new(spans).unwrap();
-    let send = |chunks: &[&[u8]]| {
-        let lens = chunks.iter().map(|c| c.len() as u32).collect();
-        let frame = Frame::new(Codec::Raw, lens, chunks.concat().into()).unwrap();
-        session.put_frame(&frame).unwrap();
-    };
-    chunks.chunks(3).for_each(send);
-    loop {
-        match session.put_recipe(digest, &recipe) {
-            Ok(()) => return digest,
-            Err(AddError::MissingChunks(ids)) => {
-                let is_missing = |c: &&&[u8]| ids.contains(&ChunkId(Digest::of(c)));
-                let again: Vec<&[u8]> = chunks.iter().filter(is_missing).copied().collect();
-                send(&again);
-            }
-            Err(error) => panic!("{error:?}"),
         }
     }
 }
@@ -208,6 +182,59 @@ fn collecting_garbage_loses_nothing_live_and_leaves_nothing_dead() {
     for digest in reachable {
         assert_eq!(Digest::of(&read(&library, digest).unwrap()), digest);
     }
+}
+
+/// A content is stored anew, cut otherwise, while collection copies the recipe that it had before.
+/// The copy comes later in the log, and its chunks go; a new index must not believe it.
+#[test]
+fn a_copied_recipe_does_not_overrule_the_one_stored_anew() {
+    /// Uploads while collection marks.
+    struct Meanwhile<'a>(&'a contentlib::Session, &'a [u8], AtomicBool);
+    impl Links for Meanwhile<'_> {
+        fn links(&self, name: &str, to: &Ref, library: &Library) -> Result<Vec<Link>, Failure> {
+            if !self.2.swap(true, SeqCst) {
+                upload(self.0, self.1, 50_000);
+            }
+            ValueNames.links(name, to, library)
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { pack_target: 800 << 10, gc_grace: Duration::ZERO, ..kit::options() };
+    let library = Library::open(folder.path(), options.clone()).unwrap();
+    let gc =
+        |links: &dyn Links| library.gc(&GcOptions::default(), links, &Progress::default()).unwrap();
+    // The chunks in a pack of their own, the recipe in another.
+    let bytes = random(1, 300_000);
+    let session = library.session();
+    let digest = Digest::of(&bytes);
+    send_chunks(&session, &bytes, 30_000);
+    library.seal_idle().unwrap();
+    upload(&session, &bytes, 30_000);
+    session.commit(vec![set("x", digest, &[])]).unwrap();
+    library.seal_idle().unwrap();
+    // Condemned, and kept from being purged by a lease.
+    let lease = session;
+    library.session().commit(vec![delete("x")]).unwrap();
+    assert!(gc(&ValueNames).condemned > 0);
+    // So many small packs that collection merges them, and the recipe's with them.
+    for n in 0..8 {
+        let session = library.session();
+        let small = session.add_bytes(&random(100 + n, 500)).unwrap().digest;
+        session.commit(vec![set(&n.to_string(), small, &[])]).unwrap();
+        library.seal_idle().unwrap();
+    }
+    let session = library.session();
+    assert!(gc(&Meanwhile(&session, &bytes, AtomicBool::new(false))).repacked > 0);
+    session.commit(vec![set("x", digest, &[])]).unwrap();
+    drop((session, lease));
+    assert!(gc(&ValueNames).purged > 0);
+    library.seal_idle().unwrap();
+    assert_eq!(read(&library, digest).as_ref(), Some(&bytes));
+    drop(library);
+    std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+    Library::rebuild_index(folder.path(), options.clone(), &Progress::default()).unwrap();
+    let library = Library::open(folder.path(), options).unwrap();
+    assert!(read(&library, digest).is_some_and(|found| found == bytes));
 }
 
 /// Many callers commit at once; each sees its own change, and of a race one wins.

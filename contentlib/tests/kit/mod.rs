@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "each scenario uses some of it")]
 
+use contentlib::block::Codec;
 use contentlib::frames::FrameItem;
 use contentlib::{
-    Digest, Expect, Library, Link, Links, NoLinks, Options, Progress, Recipe, Ref, RefChange,
-    RepairSource, VerifyOptions, VerifyReport,
+    AddError, ChunkId, Digest, Expect, Frame, Library, Link, Links, NoLinks, Options, Progress,
+    Recipe, Ref, RefChange, RepairSource, Session, VerifyOptions, VerifyReport,
 };
 use std::path::{Path, PathBuf};
 
@@ -43,6 +44,31 @@ pub fn read(library: &Library, digest: Digest) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     library.open_content(digest).ok()?.copy_to(0..u64::MAX, &mut out).ok()?;
     Some(out)
+}
+
+/// Sends a content as frames of chunks of `length` bytes.
+pub fn send_chunks(session: &Session, bytes: &[u8], length: usize) -> Recipe {
+    let chunks: Vec<&[u8]> = bytes.chunks(length).collect();
+    for chunks in chunks.chunks(3) {
+        let lens = chunks.iter().map(|c| c.len() as u32).collect();
+        let frame = Frame::new(Codec::Raw, lens, chunks.concat().into()).unwrap();
+        session.put_frame(&frame).unwrap();
+    }
+    Recipe::new(chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32))).unwrap()
+}
+
+/// Sends a content as another depot does: its chunks, its recipe, and the chunks again if some
+/// are gone meanwhile.
+pub fn upload(session: &Session, bytes: &[u8], length: usize) -> Digest {
+    let digest = Digest::of(bytes);
+    loop {
+        let recipe = send_chunks(session, bytes, length);
+        match session.put_recipe(digest, &recipe) {
+            Ok(()) => return digest,
+            Err(AddError::MissingChunks(_)) => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
 }
 
 pub fn set(name: &str, root: Digest, links: &[Digest]) -> RefChange {

@@ -43,6 +43,47 @@ fn named(to: &Ref) -> Vec<Digest> {
     digests.map(|bytes| Digest::from_bytes(bytes.try_into().unwrap())).collect()
 }
 
+/// Somebody who uploads a content while collection marks.
+struct Upload<'a> {
+    session: &'a Session,
+    chunks: Vec<Vec<u8>>,
+    /// Whether what was sent is committed before collection goes on.
+    commit: bool,
+    result: Mutex<Option<Result<(), AddError>>>,
+}
+
+impl Links for Upload<'_> {
+    fn links(
+        &self,
+        name: &str,
+        to: &Ref,
+        library: &Library,
+    ) -> Result<Vec<Link>, Box<dyn std::error::Error + Send + Sync>> {
+        let mut result = self.result.lock().unwrap();
+        if result.is_none() {
+            let digest = Digest::of(&self.chunks.concat());
+            let put = put_chunks(self.session, &self.chunks)
+                .and_then(|_| self.session.put_recipe(digest, &recipe_of(&self.chunks)));
+            if self.commit {
+                // It may fail by a fault; then what was sent waits for the next.
+                let _ = self.session.commit(Vec::new());
+            }
+            *result = Some(put);
+        }
+        ValueNames.links(name, to, library)
+    }
+}
+
+/// Sends chunks as one frame.
+fn put_chunks(session: &Session, chunks: &[Vec<u8>]) -> Result<Vec<ChunkId>, AddError> {
+    let lens = chunks.iter().map(|chunk| chunk.len() as u32).collect();
+    session.put_frame(&Frame::new(Codec::Raw, lens, chunks.concat().into()).unwrap())
+}
+
+fn recipe_of(chunks: &[Vec<u8>]) -> Recipe {
+    Recipe::new(chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32))).unwrap()
+}
+
 /// A session and the contents it may refer to.
 struct Actor {
     session: Session,
@@ -352,19 +393,31 @@ impl World {
         self.contents.insert(digest, Arc::new(bytes));
     }
 
+    /// What a content is sent as: chunks that others share, or a content of before cut otherwise.
+    fn chunks(&mut self) -> Vec<Vec<u8>> {
+        if self.random.chance(25) {
+            let mut known: Vec<Digest> = self.contents.keys().copied().collect();
+            known.sort();
+            let digest = *self.random.pick(&known).unwrap();
+            let bytes = self.contents[&digest].clone();
+            if bytes.len() > 1 {
+                let length = 1 + self.random.below(bytes.len()).max(bytes.len() / 8);
+                return bytes.chunks(length).map(<[u8]>::to_vec).collect();
+            }
+        }
+        let n = 1 + self.random.below(6);
+        (0..n).map(|_| self.random.pick(&self.pool).unwrap().clone()).collect()
+    }
+
     /// Sends frames of chunks, then recipes of them, as another depot does.
     fn upload(&mut self) {
         let at = self.actor();
-        let n = 1 + self.random.below(6);
-        let chunks: Vec<Vec<u8>> =
-            (0..n).map(|_| self.random.pick(&self.pool).unwrap().clone()).collect();
+        let chunks = self.chunks();
         for part in chunks.chunks(1 + self.random.below(3)) {
             if self.random.chance(15) {
                 continue;
             }
-            let lens = part.iter().map(|chunk| chunk.len() as u32).collect();
-            let frame = Frame::new(Codec::Raw, lens, part.concat().into()).unwrap();
-            match self.actors[at].session.put_frame(&frame) {
+            match put_chunks(&self.actors[at].session, part) {
                 Ok(ids) => {
                     let want: Vec<_> = part.iter().map(|c| ChunkId(Digest::of(c))).collect();
                     assert_eq!(ids, want);
@@ -380,25 +433,32 @@ impl World {
         if self.random.chance(20) {
             return;
         }
-        let whole = chunks.concat();
-        let digest = Digest::of(&whole);
         if self.random.chance(15) {
             // The same bytes cut otherwise.
+            let whole = chunks.concat();
+            let digest = Digest::of(&whole);
             let added = self.actors[at].session.add_bytes(&whole);
             say!(self, "{at}: add {} in one piece -> {:?}", short(digest), added);
             if added.is_ok() {
-                self.contents.insert(digest, Arc::new(whole.clone()));
+                self.contents.insert(digest, Arc::new(whole));
                 self.actors[at].holds.push(digest);
             }
         }
-        let spans = chunks.iter().map(|c| (ChunkId(Digest::of(c)), c.len() as u32));
-        let recipe = Recipe::new(spans).unwrap();
-        let result = self.actors[at].session.put_recipe(digest, &recipe);
-        say!(self, "{at}: upload {} of {n} chunks -> {:?}", short(digest), result);
+        let recipe = recipe_of(&chunks);
+        let result = self.actors[at].session.put_recipe(Digest::of(&chunks.concat()), &recipe);
+        self.uploaded(at, &chunks, result);
+    }
+
+    /// A recipe was sent, with `result`.
+    fn uploaded(&mut self, at: usize, chunks: &[Vec<u8>], result: Result<(), AddError>) {
+        let whole = chunks.concat();
+        let digest = Digest::of(&whole);
+        let recipe = recipe_of(chunks);
+        say!(self, "{at}: upload {} of {} chunks -> {result:?}", short(digest), chunks.len());
         match result {
             Ok(()) => {
                 self.contents.insert(digest, Arc::new(whole));
-                if n > 1 {
+                if chunks.len() > 1 {
                     self.recipes.insert(digest, recipe);
                 }
                 self.actors[at].holds.push(digest);
@@ -497,9 +557,23 @@ impl World {
     // What happens to a library.
 
     fn gc(&mut self) {
-        let dry_run = self.random.chance(10);
-        let result = self.library().gc(&GcOptions { dry_run }, &ValueNames, &Progress::default());
-        say!(self, "gc -> {result:?}");
+        let options = GcOptions { dry_run: self.random.chance(10) };
+        let progress = Progress::default();
+        if self.random.chance(50) {
+            let at = self.actor();
+            let (chunks, commit) = (self.chunks(), self.random.chance(20));
+            let session = &self.actors[at].session;
+            let upload = Upload { session, chunks, commit, result: Mutex::new(None) };
+            let result = self.library().gc(&options, &upload, &progress);
+            say!(self, "gc, and meanwhile: -> {result:?}");
+            let Upload { chunks, result, .. } = upload;
+            if let Some(result) = result.into_inner().unwrap() {
+                self.uploaded(at, &chunks, result);
+            }
+        } else {
+            let result = self.library().gc(&options, &ValueNames, &progress);
+            say!(self, "gc -> {result:?}");
+        }
         if self.random.chance(50) {
             self.check_refs();
         }
