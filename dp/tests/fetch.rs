@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{Point, noise, point, prose, write};
+use common::{Point, curl, noise, point, prose, write};
+use contentlib::Digest;
 use dp::remote::{FetchOptions, FetchReport, RemoteError, fetch, repair_source};
 use packager::{PackageName, SiteKey};
 use std::ffi::OsStr;
@@ -243,7 +244,7 @@ async fn a_version_with_revoked_content_is_refused_and_says_why() {
     let (point, _) = tools();
     // Of one chunk, in a block with others; and of several.
     for (path, bytes) in [("small/2/2.conf", prose(126, 2)), ("big.bin", noise(6 << 20, 1))] {
-        let digest = contentlib::Digest::of(&bytes);
+        let digest = Digest::of(&bytes);
         point.packages.revoke(digest, "leaked").unwrap();
         let out = tempfile::tempdir().unwrap();
         let error =
@@ -256,6 +257,41 @@ async fn a_version_with_revoked_content_is_refused_and_says_why() {
         get(&point, "latest", out.path()).await;
         assert_same(&point.source("tools"), out.path());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_holds_the_bytes_of_a_revoked_content_arrives_all_the_same() {
+    let (point, package) = tools();
+    let source = point.source("tools");
+    let big = noise(6 << 20, 1);
+    let chunks = point.library.recipe(Digest::of(&big)).unwrap();
+    let spans: Vec<_> =
+        chunks.spans().map(|s| s.bytes.start as usize..s.bytes.end as usize).collect();
+    // Its first chunk, one within, and its last; the first lies in another file, too.
+    let alone = [0, spans.len() / 2, spans.len() - 1].map(|at| &big[spans[at].clone()]);
+    write(&source.join("also.bin"), &[alone[0], &noise(1 << 20, 5)].concat());
+    write(&source.join("alone.bin"), alone[1]);
+    let with_both = point.update(&package).to_string();
+    fs::remove_file(source.join("alone.bin")).unwrap();
+    point.update(&package);
+    for bytes in alone {
+        let digest = point.add(bytes);
+        point.packages.revoke(digest, "leaked").unwrap();
+        assert_eq!(curl(&[&point.url(&format!("/content/{digest}"))]).status, 410);
+    }
+    assert!(curl(&[&point.url(&format!("/content/{}", Digest::of(&big)))]).body == big);
+    let out = tempfile::tempdir().unwrap();
+    let report = get(&point, "latest", out.path()).await;
+    assert_same(&source, out.path());
+    assert!(report.moved_bytes < report.bytes, "{report:?}");
+
+    // Where a version holds both, its bytes in the larger one do not bring it.
+    let out = tempfile::tempdir().unwrap();
+    let error =
+        fetch(&address(&point, &with_both), out.path(), Default::default()).await.unwrap_err();
+    assert!(matches!(error, RemoteError::Refused { status: 410, .. }), "{error}");
+    assert!(error.to_string().contains(&Digest::of(alone[1]).to_string()), "{error}");
+    assert!(!out.path().join("alone.bin").exists());
 }
 
 /// What a proxy does to the bytes that the server sends on one connection.

@@ -14,6 +14,7 @@ use packager::sign::VersionInfo;
 use packager::{PackageName, Selector};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -95,7 +96,8 @@ impl Client {
         selector: &Selector,
     ) -> Result<VersionInfo, RemoteError> {
         let url = self.url(&format!("packages/{package}/{selector}"));
-        let bytes = self.get(&url, Some(VERSION_TYPE), MAX_VERSION).await?;
+        let wanted = Wanted { accept: Some(VERSION_TYPE), ..Wanted::all(MAX_VERSION) };
+        let bytes = self.get(&url, wanted).await?;
         let malformed = |_| RemoteError::Malformed {
             url: url.to_string(),
             wanted: "the description of a version",
@@ -106,18 +108,29 @@ impl Client {
     /// A whole content of at most `max` bytes, checked.
     pub async fn content(&self, digest: Digest, max: usize) -> Result<Bytes, RemoteError> {
         let url = self.url(&format!("content/{digest}"));
-        let bytes = self.get(&url, None, max).await?;
-        if Digest::of(&bytes) != digest {
-            return Err(RemoteError::WrongBytes { url: url.to_string(), digest });
-        }
-        Ok(bytes)
+        let bytes = self.get(&url, Wanted::all(max)).await?;
+        checked(&url, bytes, digest)
+    }
+
+    /// The bytes `range` of a content, checked to be `chunk`.
+    pub(super) async fn part(
+        &self,
+        content: Digest,
+        range: Range<u64>,
+        chunk: ChunkId,
+    ) -> Result<Bytes, RemoteError> {
+        let url = self.url(&format!("content/{content}"));
+        let max = (range.end - range.start) as usize;
+        let wanted = Wanted { part: Some(range), ..Wanted::all(max) };
+        let bytes = self.get(&url, wanted).await?;
+        checked(&url, bytes, chunk.0)
     }
 
     /// The recipe of a content; `None` if the server does not hold it. It is not yet checked to be
     /// that content's.
     pub async fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, RemoteError> {
         let url = self.url(&format!("recipes/{digest}"));
-        let bytes = match self.get(&url, None, MAX_RECIPE).await {
+        let bytes = match self.get(&url, Wanted::all(MAX_RECIPE)).await {
             Err(RemoteError::Refused { status: 404, .. }) => return Ok(None),
             bytes => bytes?,
         };
@@ -166,12 +179,12 @@ impl Client {
         if decoder.is_complete() { Ok(()) } else { Err(Failed::Passing(malformed(), None)) }
     }
 
-    /// A body of at most `max` bytes. A cut answer is gone on with where it was cut.
-    async fn get(&self, url: &Url, accept: Option<&str>, max: usize) -> Result<Bytes, RemoteError> {
+    /// A body. A cut answer is gone on with where it was cut.
+    async fn get(&self, url: &Url, wanted: Wanted) -> Result<Bytes, RemoteError> {
         let mut retry = Retry::default();
         let mut got = BytesMut::new();
         loop {
-            match self.try_get(url, accept, max, &mut got, &mut retry).await {
+            match self.try_get(url, &wanted, &mut got, &mut retry).await {
                 Ok(()) => return Ok(got.freeze()),
                 Err(failed) => retry.pause(failed).await?,
             }
@@ -181,17 +194,16 @@ impl Client {
     async fn try_get(
         &self,
         url: &Url,
-        accept: Option<&str>,
-        max: usize,
+        wanted: &Wanted,
         got: &mut BytesMut,
         retry: &mut Retry,
     ) -> Result<(), Failed> {
         let mut request = self.http.get(url.clone());
-        if let Some(accept) = accept {
+        if let Some(accept) = wanted.accept {
             request = request.header(ACCEPT, accept);
         }
-        if !got.is_empty() {
-            request = request.header(RANGE, format!("bytes={}-", got.len()));
+        if let Some(range) = wanted.range(got.len()) {
+            request = request.header(RANGE, range);
         }
         let sent = request.send().await;
         let past_the_end =
@@ -201,20 +213,54 @@ impl Client {
             return Ok(());
         }
         let mut response = accepted(url, sent).await?;
+        let malformed =
+            |wanted| Failed::Final(RemoteError::Malformed { url: url.to_string(), wanted });
         if response.status() != StatusCode::PARTIAL_CONTENT {
+            if wanted.part.is_some() {
+                return Err(malformed("the range that was asked for"));
+            }
             got.clear();
         }
         while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
             self.moved.fetch_add(bytes.len() as u64, Relaxed);
             retry.progressed();
-            if got.len() + bytes.len() > max {
-                let wanted = "a document of reasonable length";
-                return Err(Failed::Final(RemoteError::Malformed { url: url.to_string(), wanted }));
+            if got.len() + bytes.len() > wanted.max {
+                return Err(malformed("a document of reasonable length"));
             }
             got.extend_from_slice(&bytes);
         }
         Ok(())
     }
+}
+
+/// What a GET is for.
+struct Wanted {
+    accept: Option<&'static str>,
+    /// These bytes alone.
+    part: Option<Range<u64>>,
+    /// The most bytes that may come.
+    max: usize,
+}
+
+impl Wanted {
+    fn all(max: usize) -> Self {
+        Self { accept: None, part: None, max }
+    }
+
+    /// The `Range` header, once the first `got` bytes came.
+    fn range(&self, got: usize) -> Option<String> {
+        match &self.part {
+            Some(part) => Some(format!("bytes={}-{}", part.start + got as u64, part.end - 1)),
+            None => (got > 0).then(|| format!("bytes={got}-")),
+        }
+    }
+}
+
+fn checked(url: &Url, bytes: Bytes, digest: Digest) -> Result<Bytes, RemoteError> {
+    if Digest::of(&bytes) != digest {
+        return Err(RemoteError::WrongBytes { url: url.to_string(), digest });
+    }
+    Ok(bytes)
 }
 
 fn passing(url: &Url, source: reqwest::Error) -> Failed {

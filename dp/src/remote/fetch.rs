@@ -15,7 +15,7 @@ use super::client::{Client, Retry};
 use super::out::{Inside, Out};
 use super::place::Placer;
 use super::plan::{Found, compare, is_untouched, look, parallel, stamp};
-use super::sink::{OneChunk, Sink, Wanted};
+use super::sink::{ChunkPlace, OneChunk, Sink, Wanted};
 use super::state::{FOLDER, Stamp, State};
 use bytes::Bytes;
 use contentlib::frames::FrameItem;
@@ -403,10 +403,56 @@ impl Job {
         });
         let lacking: Vec<Vec<ChunkId>> =
             futures::stream::iter(fetched).buffer_unordered(IN_FLIGHT).try_collect().await?;
-        let lacking = lacking.concat();
-        let Some(first) = lacking.first() else { return Ok(()) };
-        say_what_was_revoked(client, &lacking).await?;
-        Err(RemoteError::Incomplete { n: lacking.len(), first: first.0 })
+        self.take_lacking(client, sink, needed, lacking.concat()).await
+    }
+
+    /// Fetches the chunks that the server does not send as such since they are, by themselves, a
+    /// content that was revoked: what was revoked is that content, and no larger one that holds the
+    /// same bytes. Ends with an error if a revoked content itself is wanted, or chunks are lost.
+    async fn take_lacking(
+        self: Arc<Self>,
+        client: &Client,
+        sink: &Arc<Sink>,
+        needed: &Arc<HashMap<Digest, Vec<usize>>>,
+        mut lacking: Vec<ChunkId>,
+    ) -> Result<(), RemoteError> {
+        // Some may have come beside others.
+        lacking.retain(|id| sink.wants(*id));
+        let Lacking { revoked, lost } = why_lacking(client, sink, &lacking).await?;
+        if let Some(first) = lost.first() {
+            let n = lacking.len() - revoked.len();
+            return Err(RemoteError::Incomplete { n, first: first.0 });
+        }
+        let fetched = revoked.into_iter().map(|(id, place)| {
+            let (job, sink, needed) = (self.clone(), sink.clone(), needed.clone());
+            async move {
+                let bytes = client.part(place.content, place.bytes, id).await?;
+                job.progress.new_bytes.store(client.moved(), Relaxed);
+                blocking(move || job.place(&mut job.placer(), &sink, &needed, id, &bytes)).await
+            }
+        });
+        futures::stream::iter(fetched).buffer_unordered(IN_FLIGHT).try_collect().await
+    }
+
+    /// Puts a chunk in all its places, and each content that it completed.
+    fn place(
+        &self,
+        placer: &mut Placer<'_>,
+        sink: &Sink,
+        needed: &HashMap<Digest, Vec<usize>>,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(), RemoteError> {
+        for complete in sink.put(id, bytes, OneChunk::HandBack)? {
+            let Wanted { digest, recipe, .. } = &sink.contents()[complete];
+            match recipe {
+                None => placer.put_bytes(bytes, &needed[digest])?,
+                Some(_) => placer.put_file(*digest, &needed[digest])?,
+            }
+            self.count(&needed[digest]);
+        }
+        self.progress.bytes.store(sink.written.load(Relaxed), Relaxed);
+        Ok(())
     }
 
     /// Fetches one batch; the chunks that the server does not hold.
@@ -435,16 +481,8 @@ impl Job {
                             let mut placer = job.placer();
                             // What does not decode, or hashes to something else, stays missing.
                             for (id, bytes) in frame.chunks().unwrap_or_default() {
-                                for complete in sink.put(id, &bytes, OneChunk::HandBack)? {
-                                    let Wanted { digest, recipe, .. } = &sink.contents()[complete];
-                                    match recipe {
-                                        None => placer.put_bytes(&bytes, &needed[digest])?,
-                                        Some(_) => placer.put_file(*digest, &needed[digest])?,
-                                    }
-                                    job.count(&needed[digest]);
-                                }
+                                job.place(&mut placer, &sink, &needed, id, &bytes)?;
                             }
-                            job.progress.bytes.store(sink.written.load(Relaxed), Relaxed);
                             Ok(())
                         })
                         .await?;
@@ -502,13 +540,40 @@ async fn recipe(client: &Client, file: &FileEntry, signed: Digest) -> Result<Rec
     Ok(recipe)
 }
 
-/// Ends with the server's refusal if one of these chunks is a content of its own that was revoked:
-/// among the chunks of an answer, such a one is only missing.
-async fn say_what_was_revoked(client: &Client, lacking: &[ChunkId]) -> Result<(), RemoteError> {
-    // Of a server that lost very much, as many as one request for chunks names are asked about.
-    let asked = lacking.iter().take(BATCH_CHUNKS).map(|id| client.recipe(id.0));
-    let answers = futures::stream::iter(asked).buffered(RECIPES_IN_FLIGHT);
-    answers.try_for_each(|_| std::future::ready(Ok(()))).await
+/// Chunks that the server named as lacking, by why.
+struct Lacking {
+    /// Revoked as a content of its own; where in a larger one its bytes are.
+    revoked: Vec<(ChunkId, ChunkPlace)>,
+    /// Not held.
+    lost: Vec<ChunkId>,
+}
+
+/// Why the server does not send these chunks. Ends with its refusal if one of them is itself a
+/// content that is wanted, and was revoked.
+async fn why_lacking(
+    client: &Client,
+    sink: &Sink,
+    lacking: &[ChunkId],
+) -> Result<Lacking, RemoteError> {
+    let asked = lacking.iter().map(async |&id| (id, client.recipe(id.0).await));
+    let mut answers = futures::stream::iter(asked).buffered(RECIPES_IN_FLIGHT);
+    let (mut revoked, mut lost) = (Vec::new(), Vec::new());
+    // A server that lost very much is not asked about all of it.
+    while lost.len() < BATCH_CHUNKS
+        && let Some((id, answer)) = answers.next().await
+    {
+        let place = sink.place_of(id).expect("lacking chunks are wanted");
+        match answer {
+            Err(RemoteError::Refused { status: 410, .. }) if place.content != id.0 => {
+                revoked.push((id, place));
+            }
+            answer => {
+                answer?;
+                lost.push(id);
+            }
+        }
+    }
+    Ok(Lacking { revoked, lost })
 }
 
 fn batches(missing: &[(ChunkId, u32)]) -> Vec<Vec<ChunkId>> {

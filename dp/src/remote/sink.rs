@@ -13,6 +13,7 @@ use contentlib::{ChunkId, Digest, Recipe};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -39,6 +40,12 @@ pub(super) enum OneChunk {
 struct Target {
     content: usize,
     offset: u64,
+}
+
+/// Where a chunk's bytes are in a wanted content.
+pub(super) struct ChunkPlace {
+    pub content: Digest,
+    pub bytes: Range<u64>,
 }
 
 /// All chunks still wanted, and where they go.
@@ -89,6 +96,16 @@ impl Sink {
     /// Whether a chunk is still wanted.
     pub fn wants(&self, id: ChunkId) -> bool {
         self.chunks.lock().contains_key(&id)
+    }
+
+    /// A place of a chunk that is still wanted: the content that it is by itself, if that is wanted.
+    pub fn place_of(&self, id: ChunkId) -> Option<ChunkPlace> {
+        let chunks = self.chunks.lock();
+        let chunk = chunks.get(&id)?;
+        let is_alone = |t: &&Target| self.contents[t.content].digest == id.0;
+        let target = chunk.targets.iter().find(is_alone).or(chunk.targets.first())?;
+        let bytes = target.offset..target.offset + u64::from(chunk.len);
+        Some(ChunkPlace { content: self.contents[target.content].digest, bytes })
     }
 
     /// All chunks still wanted with their lengths, in the order of the contents, each once.
