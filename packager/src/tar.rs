@@ -9,7 +9,7 @@ mod stream;
 mod tree;
 
 use crate::error::PackageError;
-use crate::manifest::FileEntry;
+use crate::manifest::{FileEntry, MAX_PATH_BYTES};
 use crate::name::PackageName;
 use crate::packages::{NewVersion, Packages};
 use crate::path::{BadPath, Shown};
@@ -90,6 +90,12 @@ pub enum BadEntry {
     /// More entries than a package may have.
     #[error("the archive has too many entries")]
     TooMany,
+    /// Longer names and targets than a package may have.
+    #[error(
+        "the names and link targets of the archive, with those of all folders, have more than \
+         {MAX_PATH_BYTES} bytes together"
+    )]
+    TooMuchPath,
 }
 
 impl From<Broken> for TarError {

@@ -181,6 +181,23 @@ fn a_huge_extended_header_is_refused_before_it_is_read() {
     }
 }
 
+/// A few bytes, since a folder need not be in the archive to be part of the tree.
+#[test]
+fn names_that_make_more_of_themselves_are_refused_before_memory_fills() {
+    let site = site();
+    let mut builder = Builder::new(Vec::new());
+    for n in 0..100 {
+        let path = format!("{n:04}/{}f", "a/".repeat(2040));
+        builder.append_data(&mut header(T::Regular, 0), path, &b""[..]).unwrap();
+    }
+    let refused = put(&site, &builder.into_inner().unwrap());
+    let Err(TarError::Entry { path, why: BadEntry::TooMuchPath }) = refused else {
+        panic!("{refused:?}")
+    };
+    // Folders of 4 MB a file: the limit is met on the way, and not at the end.
+    assert!(path.starts_with("006"), "{path}");
+}
+
 #[test]
 fn a_package_with_a_folder_takes_no_uploads_and_the_other_way_round() {
     let site = Site::with_package();

@@ -3,7 +3,8 @@
 use super::BadEntry;
 use super::stream::{TarEntry, TarKind};
 use crate::manifest::{
-    Entry, FileEntry, Kind, LINK_MODE, MAX_ENTRIES, Manifest, ManifestBuilder, NotATree,
+    Entry, FileEntry, Kind, LINK_MODE, MAX_ENTRIES, MAX_PATH_BYTES, Manifest, ManifestBuilder,
+    NotATree,
 };
 use crate::path;
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ const FOLDER_MODE: u16 = 0o755;
 pub(super) struct TarTree {
     nodes: BTreeMap<Box<[u8]>, Node>,
     n_files: usize,
+    /// Bytes of all paths and targets: a few in the archive can state many, since each folder on
+    /// the way to an entry is one too.
+    n_bytes: usize,
 }
 
 #[derive(Clone)]
@@ -61,13 +65,10 @@ impl TarTree {
         }
         path::check(path)?;
         self.folders_of(path, entry.mtime)?;
-        if self.nodes.len() >= MAX_ENTRIES {
-            return Err(BadEntry::TooMany);
-        }
         let mode = if matches!(what, What::Link(_)) { LINK_MODE } else { entry.mode };
         let node = Node { mode, mtime: entry.mtime, what };
         match self.nodes.get_mut(path) {
-            None => drop(self.nodes.insert(path.into(), node)),
+            None => self.insert(path, node)?,
             Some(old) => match (&old.what, &node.what) {
                 (What::Folder { stated: false }, What::Folder { .. }) => *old = node,
                 _ => return Err(BadEntry::Twice),
@@ -90,9 +91,23 @@ impl TarTree {
                 None => {}
             }
             let what = What::Folder { stated: false };
-            self.nodes.insert(folder.into(), Node { mode: FOLDER_MODE, mtime, what });
+            self.insert(folder, Node { mode: FOLDER_MODE, mtime, what })?;
             folder = path::split(folder).0;
         }
+        Ok(())
+    }
+
+    /// Adds a path that is not there yet, within the limits of a manifest.
+    fn insert(&mut self, path: &[u8], node: Node) -> Result<(), BadEntry> {
+        if self.nodes.len() >= MAX_ENTRIES {
+            return Err(BadEntry::TooMany);
+        }
+        let target = if let What::Link(target) = &node.what { target.len() } else { 0 };
+        self.n_bytes += path.len() + target;
+        if self.n_bytes > MAX_PATH_BYTES {
+            return Err(BadEntry::TooMuchPath);
+        }
+        self.nodes.insert(path.into(), node);
         Ok(())
     }
 
