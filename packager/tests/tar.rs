@@ -85,6 +85,19 @@ fn what_gnu_tar_packs_comes_back_in_every_format() {
 }
 
 #[test]
+fn what_an_archive_says_of_itself_is_no_part_of_the_tree() {
+    let site = site();
+    std::fs::write(site.source().join("file"), "bytes").unwrap();
+    for format in ["--format=gnu", "--format=pax"] {
+        let mut command = Command::new("tar");
+        command.args([format, "--label=a label", "-c", "file"]).current_dir(site.source());
+        put(&site, &command.output().unwrap().stdout).unwrap();
+        let found = tree(&site.restore("out"));
+        assert_eq!(found.keys().collect::<Vec<_>>(), [&b"file"[..]], "{format}");
+    }
+}
+
+#[test]
 fn hard_links_are_files_with_the_same_content() {
     let site = site();
     let links = [("a", T::Regular, "bytes"), ("./b", T::Link, "./a"), ("c", T::Link, "b")];

@@ -34,9 +34,10 @@ pub(super) enum TarKind {
     Folder,
     Sparse,
     Special(&'static str),
-    /// It speaks of the archive itself.
-    Skip,
 }
+
+/// The label that GNU tar gives a volume.
+const LABEL: u8 = b'V';
 
 /// Why a stream is no archive.
 #[derive(Debug)]
@@ -81,10 +82,16 @@ impl<R: Read> TarStream<R> {
             }
             let header = Header::from_byte_slice(&block);
             check_sum(header, &block)?;
-            let size = header.entry_size().map_err(|e| Broken::Header(e.to_string()))?;
             let kind = header.entry_type();
+            if kind.as_byte() == LABEL {
+                // It has no bytes, and its size is left blank.
+                continue;
+            }
+            let size = header.entry_size().map_err(|e| Broken::Header(e.to_string()))?;
             self.expect(size)?;
             match kind {
+                // It speaks of the archive itself.
+                EntryType::XGlobalHeader => {}
                 EntryType::XHeader => extended.read_pax(&self.extended()?)?,
                 EntryType::GNULongName => extended.path = Some(without_nul(self.extended()?)),
                 EntryType::GNULongLink => extended.link = Some(without_nul(self.extended()?)),
@@ -136,8 +143,6 @@ impl<R: Read> TarStream<R> {
             EntryType::Fifo => TarKind::Special("a named pipe"),
             EntryType::Char => TarKind::Special("a character device"),
             EntryType::Block => TarKind::Special("a block device"),
-            EntryType::XGlobalHeader => TarKind::Skip,
-            other if other.as_byte() == b'V' => TarKind::Skip,
             _ => TarKind::Special("an entry of no known kind"),
         };
         let mtime = match extended.mtime {

@@ -44,7 +44,6 @@ impl TarTree {
     /// Takes an entry. If its bytes must be stored, answers which file they are.
     pub(super) fn take(&mut self, entry: &TarEntry) -> Result<Option<usize>, BadEntry> {
         let what = match entry.kind {
-            TarKind::Skip => return Ok(None),
             TarKind::Sparse => return Err(BadEntry::Sparse),
             TarKind::Special(what) => return Err(BadEntry::Special(what)),
             TarKind::Folder => What::Folder { stated: true },
