@@ -394,7 +394,10 @@ async fn retain(args: RetainArgs, client: &Client, out: Out) -> Result<(), Failu
 fn retention_text(rule: &RetentionView) -> String {
     let keep = units::counted(u64::from(rule.keep.get()), "version", "versions");
     match rule.days {
-        Some(days) => format!("{keep}, none that was replaced more than {days} days ago"),
+        Some(days) => {
+            let days = units::counted(u64::from(days.get()), "day", "days");
+            format!("{keep}, none that was replaced more than {days} ago")
+        }
         None => keep,
     }
 }

@@ -88,10 +88,10 @@ impl From<Role> for auth::Role {
 pub async fn run(command: TokenCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
         TokenCommand::Create { name, role, expires, output } => {
-            let expires = expires
-                .map(|time| Timestamp::now().checked_add(time))
-                .transpose()
-                .doing(|| "--expires")?;
+            let too_far =
+                |_| Failure::usage("--expires is too far away; a token without it never ends");
+            let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
+            let expires = expires.transpose()?;
             // Before the token is made: its text cannot be had again if it cannot be written.
             let file = output.as_deref().map(new_secret_file).transpose()?;
             let new = NewToken { name, role: role.into(), expires };

@@ -132,6 +132,8 @@ fn tokens_open_what_their_role_allows_and_never_stand_in_output() {
     assert!(line.contains("operator") && !line.contains(secret.trim()), "{line}");
     // A file that is there already is not overwritten, and no token is left behind.
     site.depot(["token", "create", "second", "--output", path]).fails(1);
+    let line = site.depot(["token", "create", "second", "--expires", "99999999d"]).fails(2);
+    assert!(line.contains("--expires is too far away"), "{line}");
     let tokens = site.depot(["token", "list", "--json"]).ok();
     assert_eq!(tokens.json().as_array().unwrap().len(), 2);
     assert!(!tokens.stdout.contains(secret.trim().rsplit('_').next().unwrap()));
@@ -176,6 +178,9 @@ fn a_package_lives_the_same_with_and_without_a_server() {
     let text = site.depot(["package", "diff", "docs", "2", "3"]).ok().stdout;
     assert!(text.starts_with("M  a  (3 B to 5 B)\nD  b/c  (3 B)\nA  new  (1 B)\n"), "{text}");
 
+    let rule = site.depot(["package", "retain", "docs", "--keep", "9", "--days", "1"]).ok().stdout;
+    let said = "docs keeps 9 versions, none that was replaced more than 1 day ago\n";
+    assert_eq!(rule, said);
     site.depot(["package", "channel", "set", "docs", "stable", "2"]).ok();
     site.depot(["package", "delete", "docs@2", "--yes"]).fails(4);
     site.depot(["package", "delete", "docs@2"]).fails(2);
