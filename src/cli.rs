@@ -32,7 +32,7 @@ Exit codes:
   3  not found
 
 Errors are one line on stderr. With --json, stdout holds JSON and nothing else; only
-`config example` and `completions` print the file that they are for.";
+`config example`, `completions` and `content get` without -o print the file that they are for.";
 
 /// Content library and distribution points: store once, deliver what changed.
 #[derive(Debug, Parser)]

@@ -1,8 +1,8 @@
 //! What a command prints: tables and lines for people, one JSON document for scripts.
 //!
 //! Always true: results go to stdout, everything else (progress, notes, errors) to stderr; with
-//! `--json` stdout holds JSON and nothing else, but for commands that print a file; a reader that goes away (`| head`) ends the
-//! command quietly.
+//! `--json` stdout holds JSON and nothing else, but for commands that print a file; a reader that
+//! goes away (`| head`) ends the command quietly.
 
 use crate::exit::{Exit, Failure, one_line};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
