@@ -344,6 +344,7 @@ impl From<UploadError> for Problem {
         };
         match error {
             UploadError::Unknown(_) => about(Kind::NotFound, "upload", "is not under way"),
+            UploadError::Unreadable { .. } => about(Kind::Conflict, "upload", "cannot be read"),
             UploadError::Frames(_) | UploadError::CutOff { .. } => {
                 about(Kind::MalformedRequest, "body", &text)
             }

@@ -343,6 +343,32 @@ pub struct HoldingView {
     pub path: String,
 }
 
+/// One page of the uploads under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct UploadsView<U = UploadView> {
+    /// The uploads, by id.
+    pub items: Vec<U>,
+    /// The cursor of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Uploads that cannot be used any more, on every page; absent if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<UnreadableUploadView>,
+}
+
+/// An upload of which what is kept cannot be read. It stays until it is given up (`DELETE`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2",
+    "detail": "a newer depot wrote \"upload/0f3c2a7b1e0d4455a7b1e0d30199f0c2\" (format 2; this one reads 1)"
+}))]
+pub struct UnreadableUploadView {
+    /// Its name.
+    pub id: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
 /// An upload under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({

@@ -24,11 +24,13 @@ use crate::name::{PackageName, Selector};
 use crate::refs::{self, KeyRecord, PackageRecord, Source, SourceFolder, Stored};
 use crate::retention::Retention;
 use crate::sign::{PublicKey, SiteKey, VersionInfo};
-use crate::upload::{self, InUse};
+use crate::upload::{self, InUse, UploadId};
 use busy::Busy;
 use cache::ManifestCache;
 use contentlib::{CommitError, Digest, Expect, Library, ReadError, RefChange};
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub(crate) struct Inner {
     /// How long an upload is kept after it was last used.
     pub(crate) upload_expiry: Duration,
     pub(crate) uploads_in_use: Arc<InUse>,
+    /// Uploads with an unreadable record that the log named.
+    pub(crate) uploads_told: Mutex<HashSet<UploadId>>,
     pub(crate) n_threads: usize,
     manifests: ManifestCache,
     busy: Arc<Busy>,
@@ -93,6 +97,7 @@ impl Packages {
             gc_grace: contentlib::Options::default().gc_grace,
             upload_expiry: upload::EXPIRY,
             uploads_in_use: Arc::default(),
+            uploads_told: Mutex::default(),
             n_threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
             manifests: ManifestCache::default(),
             busy: Arc::default(),

@@ -181,7 +181,8 @@ pub(crate) struct Stored<T> {
     pub(crate) found: Ref,
 }
 
-fn read<T: DeserializeOwned>(key: &str, found: Ref) -> Result<Stored<T>, RecordError> {
+/// The record that `found`, the reference `key`, holds.
+pub(crate) fn read<T: DeserializeOwned>(key: &str, found: Ref) -> Result<Stored<T>, RecordError> {
     #[derive(Deserialize)]
     struct Format {
         #[serde(default)]

@@ -7,6 +7,9 @@
 //! not used for a time ([`Packages::with_upload_expiry`]) expires: its lease ends, and what only it
 //! held is garbage. One that is in use right now never does.
 //!
+//! An upload whose record cannot be read keeps no other from being used: it is listed with the
+//! reason, and stays until it is given up.
+//!
 //! Nothing a client says is believed: chunks and contents are named by what they hash to here,
 //! sizes and recipes are looked up.
 
@@ -19,12 +22,12 @@ use crate::manifest::{Entry, FileEntry, Kind, Manifest, ManifestBuilder};
 use crate::name::PackageName;
 use crate::packages::{NewVersion, Packages};
 use crate::path::Shown;
-use crate::refs::{self, Stored};
+use crate::refs::{self, RecordError, Stored};
 use crate::update::{Tally, UpdateReport};
 use contentlib::frames::{BadFrame, FrameDecoder, FrameItem};
 use contentlib::{
-    AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, RefChange,
-    Session,
+    AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, Ref,
+    RefChange, Session,
 };
 use in_use::Mark;
 use jiff::{SignedDuration, Timestamp};
@@ -102,6 +105,9 @@ pub struct UploadInfo {
     pub stored_bytes: u64,
 }
 
+/// Uploads by id, each as its record reads.
+pub type EachUpload<T> = Vec<(UploadId, Result<T, RecordError>)>;
+
 /// Why an upload did not go on. What it has so far stays, unless it is said to be gone.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,6 +118,14 @@ pub enum UploadError {
          another, which is asked only for what is not held any more"
     )]
     Unknown(UploadId),
+    /// What is kept of it does not read: of it nothing can be done but to give it up.
+    #[error("upload {id} cannot be read, so give it up and begin another")]
+    Unreadable {
+        /// The upload.
+        id: UploadId,
+        /// What is wrong with its record.
+        source: RecordError,
+    },
     /// The stream is not one of frames.
     #[error(transparent)]
     Frames(#[from] BadFrame),
@@ -223,40 +237,55 @@ impl Packages {
         Ok(upload)
     }
 
-    /// All uploads under way.
-    pub fn uploads(&self) -> Result<Vec<UploadInfo>, PackageError> {
-        let stored = refs::list::<UploadInfo>(self.library(), refs::UPLOADS)?;
-        let now = self.now();
-        let infos = stored.into_iter().map(|(_, stored)| stored.record);
-        let lives = |info: &UploadInfo| info.expires > now || self.is_in_use(&info.id);
-        Ok(infos.filter(lives).collect())
+    /// All uploads under way, by id, and those whose record cannot be read, with the reason.
+    pub fn uploads(&self) -> Result<EachUpload<UploadInfo>, PackageError> {
+        let mut all = self.stored_uploads()?;
+        all.retain(|(id, stored)| stored.as_ref().map_or(true, |stored| self.lives(id, stored)));
+        Ok(all.into_iter().map(|(id, stored)| (id, stored.map(|stored| stored.record))).collect())
     }
 
-    /// Ends an upload; what only it held is collected as garbage.
-    pub fn abort_upload(&self, id: &UploadId) -> Result<(), UploadError> {
+    /// One upload under way.
+    pub fn show_upload(&self, id: &UploadId) -> Result<UploadInfo, UploadError> {
         let stored = self.stored_upload(id)?;
-        if stored.record.expires <= self.now() && !self.is_in_use(id) {
-            return Err(UploadError::Unknown(id.clone()));
+        match self.lives(id, &stored) {
+            true => Ok(stored.record),
+            false => Err(UploadError::Unknown(id.clone())),
         }
-        Ok(self.end_upload(id, stored)?)
+    }
+
+    /// Ends an upload, also one whose record cannot be read; what only it held is collected as
+    /// garbage.
+    pub fn abort_upload(&self, id: &UploadId) -> Result<(), UploadError> {
+        let found = self.library().get_ref(&id.key()).map_err(PackageError::from)?;
+        let found = found.ok_or_else(|| UploadError::Unknown(id.clone()))?;
+        match refs::read(&id.key(), found.clone()) {
+            Ok(stored) if !self.lives(id, &stored) => Err(UploadError::Unknown(id.clone())),
+            _ => Ok(self.end_upload(id, found)?),
+        }
     }
 
     /// Ends uploads that were not used for too long. Answers how many.
     pub fn expire_uploads(&self) -> Result<u64, PackageError> {
-        let now = self.now();
         let mut n = 0;
-        for (_, stored) in refs::list::<UploadInfo>(self.library(), refs::UPLOADS)? {
-            if stored.record.expires <= now && !self.is_in_use(&stored.record.id) {
-                self.end_upload(&stored.record.id.clone(), stored)?;
+        for (id, stored) in self.stored_uploads()? {
+            // When one that cannot be read was last used, nobody knows.
+            let Ok(stored) = stored else { continue };
+            if !self.lives(&id, &stored) {
+                self.end_upload(&id, stored.found)?;
                 n += 1;
             }
         }
         Ok(n)
     }
 
-    fn end_upload(&self, id: &UploadId, stored: Stored<UploadInfo>) -> Result<(), PackageError> {
+    /// Whether an upload is under way: used not long ago, or right now.
+    fn lives(&self, id: &UploadId, stored: &Stored<UploadInfo>) -> bool {
+        stored.record.expires > self.now() || self.inner.uploads_in_use.contains(id)
+    }
+
+    fn end_upload(&self, id: &UploadId, found: Ref) -> Result<(), PackageError> {
         let session = self.library().open_session(&id.key(), self.inner.upload_expiry)?;
-        let expect = Expect::Is(stored.found);
+        let expect = Expect::Is(found);
         match session.commit(vec![RefChange::Delete { name: id.key(), expect }]) {
             // It was used or ended meanwhile.
             Err(CommitError::Conflict { .. }) => Ok(()),
@@ -266,13 +295,30 @@ impl Packages {
     }
 
     fn stored_upload(&self, id: &UploadId) -> Result<Stored<UploadInfo>, UploadError> {
-        let stored = refs::get::<UploadInfo>(self.library(), &id.key());
-        let stored = stored.map_err(PackageError::from)?;
-        stored.ok_or_else(|| UploadError::Unknown(id.clone()))
+        match refs::get(self.library(), &id.key()) {
+            Ok(stored) => stored.ok_or_else(|| UploadError::Unknown(id.clone())),
+            Err(RecordError::Index(error)) => Err(PackageError::from(error).into()),
+            Err(source) => Err(UploadError::Unreadable { id: id.clone(), source }),
+        }
     }
 
-    fn is_in_use(&self, id: &UploadId) -> bool {
-        self.inner.uploads_in_use.contains(id)
+    /// Every upload that is kept, by id. The log names each that cannot be read, once.
+    fn stored_uploads(&self) -> Result<EachUpload<Stored<UploadInfo>>, PackageError> {
+        let mut all = Vec::new();
+        for (key, found) in self.library().list_refs(refs::UPLOADS)? {
+            // No other keys are ever made.
+            let Some(Ok(id)) = key.strip_prefix(refs::UPLOADS).map(str::parse) else { continue };
+            let id: UploadId = id;
+            let stored = refs::read(&key, found);
+            if let Err(error) = &stored
+                && self.inner.uploads_told.lock().insert(id.clone())
+            {
+                let error: &(dyn std::error::Error + 'static) = error;
+                tracing::warn!(upload = %id, error, "an upload cannot be read: give it up");
+            }
+            all.push((id, stored));
+        }
+        Ok(all)
     }
 
     /// When an upload that is used `now` goes.

@@ -9,7 +9,7 @@ use contentlib::block::Codec;
 use contentlib::chunker::Chunker;
 use contentlib::frames::FrameItem;
 use contentlib::{ChunkId, Digest, Frame, Recipe};
-use contentlib::{GcOptions, Progress};
+use contentlib::{Expect, GcOptions, Progress, Ref, RefChange};
 use jiff::SignedDuration;
 use packager::manifest::{Entry, FileEntry, Kind, ManifestBuilder};
 use packager::upload::PutRecipe;
@@ -108,7 +108,7 @@ fn only_missing_chunks_are_asked_for() {
     assert!(sent <= 2, "{sent} chunks for one edit");
     let (report, sent) = push(&site, &[("large", &edited), ("small", &small)]);
     assert_eq!((report.version, report.unchanged, sent), (3, true, 0));
-    assert_eq!(site.packages.uploads().unwrap(), []);
+    assert!(site.packages.uploads().unwrap().is_empty());
 }
 
 #[test]
@@ -205,6 +205,51 @@ fn an_upload_that_is_not_used_expires() {
     assert!(site.packages.upload(&used.id).is_ok());
     site.packages.abort_upload(&used.id).unwrap();
     assert!(site.packages.upload(&used.id).is_err());
+}
+
+#[test]
+fn an_upload_whose_record_cannot_be_read_keeps_no_other_from_its_use_and_can_be_given_up() {
+    let site = site();
+    let library = site.packages.library();
+    let [broken, newer, whole] = [(); 3].map(|()| {
+        let id = site.packages.begin_upload(&package("p")).unwrap().id;
+        (format!("upload/{id}"), id)
+    });
+    for ((name, _), value) in [(&broken, "{"), (&newer, r#"{"format":9}"#)] {
+        let (name, expect) = (name.clone(), Expect::Any);
+        let to = Ref { root: None, value: value.as_bytes().into() };
+        library.session().commit(vec![RefChange::Set { name, to, expect }]).unwrap();
+    }
+
+    let another = site.packages.begin_upload(&package("p")).unwrap();
+    let a = Local::new(noise(1, 1000));
+    let upload = site.packages.upload(&whole.1).unwrap();
+    upload.put_frames(&a.frames(&[true])[..]).unwrap();
+    assert_eq!(upload.commit(&manifest(&[("a", &a)])).unwrap().version, 2);
+    for (_, id) in [&broken, &newer] {
+        let refused = site.packages.upload(id).map(drop);
+        assert!(matches!(refused, Err(UploadError::Unreadable { .. })), "{refused:?}");
+        let refused = site.packages.show_upload(id);
+        assert!(matches!(refused, Err(UploadError::Unreadable { .. })), "{refused:?}");
+    }
+    site.set_ahead(SignedDuration::from_hours(100).as_secs());
+    assert_eq!(site.packages.expire_uploads().unwrap(), 1, "the one that nobody used");
+    let unknown = site.packages.show_upload(&another.id);
+    assert!(matches!(unknown, Err(UploadError::Unknown(_))), "{unknown:?}");
+    let listed = site.packages.uploads().unwrap();
+    let why = |id| {
+        let found = listed.iter().find(|(listed, _)| listed == id).unwrap();
+        found.1.as_ref().unwrap_err().to_string()
+    };
+    assert_eq!(listed.len(), 2);
+    assert!(why(&broken.1).contains(&broken.0), "{}", why(&broken.1));
+    assert!(why(&newer.1).contains("a newer depot wrote"), "{}", why(&newer.1));
+
+    for (name, id) in [&broken, &newer] {
+        site.packages.abort_upload(id).unwrap();
+        assert!(library.get_ref(name).unwrap().is_none());
+    }
+    assert!(site.packages.uploads().unwrap().is_empty());
 }
 
 #[test]

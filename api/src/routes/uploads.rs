@@ -7,12 +7,12 @@
 use crate::extract::{Input, Params, Query, want_media_type, whole_body};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
-use crate::problem::Problem;
+use crate::problem::{Problem, with_causes};
 use crate::routes::content::refuse_too_large;
 use crate::routes::transfer::{Published, published};
 use crate::site::{Site, blocking};
 use crate::streams;
-use crate::views::UploadView;
+use crate::views::{UnreadableUploadView, UploadView, UploadsView};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
@@ -21,7 +21,7 @@ use axum::response::Response;
 use contentlib::{ChunkId, Digest, Recipe};
 use packager::manifest::Manifest;
 use packager::name::PackageName;
-use packager::upload::{PutRecipe, UploadError, UploadId, UploadInfo};
+use packager::upload::{PutRecipe, UploadId, UploadInfo};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -76,18 +76,27 @@ async fn begin_upload(
 
 /// List the uploads under way
 ///
-/// By id.
+/// By id. One that cannot be read is named apart, with the reason: give it up.
 #[utoipa::path(get, path = "/api/v1/uploads", tag = "uploads",
     security(("token" = ["reader"])), params(PageQuery),
-    responses((status = 200, description = "A page of uploads", body = Page<UploadView>)))]
+    responses((status = 200, description = "A page of uploads", body = UploadsView)))]
 async fn list_uploads(
     State(site): State<Site>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<UploadInfo>>, Problem> {
+) -> Result<Json<UploadsView<UploadInfo>>, Problem> {
     let (limit, after) = (query.limit()?, query.after("uploads")?);
-    let mut all = blocking(move || Ok(site.content()?.packages.uploads()?)).await?;
-    all.sort_by_key(|info| info.id.to_string());
-    Ok(Json(Page::cut("uploads", all, after.as_deref(), limit, |info| info.id.to_string())))
+    let all = blocking(move || Ok(site.content()?.packages.uploads()?)).await?;
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    for (id, info) in all {
+        match info {
+            Ok(info) => readable.push(info),
+            Err(error) => unreadable
+                .push(UnreadableUploadView { id: id.to_string(), detail: with_causes(&error) }),
+        }
+    }
+    let key = |info: &UploadInfo| info.id.to_string();
+    let Page { items, next } = Page::cut("uploads", readable, after.as_deref(), limit, key);
+    Ok(Json(UploadsView { items, next, unreadable }))
 }
 
 /// Show an upload
@@ -95,23 +104,21 @@ async fn list_uploads(
     security(("token" = ["reader"])),
     params(("upload" = String, Path, description = "Its id",
         example = "0f3c2a7b1e0d4455a7b1e0d30199f0c2")),
-    responses((status = 200, description = "The upload", body = UploadView)))]
+    responses(
+        (status = 200, description = "The upload", body = UploadView),
+        (status = 409, description = "It cannot be read: give it up", body = Problem),
+    ))]
 async fn show_upload(
     State(site): State<Site>,
     params: Params,
 ) -> Result<Json<UploadInfo>, Problem> {
     let id: UploadId = params.get("upload")?;
-    let found = blocking(move || {
-        let all = site.content()?.packages.uploads()?;
-        let found = all.into_iter().find(|info| info.id == id);
-        found.ok_or_else(|| UploadError::Unknown(id).into())
-    });
-    Ok(Json(found.await?))
+    Ok(Json(blocking(move || Ok(site.content()?.packages.show_upload(&id)?)).await?))
 }
 
 /// Give an upload up
 ///
-/// What only it held is collected as garbage.
+/// Also one that cannot be read. What only it held is collected as garbage.
 #[utoipa::path(delete, path = "/api/v1/uploads/{upload}", tag = "uploads",
     security(("token" = ["operator"])),
     params(("upload" = String, Path, description = "Its id",

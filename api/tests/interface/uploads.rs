@@ -3,7 +3,7 @@
 use crate::client::{Answer, Client, TestSite};
 use axum::body::Body;
 use contentlib::frames::FrameItem;
-use contentlib::{ChunkId, Digest, Frame, Recipe};
+use contentlib::{ChunkId, Digest, Expect, Frame, Recipe, Ref, RefChange};
 use packager::manifest::{Entry, FileEntry, Kind, ManifestBuilder};
 use serde_json::json;
 
@@ -208,6 +208,40 @@ async fn an_upload_that_lies_or_breaks_off_leaves_nothing_wrong() {
     operator.get("/api/v1/uploads/xyz").await.refused(400, "upload");
     let shown = operator.get("/api/v1/packages/tools").await.expect(200).json;
     assert_eq!(shown["latest"]["version"], 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_cannot_be_read_is_named_beside_the_others_and_can_be_given_up() {
+    let site = TestSite::new();
+    let operator = site.client("operator").await;
+    let whole = begin(&operator).await;
+    let another = operator.send("POST", "/api/v1/packages/tools/uploads", &[], Body::empty()).await;
+    let broken = another.expect(201).header("location").to_owned();
+    let id = broken.rsplit('/').next().unwrap();
+    let library = site.site.content().unwrap().library;
+    let to = Ref { root: None, value: "no JSON".into() };
+    let set = RefChange::Set { name: format!("upload/{id}"), to, expect: Expect::Any };
+    library.session().commit(vec![set]).unwrap();
+
+    let listed = operator.get("/api/v1/uploads").await.expect(200).json;
+    assert_eq!(listed["items"], json!([operator.get(&whole).await.expect(200).json]));
+    assert_eq!(listed["unreadable"][0]["id"], id);
+    let detail = listed["unreadable"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains(id) && detail.contains("expected"), "{detail}");
+    let offer = operator.post(&format!("{broken}/missing"), json!({})).await;
+    for refused in [operator.get(&broken).await, offer] {
+        let detail = refused.refused(409, "upload").json["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("give it up"), "{detail}");
+    }
+    let begun = operator.send("POST", "/api/v1/packages/tools/uploads", &[], Body::empty()).await;
+    let begun = begun.expect(201).header("location").to_owned();
+
+    operator.delete(&broken).await.expect(204);
+    operator.get(&broken).await.refused(404, "upload");
+    operator.delete(&begun).await.expect(204);
+    let listed = operator.get("/api/v1/uploads").await.expect(200).json;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert!(listed.get("unreadable").is_none(), "{listed}");
 }
 
 #[tokio::test]
