@@ -24,8 +24,8 @@ use std::time::Duration;
 pub(crate) const SETTLED: Duration = Duration::from_secs(2);
 
 const MAGIC: [u8; 8] = *b"depotS\x01\n";
-/// Three numbers a row, of at most ten bytes each.
-const MAX_PLAIN: usize = 32 << 20;
+/// The longest row: three numbers of at most ten bytes each.
+const MAX_ROW: usize = 30;
 
 /// The cache file of one package.
 pub(crate) struct StatCache {
@@ -113,8 +113,7 @@ fn decode(bytes: &[u8], key: &[u8; 32], manifest: &Manifest) -> Option<Vec<Optio
     if Digest::of(packed).as_bytes() != digest {
         return None;
     }
-    let room = (30 * manifest.n_files() as usize).min(MAX_PLAIN);
-    let plain = zstd::bulk::decompress(packed, room).ok()?;
+    let plain = zstd::bulk::decompress(packed, MAX_ROW * manifest.n_files() as usize).ok()?;
     let mut from = crate::manifest::Reader(&plain);
     let mut before = FileStat::default();
     let mut rows = Vec::with_capacity(manifest.n_files() as usize);
@@ -178,6 +177,19 @@ mod tests {
         assert!(!is_settled(&stat(1), at(written)));
         assert!(!is_settled(&stat(1), at(written + 1_999_999_999)));
         assert!(is_settled(&stat(1), at(written + 2_000_000_000)));
+    }
+
+    #[test]
+    fn rows_fit_however_many_files_there_are() {
+        let paths: Vec<_> = (0..1_200_000).map(|n| format!("{n:07}")).collect();
+        let manifest = tree(&paths.iter().map(String::as_str).collect::<Vec<_>>());
+        // Far from each other, so that each number takes as many bytes as one can.
+        let far = |n: i64| (n & 1) << 62;
+        let row =
+            |n| FileStat { size: 7, mtime: far(n), ctime: far(n + 1), inode: 1 + far(n) as u64 };
+        let rows: Vec<_> = (0..1_200_000).map(|n| Some(row(n))).collect();
+        let bytes = encode(&[0; 32], &rows).unwrap();
+        assert!(decode(&bytes, &[0; 32], &manifest) == Some(rows));
     }
 
     proptest! {
