@@ -56,15 +56,16 @@ async fn assemble(
                     came.extend(chunks.into_iter().filter(|(id, _)| wanted.remove(id)));
                 }
                 FrameItem::Missing(id) => drop(wanted.remove(&id)),
-                _ => {}
+                // A complete answer: what did not come, the server sent wrong.
+                FrameItem::End => {
+                    for id in &ids {
+                        wanted.remove(id);
+                    }
+                }
             }
             Ok(())
         };
-        let before = ids.len();
         client.chunks(&ids, &mut retry, take).await?;
-        if wanted.len() == before && came.is_empty() {
-            return Ok(None);
-        }
     }
     let mut bytes = Vec::with_capacity(recipe.size() as usize);
     for id in recipe.chunks() {
@@ -74,4 +75,74 @@ async fn assemble(
         }
     }
     Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use contentlib::Library;
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    /// Answers requests whose path holds `0` with `1`, each on its own connection.
+    fn server(answers: Vec<(&'static str, Vec<u8>)>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let (mut line, mut path, mut length) = (String::new(), String::new(), 0);
+                while stream.read_line(&mut line).unwrap() > 2 {
+                    let lower = line.to_ascii_lowercase();
+                    if let Some(value) = lower.strip_prefix("content-length:") {
+                        length = value.trim().parse().unwrap();
+                    }
+                    if path.is_empty() {
+                        path = std::mem::take(&mut line);
+                    }
+                    line.clear();
+                }
+                stream.read_exact(&mut vec![0; length]).unwrap();
+                let (_, body) = answers.iter().find(|(part, _)| path.contains(part)).unwrap();
+                let stream = stream.get_mut();
+                let length = body.len();
+                let head = "HTTP/1.1 200 OK\r\nconnection: close";
+                write!(stream, "{head}\r\ncontent-length: {length}\r\n\r\n").unwrap();
+                stream.write_all(body).unwrap();
+            }
+        });
+        format!("http://{address}")
+    }
+
+    #[tokio::test]
+    async fn a_server_that_sends_other_chunks_is_asked_for_the_whole_instead() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let manifest: Vec<u8> =
+            (0..60_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+        let spans: Vec<(ChunkId, u32)> = manifest
+            .chunks(30_000)
+            .map(|chunk| (ChunkId(Digest::of(chunk)), chunk.len() as u32))
+            .collect();
+        let recipe = Recipe::new(spans.clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let library = Library::open(folder.path(), Default::default()).unwrap();
+        let session = library.session();
+        // One that is wanted, and the end: the others did not come, and are not named as missing.
+        let first = &manifest[..spans[0].1 as usize];
+        session.add_reader(first, &Default::default(), &Default::default()).unwrap();
+        session.commit(vec![]).unwrap();
+        let mut frames = BytesMut::new();
+        library.frames_for(&[spans[0].0]).unwrap().for_each(|item| item.encode(&mut frames));
+        let url = server(vec![
+            ("/recipes/", recipe.encode()),
+            ("/chunks", frames.to_vec()),
+            ("/content/", manifest.clone()),
+        ]);
+        let client = Client::new(&url).unwrap();
+        let fetched = fetch(&client, Digest::of(&manifest), Some(b"an older one"));
+        let fetched = tokio::time::timeout(Duration::from_secs(20), fetched).await;
+        assert!(fetched.expect("it ends").unwrap() == manifest);
+    }
 }
