@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Point, curl, noise, point, prose, write};
-use contentlib::Digest;
+use contentlib::{Digest, Progress};
 use dp::remote::{FetchOptions, FetchReport, RemoteError, fetch, repair_source};
 use packager::{PackageName, SiteKey};
 use std::ffi::OsStr;
@@ -405,15 +405,12 @@ async fn a_fetch_that_was_cut_off_goes_on_from_what_it_left() {
     assert!(moved + report.moved_bytes < 3 * plain, "{n_cut} cuts, {moved} + {report:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_library_is_healed_over_http() {
-    use contentlib::{Progress, VerifyOptions};
+/// Flips bytes in all packs, and has the library find out. What is damaged.
+fn spoil(point: &Point) -> Vec<Digest> {
     use std::os::unix::fs::FileExt;
-    let (good, _) = tools();
-    let (bad, _) = tools();
-    bad.library.seal_idle().unwrap();
+    point.library.seal_idle().unwrap();
     let list = Command::new("find")
-        .arg(bad.folder.path().join("library/packs"))
+        .arg(point.folder.path().join("library/packs"))
         .args(["-name", "*.pack"])
         .output()
         .unwrap();
@@ -425,20 +422,48 @@ async fn a_damaged_library_is_healed_over_http() {
             file.write_all_at(&[!byte[0]], at).unwrap();
         }
     }
+    let damaged = found_damaged(point);
+    assert!(!damaged.is_empty());
+    damaged
+}
+
+/// What reading everything finds damaged.
+fn found_damaged(point: &Point) -> Vec<Digest> {
+    let check = contentlib::VerifyOptions { read_percent: 100, ..Default::default() };
+    point.library.verify(&check, &packager::ManifestLinks, &Progress::default()).unwrap();
+    point.library.damaged(&packager::ManifestLinks).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_library_is_healed_over_http() {
+    let (good, _) = tools();
+    let (bad, _) = tools();
     let runtime = tokio::runtime::Handle::current();
     let url = good.url("/");
     tokio::task::spawn_blocking(move || {
-        let check = VerifyOptions { read_percent: 100, ..Default::default() };
-        let progress = Progress::default();
-        let _ = bad.library.verify(&check, &packager::ManifestLinks, &progress).unwrap();
-        let damaged = bad.library.damaged(&packager::ManifestLinks).unwrap();
-        assert!(!damaged.is_empty());
+        let damaged = spoil(&bad);
         let mut holder = repair_source(&url, runtime).unwrap();
-        let report = bad.library.repair(&damaged, &mut holder, &progress).unwrap();
+        let report = bad.library.repair(&damaged, &mut holder, &Progress::default()).unwrap();
         assert_eq!(report.lost, vec![]);
         assert_eq!(report.healed, report.wanted);
-        let again = bad.library.verify(&check, &packager::ManifestLinks, &progress).unwrap();
-        assert!(bad.library.damaged(&packager::ManifestLinks).unwrap().is_empty(), "{again:?}");
+        assert_eq!(found_damaged(&bad), vec![]);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_holder_has_revoked_does_not_keep_the_rest_from_being_healed() {
+    let (good, _) = tools();
+    let (bad, _) = tools();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let damaged = spoil(&bad);
+        good.packages.revoke(damaged[0], "leaked").unwrap();
+        let mut holder = repair_source(&good.url("/"), runtime).unwrap();
+        let report = bad.library.repair(&damaged, &mut holder, &Progress::default()).unwrap();
+        // At most it, and the file that it is a chunk of.
+        assert!(report.lost.len() <= 2 && report.healed > 0, "{report:?}");
     })
     .await
     .unwrap();

@@ -26,7 +26,11 @@ impl RepairSource for Holder {
     }
 
     fn recipe(&mut self, content: Digest) -> Result<Option<Recipe>, Box<dyn Error + Send + Sync>> {
-        self.runtime.block_on(self.client.recipe(content)).map_err(Into::into)
+        match self.runtime.block_on(self.client.recipe(content)) {
+            // Revoked there: of this holder it cannot come, of all else it can.
+            Err(RemoteError::Refused { status: 410, .. }) => Ok(None),
+            recipe => Ok(recipe?),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub fn point_with(options: ServeOptions) -> Point {
 pub fn point_in(folder: TempDir, options: ServeOptions) -> Point {
     let library = Library::open(&folder.path().join("library"), Default::default()).unwrap();
     let key = SiteKey::from_seed([7; 32]);
-    let cache = folder.path().join("cache");
+    let cache = folder.path().join("data/cache");
     let clock = Arc::new(jiff::Timestamp::now);
     let packages = Arc::new(Packages::open(library.clone(), key, cache, clock).unwrap());
     let content = Content { library: library.clone(), packages: packages.clone() };
