@@ -25,7 +25,7 @@ fn digest_of(site: &Site, path: &str) -> String {
 }
 
 fn curl(args: &[&str]) -> Run {
-    Run::of(Command::new("curl").args(["-sS", "--noproxy", "*"]).args(args))
+    Run::of(support::curl().args(args))
 }
 
 #[test]

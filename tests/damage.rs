@@ -11,10 +11,9 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
 };
 use support::{
-    Run, Site, depot, noise, on_data, temp_folder,
+    Run, Site, curl, depot, noise, on_data, temp_folder,
     tree::{self, Node, Tree},
 };
 
@@ -152,8 +151,8 @@ fn get_all(site: &Site, want: &Tree, out: &Path) -> (usize, usize, usize) {
         let path = std::str::from_utf8(path).unwrap();
         let _ = fs::remove_file(out);
         let run = Run::of(
-            Command::new("curl")
-                .args(["-sS", "-D", "-", "-o"])
+            curl()
+                .args(["-D", "-", "-o"])
                 .arg(out)
                 .arg(format!("{}/packages/p/latest/{path}", site.url)),
         );

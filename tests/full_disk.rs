@@ -13,7 +13,7 @@ use std::{
     process::{Command, Stdio},
 };
 use support::{
-    Run, Site, depot, noise, temp_folder,
+    Run, Site, alone, depot, noise, temp_folder,
     tmpfs::Volume,
     tree::{self, Tree},
     write_source,
@@ -146,8 +146,14 @@ fn a_server_on_a_full_volume_refuses_and_serves() {
         "tar c -C \"$1\" . | curl -sS -w '\\n%{http_code} %{content_type}' -T - -H \"$2\" \"$3\"";
     let address = format!("{}/api/v1/packages/sent/tar", site.url);
     let header = format!("Authorization: Bearer {}", token.trim());
-    let refused =
-        Run::of(Command::new("sh").args(["-c", upload, "sh", source_text, &header, &address]));
+    let refused = Run::of(alone(Command::new("sh")).args([
+        "-c",
+        upload,
+        "sh",
+        source_text,
+        &header,
+        &address,
+    ]));
     let (problem, status) = refused.stdout.rsplit_once('\n').unwrap();
     assert_eq!(status, "507 application/problem+json", "{refused:?}");
     let problem: serde_json::Value = serde_json::from_str(problem).unwrap();

@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use support::{
-    Run, Site, depot, noise, temp_folder,
+    Run, Site, curl, depot, noise, temp_folder,
     tree::{self, Tree},
 };
 
@@ -62,6 +62,7 @@ fn what_was_acknowledged_survives_kills_at_random_moments() {
         world.killed_after_commit,
         began.elapsed()
     );
+    assert!(world.killed > 0, "everything ended before it was killed");
     world.what_nothing_holds_is_freed();
 }
 
@@ -344,8 +345,8 @@ impl World {
                 assert!(packed.unwrap().success());
                 let site = site.expect("a tar is sent to a server");
                 let token = fs::read_to_string(site.token_file()).unwrap();
-                command = Command::new("curl");
-                command.args(["-sS", "--fail", "--limit-rate", "8M", "-T"]).arg(&archive);
+                command = curl();
+                command.args(["--fail", "--limit-rate", "8M", "-T"]).arg(&archive);
                 command.arg("-H").arg(format!("Authorization: Bearer {}", token.trim()));
                 command.arg(format!("{}/api/v1/packages/{name}/tar", site.url))
             }

@@ -4,8 +4,8 @@
 
 mod support;
 
-use std::{fs, net::TcpListener, os::unix::fs::symlink, process::Command};
-use support::{DEPOT, Run, Site, temp_folder, tree};
+use std::{fs, os::unix::fs::symlink, process::Command};
+use support::{DEPOT, Run, Site, alone, temp_folder, tree};
 
 /// The lines of the README's block with this mark.
 fn block(mark: &str) -> String {
@@ -23,18 +23,17 @@ fn the_quick_start_works_as_pasted() {
     fs::create_dir_all(here.join("target/release")).unwrap();
     symlink(DEPOT, here.join("target/release/depot")).unwrap();
     tree::write(&here.join("src"), &[(b"main.rs", b"fn main() {}\n")]);
-    let is_free = TcpListener::bind("127.0.0.1:8520").is_ok();
-    let listen = if is_free { "127.0.0.1:8520" } else { "127.0.0.1:0" };
-    let site = Site::start_with(&here.join("depot-data"), &["--listen", listen]);
-
+    let data = here.join("depot-data");
     let mut script = block("quick-start") + &block("tar-push");
-    let mut shell = Command::new("sh");
-    shell.env_remove("DEPOT_URL").env_remove("DEPOT_TOKEN_FILE");
-    if !is_free {
+    let mut shell = alone(Command::new("sh"));
+    let site = Site::start_at("127.0.0.1:8520", &data, &[]).unwrap_or_else(|log| {
         // Somebody has a site running: say where ours is, which the quick start need not.
+        assert!(log.contains("127.0.0.1:8520"), "{log}");
+        let site = Site::start(&data);
         script = script.replace("http://127.0.0.1:8520", &site.url);
         shell.env("DEPOT_URL", &site.url).env("DEPOT_TOKEN_FILE", site.token_file());
-    }
+        site
+    });
     let run = Run::of(shell.current_dir(here).args(["-ec", &script])).ok();
     let said = run.stdout;
     assert!(said.contains("package docs made; version 1 is empty"), "{said}");

@@ -1,11 +1,13 @@
 //! What scenario tests share: a folder of their own, the real `depot` binary, a running site.
 //!
-//! Always true: a test touches nothing outside its own temporary folder and uses no fixed port,
-//! so tests run beside each other and beside a site that somebody has running.
+//! Always true: a test touches nothing outside its own temporary folder, no variable or
+//! configuration file of the machine reaches what it starts, and it needs no port of its own: so
+//! tests run beside each other and beside a site that somebody has running.
 
 #![allow(dead_code, reason = "each scenario uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod relay;
 pub mod tmpfs;
 pub mod tree;
 
@@ -16,13 +18,14 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 /// The binary under test.
 pub const DEPOT: &str = env!("CARGO_BIN_EXE_depot");
 
-/// How long a site may take to answer before the test gives up.
+/// How long a test waits for what should come at once before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder that is gone after the test.
@@ -32,11 +35,28 @@ pub fn temp_folder() -> tempfile::TempDir {
 
 /// A `depot` command that nothing outside the test can influence.
 pub fn depot() -> Command {
-    let mut command = Command::new(DEPOT);
-    for name in ["DEPOT_URL", "DEPOT_TOKEN_FILE", "DEPOT_DATA", "RUST_LOG"] {
-        command.env_remove(name);
+    alone(Command::new(DEPOT))
+}
+
+/// `curl` that prints bodies and errors, and nothing of its progress.
+pub fn curl() -> Command {
+    let mut command = alone(Command::new("curl"));
+    // The first: no `.curlrc` is read.
+    command.args(["-q", "-sS"]);
+    command
+}
+
+/// `command` without the settings of the machine: depot's variables and file, logging, proxies.
+pub fn alone(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let upper = name.to_ascii_uppercase();
+        let upper = upper.as_encoded_bytes();
+        if upper.starts_with(b"DEPOT_") || upper.ends_with(b"_PROXY") || upper == b"RUST_LOG" {
+            command.env_remove(name);
+        }
     }
-    command.stdin(Stdio::null());
+    // An empty file, so that neither this folder's nor the machine's is read.
+    command.env("DEPOT_CONFIG", "/dev/null").stdin(Stdio::null());
     command
 }
 
@@ -121,17 +141,25 @@ impl Site {
     }
 
     /// The same with more arguments of `depot serve`.
+    #[track_caller]
     pub fn start_with(data: &Path, args: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", data, args)
+            .unwrap_or_else(|log| panic!("the site does not start; its log:\n{log}"))
+    }
+
+    /// The same on an address of choice; else the log of the site that did not start.
+    pub fn start_at(address: &str, data: &Path, args: &[&str]) -> Result<Self, String> {
+        let log = data.with_extension("log");
         let mut child = depot()
-            .args(["serve", "--data"])
+            .args(["serve", "--listen", address, "--data"])
             .arg(data)
-            .args(if args.contains(&"--listen") { &[] } else { &["--listen", "127.0.0.1:0"][..] })
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(std::fs::File::create(data.with_extension("log")).unwrap())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();
+        let mut site = Self { child, url: String::new(), data: data.to_owned() };
         let (tell, told) = std::sync::mpsc::channel();
         // Keeps reading to the end, so that the site never waits for somebody to take its output.
         std::thread::spawn(move || {
@@ -140,21 +168,19 @@ impl Site {
             }
         });
         let deadline = Instant::now() + PATIENCE;
-        let url = loop {
+        while site.url.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = told.recv_timeout(left).expect("the site says where it is");
+            let Ok(line) = told.recv_timeout(left) else {
+                return Err(std::fs::read_to_string(&log).unwrap());
+            };
             if let Some(at) = line.find("http://127.0.0.1:") {
                 let rest = &line[at..];
                 let end = rest.find(|c: char| c.is_whitespace()).unwrap_or(rest.len());
-                break rest[..end].trim_end_matches('/').to_owned();
+                site.url = rest[..end].trim_end_matches('/').to_owned();
             }
-        };
-        let site = Self { child, url, data: data.to_owned() };
-        while site.get("/readyz").status != 200 {
-            assert!(Instant::now() < deadline, "the site does not get ready");
-            std::thread::sleep(Duration::from_millis(20));
         }
-        site
+        until("the site gets ready", || site.get("/readyz").status == 200);
+        Ok(site)
     }
 
     /// Where the admin's token lies.
@@ -294,6 +320,40 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
         bytes = &bytes[line + 2 + size + 2..];
     }
     out
+}
+
+/// Waits until `holds`; fails if that takes far too long.
+#[track_caller]
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs `work` while another thread does `beside` again and again. Also if `work` fails, that
+/// thread ends; it has done `beside` once at least.
+pub fn while_repeating<T>(mut beside: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
+    struct Ended<'a>(&'a AtomicBool);
+    impl Drop for Ended<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            loop {
+                beside();
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let _ended = Ended(&ended);
+        work()
+    })
 }
 
 /// Bytes that do not compress, the same for the same seed.
