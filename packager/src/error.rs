@@ -64,7 +64,7 @@ pub enum PackageError {
         /// What the system said.
         source: io::Error,
     },
-    /// The folder has this site's own data in it.
+    /// The folder has this site's own data in it, or is part of it.
     #[error("{folder:?} holds this site's own data, so it cannot be a package source")]
     SourceHoldsSite {
         /// The folder.

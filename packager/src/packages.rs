@@ -56,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) library: Library,
     pub(crate) key: SiteKey,
     pub(crate) clock: Clock,
-    /// Where the stat caches of sources are.
+    /// Where the stat caches of sources are: `DIR/cache/sources`.
     pub(crate) sources: PathBuf,
     pub(crate) gc_grace: Duration,
     /// How long an upload is kept after it was last used.
@@ -82,7 +82,7 @@ pub struct NewPackage {
 
 impl Packages {
     /// The packages in `library`, signed with `key`. `cache` is a folder for what can be made
-    /// again (`DIR/cache`); it need not exist.
+    /// again, right inside the site's data folder (`DIR/cache`); it need not exist.
     pub fn open(
         library: Library,
         key: SiteKey,
@@ -200,14 +200,7 @@ impl Packages {
         let fail = |source| PackageError::Source { folder: folder.into(), source };
         let canonical = folder.canonicalize().map_err(fail)?;
         crate::folder::Folder::open(&canonical).map_err(fail)?;
-        // The cache is part of the site's data folder, which must not become part of a package; nor
-        // must packs on other disks.
-        let cache = &self.inner.sources;
-        let own = cache.ancestors().find_map(|path| path.canonicalize().ok());
-        let volumes = self.library().volume_folders();
-        let volumes: Vec<_> = volumes.iter().filter_map(|path| path.canonicalize().ok()).collect();
-        if own.is_some_and(|own| own.starts_with(&canonical))
-            || volumes.iter().any(|v| v.starts_with(&canonical) || canonical.starts_with(v))
+        if self.own_folders().any(|own| own.starts_with(&canonical) || canonical.starts_with(&own))
         {
             return Err(PackageError::SourceHoldsSite { folder: canonical });
         }
@@ -224,6 +217,15 @@ impl Packages {
             }
         }
         Ok(SourceFolder(canonical))
+    }
+
+    /// The folders that hold the site's own data, by their canonical paths: the data folder, with
+    /// the signing key in it, and the packs, which may lie on other disks. Nothing of them becomes
+    /// part of a package, and no version is written there.
+    pub(crate) fn own_folders(&self) -> impl Iterator<Item = PathBuf> {
+        let data = self.inner.sources.ancestors().nth(2).map(Path::to_owned);
+        let all = data.into_iter().chain(self.library().volume_folders());
+        all.filter_map(|folder| folder.canonicalize().ok())
     }
 
     /// Takes the package for one change that takes long.

@@ -270,7 +270,8 @@ fn packages_are_there_again_when_the_site_opens_again() {
         let library = contentlib::Library::open(&dir.path().join("library"), Default::default());
         let key = packager::SiteKey::open(&dir.path().join("keys/site.ed25519")).unwrap();
         let clock = std::sync::Arc::new(jiff::Timestamp::now);
-        packager::Packages::open(library.unwrap(), key, dir.path().join("cache"), clock).unwrap()
+        let cache = dir.path().join("data/cache");
+        packager::Packages::open(library.unwrap(), key, cache, clock).unwrap()
     };
     let source = dir.path().join("source");
     fs::create_dir(&source).unwrap();

@@ -177,6 +177,20 @@ fn packs_on_another_disk_never_become_part_of_a_package() {
 }
 
 #[test]
+fn the_sites_own_data_never_becomes_part_of_a_package() {
+    let site = Site::with_package();
+    fs::create_dir_all(site.path("data/keys")).unwrap();
+    symlink("data/keys", site.path("link")).unwrap();
+    for folder in ["data", "data/keys", "link"] {
+        let made = site.create("other", Some(site.path(folder)));
+        assert!(matches!(made, Err(PackageError::SourceHoldsSite { .. })), "{folder}");
+        let there = UpdateOptions { source: Some(site.path(folder)), ..Default::default() };
+        let moved = site.packages.update(&package("p"), &there, &Progress::default());
+        assert!(matches!(moved, Err(PackageError::SourceHoldsSite { .. })), "{folder}");
+    }
+}
+
+#[test]
 fn two_packages_never_share_a_folder() {
     let site = Site::with_package();
     fs::create_dir_all(site.path("source/inner")).unwrap();
