@@ -5,12 +5,12 @@
 
 use super::RemoteError;
 use contentlib::Digest;
-use rustix::fs::{AtFlags, Mode, OFlags, chmodat, openat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, openat};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -38,8 +38,11 @@ impl Parts {
                 let Some(name) = name.to_str() else { continue };
                 if name.starts_with(PART) {
                     fs::remove_file(entry.path())?;
+                } else if let Ok(content) = Digest::from_hex(name) {
+                    // Killed right before it was renamed, it may have a mode that forbids writing.
+                    fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o600))?;
+                    left.insert(content);
                 }
-                left.extend(Digest::from_hex(name).ok());
             }
             Ok((left, OwnedFd::from(File::open(&path)?)))
         };
@@ -85,14 +88,9 @@ impl Parts {
             return Ok(None);
         }
         let name = content.to_hex();
-        let open = || -> Result<File, Errno> {
-            // Killed right before it was renamed, it may have a mode that forbids writing to it.
-            let usable = Mode::RUSR | Mode::WUSR;
-            chmodat(&self.fd, name.as_str(), usable, AtFlags::empty())?;
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            openat(&self.fd, name.as_str(), flags, Mode::empty()).map(File::from)
-        };
-        open().map(Some).map_err(self.io(&name))
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.fd, name.as_str(), flags, Mode::empty());
+        file.map(|file| Some(File::from(file))).map_err(self.io(&name))
     }
 
     /// The folder's path.
@@ -111,7 +109,6 @@ impl AsFd for Parts {
 mod tests {
     use super::*;
     use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn what_a_killed_fetch_left_is_found_or_swept() {
@@ -127,9 +124,10 @@ mod tests {
         }
         let parts = Parts::open(dir.path().join("parts")).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("parts")).unwrap().count(), 1);
-        assert_eq!(io::read_to_string(parts.resume(whole).unwrap().unwrap()).unwrap(), "whole");
+        // Whether or not it is resumed: a content of one chunk is just written again.
         let mode = fs::metadata(parts.place(&whole.to_hex())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "it can be written to again");
+        assert_eq!(io::read_to_string(parts.resume(whole).unwrap().unwrap()).unwrap(), "whole");
         assert!(parts.resume(other).unwrap().is_none());
     }
 }
