@@ -72,6 +72,12 @@ pub enum RestoreError {
         /// What the system said.
         source: io::Error,
     },
+    /// The destination is part of this site's own data, or would be emptied of it.
+    #[error("{dest:?} holds this site's own data: restore to a folder of its own")]
+    DestHoldsSite {
+        /// The destination.
+        dest: PathBuf,
+    },
     /// An entry cannot be put in place.
     #[error("cannot write {path} in {dest:?}")]
     Entry {
@@ -131,6 +137,7 @@ impl Packages {
         let began = self.now();
         let info = self.resolve(name, version)?;
         let manifest = self.manifest(info.manifest)?;
+        self.is_outside(dest, extra)?;
         let done =
             restore_tree(self.library(), &manifest, dest, extra, self.inner.n_threads, progress)?;
         Ok(RestoreReport {
@@ -143,6 +150,24 @@ impl Packages {
             removed: done.removed.into_inner(),
             seconds: self.now().duration_since(began).as_secs_f64(),
         })
+    }
+
+    /// An error if a restore to `dest` would change the site's own data: written into, or removed
+    /// since the version does not have it.
+    fn is_outside(&self, dest: &Path, extra: Extra) -> Result<(), RestoreError> {
+        let fail = |source| RestoreError::Dest { dest: dest.into(), source };
+        let absolute = std::path::absolute(dest).map_err(fail)?;
+        // What is not there yet will lie in the nearest folder that is.
+        let lies_in = absolute.ancestors().find_map(|path| path.canonicalize().ok());
+        let pruned = dest.canonicalize().ok().filter(|_| extra == Extra::Remove);
+        let touched = |own: PathBuf| {
+            lies_in.as_ref().is_some_and(|folder| folder.starts_with(&own))
+                || pruned.as_ref().is_some_and(|folder| own.starts_with(folder))
+        };
+        match self.own_folders().any(touched) {
+            true => Err(RestoreError::DestHoldsSite { dest: dest.into() }),
+            false => Ok(()),
+        }
     }
 }
 

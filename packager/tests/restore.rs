@@ -66,6 +66,26 @@ fn extra_files_stay_unless_they_are_to_go() {
 }
 
 #[test]
+fn the_sites_own_data_is_no_destination() {
+    let site = site();
+    fs::create_dir_all(site.path("data/library")).unwrap();
+    symlink("data", site.path("alias")).unwrap();
+    for (to, extra) in [
+        ("data", Extra::Keep),
+        ("data/library", Extra::Keep),
+        ("data/new/deeper", Extra::Keep),
+        ("alias/new", Extra::Keep),
+        (".", Extra::Remove),
+    ] {
+        let refused = restore(&site, to, extra);
+        assert!(matches!(refused, Err(RestoreError::DestHoldsSite { .. })), "{to}: {refused:?}");
+    }
+    assert!(!site.path("data/new").exists());
+    // Around it there is room for other things, as long as nothing is removed.
+    restore(&site, ".", Extra::Keep).unwrap();
+}
+
+#[test]
 fn things_of_another_kind_make_way() {
     let site = site();
     let out = site.path("out");

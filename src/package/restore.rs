@@ -106,6 +106,7 @@ fn refused(error: RestoreError) -> Failure {
             ..
         } => Exit::Damaged,
         RestoreError::FolderInTheWay { .. } => Exit::Conflict,
+        RestoreError::DestHoldsSite { .. } => Exit::Usage,
         RestoreError::Cancelled(_) => return Failure::interrupted(),
         _ => Exit::Failed,
     };
