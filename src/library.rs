@@ -305,7 +305,17 @@ async fn rebuild(client: &Client, out: Out) -> Result<(), Failure> {
             units::counted(result.chunks, "chunk", "chunks"),
             units::counted(result.recipes, "recipe", "recipes"),
             units::counted(result.refs, "reference", "references"),
-        )
+        )?;
+        if result.scanned_packs > 0 {
+            // What came after the cut is in no index any more: `verify` alone cannot miss it.
+            writeln!(
+                w,
+                "{} without an end, as a crash or damage leaves it: see whether versions are missing \
+                 (`depot package list`) or damaged (`depot library verify`)",
+                units::counted(result.scanned_packs, "pack", "packs")
+            )?;
+        }
+        Ok(())
     })?;
     match result.bad_packs.len() as u64 {
         0 => Ok(()),
