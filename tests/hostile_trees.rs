@@ -133,7 +133,8 @@ fn odd_names_times_and_kinds_come_back_by_every_way_there_is() {
 
     // A listing names each entry on one line, without control bytes.
     let listing = site.depot(["package", "tree", "p", "--recursive"]).ok().stdout;
-    assert!(!listing.contains('\x1b'));
+    assert!(listing.lines().all(|line| !line.contains(char::is_control)), "{listing:?}");
+    assert_eq!(listing.lines().count(), 1 + want.len(), "a line for each, below the heads");
 
     site.depot(["package", "push", "sent", source.to_str().unwrap()]).ok();
     let data = site.data.clone();
