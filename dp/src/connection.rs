@@ -11,7 +11,7 @@ use crate::worker::Worker;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,6 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
-use std::time::Duration;
 use tokio::net::TcpStream;
 
 /// What a client sends first to speak HTTP/2 without asking.
@@ -158,15 +157,14 @@ fn http1_builder(connection: &Connection) -> http1::Builder {
 fn http2_builder(connection: &Connection) -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
-        .timer(TokioTimer::new())
+        // No keep-alive: its pings would count as bytes taken and given, and an idle connection
+        // whose client answers them would never end. `deadline` and the kernel find a peer that is gone.
         .max_concurrent_streams(128)
         .max_header_list_size(connection.worker.header_bytes as u32)
         .max_frame_size(256 << 10)
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
-        .max_send_buf_size(512 << 10)
-        .keep_alive_interval(Some(Duration::from_secs(30)))
-        .keep_alive_timeout(Duration::from_secs(30));
+        .max_send_buf_size(512 << 10);
     builder
 }
 

@@ -8,7 +8,7 @@ mod common;
 use common::{noise, point_with, prose};
 use dp::ServeOptions;
 use futures::StreamExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -38,6 +38,26 @@ async fn each_stream_gets_its_own_bytes() {
     }
     let metrics = client.get(point.url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("depot_connections 1\n"), "one connection did it all");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_kept_and_then_closed() {
+    let point =
+        point_with(ServeOptions { idle_time: Duration::from_secs(2), ..Default::default() });
+    let metrics = async |client: &reqwest::Client| {
+        client.get(point.url("/metrics")).send().await.unwrap().text().await.unwrap()
+    };
+    let idle = client();
+    for _ in 0..2 {
+        assert!(metrics(&idle).await.contains("depot_connections_accepted_total 1\n"));
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+    }
+    let other = client();
+    let until = Instant::now() + Duration::from_secs(10);
+    while !metrics(&other).await.contains("depot_connections 1\n") {
+        assert!(Instant::now() < until, "the idle one is still there");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
