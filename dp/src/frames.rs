@@ -68,7 +68,9 @@ async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, 
         Ok(whole) => whole.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
         Err(error) => {
-            return Err(Problem::bad_request(format!("the body could not be read: {error}")));
+            // hyper says only that; the cause says why, such as a bad length of a piece.
+            let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
+            return Err(Problem::bad_request(format!("the body could not be read: {error}{why}")));
         }
     };
     let ids = match essence.as_str() {

@@ -113,6 +113,19 @@ fn a_body_that_does_not_come_ends_the_connection() {
 }
 
 #[test]
+fn a_body_that_cannot_be_read_is_refused_with_the_reason() {
+    let point = point();
+    let mut stream = connect(point.address);
+    let head = "POST /chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"no length\r\n").unwrap();
+    let (got, _) = rest(&mut stream);
+    let said = String::from_utf8_lossy(&got);
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.contains("malformed-request") && said.contains("size"), "{said}");
+}
+
+#[test]
 fn a_body_that_is_stated_to_be_too_long_is_refused_before_it_comes() {
     let point = point();
     for expect in ["", "Expect: 100-continue\r\n"] {
