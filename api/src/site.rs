@@ -20,6 +20,7 @@ use crate::jobs::{Job, JobState, Jobs, Limits};
 use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{Kind, Problem, with_causes};
+use crate::streams::Places;
 use contentlib::Library;
 use packager::refs::is_signed;
 use packager::sign::{PublicKey, SiteKey};
@@ -39,6 +40,7 @@ pub struct Site(Arc<Inner>);
 struct Inner {
     config: Config,
     limiter: Limiter,
+    places: Places,
     ledger: Mutex<Option<Arc<Ledger>>>,
     content: Mutex<Option<Content>>,
     // Last, so that all else is closed when another process may come.
@@ -119,6 +121,7 @@ impl Site {
         })?;
         Ok(Self(Arc::new(Inner {
             limiter: Limiter::new(config.api.rate),
+            places: Places::default(),
             config,
             ledger: Mutex::default(),
             content: Mutex::default(),
@@ -143,6 +146,10 @@ impl Site {
 
     pub(crate) fn limiter(&self) -> &Limiter {
         &self.0.limiter
+    }
+
+    pub(crate) fn places(&self) -> &Places {
+        &self.0.places
     }
 
     /// Whether there is a token of that id. Does not open the database for it.

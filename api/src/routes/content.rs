@@ -11,7 +11,7 @@ use crate::{streams, uploaded};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use contentlib::{AddOptions, Aliases, CopyError, Digest, Name, Progress};
 use packager::ManifestLinks;
@@ -296,7 +296,6 @@ async fn upload_content(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
     Query(query): Query<UploadQuery>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, [(&'static str, String); 1], Json<UploadedContent>), Problem> {
     let expect: Option<Name> = query
@@ -308,12 +307,9 @@ async fn upload_content(
     if let Some(name) = expect {
         note.target(name.to_string());
     }
-    let limit = site.config().upload.max_size.0;
-    refuse_too_large(&headers, limit)?;
-    let reader = streams::reader(body, limit);
-    let stored = blocking(move || {
-        let content = site.content()?;
-        uploaded::keep(&content.library, reader, &options, site.config().upload.expire)
+    let keep = site.config().upload.expire;
+    let stored = streams::take_in(site, body, move |content, reader| {
+        uploaded::keep(&content.library, reader, &options, keep)
     });
     let (added, expires) = stored.await?;
     note.target(added.digest.to_string());
@@ -328,15 +324,6 @@ async fn upload_content(
         expires,
     };
     Ok((StatusCode::CREATED, [("location", location)], Json(view)))
-}
-
-/// Refuses a body that says it is too large before any of it is read.
-pub fn refuse_too_large(headers: &HeaderMap, limit: u64) -> Result<(), Problem> {
-    let stated = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    match stated {
-        Some(size) if limit < size => Err(crate::extract::too_large(limit)),
-        _ => Ok(()),
-    }
 }
 
 /// The aliases to compute: those asked for, and the one that the bytes are stated to have.

@@ -5,7 +5,6 @@ use crate::extract::{Input, Params};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
 use crate::problem::Problem;
-use crate::routes::content::refuse_too_large;
 use crate::routes::jobs::{Accepted, only_local, result_of, start};
 use crate::site::{Site, blocking};
 use crate::streams;
@@ -13,7 +12,7 @@ use crate::views::UpdateView;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use contentlib::Progress;
 use packager::name::{PackageName, Selector};
@@ -44,16 +43,11 @@ async fn put_tar(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
     params: Params,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     let name: PackageName = params.get("package")?;
-    let limit = site.config().upload.max_size.0;
-    refuse_too_large(&headers, limit)?;
-    let mut archive = streams::reader(body, limit);
-    let report = blocking(move || {
-        let packages = site.content()?.packages;
-        let report = packages.put_tar(&name, &mut archive, &Progress::default())?;
+    let report = streams::take_in(site, body, move |content, mut archive| {
+        let report = content.packages.put_tar(&name, &mut archive, &Progress::default())?;
         // What follows the archive's end mark is padding. It is read so that the connection can be
         // used again; the version is made, whatever comes.
         let _ = streams::drain(&mut archive);

@@ -8,7 +8,6 @@ use crate::extract::{Input, Params, Query, want_media_type, whole_body};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::{Problem, with_causes};
-use crate::routes::content::refuse_too_large;
 use crate::routes::transfer::{Published, published};
 use crate::site::{Site, blocking};
 use crate::streams;
@@ -216,11 +215,9 @@ async fn put_frames(
 ) -> Result<Json<Received>, Problem> {
     let id: UploadId = params.get("upload")?;
     want_media_type(&headers, &[FRAMES_TYPE])?;
-    let limit = site.config().upload.max_size.0;
-    refuse_too_large(&headers, limit)?;
-    let stream = streams::reader(body, limit);
-    let received =
-        blocking(move || Ok(site.content()?.packages.upload(&id)?.put_frames(stream)?));
+    let received = streams::take_in(site, body, move |content, stream| {
+        Ok(content.packages.upload(&id)?.put_frames(stream)?)
+    });
     Ok(Json(Received { received_bytes: received.await? }))
 }
 

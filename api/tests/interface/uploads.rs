@@ -4,8 +4,13 @@ use crate::client::{Answer, Client, TestSite};
 use axum::body::Body;
 use contentlib::frames::FrameItem;
 use contentlib::{ChunkId, Digest, Expect, Frame, Recipe, Ref, RefChange};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use packager::manifest::{Entry, FileEntry, Kind, ManifestBuilder};
 use serde_json::json;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// A tar of these files.
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -245,8 +250,60 @@ async fn an_upload_that_cannot_be_read_is_named_beside_the_others_and_can_be_giv
 }
 
 #[tokio::test]
+async fn uploads_that_do_not_move_leave_all_else_its_threads_and_are_told_to_come_back() {
+    let patience = Duration::from_millis(300);
+    let site = TestSite::with(|config| {
+        config.api.rate = 0;
+        config.dp.stall_timeout = patience;
+    });
+    let operator = site.client("operator").await;
+    let upload = begin(&operator).await;
+    let path = format!("{upload}/frames");
+    let hang_up = CancellationToken::new();
+    // Also if the test fails: the runtime waits for its threads.
+    let _hang_up = hang_up.clone().drop_guard();
+    // More than the runtime has threads for what blocks.
+    let stalled: FuturesUnordered<_> = (0..600)
+        .map(|_| {
+            let (operator, path, hang_up) = (operator.clone(), path.clone(), hang_up.clone());
+            let gone = async move {
+                hang_up.cancelled().await;
+                Err::<Vec<u8>, _>(std::io::Error::other("hung up"))
+            };
+            let body = Body::from_stream(futures::stream::once(gone));
+            tokio::spawn(async move { operator.send("PUT", &path, &FRAMES, body).await })
+        })
+        .collect();
+    let (refused, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let answered = stalled.for_each(|answer| {
+        let answer = answer.unwrap();
+        match answer.status {
+            503 => {
+                assert_eq!(answer.header("retry-after"), "10");
+                refused.fetch_add(1, Relaxed);
+            }
+            _ => drop((answer.refused(400, "body"), taken.fetch_add(1, Relaxed))),
+        }
+        std::future::ready(())
+    });
+    let meanwhile = async {
+        let listed = tokio::time::timeout(Duration::from_secs(20), operator.get("/api/v1/uploads"));
+        let listed = listed.await.expect("there is a thread for it").expect(200).json;
+        assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+        while refused.load(Relaxed) < 600 - 64 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        hang_up.cancel();
+    };
+    tokio::join!(answered, meanwhile);
+    assert_eq!((refused.load(Relaxed), taken.load(Relaxed)), (600 - 64, 64));
+    let frames = Body::from(frames(&[b"now"]));
+    operator.send("PUT", &path, &FRAMES, frames).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_push_that_is_not_used_for_the_configured_time_is_gone_and_the_answer_says_what_to_do() {
-    let expire = std::time::Duration::from_millis(300);
+    let expire = Duration::from_millis(300);
     let site = TestSite::with(|config| config.upload.expire = expire);
     let operator = site.client("operator").await;
     let upload = begin(&operator).await;
