@@ -1,13 +1,13 @@
 #!/bin/bash
 # Bounds that depot keeps by itself, with no peer: opening a library of a million contents that is not in memory,
-# and the memory that one very large file takes. Needs about 10 GB below $BULK, which should be a real disk.
+# and the memory that one very large file takes. Needs about 10 GB in $BULK.
 # Writes $OUT/bounds.tsv: name value
 set -uo pipefail
 . "$(dirname "$0")/lib.sh"
 
 port=${PORT:-18190}
 peer depot here || { note "not here: depot"; exit 0; }
-rm -rf "$BULK"; mkdir -p "$BULK"
+rm -rf "$BULK" "$WORK/many" "$WORK"/many-*; mkdir -p "$BULK"
 trap 'rm -rf "$BULK"' EXIT
 bound() { printf '%s\t%s\n' "$@" | tee -a "$OUT/bounds.tsv"; }
 
@@ -103,5 +103,5 @@ bound pack_tails_mib "$((tails_bytes >> 20))"
 bound pack_tails_read_s "$tails_s"
 rm -rf "$library/library/index"; cold
 began=$EPOCHREALTIME
-"$DEPOT" --data "$library" library rebuild-index >"$WORK/rebuild.log" 2>&1 || note "rebuild-index failed: $(tail -n 1 "$WORK/rebuild.log")"
+"$DEPOT" --data "$library" library rebuild-index >"$WORK/rebuild.log" 2>&1 || { note "rebuild-index failed: $(tail -n 1 "$WORK/rebuild.log")"; exit 1; }
 bound rebuild_index_s "$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.3f", b - a }')"

@@ -16,7 +16,10 @@ export CORPORA=${CORPORA:-${XDG_CACHE_HOME:-$HOME/.cache}/depot-bench/corpora}
 export WORK=${WORK:-${TMPDIR:-/var/tmp}/depot-bench} # stores; emptied again
 export OUT=${OUT:-$WORK/out}                         # measurements, tab-separated
 export DEPOT=${DEPOT:-$(cd "$PEERS_DIR/../.." && realpath -m "${CARGO_TARGET_DIR:-target}")/release/depot}
-export BULK=${BULK:-/var/tmp/depot-bench-bulk} # should be a real disk with 10 GB free; emptied again
+# A folder of its own in one that should be on a real disk, with 10 GB free; deleted again.
+BULK=${BULK:-/var/tmp}
+[[ $BULK == */depot-bench-bulk ]] || BULK=$BULK/depot-bench-bulk
+export BULK
 mkdir -p "$WORK" "$OUT"
 
 # peer NAME FUNCTION ARGS...: one function of one adapter, in a shell of its own.

@@ -8,6 +8,9 @@ export QUIET_S=${QUIET_S:-20}
 . "$(dirname "$0")/lib.sh"
 cd "$PEERS_DIR"
 parts=${*:-ingest serve bounds} rounds=${ROUNDS:-3}
+for part in $parts; do
+  [[ $part == ingest || $part == serve || $part == bounds ]] || { note "no part $part: ingest, serve or bounds"; exit 2; }
+done
 results=${RESULTS:-$PEERS_DIR/../RESULTS.md}
 
 packages=(restic borgbackup casync nginx-light wrk b3sum zstd curl procps)
@@ -39,7 +42,7 @@ if [[ " $parts " == *" ingest "* ]]; then
   STEPS='' ./ingest.sh -r 1 -n 1 small casync
 fi
 [[ " $parts " != *" serve "* ]] || ./serve.sh -r "$rounds" nginx depot
-[[ " $parts " != *" bounds "* ]] || ./bounds.sh
+[[ " $parts " != *" bounds "* ]] || ./bounds.sh || note "the bounds are not all measured"
 
 report=$(python3 report.py "$OUT")
 {

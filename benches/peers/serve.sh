@@ -14,6 +14,7 @@ shift $((OPTIND - 1))
 POINTS=${POINTS:-1024:1 1024:64 1024:1000 16384:1 16384:64 16384:1000 1048576:1 1048576:64 1048576:1000 268435456:1 268435456:64}
 objects=$CORPORA/objects
 ulimit -n "$(ulimit -Hn)"
+export no_proxy=127.0.0.1 # curl would ask it for our own servers too
 
 declare -A session base
 stop_all() { local s; for s in "${session[@]}"; do kill -- "-$s" 2>/dev/null; done; wait 2>/dev/null; }
