@@ -141,9 +141,12 @@ async fn finish(client: &Client, job: Job, out: Out) -> Result<Job, Failure> {
             _ = tokio::signal::ctrl_c() => {
                 interrupted = true;
                 out.note("stopping; Ctrl-C again leaves at once");
-                cancel(client, &job.id).await?;
+                let ending = async {
+                    cancel(client, &job.id).await?;
+                    watching.await
+                };
                 tokio::select! {
-                    end = &mut watching => end?,
+                    end = ending => end?,
                     _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
                 }
             }

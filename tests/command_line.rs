@@ -5,8 +5,16 @@
 
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt};
-use support::{Run, Site, depot, on_data, temp_folder, tree};
+use std::{
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+};
+use support::{Run, Site, depot, interrupt, on_data, temp_folder, tree};
 
 #[test]
 fn wrong_command_lines_are_refused_in_one_line_with_exit_code_2() {
@@ -291,4 +299,78 @@ fn a_wrong_configuration_names_the_key_and_the_nearest() {
     Run::of(depot().args(["config", "check"]).arg(&example)).ok();
     let shown = Run::of(depot().args(["config", "show", "--json"]).arg(&file)).ok().json();
     assert_eq!(shown["library.gc_grace"], "1h");
+}
+
+/// A site that says to each request what `answer` has for its first line, then hangs. Its address,
+/// and the first lines of requests as they are answered.
+fn hanging_site(answer: fn(&str) -> String) -> (String, Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            thread::spawn(move || {
+                let mut request = BufReader::new(stream.try_clone().unwrap());
+                let mut head = vec![String::new()];
+                while head.last().unwrap() != "\r\n" {
+                    let mut line = String::new();
+                    request.read_line(&mut line).unwrap();
+                    head.push(line);
+                }
+                let body = head.iter().find_map(|line| {
+                    line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok()
+                });
+                io::copy(&mut (&mut request).take(body.unwrap_or(0)), &mut io::sink()).unwrap();
+                stream.write_all(answer(&head[1]).as_bytes()).unwrap();
+                let _ = tell.send(head.swap_remove(1));
+                let _ = io::copy(&mut request, &mut io::sink());
+            });
+        }
+    });
+    (url, told)
+}
+
+fn started(url: &str, args: &[&str]) -> Child {
+    let mut command = depot();
+    command.args(["--url", url]).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_get_that_is_interrupted_leaves_nothing_behind() {
+    let half = |_: &str| "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf".to_owned();
+    let (url, told) = hanging_site(half);
+    let folder = temp_folder();
+    let (file, digest) = (folder.path().join("file"), format!("blake3:{}", "0".repeat(64)));
+    let get = started(&url, &["content", "get", &digest, "-o", file.to_str().unwrap()]);
+    told.recv().unwrap();
+    interrupt(&get);
+    assert_eq!(Run::from(get.wait_with_output().unwrap()).fails(130), "depot: interrupted");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_second_interrupt_ends_a_command_whose_site_hangs() {
+    let (url, told) = hanging_site(|request| {
+        let job = r#"{"id":"1","kind":"verify_library","subject":"","by":"","state":"running",
+            "created":"2026-01-01T00:00:00Z","progress":{"files":0,"total_files":0,"bytes":0,
+            "total_bytes":0,"new_bytes":0,"stored_bytes":0}}"#;
+        match request {
+            _ if request.contains("/cancel ") => String::new(),
+            _ if request.contains("/events ") => "HTTP/1.1 200 OK\r\n\r\n".to_owned(),
+            _ => format!(
+                "HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{job}",
+                job.len()
+            ),
+        }
+    });
+    let verify = started(&url, &["library", "verify"]);
+    let asked = |what: &str| while !told.recv().unwrap().contains(what) {};
+    asked("/events ");
+    interrupt(&verify);
+    asked("/cancel ");
+    interrupt(&verify);
+    let ended = Run::from(verify.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(130), "{ended:?}");
 }

@@ -69,7 +69,11 @@ pub async fn run(args: GetArgs, client: &Client, out: Out) -> Result<(), Failure
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
                 .tempfile_in(folder)
                 .doing(|| format!("cannot write to {}", folder.display()))?;
-            let n = copy(&args, client, out, part.as_file_mut()).await?;
+            let n = tokio::select! {
+                n = copy(&args, client, out, part.as_file_mut()) => n?,
+                // Not left to the system, which would leave the part there.
+                _ = tokio::signal::ctrl_c() => return Err(Failure::interrupted()),
+            };
             part.as_file().sync_all()?;
             part.persist(file).doing(|| format!("cannot write {}", file.display()))?;
             let done =
@@ -106,6 +110,8 @@ async fn copy(
                 take(&piece, to, hash.as_mut())?;
                 at += piece.len() as u64;
                 n += piece.len() as u64;
+                // Nothing here waits, and a Ctrl-C is to be heard.
+                tokio::task::yield_now().await;
             }
         }
         Client::Remote(_) => {
