@@ -5,6 +5,7 @@
 //! content waiting.
 
 use crate::connection::Connection;
+use crate::deadline::TICK;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::Sleep;
 
 /// An error of a body that came from elsewhere.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -76,6 +78,9 @@ const LINGER: Duration = Duration::from_secs(30);
 
 /// The body of a request, read under the server's time limits.
 ///
+/// One that stops in the middle ends in an error. On a connection of HTTP/1.1 the watch over the
+/// connection is as fast; of many streams that share one, only the stream itself can tell.
+///
 /// When it is dropped before its end, the rest is read and thrown away for half a minute.
 #[derive(Debug)]
 pub struct RequestBody {
@@ -89,7 +94,14 @@ pub struct RequestBody {
 struct Inner {
     body: Incoming,
     connection: Waiting,
+    /// When the body has kept us waiting for too long, while it does.
+    late: Option<Pin<Box<Sleep>>>,
 }
+
+/// A client sent nothing of a body for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing of it came for {} s", .0.as_secs_f32())]
+struct Stalled(Duration);
 
 /// Whether this body is what the server waits for; ends with the body.
 struct Waiting {
@@ -121,7 +133,7 @@ impl Drop for Waiting {
 impl RequestBody {
     pub(crate) fn new(body: Incoming, connection: Arc<Connection>) -> Self {
         let connection = Waiting { connection, is_waiting: false };
-        Self { inner: Some(Inner { body, connection }), is_begun: false }
+        Self { inner: Some(Inner { body, connection, late: None }), is_begun: false }
     }
 
     /// Lets a body go of which nothing is wanted. The rest is thrown away, as if some of it had been
@@ -142,23 +154,36 @@ impl Drop for RequestBody {
 }
 
 impl Inner {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.connection.set(polled.is_pending());
-        polled
+        if let Poll::Ready(frame) = polled {
+            self.late = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let patience = self.connection.connection.worker.progress_time;
+        // A connection that is late by its own watch is ended by it, and not answered.
+        let late = || Box::pin(tokio::time::sleep(patience + 2 * TICK));
+        let late = self.late.get_or_insert_with(late).as_mut().poll(cx);
+        late.map(|()| Some(Err(Stalled(patience).into())))
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         self.is_begun = true;
-        self.inner.as_mut().map_or(Poll::Ready(None), |inner| inner.poll(cx))
+        let polled = self.inner.as_mut().map_or(Poll::Ready(None), |inner| inner.poll(cx));
+        if let Poll::Ready(Some(Err(_))) = polled {
+            // There is no rest to read.
+            self.inner = None;
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -73,7 +73,7 @@ pub(crate) struct Worker {
     pub shared: Arc<Shared>,
     pub limits: Limits,
     pub header_bytes: usize,
-    progress_time: Duration,
+    pub progress_time: Duration,
     pub counters: Counters,
     pub hot: Hot,
     clock: AtomicU32,

@@ -78,6 +78,32 @@ async fn a_stream_that_is_not_read_ends_its_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stops_ends_though_its_connection_is_used() {
+    let point =
+        point_with(ServeOptions { progress_time: Duration::from_secs(1), ..Default::default() });
+    let client = client();
+    let begun = futures::stream::iter([Ok::<_, std::io::Error>(vec![0; 10])]);
+    let body = reqwest::Body::wrap_stream(begun.chain(futures::stream::pending()));
+    let stalled = client.post(point.url("/chunks")).header("content-type", dp::IDS_TYPE).body(body);
+    let stalled = tokio::time::timeout(Duration::from_secs(10), stalled.send());
+    let others = async {
+        loop {
+            let answer = client.get(point.url("/healthz")).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let stalled = tokio::select! {
+        stalled = stalled => stalled.expect("it ends").unwrap(),
+        () = others => unreachable!("they go on"),
+    };
+    assert_eq!(stalled.status(), 400);
+    assert!(stalled.text().await.unwrap().contains("nothing of it came for 1 s"));
+    let metrics = client.get(point.url("/metrics")).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("depot_connections 1\n"), "the connection stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn running_streams_end_before_the_server_does() {
     let mut point = point_with(ServeOptions::default());
     let bytes = noise(32 << 20, 1);
