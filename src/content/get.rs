@@ -146,15 +146,23 @@ async fn copy(
     }
 }
 
-/// A refusal of the content plane does not say whether the content is damaged or the server is
-/// only busy; the API does.
+/// A refusal of the content plane does not say whether the content is damaged, the range is wrong
+/// or the server is only busy; the API tells what is needed to know.
 async fn told_apart(mut failure: Failure, args: &GetArgs, client: &Client) -> Failure {
-    let address = path(&["content", &args.digest.to_string()]);
-    let view: Result<ContentView, _> = client.get(&address).await;
-    if failure.exit == Exit::Failed && view.is_ok_and(|view| view.suspect) {
-        failure.exit = Exit::Damaged;
+    if failure.exit != Exit::Failed {
+        return failure;
     }
-    failure
+    let address = path(&["content", &args.digest.to_string()]);
+    let Ok(view) = client.get::<ContentView>(&address).await else { return failure };
+    match in_bytes(args.range, view.size) {
+        Err(wrong) => wrong,
+        Ok(_) => {
+            if view.suspect {
+                failure.exit = Exit::Damaged;
+            }
+            failure
+        }
+    }
 }
 
 fn take(piece: &[u8], to: &mut impl Write, hash: Option<&mut Hash>) -> Result<(), Failure> {
