@@ -88,11 +88,7 @@ impl Reply {
     pub async fn collect(mut self) -> Result<Bytes, Failure> {
         let mut all = BytesMut::new();
         while let Some(part) = self.body.next().await {
-            let part = part?;
-            if all.is_empty() && self.headers.contains_key(header::CONTENT_LENGTH) {
-                all.reserve(part.len());
-            }
-            all.extend_from_slice(&part);
+            all.extend_from_slice(&part?);
             if all.len() > MAX_ANSWER {
                 return Err(Failure::failed("the server's answer is too long"));
             }
@@ -110,13 +106,13 @@ impl Client {
         }
     }
 
-    /// Sends a request; an answer of 400 and above is a [`Failure`].
+    /// Sends a request; an answer that is not a success is a [`Failure`].
     pub async fn send(&self, request: Request) -> Result<Reply, Failure> {
         let reply = match self {
             Self::Remote(remote) => remote.send(request).await?,
             Self::InProcess(site) => site.send(request).await?,
         };
-        if reply.status.as_u16() < 400 {
+        if reply.status.is_success() {
             return Ok(reply);
         }
         Err(self.refusal(reply).await)
@@ -205,12 +201,14 @@ impl Client {
             .get(header::CONTENT_TYPE)
             .and_then(|v| v.to_str().ok())
             .is_some_and(|v| v.starts_with("application/problem+json"));
+        let elsewhere = reply.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+        let elsewhere = elsewhere.filter(|_| status.is_redirection()).map(one_line);
         let problem = match reply.collect().await {
             Ok(body) if is_problem => serde_json::from_slice::<Problem>(&body).ok(),
             _ => None,
         };
         let Some(problem) = problem else {
-            return Failure::new(exit_of(status), self.bare_refusal(status));
+            return Failure::new(exit_of(status), self.bare_refusal(status, elsewhere));
         };
         let mut failure = failure_of(&problem);
         if let (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Self::Remote(remote)) =
@@ -222,11 +220,15 @@ impl Client {
     }
 
     /// For answers that are no problem document: another program's, or a proxy's.
-    fn bare_refusal(&self, status: StatusCode) -> String {
-        match status {
-            StatusCode::NOT_FOUND => {
+    fn bare_refusal(&self, status: StatusCode, elsewhere: Option<String>) -> String {
+        match (status, elsewhere) {
+            (StatusCode::NOT_FOUND, _) => {
                 format!("{} has no such address; is it a depot site?", self.place())
             }
+            (_, Some(elsewhere)) => format!(
+                "{} answers {status}, to {elsewhere}; if the site is there, name it with --url",
+                self.place()
+            ),
             _ => format!("{} answers {status}", self.place()),
         }
     }
@@ -315,6 +317,33 @@ mod tests {
             with_query(path(&["x"]), &[("a", None), ("b", Some("1&2")), ("c", Some("é"))]),
             "/x?b=1%262&c=%C3%A9"
         );
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_no_success() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.extend(byte);
+            }
+            let answer =
+                "HTTP/1.1 301 Moved\r\nLocation: https://there/\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).expect("answered");
+        });
+        let (data, token_file) = (None, None);
+        let shared =
+            Shared { data, url: Some(url), token_file, json: false, quiet: true, verbose: 0 };
+        let client = Client::open(&shared).expect("an address");
+        let sent = client.send(Request::new(Method::DELETE, "/packages/x")).await;
+        let Err(failure) = sent else { panic!("a redirect passed for a success") };
+        assert!(failure.message.contains("301") && failure.message.contains("https://there/"));
+        server.join().expect("it answered");
     }
 
     #[test]
