@@ -156,9 +156,12 @@ fn a_disk_that_is_not_there_is_named_and_can_be_given_up() {
     site.depot(["package", "update", "p"]).ok();
     let second = disks.second.path.clone();
     let volume = second.join("depot");
-    fs::create_dir(&volume).unwrap();
     let volume = volume.to_str().unwrap();
-    site.depot(["library", "volume", "add", volume, "--name", "two"]).ok();
+    let add = ["library", "volume", "add", volume, "--name", "two"];
+    let line = site.depot(add).fails(2);
+    assert_eq!(line, format!("depot: \"{volume}\" is no folder: make it, or mount its disk"));
+    fs::create_dir(volume).unwrap();
+    site.depot(add).ok();
     site.depot(["library", "volume", "drain", "home"]).ok();
     // Refused while somebody serves, and while the disk is there.
     let remove = ["library", "volume", "remove", "two", "--lost"];

@@ -70,7 +70,7 @@ impl From<VolumeError> for Problem {
                 path(Kind::InvalidValue, "must be an absolute path of at most 2048 bytes of UTF-8")
             }
             VolumeError::NotAFolder { .. } => {
-                path(Kind::InvalidValue, "must be a folder: make it, or mount its disk")
+                path(Kind::InvalidValue, "is no folder: make it, or mount its disk")
             }
             VolumeError::NotEmpty { .. } => path(Kind::InvalidValue, "must be an empty folder"),
             VolumeError::OfAnotherLibrary { .. } => {
