@@ -254,10 +254,17 @@ impl Jobs {
             progress: Progress::default(),
             changed: watch::Sender::new(JobState::Queued),
         });
-        {
+        let closed = {
             let mut state = self.0.state.lock();
             state.live.insert(job.id.clone(), Arc::clone(&live));
-            state.waiting.push_back((live, work));
+            if !state.closed {
+                state.waiting.push_back((Arc::clone(&live), work));
+            }
+            state.closed
+        };
+        if closed {
+            // While it was recorded: whoever closed waits for it no more.
+            self.end(&live, Err(interrupted()));
         }
         self.start_what_may_run();
         self.get(&job.id)

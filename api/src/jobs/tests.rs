@@ -1,7 +1,9 @@
 //! What is promised of jobs.
 
 use super::*;
+use futures::FutureExt;
 use serde_json::json;
+use sitedb::{Change, CommitError, DbError, Entry, Kv, MemoryKv, Range, Seq};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -82,7 +84,10 @@ async fn one_subject_at_a_time_and_so_many_in_all() {
     assert_eq!(states(&jobs), [Running, Queued, Running, Queued]);
     ends[2] = None;
     end_of(&jobs, &ids[2]).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut next = jobs.watch(&ids[3]).unwrap();
+    while next.job().unwrap().state == Queued {
+        next.changed().await;
+    }
     assert_eq!(states(&jobs), [Running, Queued, Done, Running]);
     let (_end, work) = waits();
     submit(&jobs, "a", work).unwrap();
@@ -134,6 +139,45 @@ async fn stopping_interrupts_all_and_takes_no_more() {
         assert_eq!(jobs.get(id).unwrap().state, JobState::Interrupted);
     }
     assert!(submit(&jobs, "a", Box::new(|_| Ok(json!(null)))).unwrap_err().is(Kind::Unavailable));
+}
+
+/// A store that does something else at its next write.
+#[derive(Default)]
+struct Meanwhile(MemoryKv, Mutex<Option<Box<dyn FnOnce() + Send>>>);
+
+impl Kv for Meanwhile {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+        self.0.get(key)
+    }
+    fn scan(&self, range: &Range, order: Order, limit: usize) -> Result<Vec<Entry>, DbError> {
+        self.0.scan(range, order, limit)
+    }
+    fn write(&self, batch: Batch) -> Result<Seq, CommitError> {
+        let meanwhile = self.1.lock().take();
+        meanwhile.into_iter().for_each(|act| act());
+        self.0.write(batch)
+    }
+    fn changes(&self, after: Seq, limit: usize) -> Result<Vec<Change>, DbError> {
+        self.0.changes(after, limit)
+    }
+    fn last_seq(&self) -> Seq {
+        self.0.last_seq()
+    }
+    fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
+        self.0.forget_changes(up_to)
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_comes_while_all_is_closed_does_not_run_any_more() {
+    let kv = Arc::new(Meanwhile::default());
+    let jobs = jobs(&Db::open(Arc::clone(&kv) as Arc<dyn Kv>).unwrap());
+    let closing = jobs.clone();
+    let close = move || closing.close().now_or_never().expect("nothing runs");
+    *kv.1.lock() = Some(Box::new(close));
+    let job = submit(&jobs, "a", Box::new(|_| panic!("it runs"))).unwrap();
+    assert_eq!(job.state, JobState::Interrupted);
+    assert_eq!(end_of(&jobs, &job.id).await.state, JobState::Interrupted);
 }
 
 #[tokio::test]
