@@ -273,8 +273,11 @@ async fn put_recipes(
 ) -> Result<Json<RecipesTaken>, Problem> {
     let id: UploadId = params.get("upload")?;
     want_media_type(&headers, &[RECIPES_TYPE])?;
-    let recipes = parse_recipes(&whole_body(body, MAX_RECIPES).await?)?;
+    let bytes = whole_body(body, MAX_RECIPES).await?;
     let taken = blocking(move || {
+        let recipes = parse_recipes(&bytes)?;
+        // The recipes hold all that is needed of it.
+        drop(bytes);
         let results = site.content()?.packages.upload(&id)?.put_recipes(&recipes)?;
         let taken = recipes.iter().zip(results).map(|((digest, _), result)| RecipeTaken {
             digest: *digest,
