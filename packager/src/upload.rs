@@ -26,8 +26,8 @@ use crate::refs::{self, RecordError, Stored};
 use crate::update::{Tally, UpdateReport};
 use contentlib::frames::{BadFrame, FrameDecoder, FrameItem};
 use contentlib::{
-    AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, Ref,
-    RefChange, Session,
+    AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, RefChange,
+    Session,
 };
 use in_use::Mark;
 use jiff::{SignedDuration, Timestamp};
@@ -258,9 +258,10 @@ impl Packages {
     pub fn abort_upload(&self, id: &UploadId) -> Result<(), UploadError> {
         let found = self.library().get_ref(&id.key()).map_err(PackageError::from)?;
         let found = found.ok_or_else(|| UploadError::Unknown(id.clone()))?;
-        match refs::read(&id.key(), found.clone()) {
+        match refs::read(&id.key(), found) {
             Ok(stored) if !self.lives(id, &stored) => Err(UploadError::Unknown(id.clone())),
-            _ => Ok(self.end_upload(id, found)?),
+            // Whoever uses it meanwhile finds it gone.
+            _ => Ok(self.end_upload(id, Expect::Any).map(drop)?),
         }
     }
 
@@ -271,8 +272,8 @@ impl Packages {
             // When one that cannot be read was last used, nobody knows.
             let Ok(stored) = stored else { continue };
             if !self.lives(&id, &stored) {
-                self.end_upload(&id, stored.found)?;
-                n += 1;
+                // Unless it is used or ended meanwhile.
+                n += u64::from(self.end_upload(&id, Expect::Is(stored.found))?);
             }
         }
         Ok(n)
@@ -283,14 +284,16 @@ impl Packages {
         stored.record.expires > self.now() || self.inner.uploads_in_use.contains(id)
     }
 
-    fn end_upload(&self, id: &UploadId, found: Ref) -> Result<(), PackageError> {
+    /// Ends an upload whose record is as expected; answers whether it was.
+    fn end_upload(&self, id: &UploadId, expect: Expect) -> Result<bool, PackageError> {
         let session = self.library().open_session(&id.key(), self.inner.upload_expiry)?;
-        let expect = Expect::Is(found);
         match session.commit(vec![RefChange::Delete { name: id.key(), expect }]) {
-            // It was used or ended meanwhile.
-            Err(CommitError::Conflict { .. }) => Ok(()),
+            Err(CommitError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
-            Ok(()) => Ok(session.end()?),
+            Ok(()) => {
+                session.end()?;
+                Ok(true)
+            }
         }
     }
 

@@ -253,6 +253,30 @@ fn an_upload_whose_record_cannot_be_read_keeps_no_other_from_its_use_and_can_be_
 }
 
 #[test]
+fn an_upload_that_is_given_up_is_gone_though_it_is_in_use() {
+    let site = site();
+    for _ in 0..50 {
+        let id = site.packages.begin_upload(&package("p")).unwrap().id;
+        let upload = site.packages.upload(&id).unwrap();
+        let begun = std::sync::Barrier::new(4);
+        let used = || {
+            begun.wait();
+            (0..50).try_for_each(|_| upload.put_recipes(&[]).map(drop))
+        };
+        std::thread::scope(|scope| {
+            let using = [(); 3].map(|()| scope.spawn(used));
+            begun.wait();
+            site.packages.abort_upload(&id).unwrap();
+            for ended in using.map(|using| using.join().unwrap()) {
+                assert!(matches!(ended, Ok(()) | Err(UploadError::Unknown(_))), "{ended:?}");
+            }
+        });
+        let gone = site.packages.show_upload(&id);
+        assert!(matches!(gone, Err(UploadError::Unknown(_))), "{gone:?}");
+    }
+}
+
+#[test]
 fn offering_is_a_use_and_a_request_under_way_outlives_the_expiry() {
     let site = site();
     let hours = |n: i64| SignedDuration::from_hours(n).as_secs();
