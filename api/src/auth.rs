@@ -190,7 +190,9 @@ impl Tokens {
     /// Ends the token called or numbered `which`.
     pub fn revoke(&self, which: &str) -> Result<TokenInfo, Problem> {
         let mut known = self.known.write();
-        let found = known.values().find(|r| r.info.id == which || r.info.name == which).cloned();
+        // A name may be another token's id.
+        let called = || known.values().find(|record| record.info.name == which);
+        let found = known.get(which).or_else(called).cloned();
         let record = found.ok_or_else(|| Problem::not_found("token", which))?;
         let mut batch = Batch::new();
         TOKENS.delete(&mut batch, &record.info.id);
@@ -258,6 +260,17 @@ mod tests {
         assert!(tokens.create("a", Role::Reader, "x", None).unwrap_err().is(Kind::Conflict));
         assert!(tokens.check(&text, Timestamp::now()).is_some());
         assert_eq!(tokens.check(&text, end), None);
+    }
+
+    #[test]
+    fn an_id_names_its_token_even_if_another_is_called_so() {
+        let tokens = Tokens::open(Db::in_memory()).unwrap();
+        for n in 0..20 {
+            let (info, _) = tokens.create(&n.to_string(), Role::Admin, "x", None).unwrap();
+            let (other, _) = tokens.create(&info.id, Role::Reader, "x", None).unwrap();
+            assert_eq!(tokens.revoke(&info.id).unwrap(), info);
+            assert_eq!(tokens.revoke(&info.id).unwrap(), other);
+        }
     }
 
     #[test]
