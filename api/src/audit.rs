@@ -8,7 +8,7 @@ use crate::page::{Page, PageQuery, hex, unhex};
 use crate::problem::Problem;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sitedb::{Batch, CommitError, Db, DbError, Order, Table, Value};
+use sitedb::{Batch, CommitError, Db, Order, Table, Value};
 use std::net::IpAddr;
 use std::time::Duration;
 use utoipa::ToSchema;
@@ -96,7 +96,7 @@ impl Audit {
     }
 
     /// Forgets records older than `keep` before `now`; how many.
-    pub fn forget(&self, keep: Duration, now: Timestamp) -> Result<usize, DbError> {
+    pub fn forget(&self, keep: Duration, now: Timestamp) -> Result<usize, CommitError> {
         let Ok(limit) = now.checked_sub(keep) else { return Ok(0) };
         let mut forgotten = 0;
         loop {
@@ -110,10 +110,7 @@ impl Audit {
             for (key, _) in &old {
                 RECORDS.delete(&mut batch, key);
             }
-            self.0.kv().write(batch).map_err(|error| match error {
-                CommitError::Db(error) => error,
-                other => DbError::Store { doing: "written", detail: other.to_string() },
-            })?;
+            self.0.kv().write(batch)?;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A store whose format this program has checked.
 
-use crate::{DbError, Kv, MemoryKv, RocksKv, Table, Value};
+use crate::{CommitError, DbError, Kv, MemoryKv, RocksKv, Table, Value};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,8 +34,9 @@ impl Db {
             }
             Some(_) => {}
             None => {
-                FORMATS.set(&db, &(), &Format { format: FORMAT }).map_err(|error| {
-                    DbError::Store { doing: "opened", detail: error.to_string() }
+                FORMATS.set(&db, &(), &Format { format: FORMAT }).map_err(|error| match error {
+                    CommitError::Db(error) => error,
+                    CommitError::Conflict { .. } => unreachable!("nothing is required"),
                 })?;
             }
         }
@@ -61,6 +62,7 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Batch, Change, Entry, Order, Range, Seq};
 
     #[test]
     fn a_newer_format_is_refused_and_left_alone() {
@@ -71,6 +73,36 @@ mod tests {
         let refused = Db::open(Arc::clone(&kv)).err().unwrap();
         assert!(matches!(refused, DbError::NewerFormat { found, .. } if found == FORMAT + 1));
         assert_eq!(kv.last_seq(), before);
+    }
+
+    /// A store on a volume without room.
+    struct NoRoom(MemoryKv);
+
+    impl Kv for NoRoom {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+            self.0.get(key)
+        }
+        fn scan(&self, range: &Range, order: Order, limit: usize) -> Result<Vec<Entry>, DbError> {
+            self.0.scan(range, order, limit)
+        }
+        fn write(&self, _: Batch) -> Result<Seq, CommitError> {
+            Err(DbError::Full { doing: "written" }.into())
+        }
+        fn changes(&self, after: Seq, limit: usize) -> Result<Vec<Change>, DbError> {
+            self.0.changes(after, limit)
+        }
+        fn last_seq(&self) -> Seq {
+            self.0.last_seq()
+        }
+        fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
+            self.0.forget_changes(up_to)
+        }
+    }
+
+    #[test]
+    fn a_new_one_says_if_there_is_no_room_for_it() {
+        let refused = Db::open(Arc::new(NoRoom(MemoryKv::default()))).err().unwrap();
+        assert!(matches!(refused, DbError::Full { .. }), "{refused}");
     }
 
     #[test]
