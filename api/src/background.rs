@@ -124,9 +124,7 @@ async fn expire_versions(site: Site) -> Result<(), Problem> {
 
 /// Submits a garbage collection as a job, so that it is seen and can be cancelled.
 async fn collect(site: Site) -> Result<(), Problem> {
-    let runtime = tokio::runtime::Handle::current();
     blocking(move || {
-        let _runtime = runtime.enter();
         let library = site.content()?.library;
         let work = move |progress: &Progress| {
             result_of(&library.gc(&GcOptions::default(), &ManifestLinks, progress)?)

@@ -43,12 +43,7 @@ pub async fn start(
     subject: String,
     work: Work,
 ) -> Result<Accepted, Problem> {
-    let runtime = tokio::runtime::Handle::current();
-    let job = blocking(move || {
-        let _runtime = runtime.enter();
-        site.ledger()?.jobs.submit(kind, &subject, &identity, work)
-    });
-    let job = job.await?;
+    let job = blocking(move || site.ledger()?.jobs.submit(kind, &subject, &identity, work)).await?;
     note.detail(format!("job {}", job.id));
     let location = format!("/api/v1/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [("location", location)], Json(job)))
@@ -112,12 +107,7 @@ async fn cancel_job(
 ) -> Result<Json<Job>, Problem> {
     let id = params.text("job").to_owned();
     note.target(&id);
-    let runtime = tokio::runtime::Handle::current();
-    let job = blocking(move || {
-        let _runtime = runtime.enter();
-        site.ledger()?.jobs.cancel(&id)
-    });
-    Ok(Json(job.await?))
+    Ok(Json(blocking(move || site.ledger()?.jobs.cancel(&id)).await?))
 }
 
 /// Follow a job
