@@ -163,7 +163,7 @@ impl Inner {
         }
         let patience = self.connection.connection.worker.progress_time;
         // A connection that is late by its own watch is ended by it, and not answered.
-        let late = || Box::pin(tokio::time::sleep(patience + 2 * TICK));
+        let late = || Box::pin(tokio::time::sleep(patience.saturating_add(2 * TICK)));
         let late = self.late.get_or_insert_with(late).as_mut().poll(cx);
         late.map(|()| Some(Err(Stalled(patience).into())))
     }
