@@ -139,9 +139,10 @@ async fn collect(site: Site) -> Result<(), Problem> {
 /// Reads the whole library once in so many days, slowly. A pass that a restart cuts off begins
 /// anew.
 async fn scrub_again_and_again(site: Site, stop: CancellationToken) {
+    let mut pause = MINUTE;
     loop {
         let wait = match until_next(&site).await {
-            Ok(wait) => wait.max(MINUTE),
+            Ok(wait) => wait.max(pause),
             Err(problem) => {
                 tracing::warn!(%problem, "cannot tell when to scrub");
                 HOUR
@@ -153,9 +154,11 @@ async fn scrub_again_and_again(site: Site, stop: CancellationToken) {
         let progress = Arc::new(Progress::default());
         let run = tokio::spawn(scrub(site.clone(), Arc::clone(&progress)));
         tokio::pin!(run);
+        // What failed, beside a long `verify` say, fails a minute later too.
+        pause = HOUR;
         tokio::select! {
             ended = &mut run => match ended {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => pause = MINUTE,
                 Ok(Err(problem)) => tracing::warn!(%problem, "the scrub failed"),
                 Err(error) => tracing::error!(%error, "the scrub failed"),
             },
