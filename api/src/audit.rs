@@ -24,7 +24,8 @@ pub struct AuditRecord {
     /// When it was answered.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// The name of the token, "local admin", or "job" for the end of a job.
+    /// The name of the token, "local admin", or "schedule" for what a site does by itself; at the
+    /// end of a job, who started it.
     pub who: String,
     /// The token's id; absent for the local administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]

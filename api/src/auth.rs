@@ -107,7 +107,7 @@ impl Value for TokenRecord {}
 
 const TOKENS: Table<String, TokenRecord> = Table::new("tokens");
 
-/// The id of the token that a site makes at its first start.
+/// What the token is called that a site makes when it has none.
 pub const FIRST_TOKEN_NAME: &str = "admin";
 
 /// The tokens of a site. Checks read memory only.
