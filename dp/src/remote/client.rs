@@ -2,7 +2,7 @@
 //!
 //! Every wait ends after [`PROGRESS`] without a byte, and none before. A failure that may pass (no
 //! connection, a cut answer, a 5xx) is tried [`TRIES`] times with growing pauses; each byte of
-//! progress starts the count anew.
+//! progress starts the count anew, bytes that came before do not.
 
 use super::{RemoteError, address};
 use crate::frames::IDS_TYPE;
@@ -181,23 +181,23 @@ impl Client {
 
     /// A body. A cut answer is gone on with where it was cut.
     async fn get(&self, url: &Url, wanted: Wanted) -> Result<Bytes, RemoteError> {
-        let mut retry = Retry::default();
+        let (mut retry, mut furthest) = (Retry::default(), 0);
         let mut got = BytesMut::new();
         loop {
-            match self.try_get(url, &wanted, &mut got, &mut retry).await {
+            let failed = match self.try_get(url, &wanted, &mut got).await {
                 Ok(()) => return Ok(got.freeze()),
-                Err(failed) => retry.pause(failed).await?,
+                Err(failed) => failed,
+            };
+            // What comes again is no progress: not every proxy goes on where it is asked to.
+            if got.len() > furthest {
+                furthest = got.len();
+                retry.progressed();
             }
+            retry.pause(failed).await?;
         }
     }
 
-    async fn try_get(
-        &self,
-        url: &Url,
-        wanted: &Wanted,
-        got: &mut BytesMut,
-        retry: &mut Retry,
-    ) -> Result<(), Failed> {
+    async fn try_get(&self, url: &Url, wanted: &Wanted, got: &mut BytesMut) -> Result<(), Failed> {
         let mut request = self.http.get(url.clone());
         if let Some(accept) = wanted.accept {
             request = request.header(ACCEPT, accept);
@@ -223,7 +223,6 @@ impl Client {
         }
         while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
             self.moved.fetch_add(bytes.len() as u64, Relaxed);
-            retry.progressed();
             if got.len() + bytes.len() > wanted.max {
                 return Err(malformed("a document of reasonable length"));
             }
@@ -324,5 +323,35 @@ impl Retry {
         tracing::debug!(%error, ?pause, "trying again");
         tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+
+    #[tokio::test]
+    async fn an_answer_that_is_always_cut_at_the_same_place_is_given_up() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap() > 2 {
+                    line.clear();
+                }
+                let half = b"HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\nhalf";
+                stream.get_mut().write_all(half).unwrap();
+            }
+        });
+        let client = Client::new(&format!("http://{address}")).unwrap();
+        let fetched = client.content(Digest::of(b"half gone"), 100);
+        let fetched = tokio::time::timeout(Duration::from_secs(30), fetched).await;
+        assert!(matches!(fetched.expect("it ends"), Err(RemoteError::Transport { .. })));
+        // No more often than if nothing had come.
+        assert_eq!(client.moved(), 4 * u64::from(TRIES));
     }
 }
