@@ -9,8 +9,9 @@
 //! | `partial/` | contents that are not complete yet, by digest; files on their way into place |
 //! | `lock` | held while a fetch is at work |
 //!
-//! Always true: losing any of these costs time, never correctness. A file counts as right only if
-//! its inode and change time are those recorded, or its bytes hash to the manifest's digest.
+//! Always true: losing any of these costs time, never correctness; but with `state` the key is lost,
+//! and the next one is taken on trust again. A file counts as right only if its inode and change time
+//! are those recorded, or its bytes hash to the manifest's digest.
 
 use super::RemoteError;
 use super::parts::Parts;
