@@ -181,7 +181,7 @@ fn what_no_package_can_hold_fails_by_name_and_changes_nothing() {
     .unwrap();
     assert!(on_data(&data, ["package", "update", "p"]).fails(2).contains("pipe"));
     let push = ["package", "push", "q", source.to_str().unwrap()];
-    assert!(on_data(&data, push).fails(1).contains("pipe"));
+    assert!(on_data(&data, push).fails(2).contains("pipe"));
     fs::remove_file(&pipe).unwrap();
     let unchanged = on_data(&data, ["package", "update", "p"]).ok();
     assert!(unchanged.stdout.contains("unchanged"));

@@ -292,6 +292,8 @@ impl From<RestoreError> for Problem {
             RestoreError::Package(error) => error.into(),
             RestoreError::Dest { source, .. } => Problem::new(Kind::InvalidValue, text)
                 .caused_by("destination", format!("cannot be used: {source}")),
+            RestoreError::DestHoldsSite { .. } => Problem::new(Kind::InvalidValue, text)
+                .caused_by("destination", "must lie outside the data folder and the volumes"),
             RestoreError::FolderInTheWay { .. } => Problem::new(Kind::Conflict, text),
             RestoreError::Content { source, path } => {
                 let problem = Problem::from(source);

@@ -11,10 +11,10 @@ mod send;
 
 use super::update;
 use crate::{
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure},
     output::Out,
     progress::shown,
-    transport::{Client, Request, parse, path},
+    transport::{Client, Request, failure_of, parse, path},
     units,
 };
 use api::{
@@ -222,9 +222,10 @@ async fn put_recipes(
     }
 }
 
+/// A refusal has the exit code that `package update` has for the same folder.
 fn refused(error: ScanError) -> Failure {
     match error {
         ScanError::Cancelled(_) => Failure::interrupted(),
-        error => Failure::failed(chain(&error)),
+        error => failure_of(&error.into()),
     }
 }

@@ -13,8 +13,8 @@ use crate::{
     units,
 };
 use clap::Args;
-use contentlib::{Progress, ReadError};
-use packager::{Extra, PackageError, RestoreError, RestoreReport};
+use contentlib::Progress;
+use packager::{Extra, RestoreError, RestoreReport};
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 /// Write a version's files into a folder
@@ -98,30 +98,15 @@ fn bad_value(error: packager::BadName) -> Failure {
 
 /// A refusal has the exit code that the same refusal of a server has.
 fn refused(error: RestoreError) -> Failure {
-    let exit = match &error {
-        RestoreError::Package(package) => return refused_package(package),
-        RestoreError::NotTheContent { .. }
-        | RestoreError::Content {
-            source: ReadError::Suspect { .. } | ReadError::MissingChunk { .. },
-            ..
-        } => Exit::Damaged,
+    let text = chain(&error);
+    let exit = match error {
+        RestoreError::Package(error) => return failure_of(&error.into()),
+        RestoreError::Content { source, .. } => failure_of(&source.into()).exit,
+        RestoreError::NotTheContent { .. } => Exit::Damaged,
         RestoreError::FolderInTheWay { .. } => Exit::Conflict,
         RestoreError::DestHoldsSite { .. } => Exit::Usage,
         RestoreError::Cancelled(_) => return Failure::interrupted(),
         _ => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
-}
-
-fn refused_package(error: &PackageError) -> Failure {
-    let exit = match error {
-        PackageError::UnknownPackage(_)
-        | PackageError::UnknownVersion { .. }
-        | PackageError::UnknownChannel { .. } => Exit::NotFound,
-        PackageError::Read(ReadError::Suspect { .. } | ReadError::MissingChunk { .. }) => {
-            Exit::Damaged
-        }
-        _ => Exit::Failed,
-    };
-    Failure::new(exit, chain(error))
+    Failure::new(exit, text)
 }
