@@ -125,9 +125,9 @@ enum Next {
 }
 
 impl ContentBody {
-    /// The bytes `range`, of which the first are `first` if they are at hand.
-    pub fn new(reader: ContentReader, range: Range<u64>, first: Option<Segment>) -> Self {
-        Self { reader, range, next: first.map_or(Next::Unknown, Next::Ready) }
+    /// The bytes `range`, of which the first are `first`.
+    pub fn new(reader: ContentReader, range: Range<u64>, first: Segment) -> Self {
+        Self { reader, range, next: Next::Ready(first) }
     }
 
     fn left(&self) -> u64 {
@@ -243,11 +243,17 @@ pub(crate) struct PartsBody {
 }
 
 impl PartsBody {
-    /// Each part's head and range, in order, and what stands after the last.
-    pub fn new(reader: ContentReader, parts: VecDeque<(Bytes, Range<u64>)>, end: Bytes) -> Self {
+    /// Each part's head and range, in order, what stands after the last, and the first bytes of the
+    /// first range.
+    pub fn new(
+        reader: ContentReader,
+        parts: VecDeque<(Bytes, Range<u64>)>,
+        end: Bytes,
+        first: Segment,
+    ) -> Self {
         let sizes = parts.iter().map(|(head, range)| head.len() as u64 + range.end - range.start);
         let left = sizes.sum::<u64>() + end.len() as u64;
-        Self { parts, content: ContentBody::new(reader, 0..0, None), end, left }
+        Self { parts, content: ContentBody::new(reader, 0..0, first), end, left }
     }
 
     fn poll_next(

@@ -408,19 +408,28 @@ fn send_range(
         let bytes = whole.slice(range.start as usize..range.end as usize);
         return now(answer(status, headers, Source::Bytes(bytes), ticket));
     }
-    let reader = held.reader.clone();
-    let (at, max) = (range.start, FIRST_SEGMENT.min((range.end - range.start) as usize));
-    let go_on = move |first: Option<Segment>, ticket| {
+    let (reader, first) = (held.reader.clone(), range.clone());
+    once_begun(held, &first, ticket, move |first, ticket| {
         let source = Source::Content(ContentBody::new(reader, range, first));
         answer(status, headers, source, ticket)
-    };
+    })
+}
+
+/// Goes on with an answer once the first bytes of `range` are there.
+fn once_begun(
+    held: &Held,
+    range: &Range<u64>,
+    ticket: Ticket,
+    go_on: impl FnOnce(Segment, Ticket) -> Response<Body> + Send + 'static,
+) -> Answer {
+    let (at, max) = (range.start, FIRST_SEGMENT.min((range.end - range.start) as usize));
     if let Some(first) = body::ready(&held.reader, at, max) {
-        return now(go_on(Some(first), ticket));
+        return now(go_on(first, ticket));
     }
     let reader = held.reader.clone();
     Answer::Later(Box::pin(async move {
         match blocking(move || Ok(body::read(&reader, at, max)?)).await {
-            Ok(first) => go_on(Some(first), ticket),
+            Ok(first) => go_on(first, ticket),
             Err(error) => problem(error, ticket),
         }
     }))
@@ -443,15 +452,18 @@ fn send_parts(held: &Arc<Held>, ranges: Vec<Range<u64>>, ticket: Ticket) -> Answ
         );
         (Bytes::from(head), range)
     };
+    let first = ranges[0].clone();
     let parts = ranges.into_iter().enumerate().map(part).collect();
     let end = Bytes::from(format!("\r\n--{boundary}--\r\n"));
-    let body = PartsBody::new(held.reader.clone(), parts, end);
+    let reader = held.reader.clone();
     let mut headers = held.headers.clone();
     headers.remove(header::CONTENT_LENGTH);
     let multipart = format!("multipart/byteranges; boundary={boundary}");
     headers.insert(header::CONTENT_TYPE, HeaderValue::try_from(multipart).expect("visible ASCII"));
-    let source = Source::Parts(Box::new(body));
-    now(answer(StatusCode::PARTIAL_CONTENT, headers, source, ticket))
+    once_begun(held, &first, ticket, move |first, ticket| {
+        let source = Source::Parts(Box::new(PartsBody::new(reader, parts, end, first)));
+        answer(StatusCode::PARTIAL_CONTENT, headers, source, ticket)
+    })
 }
 
 /// A page, a listing or a document made for one request.

@@ -252,7 +252,6 @@ fn revoked_content_is_gone_at_once_and_comes_back() {
 
 #[test]
 fn a_flipped_bit_is_503_and_never_a_wrong_byte() {
-    use std::os::unix::fs::FileExt;
     let point = point();
     for bytes in [noise(300_000, 1), prose(300_000, 2), noise(2000, 3)] {
         let digest = point.add(&bytes);
@@ -260,24 +259,40 @@ fn a_flipped_bit_is_503_and_never_a_wrong_byte() {
         point.library.seal_idle().unwrap();
         // Hot, mapped and verified before the damage.
         assert!(curl(&[&url]).body == bytes);
-        let packs = walk(&point.folder.path().join("library/packs"));
-        for pack in packs {
-            let file = std::fs::File::options().read(true).write(true).open(pack).unwrap();
-            let len = file.metadata().unwrap().len();
-            let mut at = 200;
-            while at < len {
-                let mut byte = [0];
-                file.read_exact_at(&mut byte, at).unwrap();
-                file.write_all_at(&[byte[0] ^ 1], at).unwrap();
-                at += 1000;
-            }
-        }
+        flip_bits(&point);
         let got = curl(&[&url]);
         match got.status {
             // Small contents are kept in memory, where they are still right.
             200 => assert!(got.body == bytes),
             503 => assert!(got.header("retry-after").is_some()),
             other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn damage_is_503_whatever_part_is_asked_for() {
+    let point = point();
+    for (range, seed) in [("0-9", 1), ("0-9,200000-200009", 2)] {
+        let url = point.url(&format!("/content/{}", point.add(&noise(300_000, seed))));
+        point.library.seal_idle().unwrap();
+        flip_bits(&point);
+        assert_eq!(curl(&["--range", range, &url]).status, 503, "{range}");
+    }
+}
+
+/// Flips a bit in every thousand bytes of all packs.
+fn flip_bits(point: &common::Point) {
+    use std::os::unix::fs::FileExt;
+    for pack in walk(&point.folder.path().join("library/packs")) {
+        let file = std::fs::File::options().read(true).write(true).open(pack).unwrap();
+        let len = file.metadata().unwrap().len();
+        let mut at = 200;
+        while at < len {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+            at += 1000;
         }
     }
 }
