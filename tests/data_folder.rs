@@ -94,6 +94,12 @@ fn a_lost_signing_key_is_asked_for_and_replaced_only_when_told_to() {
     fs::write(&key_file, &old).unwrap();
     assert_eq!(key_of(), old_key);
 
+    // One that cannot be looked at is not lost.
+    fs::remove_file(&key_file).unwrap();
+    std::os::unix::fs::symlink(&key_file, &key_file).unwrap();
+    let line = on_data(&data, ["package", "list"]).fails(1);
+    assert!(line.contains("cannot read") && !line.contains("new-key"), "{line}");
+
     fs::remove_file(&key_file).unwrap();
     on_data(&data, ["site", "new-key"]).fails(2);
     let made = on_data(&data, new_key).ok().json();

@@ -199,7 +199,10 @@ impl Site {
         let library = Library::open(&self.library_folder(), self.library_options())?;
         let key = self.key_file();
         // Made anew it would be one that no client trusts, and the loss would show at theirs first.
-        if !key.exists() && is_signed(&library).map_err(PackageError::from)? {
+        // One that only cannot be looked at is not missing.
+        if key.try_exists().is_ok_and(|is_there| !is_there)
+            && is_signed(&library).map_err(PackageError::from)?
+        {
             let detail = format!(
                 "{key:?} is missing, and versions are signed with it: put the site's key back from \
                  a backup; if there is none, `depot --data DIR site new-key` makes another, which \
