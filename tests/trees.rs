@@ -187,9 +187,8 @@ fn what_no_package_can_hold_fails_by_name_and_changes_nothing() {
     assert!(unchanged.stdout.contains("unchanged"));
     on_data(&data, ["package", "push", "q", "/nowhere/at/all"]).fails(3);
     // A package with a source folder takes no pushes.
-    assert!(
-        on_data(&data, ["package", "push", "p", source.to_str().unwrap()]).fails(4).contains('p')
-    );
+    let line = on_data(&data, ["package", "push", "p", source.to_str().unwrap()]).fails(4);
+    assert!(line.contains("package p") && line.contains("update it"), "{line}");
 }
 
 fn size_of(folder: &Path) -> u64 {

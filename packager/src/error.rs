@@ -74,7 +74,10 @@ pub enum PackageError {
     #[error("package {0} takes its files by upload; push them, or give it a source folder")]
     TakesUploads(PackageName),
     /// An upload needs a package that takes uploads.
-    #[error("package {package} takes its files from {folder:?}, not by upload")]
+    #[error(
+        "package {package} takes its files from {folder:?}, not by upload: update it, or send them \
+         to another package"
+    )]
     TakesFolder {
         /// The package.
         package: PackageName,
