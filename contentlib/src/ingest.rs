@@ -51,6 +51,11 @@ pub trait Source: Send {
     fn known(&self) -> Option<Digest> {
         None
     }
+    /// Whether more of it may be long in coming, as from a client. What was read is then stored
+    /// before more is waited for: others may have the same chunks, and wait for those on their way.
+    fn waits(&self) -> bool {
+        false
+    }
     /// Called after its last byte: whether it is still what was opened.
     fn finish(&mut self, reader: Self::Reader, bytes_read: u64) -> io::Result<Recheck>;
 }
@@ -169,6 +174,9 @@ impl<R: Read + Send> Source for Stream<R> {
     }
     fn size_hint(&self) -> u64 {
         BUFFER as u64
+    }
+    fn waits(&self) -> bool {
+        true
     }
     fn finish(&mut self, _: R, _: u64) -> io::Result<Recheck> {
         Ok(Recheck::Same)
@@ -370,6 +378,7 @@ impl<'a> Work<'a> {
         for _ in 0..TRIES {
             let mut reader = source.open().map_err(AddError::Source)?;
             let mut content = Content::new(&self.options, source.size_hint());
+            content.waits = source.waits();
             self.read(&mut reader, &mut content, builders)?;
             let size = content.size;
             match source.finish(reader, size).map_err(AddError::Source)? {
@@ -507,6 +516,10 @@ impl<'a> Work<'a> {
             }
             if at_end {
                 return Ok(());
+            }
+            if content.waits {
+                let jobs = [builders.packed.take(), builders.raw.take()];
+                jobs.into_iter().flatten().for_each(|job| self.submit(job));
             }
             if self.stopped.load(Relaxed) {
                 return Err(AddError::Interrupted);
@@ -649,6 +662,8 @@ struct Content {
     chunks: Vec<(ChunkId, u32)>,
     /// Its length, as far as known before it is read.
     size_hint: u64,
+    /// Whether more of it may be long in coming.
+    waits: bool,
     size: u64,
     new_bytes: u64,
     /// Hashes the whole; not needed for a content of one chunk, whose digest is the chunk's.
@@ -664,6 +679,7 @@ impl Content {
         Self {
             chunks: Vec::new(),
             size_hint,
+            waits: false,
             size: 0,
             new_bytes: 0,
             whole: None,

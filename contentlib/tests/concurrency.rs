@@ -8,11 +8,13 @@
 mod kit;
 
 use contentlib::{
-    ChunkId, CommitError, Digest, GcOptions, Library, Link, Links, Options, Progress, Ref,
+    AddOptions, ChunkId, CommitError, Digest, GcOptions, Library, Link, Links, Options, Progress,
+    Ref,
 };
 use kit::*;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 /// What is acknowledged and not yet given up: ref name, root, and the contents that it names.
@@ -297,4 +299,46 @@ fn the_same_bytes_at_once_are_stored_once() {
         });
         assert_eq!(new, bytes.len() as u64);
     }
+}
+
+/// Bytes, then a sign, then nothing until it is told to end.
+struct Stalls<'a>(&'a [u8], Option<mpsc::Sender<()>>, mpsc::Receiver<()>);
+
+impl Read for Stalls<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        if self.0.is_empty() {
+            // Dropped, it tells that all was read.
+            self.1 = None;
+            let _ = self.2.recv();
+        }
+        self.0.read(out)
+    }
+}
+
+#[test]
+fn a_client_that_sends_slowly_keeps_no_other_waiting_for_what_it_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let bytes = [random(1, 3 << 20), text(2, 3 << 20)].concat();
+    let (was_read, read) = mpsc::channel();
+    let (go_on, stall) = mpsc::channel();
+    let (done, fast) = mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let slow = Stalls(&bytes, Some(was_read), stall);
+            let session = library.session();
+            session.add_reader(slow, &AddOptions::default(), &Progress::default()).unwrap();
+        });
+        read.recv().unwrap_err();
+        scope.spawn(|| {
+            // All but the last of its chunks are among those that the slow one has stored.
+            let session = library.session();
+            session.add_bytes(&bytes[..7 << 19]).unwrap();
+            session.commit(vec![]).unwrap();
+            done.send(()).unwrap();
+        });
+        let ended = fast.recv_timeout(Duration::from_secs(20));
+        drop(go_on);
+        ended.expect("the fast one waits for nobody");
+    });
 }
