@@ -13,6 +13,7 @@ use api::routes::content::{ContentView, WhyView};
 use clap::{Args, Subcommand};
 use contentlib::Name;
 use http::Method;
+use packager::refs::shown;
 
 /// Commands on contents.
 #[derive(Debug, Subcommand)]
@@ -102,15 +103,6 @@ async fn verify(args: &VerifyArgs, client: &Client, out: Out) -> Result<(), Fail
     }
 }
 
-/// What keeps a content; a version as `NAME@VERSION`, as commands take it.
-fn kept_by(reference: &str) -> String {
-    let version = || {
-        let (package, number) = reference.strip_prefix("version/")?.rsplit_once('/')?;
-        Some(format!("{package}@{}", number.parse::<u64>().ok()?))
-    };
-    version().unwrap_or_else(|| reference.to_owned())
-}
-
 async fn why(name: Name, client: &Client, out: Out) -> Result<(), Failure> {
     let why: WhyView = client.get(&path(&["content", &name.to_string(), "why"])).await?;
     let kept = !why.holders.is_empty() || !why.chunk_of.is_empty();
@@ -126,7 +118,7 @@ async fn why(name: Name, client: &Client, out: Out) -> Result<(), Failure> {
             );
         }
         if !why.holders.is_empty() {
-            let rows = why.holders.iter().map(|h| [kept_by(&h.name), h.label.clone()]).collect();
+            let rows = why.holders.iter().map(|h| [shown(&h.name), h.label.clone()]).collect();
             w.write_all(table(["kept by", "as"], rows).as_bytes())?;
         }
         why.chunk_of.iter().try_for_each(|content| writeln!(w, "chunk of {content}"))
@@ -136,15 +128,4 @@ async fn why(name: Name, client: &Client, out: Out) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Damaged, message));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_version_that_keeps_a_content_is_named_as_commands_take_it() {
-        assert_eq!(kept_by("version/docs/0000000002"), "docs@2");
-        assert_eq!(kept_by("upload/0f3c"), "upload/0f3c");
-    }
 }

@@ -14,6 +14,7 @@ use clap::{Args, Subcommand};
 use contentlib::Digest;
 use http::Method;
 use jiff::Timestamp;
+use packager::refs::shown;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::{self, Write};
@@ -187,7 +188,7 @@ async fn verify(args: &VerifyArgs, client: &Client, out: Out) -> Result<(), Fail
         }
         for content in &found.bad_contents {
             write!(w, "content {}: cannot be read whole", content.digest)?;
-            let held = content.holders.iter().map(|h| format!("{} {}", h.name, h.label));
+            let held = content.holders.iter().map(|h| format!("{} {}", shown(&h.name), h.label));
             match held.collect::<Vec<_>>().join(", ") {
                 held if held.is_empty() => writeln!(w)?,
                 held => writeln!(w, "; held by {held}")?,

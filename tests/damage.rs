@@ -202,7 +202,7 @@ fn a_running_server_never_serves_a_wrong_byte_and_heals_from_another() {
         for pack in held.packs().iter().take(3) {
             assert!(found.stdout.contains(id_of(pack)), "{}: {}", pack.display(), found.stdout);
         }
-        assert!(found.stdout.contains("held by version/p/"), "{}", found.stdout);
+        assert!(found.stdout.contains("held by p@"), "{}", found.stdout);
         let then = get_all(&site, &held.want, &out);
         println!("right, refused, cut: {first:?}, after verify {then:?}");
         assert!(then.1 >= 3, "what is damaged is refused: {then:?}");

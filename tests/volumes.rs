@@ -184,7 +184,7 @@ fn a_disk_that_is_not_there_is_named_and_can_be_given_up() {
     on_data(&disks.data, remove).ok();
     on_data(&disks.data, remove).fails(3);
     let found = on_data(&disks.data, ["library", "verify"]);
-    assert!(found.stdout.contains("version/p/0000000002"), "{found:?}");
+    assert!(found.stdout.contains("p@2"), "{found:?}");
     found.fails(5);
 
     // The source still has all of it.

@@ -50,14 +50,8 @@ fn unreadable(name: &str, source: PackageError) -> Box<dyn std::error::Error + S
         PackageError::Manifest { .. }
             | PackageError::Read(MissingChunk { .. } | Revoked(_) | Suspect { .. } | Unknown(_))
     );
-    match shown(name).filter(|_| is_lost) {
-        Some(version) => UnreadableVersion { version, source }.into(),
-        None => source.into(),
+    match is_lost {
+        true => UnreadableVersion { version: refs::shown(name), source }.into(),
+        false => source.into(),
     }
-}
-
-/// A version's reference as people write it: `docs@1`.
-fn shown(reference: &str) -> Option<String> {
-    let (package, number) = reference.strip_prefix(refs::VERSIONS)?.rsplit_once('/')?;
-    Some(format!("{package}@{}", number.parse::<u64>().ok()?))
 }

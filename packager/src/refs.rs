@@ -52,6 +52,15 @@ pub(crate) fn version_key(name: &PackageName, version: u64) -> String {
     format!("{VERSIONS}{name}/{version:010}")
 }
 
+/// What a reference is called to people: a version as commands take it, `docs@1`; another as it is.
+pub fn shown(reference: &str) -> String {
+    let version = || {
+        let (package, number) = reference.strip_prefix(VERSIONS)?.rsplit_once('/')?;
+        Some(format!("{package}@{}", number.parse::<u64>().ok()?))
+    };
+    version().unwrap_or_else(|| reference.to_owned())
+}
+
 /// Where a package's files come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -271,6 +280,13 @@ mod tests {
         let name: PackageName = "docs".parse().unwrap();
         let keys = [2, 10, 999_999_999].map(|version| version_key(&name, version));
         assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn a_version_is_shown_as_commands_take_it() {
+        let name: PackageName = "docs".parse().unwrap();
+        assert_eq!(shown(&version_key(&name, 2)), "docs@2");
+        assert_eq!(shown("upload/0f3c"), "upload/0f3c");
     }
 
     #[test]
