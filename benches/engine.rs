@@ -54,22 +54,24 @@ fn ingest(c: &mut Criterion) {
     let fresh = || {
         let folder = tempfile::tempdir().unwrap();
         let library = Library::open(folder.path(), Options::default()).unwrap();
-        (folder, library)
+        // Dropped in this order: what is closed may write to its folder.
+        (library, folder)
     };
     group.bench_function("one_new_content_of_64MiB", |b| {
         b.iter_batched(
             fresh,
-            |(folder, library)| {
+            |(library, folder)| {
                 let session = library.session();
                 session.add_bytes(&content).unwrap();
                 session.commit(vec![]).unwrap();
                 drop(session);
-                (folder, library)
+                (library, folder)
             },
             BatchSize::PerIteration,
         );
     });
-    let (_folder, library) = fresh();
+    let kept = fresh();
+    let library = &kept.0;
     let session = library.session();
     session.add_bytes(&content).unwrap();
     session.commit(vec![]).unwrap();
@@ -94,12 +96,15 @@ fn reading(c: &mut Criterion) {
     let reader = library.open_content(raw).unwrap();
     reader.copy_to(0..reader.size(), &mut std::io::sink()).unwrap();
     reader.segment(32 << 20, 2 << 20).unwrap();
+    assert!(reader.segment_ready(32 << 20, 2 << 20).is_some());
     group.bench_function("segment_ready/2MiB_of_a_raw_content", |b| {
         b.iter(|| reader.segment_ready(32 << 20, 2 << 20).is_some());
     });
     let held: Vec<ChunkId> = small.iter().step_by(200).map(|d| ChunkId(*d)).collect();
     let absent: Vec<ChunkId> =
         (0..held.len() as u64).map(|n| ChunkId(Digest::of(&n.to_be_bytes()))).collect();
+    assert!(!library.missing_chunks(&held).unwrap().contains(&true));
+    assert!(!library.missing_chunks(&absent).unwrap().contains(&false));
     group.throughput(Throughput::Elements(held.len() as u64));
     group.bench_function("missing_chunks/500_held", |b| {
         b.iter(|| library.missing_chunks(&held).unwrap().len());
