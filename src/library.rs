@@ -155,9 +155,16 @@ struct Verified {
     packs: u64,
     records: u64,
     bytes: u64,
-    bad_packs: Vec<(String, String)>,
+    bad_packs: Vec<PackProblem>,
     bad_chunks: Vec<Digest>,
     bad_contents: Vec<BadContent>,
+}
+
+/// A pack that a result names, and why.
+#[derive(Deserialize, Serialize)]
+struct PackProblem {
+    pack: String,
+    error: String,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -180,8 +187,8 @@ async fn verify(args: &VerifyArgs, client: &Client, out: Out) -> Result<(), Fail
         Ended::Detached => return Ok(()),
     };
     out.show(&found, |w| {
-        for (pack, what) in &found.bad_packs {
-            writeln!(w, "pack {pack}: {what}")?;
+        for PackProblem { pack, error } in &found.bad_packs {
+            writeln!(w, "pack {pack}: {error}")?;
         }
         for chunk in &found.bad_chunks {
             writeln!(w, "chunk {chunk}: damaged")?;
@@ -282,7 +289,7 @@ fn collected(w: &mut dyn Write, done: &Collected, dry_run: bool) -> io::Result<(
 struct Rebuilt {
     sealed_packs: u64,
     scanned_packs: u64,
-    bad_packs: Vec<(String, String)>,
+    bad_packs: Vec<PackProblem>,
     chunks: u64,
     recipes: u64,
     refs: u64,
@@ -296,8 +303,8 @@ async fn rebuild(client: &Client, out: Out) -> Result<(), Failure> {
         return Ok(());
     };
     out.show(&result, |w| {
-        for (pack, what) in &result.bad_packs {
-            writeln!(w, "pack {pack}: {what}")?;
+        for PackProblem { pack, error } in &result.bad_packs {
+            writeln!(w, "pack {pack}: {error}")?;
         }
         writeln!(
             w,

@@ -255,7 +255,13 @@ fn what_was_damaged_while_nobody_looked_is_named_and_healed_by_another_server() 
         }
         let json = held.depot(&["library", "verify", "--json"]);
         assert_eq!(json.code, Some(5), "{damage:?}");
-        assert!(!json.json()["bad_contents"].as_array().unwrap().is_empty(), "{damage:?}");
+        let json = json.json();
+        assert!(!json["bad_contents"].as_array().unwrap().is_empty(), "{damage:?}");
+        let packs = json["bad_packs"].as_array().unwrap();
+        assert!(!packs.is_empty(), "{damage:?}");
+        for bad in packs {
+            assert!(bad["pack"].is_string() && bad["error"].is_string(), "{damage:?}: {bad}");
+        }
         held.restores_nothing_wrong("after-verify");
         held.depot(&["library", "repair", "--from", &other.url]).ok();
         held.depot(&["library", "gc"]).ok();

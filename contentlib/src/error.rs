@@ -70,6 +70,15 @@ impl OpenError {
     }
 }
 
+/// A pack that a report names, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PackProblem {
+    /// Which pack.
+    pub pack: PackId,
+    /// What is wrong with it.
+    pub error: String,
+}
+
 /// Why content could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

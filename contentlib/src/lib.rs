@@ -40,7 +40,9 @@ pub mod fuzzing;
 
 pub use block::Frame;
 pub use digest::{ChunkId, Digest, Name, PackId};
-pub use error::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
+pub use error::{
+    AddError, CommitError, MaintainError, OpenError, PackProblem, ReadError, VolumeError,
+};
 pub use gc::{GcOptions, GcReport};
 pub use index::PackState;
 pub use ingest::{AddOptions, Added, Aliases, Recheck, Source};

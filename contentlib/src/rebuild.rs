@@ -10,7 +10,7 @@
 
 use crate::commit::Pending;
 use crate::digest::{Digest, PackId};
-use crate::error::{MaintainError, OpenError};
+use crate::error::{MaintainError, OpenError, PackProblem};
 use crate::index::{Index, RecipePlace, put_number};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Batch, Kv, Table};
@@ -34,7 +34,7 @@ pub struct RebuildReport {
     /// Packs read front to back, because they have no good footer.
     pub scanned_packs: u64,
     /// Packs that could not be read, with what is wrong.
-    pub bad_packs: Vec<(String, String)>,
+    pub bad_packs: Vec<PackProblem>,
     /// Chunks found.
     pub chunks: u64,
     /// Recipes found.
@@ -108,7 +108,7 @@ pub(crate) fn rebuild(
             }
             Err(error) => {
                 let lost_its_header = matches!(error, RecordError::Bad(BadPack::Header));
-                report.bad_packs.push((id.to_string(), error.to_string()));
+                report.bad_packs.push(PackProblem { pack: id, error: error.to_string() });
                 if lost_its_header && let Ok(file) = store.open(id) {
                     headless.push((id, file));
                 }
@@ -130,7 +130,10 @@ pub(crate) fn rebuild(
                 replay.pack(header, &**file, PACK_HEADER as u64)?;
                 report.scanned_packs += 1;
             }
-            Err(error) => report.bad_packs.push((header.id.to_string(), error.to_string())),
+            Err(error) => {
+                let (pack, error) = (header.id, error.to_string());
+                report.bad_packs.push(PackProblem { pack, error });
+            }
         }
         progress.add(&progress.files, 1);
         contested.note(index, replay.covered())?;

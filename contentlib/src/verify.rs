@@ -4,8 +4,8 @@
 //! are marked suspect as they are found, so that they are not served and any holder heals them.
 
 use crate::commit::Relied;
-use crate::digest::{ChunkId, Digest, PackId};
-use crate::error::{MaintainError, OpenError};
+use crate::digest::{ChunkId, Digest};
+use crate::error::{MaintainError, OpenError, PackProblem};
 use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
@@ -46,7 +46,7 @@ pub struct VerifyReport {
     /// Bytes read.
     pub bytes: u64,
     /// Packs that are missing or damaged, each once, with what is wrong.
-    pub bad_packs: Vec<(PackId, String)>,
+    pub bad_packs: Vec<PackProblem>,
     /// Chunks whose bytes are wrong or gone.
     pub bad_chunks: Vec<Digest>,
     /// Contents that cannot be read whole, with who holds them.
@@ -107,8 +107,8 @@ impl Library {
                     // Garbage collection deleted it since it was listed.
                     Err(_) if self.is_deleted(*seq)? => continue,
                     Err(error) => {
-                        let what = format!("cannot be opened: {error}");
-                        report.bad_packs.push((info.id, what));
+                        let error = format!("cannot be opened: {error}");
+                        report.bad_packs.push(PackProblem { pack: info.id, error });
                         log_is_hit = true;
                         None
                     }
@@ -129,7 +129,8 @@ impl Library {
                 }
                 if !wrong.is_empty() {
                     self.mark_torn(*seq)?;
-                    report.bad_packs.push((info.id, wrong.join("; ")));
+                    let error = wrong.join("; ");
+                    report.bad_packs.push(PackProblem { pack: info.id, error });
                 }
             }
         }

@@ -80,7 +80,7 @@ fn any_flipped_bit_is_found_and_no_wrong_byte_is_read() {
             let library = open(folder.path());
             let report = verify(&library);
             let name = pack.file_stem().unwrap().to_str().unwrap();
-            let named = report.bad_packs.iter().any(|(id, _)| id.to_string() == name);
+            let named = report.bad_packs.iter().any(|bad| bad.pack.to_string() == name);
             assert!(named, "a flip at {offset} of {len} of {name} is not noticed: {report:?}");
             let lost = check_reads(&library, &contents);
             for digest in lost {
@@ -134,7 +134,7 @@ fn what_is_cut_short_or_deleted_is_named_and_another_library_heals_it() {
     let library = open(folder.path());
     let before = verify(&library);
     assert!(before.bad_packs.len() >= 3, "{before:?}");
-    let mut named: Vec<_> = before.bad_packs.iter().map(|(id, _)| id).collect();
+    let mut named: Vec<_> = before.bad_packs.iter().map(|bad| bad.pack).collect();
     named.dedup();
     assert_eq!(named.len(), before.bad_packs.len(), "each pack is named once: {before:?}");
     let lost = check_reads(&library, &contents);

@@ -259,7 +259,7 @@ fn a_damaged_pack_moves_as_it_is_and_another_under_its_name_stays() {
     let unreadable = two.join("packs/0a/0000000000000000000000000000000a.pack");
     fs::create_dir_all(&unreadable).unwrap();
     let report = library.drain_volume("two", &Progress::default()).unwrap();
-    let left: Vec<&str> = report.left.iter().map(|(_, why)| why.as_str()).collect();
+    let left: Vec<&str> = report.left.iter().map(|left| left.error.as_str()).collect();
     assert!(left[0].contains("cannot be opened") && left[1].contains("home"), "{report:?}");
     assert!(left.len() == 2 && moved.exists() && damaged.exists());
 }

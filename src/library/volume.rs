@@ -1,5 +1,6 @@
 //! `depot library volume …`: the disks that hold the library.
 
+use super::PackProblem;
 use crate::{
     exit::{Exit, Failure},
     job::{self, Ended},
@@ -174,7 +175,7 @@ struct Drained {
     volume: String,
     packs: u64,
     bytes: u64,
-    left: Vec<(String, String)>,
+    left: Vec<PackProblem>,
 }
 
 async fn drain(args: &DrainArgs, client: &Client, out: Out) -> Result<(), Failure> {
@@ -185,8 +186,8 @@ async fn drain(args: &DrainArgs, client: &Client, out: Out) -> Result<(), Failur
         Ended::Detached => return Ok(()),
     };
     out.show(&done, |w| {
-        for (pack, why) in &done.left {
-            writeln!(w, "pack {pack} stays: {why}")?;
+        for PackProblem { pack, error } in &done.left {
+            writeln!(w, "pack {pack} stays: {error}")?;
         }
         let moved = units::counted(done.packs, "pack", "packs");
         writeln!(w, "moved {moved}, {} off volume {}", units::bytes(done.bytes), done.volume)

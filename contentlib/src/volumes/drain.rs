@@ -7,7 +7,7 @@
 
 use crate::commit::Relied;
 use crate::digest::PackId;
-use crate::error::{MaintainError, VolumeError};
+use crate::error::{MaintainError, PackProblem, VolumeError};
 use crate::library::{Inner, Library};
 use crate::progress::Progress;
 use crate::store::volumes::{MoveError, Volume, VolumeState};
@@ -25,7 +25,7 @@ pub struct DrainReport {
     /// Their bytes.
     pub bytes: u64,
     /// Packs that are still there, with the reason. Empty if the volume can be removed.
-    pub left: Vec<(PackId, String)>,
+    pub left: Vec<PackProblem>,
 }
 
 impl Library {
@@ -53,7 +53,10 @@ impl Library {
                 }
                 // Garbage collection deleted it since.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => report.left.push((id, format!("cannot be opened: {error}"))),
+                Err(error) => {
+                    let error = format!("cannot be opened: {error}");
+                    report.left.push(PackProblem { pack: id, error });
+                }
             }
         }
         // The oldest first, as they lie together on the disk.
@@ -83,7 +86,7 @@ impl Library {
                 }
                 Err(error @ (MoveError::Read(_) | MoveError::Differs(_))) => {
                     tracing::error!(pack = %id, volume = %volume.name, %error, "a pack stays");
-                    report.left.push((id, error.to_string()));
+                    report.left.push(PackProblem { pack: id, error: error.to_string() });
                 }
             }
         }
