@@ -36,7 +36,7 @@ use crate::pack::format::Kind;
 use crate::pack::writer::{PackWriter, Record};
 use crate::refs::{Expect, MAX_REF_NAME, MAX_REF_VALUE, Outcomes, Ref, RefChange, encode_outcomes};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::take;
 use std::sync::Arc;
@@ -65,8 +65,9 @@ type Answer = Arc<Mutex<Option<Result<(), CommitError>>>>;
 pub(crate) struct Relied {
     /// Contents and chunks that it found held and live: its lease keeps them.
     pub digests: Vec<Digest>,
-    /// Those that it found condemned, perhaps before its lease began: they may be gone by now.
-    pub condemned: Vec<Digest>,
+    /// Those that may be gone by now: it found them condemned, perhaps before its lease began, or
+    /// held by a recipe of another session that may have.
+    pub unsure: Vec<Digest>,
     /// The failed syncs that it knows of: more of them mean that some of what it added is lost.
     pub losses: Option<u64>,
 }
@@ -192,14 +193,14 @@ impl Inner {
         Ok(())
     }
 
-    /// The contents whose recipes are in a pack and not yet in the index.
-    pub(crate) fn pending_recipes(&self) -> HashSet<Digest> {
+    /// The contents whose recipes are in a pack and not yet in the index, with their chunks.
+    pub(crate) fn pending_recipes(&self) -> HashMap<Digest, Arc<[ChunkId]>> {
         let writer = self.writer.lock();
-        let content = |pending: &Pending| match pending {
-            Pending::Recipe { content, .. } => Some(*content),
+        let recipe = |pending: &Pending| match pending {
+            Pending::Recipe { content, chunks, .. } => Some((*content, chunks.clone())),
             _ => None,
         };
-        writer.pending.iter().filter_map(content).collect()
+        writer.pending.iter().filter_map(recipe).collect()
     }
 
     /// Whether a content is in the index or about to be.

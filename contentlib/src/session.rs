@@ -109,7 +109,7 @@ impl Session {
 
     /// Makes all that this session added durable, and changes refs with it: all or nothing.
     pub fn commit(&self, changes: Vec<RefChange>) -> Result<(), CommitError> {
-        let condemned = self.prove()?;
+        let unsure = self.prove()?;
         self.append_recipes(true).map_err(|error| match error {
             AddError::Store(error) => CommitError::Store(error),
             full @ AddError::Full { .. } => {
@@ -121,12 +121,13 @@ impl Session {
         self.renew()?;
         // Kept for a later commit of the same session.
         let digests = self.relied.lock().clone();
-        self.inner().commit(changes, Relied { digests, condemned, losses: Some(self.losses) })
+        self.inner().commit(changes, Relied { digests, unsure, losses: Some(self.losses) })
     }
 
     /// Finds out whether what the session counts on without having looked is there. What is live
-    /// now stays: this session's lease is older than any condemning yet to come. Returns what is
-    /// condemned already, which the commit must look at once more.
+    /// now stays: this session's lease is older than any condemning yet to come. Returns what the
+    /// commit must look at once more: what is condemned already, and contents whose recipe another
+    /// session sent, which may count on what is condemned.
     fn prove(&self) -> Result<Vec<Digest>, CommitError> {
         let inner = self.inner();
         let mut unproven = self.unproven.lock().clone();
@@ -137,9 +138,10 @@ impl Session {
         let sure: HashSet<Digest> = self.relied.lock().iter().copied().collect();
         unproven.retain(|digest| !sure.contains(digest));
         let mut live = Vec::new();
-        let mut condemned = Vec::new();
-        let mut pending = inner.pending_recipes();
-        pending.extend(self.recipes.lock().iter().map(|(content, _)| *content));
+        let mut unsure = Vec::new();
+        let pending = inner.pending_recipes();
+        let own: HashSet<Digest> =
+            self.recipes.lock().iter().map(|(content, _)| *content).collect();
         for digests in unproven.chunks(PROVE_STEP) {
             let ids: Vec<ChunkId> = digests.iter().map(|digest| ChunkId(*digest)).collect();
             ids.iter().for_each(|id| inner.claims.wait(*id));
@@ -148,7 +150,8 @@ impl Session {
                 let known = place.is_some()
                     || id.0 == Digest::EMPTY
                     || matches!(inner.claims.get(*id), Some(Claim::Appended(_)))
-                    || pending.contains(&id.0);
+                    || own.contains(&id.0)
+                    || pending.contains_key(&id.0);
                 let standing = match place {
                     Some(place) => Some(place.standing),
                     None if known => None,
@@ -159,18 +162,19 @@ impl Session {
                     },
                 };
                 match standing {
-                    Some(Standing::Condemned) => condemned.push(id.0),
+                    Some(Standing::Condemned) => unsure.push(id.0),
                     None if !known => return Err(CommitError::Interrupted),
+                    None if pending.contains_key(&id.0) => unsure.push(id.0),
                     _ => live.push(id.0),
                 }
             }
         }
         let mut unproven = self.unproven.lock();
         unproven.clear();
-        unproven.extend(&condemned);
+        unproven.extend(&unsure);
         drop(unproven);
         self.relied.lock().append(&mut live);
-        Ok(condemned)
+        Ok(unsure)
     }
 
     /// Whether `id` must be stored: claims it if so. A held chunk is noted as relied on.

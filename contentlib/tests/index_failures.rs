@@ -5,9 +5,13 @@
 mod kit;
 
 use contentlib::kv::memory::MemoryKv;
+use contentlib::store::PackStore;
 use contentlib::store::memory::MemoryStore;
-use contentlib::{CommitError, Library, Options, System};
-use kit::{options, random, read, set, verify};
+use contentlib::{
+    ChunkId, CommitError, Digest, GcOptions, GcReport, Library, Links, MaintainError, NoLinks,
+    Options, Progress, Session, System,
+};
+use kit::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -92,4 +96,45 @@ fn a_commit_that_the_index_did_not_take_comes_to_light_whole_if_the_process_dies
     let library = died.open();
     assert_eq!(library.list_refs("").unwrap().len(), 1);
     holds_all(&library);
+}
+
+fn gc(library: &Library, links: &dyn Links) -> Result<GcReport, MaintainError> {
+    library.gc(&GcOptions::default(), links, &Progress::default())
+}
+
+/// A content in chunks of 30000 bytes that nobody refers to any more. A chunk of it is damaged,
+/// and its recipe stays as long as the session does.
+fn given_up(bench: &Bench, bytes: &[u8]) -> (Library, Session) {
+    let library = bench.open();
+    let lease = library.session();
+    let digest = upload(&lease, bytes, 30_000);
+    lease.commit(vec![set("x", digest, &[])]).unwrap();
+    library.seal_idle().unwrap();
+    let session = library.session();
+    let kept = session.add_bytes(&random(8, 90_000)).unwrap().digest;
+    session.commit(vec![set("kept", kept, &[]), delete("x")]).unwrap();
+    assert!(gc(&library, &NoLinks).unwrap().condemned > 0);
+    let lost = &bytes[..30_000];
+    for id in bench.store.list().unwrap() {
+        let pack = bench.store.open(id).unwrap();
+        let pack = pack.read_at(0..pack.len().unwrap()).unwrap();
+        if let Some(at) = pack.windows(lost.len()).position(|window| window == lost) {
+            bench.store.damage(id, at as u64, 1);
+        }
+    }
+    assert!(library.read_chunk(ChunkId(Digest::of(lost))).is_err());
+    // The index keeps what it has so far.
+    library.close().unwrap();
+    (library, lease)
+}
+
+#[test]
+fn a_content_stored_anew_needs_no_chunk_that_it_had_before() {
+    let (bench, bytes) = (Bench::new(), random(7, 90_000));
+    let (library, _lease) = given_up(&bench, &bytes);
+    gc(&library, &NoLinks).unwrap();
+    let session = library.session();
+    let digest = upload(&session, &bytes, 40_000);
+    session.commit(vec![set("x", digest, &[])]).unwrap();
+    assert!(read(&library, digest).is_some_and(|found| found == bytes));
 }

@@ -12,7 +12,8 @@ use crate::gc::{CHUNK, RECIPE, condemned_key};
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
 use crate::kv::{Batch, KvError, Table};
 use crate::library::Inner;
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// Entries looked up at once.
@@ -32,7 +33,7 @@ impl Inner {
             return Err(CommitError::Interrupted);
         }
         let roots = request.changes.iter().filter_map(|change| change.outcome()?.root);
-        let mut relied = request.relied.condemned.clone();
+        let mut relied = request.relied.unsure.clone();
         if self.condemned.load(SeqCst) > 0 || leader.fresh.is_some() {
             relied.extend(request.relied.digests.iter().copied().chain(roots));
         }
@@ -66,7 +67,7 @@ impl Inner {
     fn revive_one(
         &self,
         digest: Digest,
-        pending: &HashSet<Digest>,
+        pending: &HashMap<Digest, Arc<[ChunkId]>>,
         batch: &mut Batch,
         leader: &mut Leader,
     ) -> Result<bool, ReadError> {
@@ -76,9 +77,11 @@ impl Inner {
         if digest == Digest::EMPTY || is_chunk {
             return Ok(true);
         }
-        let Some(place) = self.index.recipe(digest)? else {
-            return Ok(pending.contains(&digest));
-        };
+        // In this commit, instead of what the index has: stored anew, perhaps cut otherwise.
+        if let Some(chunks) = pending.get(&digest) {
+            return Ok(self.revive_chunks(chunks, batch, leader)?);
+        }
+        let Some(place) = self.index.recipe(digest)? else { return Ok(false) };
         if let Some(fresh) = &mut leader.fresh {
             fresh.insert(digest);
         }
