@@ -11,13 +11,13 @@ use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::OpenError;
 use crate::gc::{CHUNK, condemned_key};
 use crate::index::{ChunkPlace, Index, PackInfo, PackState, RecipePlace, Standing, put_number};
-use crate::kv::{Batch, Table};
+use crate::kv::{Batch, KvError, Table};
 use crate::library::Environment;
 use crate::pack::format::{BadPack, FooterEntry, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header, refuse_newer};
 use crate::refs::{Outcomes, decode_outcomes};
 use crate::store::{PackFile, PackStore};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 pub(crate) const INDEX_FORMAT: u64 = 1;
@@ -253,10 +253,11 @@ impl Replay {
     }
 
     /// Adds all that commits covered to `batch`.
-    pub(crate) fn finish(self, index: &Index, batch: &mut Batch) -> Result<(), OpenError> {
+    pub(crate) fn finish(mut self, index: &Index, batch: &mut Batch) -> Result<(), OpenError> {
         for (seq, info) in &self.packs {
             batch.put(Table::Packs, seq.to_be_bytes(), info.encode());
         }
+        self.settle(index)?;
         // A recipe that is replayed may have revived chunks, in batches that are lost.
         for record in &self.covered {
             let Pending::Recipe { chunks, .. } = record else { continue };
@@ -280,6 +281,42 @@ impl Replay {
         let later = self.refs.into_iter().filter(|(_, (number, _))| *number > floor);
         outcomes.extend(later.map(|(name, (_, outcome))| (name, outcome)));
         index_refs(batch, &outcomes);
+        Ok(())
+    }
+
+    /// Of a content's recipes the newest counts whose chunks are all there: garbage collection may
+    /// have copied the one of before to behind one that was stored anew, cut otherwise. Where none
+    /// is whole, what the index has is as good.
+    fn settle(&mut self, index: &Index) -> Result<(), KvError> {
+        let chunks = self.covered.iter().filter_map(|record| match record {
+            Pending::Chunks(chunks) => Some(chunks),
+            _ => None,
+        });
+        let stored: HashSet<ChunkId> = chunks.flatten().map(|(id, _)| *id).collect();
+        let mut settled: HashSet<Digest> = HashSet::new();
+        let mut broken: HashMap<Digest, usize> = HashMap::new();
+        let mut counts = vec![true; self.covered.len()];
+        for (at, record) in self.covered.iter().enumerate().rev() {
+            let Pending::Recipe { content, chunks, .. } = record else { continue };
+            counts[at] = !settled.contains(content) && {
+                let is_sound =
+                    |p: &Option<ChunkPlace>| p.is_some_and(|p| p.standing != Standing::Suspect);
+                let mut held = chunks.iter().zip(index.chunks(chunks)?);
+                held.all(|(id, place)| stored.contains(id) || is_sound(&place))
+            };
+            if counts[at] {
+                settled.insert(*content);
+            } else {
+                broken.entry(*content).or_insert(at);
+            }
+        }
+        for (content, at) in broken {
+            let is_sound = |place: RecipePlace| place.standing != Standing::Suspect;
+            counts[at] |=
+                !settled.contains(&content) && !index.recipe(content)?.is_some_and(is_sound);
+        }
+        let mut counts = counts.into_iter();
+        self.covered.retain(|_| counts.next().expect("one for each"));
         Ok(())
     }
 

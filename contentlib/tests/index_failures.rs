@@ -8,8 +8,8 @@ use contentlib::kv::memory::MemoryKv;
 use contentlib::store::PackStore;
 use contentlib::store::memory::MemoryStore;
 use contentlib::{
-    ChunkId, CommitError, Digest, GcOptions, GcReport, Library, Links, MaintainError, NoLinks,
-    Options, Progress, Session, System,
+    ChunkId, CommitError, Digest, GcOptions, GcReport, Library, Link, Links, MaintainError,
+    NoLinks, Options, Progress, Ref, Session, System,
 };
 use kit::*;
 use std::sync::Arc;
@@ -98,6 +98,22 @@ fn a_commit_that_the_index_did_not_take_comes_to_light_whole_if_the_process_dies
     holds_all(&library);
 }
 
+/// Uploads a content, cut otherwise than before, while collection marks.
+struct Meanwhile<'a> {
+    session: &'a Session,
+    bytes: &'a [u8],
+    done: AtomicBool,
+}
+
+impl Links for Meanwhile<'_> {
+    fn links(&self, _: &str, _: &Ref, _: &Library) -> Result<Vec<Link>, Failure> {
+        if !self.done.swap(true, SeqCst) {
+            upload(self.session, self.bytes, 40_000);
+        }
+        Ok(Vec::new())
+    }
+}
+
 fn gc(library: &Library, links: &dyn Links) -> Result<GcReport, MaintainError> {
     library.gc(&GcOptions::default(), links, &Progress::default())
 }
@@ -137,4 +153,38 @@ fn a_content_stored_anew_needs_no_chunk_that_it_had_before() {
     let digest = upload(&session, &bytes, 40_000);
     session.commit(vec![set("x", digest, &[])]).unwrap();
     assert!(read(&library, digest).is_some_and(|found| found == bytes));
+}
+
+/// Collection copies a recipe to behind one that was stored anew, cut otherwise; a chunk of the
+/// old one is gone. Whichever batch fails, and whichever is the last that the index keeps, opening
+/// finds the recipe that can be read.
+#[test]
+fn opening_does_not_believe_a_copied_recipe_before_the_one_stored_anew() {
+    let bytes = random(7, 90_000);
+    let digest = Digest::of(&bytes);
+    for fails_at in 0.. {
+        let bench = Bench::new();
+        let (library, _lease) = given_up(&bench, &bytes);
+        let session = library.session();
+        let meanwhile =
+            Meanwhile { session: &session, bytes: &bytes, done: AtomicBool::new(false) };
+        let mut batches = 0..;
+        bench.kv.set_fault(move || batches.next() == Some(fails_at));
+        let collected = gc(&library, &meanwhile);
+        bench.kv.set_fault(|| false);
+        if !meanwhile.done.into_inner() {
+            upload(&session, &bytes, 40_000);
+        }
+        session.commit(vec![set("x", digest, &[])]).unwrap();
+        for kept in 0..=bench.kv.unflushed() {
+            let (store, kv) = (bench.store.crash(), bench.kv.crash(kept));
+            let died = Bench { store: Arc::new(store), kv: Arc::new(kv), fails: Arc::default() };
+            let found = read(&died.open(), digest);
+            assert!(found.is_some_and(|found| found == bytes), "{fails_at}, {kept}");
+        }
+        if let Ok(collected) = collected {
+            assert!(collected.repacked > 0, "the recipe was copied");
+            return;
+        }
+    }
 }
