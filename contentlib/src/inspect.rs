@@ -27,7 +27,8 @@ pub struct LibraryStats {
     pub condemned: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
-    /// Free bytes of all volumes that take new packs, if known.
+    /// Free bytes of all volumes that take new packs, if known; those of a file system count
+    /// once.
     pub free_bytes: Option<u64>,
     /// The volumes, the home first.
     pub volumes: Vec<VolumeStats>,

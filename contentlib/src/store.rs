@@ -39,6 +39,11 @@ pub trait PackStore: Send + Sync {
     fn delete(&self, id: PackId) -> io::Result<()>;
     /// Free bytes on the volume, if it has such a number.
     fn free_space(&self) -> io::Result<Option<u64>>;
+    /// A number of the file system that the free bytes are of: stores that have the same share
+    /// them. `None` for a store that shares with no other.
+    fn file_system(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
 }
 
 /// One pack's bytes.

@@ -65,7 +65,8 @@ pub struct LibraryView {
     pub condemned: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
-    /// Free bytes of all volumes that take new content, if known.
+    /// Free bytes of all volumes that take new content, if known; those of a file system count
+    /// once.
     #[serde(default)]
     pub free_bytes: Option<u64>,
     /// The volumes, the home first.

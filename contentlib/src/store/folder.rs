@@ -146,6 +146,10 @@ impl PackStore for FolderStore {
         let volume = rustix::fs::statvfs(&self.root)?;
         Ok(Some(volume.f_bavail * volume.f_frsize))
     }
+
+    fn file_system(&self) -> io::Result<Option<u64>> {
+        Ok(Some(fs::metadata(&self.root)?.dev()))
+    }
 }
 
 struct FolderPack {

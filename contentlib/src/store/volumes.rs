@@ -26,7 +26,7 @@ use super::{PackFile, PackStore};
 use crate::digest::PackId;
 use crate::error::VolumeError;
 use parking_lot::{Mutex, RwLock};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -178,15 +178,34 @@ impl Volumes {
         best.unwrap_or_else(|| self.volumes.read()[0].clone())
     }
 
+    /// Free bytes, where they are known, and reserve of each file system that has active volumes.
+    ///
+    /// Volumes on one file system have its free bytes in common, and its reserve is the smallest of
+    /// theirs: until that is reached there is room for a new pack.
+    fn file_systems(&self) -> io::Result<Vec<(Option<u64>, u64)>> {
+        let mut found = Vec::new();
+        let mut shared: BTreeMap<u64, usize> = BTreeMap::new();
+        for volume in self.active() {
+            let number = volume.store.file_system()?;
+            if let Some(at) = number.and_then(|number| shared.get(&number)) {
+                let (_, reserve): &mut (_, u64) = &mut found[*at];
+                *reserve = volume.reserve.min(*reserve);
+                continue;
+            }
+            shared.extend(number.map(|number| (number, found.len())));
+            found.push((volume.store.free_space()?, volume.reserve));
+        }
+        Ok(found)
+    }
+
     /// Free bytes and reserve of all active volumes together, and how many they are.
     pub(crate) fn totals(&self) -> io::Result<(u64, u64, usize)> {
-        let active = self.active();
         let (mut free, mut reserve) = (0u64, 0u64);
-        for volume in &active {
-            free = free.saturating_add(volume.store.free_space()?.unwrap_or(0));
-            reserve = reserve.saturating_add(volume.reserve);
+        for (more, kept) in self.file_systems()? {
+            free = free.saturating_add(more.unwrap_or(0));
+            reserve = reserve.saturating_add(kept);
         }
-        Ok((free, reserve, active.len()))
+        Ok((free, reserve, self.active().len()))
     }
 
     /// Takes in a new volume. Durable when this returns.
@@ -330,19 +349,15 @@ impl PackStore for Volumes {
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
-        let mut total: Option<u64> = None;
-        for volume in self.active() {
-            if let Some(free) = volume.store.free_space()? {
-                total = Some(total.unwrap_or(0).saturating_add(free));
-            }
-        }
-        Ok(total)
+        let known = self.file_systems()?.into_iter().filter_map(|(free, _)| free);
+        Ok(known.reduce(u64::saturating_add))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::folder::FolderStore;
     use crate::store::memory::MemoryStore;
     use std::io::IoSlice;
 
@@ -393,6 +408,33 @@ mod tests {
         assert_eq!(unknown.kind(), io::ErrorKind::Other);
         assert!(volumes.delete(id).is_err(), "a copy may be left on it");
         assert!(two.store.list().unwrap().is_empty(), "the other has its room back");
+    }
+
+    #[test]
+    fn volumes_that_share_a_file_system_count_its_free_bytes_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, two) = (folder.path().join("home"), folder.path().join("two"));
+        [&home, &two].iter().for_each(|path| std::fs::create_dir(path).unwrap());
+        let store = Arc::new(FolderStore::new(home.join("packs")).unwrap());
+        let volumes = Volumes::over(store.clone(), Arc::new(FolderKeeper::new(&home)), 7).unwrap();
+        volumes.add(1, VolumeEntry::new(7, "two", &two, Some(5))).unwrap();
+        // Somebody else may be writing there, too.
+        let one = store.free_space().unwrap().unwrap();
+        let (free, reserve, n) = volumes.totals().unwrap();
+        assert!(free < one / 2 * 3, "{free} of {one}");
+        assert!(volumes.free_space().unwrap().unwrap() < one / 2 * 3);
+        assert_eq!((reserve, n), (5, 2));
+
+        let made = || {
+            let store = MemoryStore::default();
+            store.set_capacity(1000);
+            store
+        };
+        let keeper = Arc::new(MemoryKeeper::with(made));
+        let volumes = Volumes::over(Arc::new(made()), keeper, 7).unwrap();
+        volumes.add(1, VolumeEntry::new(7, "two", "/two".as_ref(), Some(5))).unwrap();
+        assert_eq!(volumes.totals().unwrap(), (2000, 12, 2));
+        assert_eq!(volumes.free_space().unwrap(), Some(2000));
     }
 
     #[test]
