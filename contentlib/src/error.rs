@@ -49,6 +49,17 @@ pub enum OpenError {
         /// What is wrong with it.
         source: BadPack,
     },
+    /// The disk cannot give back the end of the log.
+    #[error(
+        "pack {pack} cannot be read where its newest records are: copy it to a good disk, or run \
+         `depot library rebuild-index` to do without them"
+    )]
+    BadSector {
+        /// Which pack.
+        pack: PackId,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A volume is not as the list of volumes has it.
     #[error(transparent)]
     Volume(#[from] VolumeError),

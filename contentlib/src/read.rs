@@ -18,7 +18,7 @@ use crate::pack::format::{RECORD_HEADER, table_len};
 use crate::pack::reader::{RecordError, frame, record};
 use crate::recipe::{ChunkSpan, Recipe};
 use crate::store::volumes::Volumes;
-use crate::store::{PackFile, PackStore};
+use crate::store::{PackFile, PackStore, is_media_error};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::Weighter;
@@ -365,11 +365,6 @@ impl Inner {
         let body = pack.file.read_at(start..start + u64::from(place.body_len));
         body.map(|body| Recipe::names_in(&body)).unwrap_or_default()
     }
-}
-
-fn is_media_error(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
 }
 
 /// Where a raw chunk's bytes lie in its pack.

@@ -20,7 +20,7 @@ use crate::pack::reader::{RecordError, footer, pack_header, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::recovery::{HeadedPack, Replay};
-use crate::store::{PackFile, PackStore};
+use crate::store::{PackFile, PackStore, is_media_error};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +41,16 @@ pub struct RebuildReport {
     pub recipes: u64,
     /// Refs found.
     pub refs: u64,
+}
+
+impl RebuildReport {
+    /// Names a pack that could not be read whole; each is named once.
+    fn bad(&mut self, pack: PackId, error: String) {
+        match self.bad_packs.iter_mut().find(|bad| bad.pack == pack) {
+            Some(bad) => bad.error = format!("{}; {error}", bad.error),
+            None => self.bad_packs.push(PackProblem { pack, error }),
+        }
+    }
 }
 
 impl Library {
@@ -107,8 +117,11 @@ pub(crate) fn rebuild(
                 return Err(OpenError::newer_pack(id, found).into());
             }
             Err(error) => {
-                let lost_its_header = matches!(error, RecordError::Bad(BadPack::Header));
-                report.bad_packs.push(PackProblem { pack: id, error: error.to_string() });
+                let lost_its_header = match &error {
+                    RecordError::Bad(bad) => *bad == BadPack::Header,
+                    RecordError::Io(error) => is_media_error(error),
+                };
+                report.bad(id, error.to_string());
                 if lost_its_header && let Ok(file) = store.open(id) {
                     headless.push((id, file));
                 }
@@ -127,13 +140,14 @@ pub(crate) fn rebuild(
         match by_footer(&mut replay, header, &**file) {
             Ok(true) => report.sealed_packs += 1,
             Ok(false) => {
-                replay.pack(header, &**file, PACK_HEADER as u64)?;
+                let bad_sector = replay.pack(header, &**file, PACK_HEADER as u64)?;
                 report.scanned_packs += 1;
+                if let Some(error) = bad_sector {
+                    report
+                        .bad(header.id, format!("what lies behind a bad sector is lost: {error}"));
+                }
             }
-            Err(error) => {
-                let (pack, error) = (header.id, error.to_string());
-                report.bad_packs.push(PackProblem { pack, error });
-            }
+            Err(error) => report.bad(header.id, error.to_string()),
         }
         progress.add(&progress.files, 1);
         contested.note(index, replay.covered())?;
@@ -261,18 +275,19 @@ fn by_footer(
     let (entries, end) = match footer(file) {
         Ok(Some(found)) => found,
         Ok(None) | Err(RecordError::Bad(_)) => return Ok(false),
+        Err(RecordError::Io(error)) if is_media_error(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     for entry in &entries {
         if matches!(entry.kind, Kind::Commit | Kind::Checkpoint) {
             match record(file, entry.offset, entry.body_len) {
                 Ok((found, body)) => drop(replay.log(found.kind, found.seq, &body)),
-                Err(RecordError::Bad(bad)) => {
+                Err(RecordError::Io(error)) if !is_media_error(&error) => return Err(error.into()),
+                Err(error) => {
                     // What it covered is there; which refs it changed is lost with it.
-                    tracing::error!(pack = %header.id, %bad, "a commit is lost");
+                    tracing::error!(pack = %header.id, %error, "a commit is lost");
                     replay.cover();
                 }
-                Err(error) => return Err(error),
             }
         } else {
             replay.footer_entry(header, entry);

@@ -16,8 +16,9 @@ use crate::library::Environment;
 use crate::pack::format::{BadPack, FooterEntry, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{Found, RecordError, Said, Scan, footer, pack_header, refuse_newer};
 use crate::refs::{Outcomes, decode_outcomes};
-use crate::store::{PackFile, PackStore};
+use crate::store::{PackFile, PackStore, is_media_error};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 pub(crate) const INDEX_FORMAT: u64 = 1;
@@ -60,7 +61,11 @@ pub(crate) fn recover(
         let from = if header.seq == mark.0 { mark.1.max(start) } else { start };
         let known_len = known.iter().find(|(seq, _)| *seq == header.seq).map(|(_, i)| i.len);
         let from = if header.seq < mark.0 { known_len.unwrap_or(from) } else { from };
-        replay.pack(&header, &*file, from)?;
+        if let Some(source) = replay.pack(&header, &*file, from)? {
+            // What was acknowledged may lie behind it. To do without that is for people to say, by
+            // rebuilding the index.
+            return Err(OpenError::BadSector { pack: header.id, source });
+        }
     }
     let library = library.unwrap_or_else(|| environment.random());
     run += 1;
@@ -127,6 +132,9 @@ fn unseen_packs(
             }
             // A crash before the header was synced: nothing in it was acknowledged.
             Err(RecordError::Bad(_)) => tracing::warn!(%id, "a pack has no header and is ignored"),
+            Err(RecordError::Io(source)) if is_media_error(&source) => {
+                return Err(OpenError::BadSector { pack: id, source });
+            }
             Err(RecordError::Io(source)) => return Err(fail(id)(source)),
         }
     }
@@ -172,13 +180,14 @@ impl Replay {
         }
     }
 
-    /// Reads the records of one pack from `from` on, front to back.
+    /// Reads the records of one pack from `from` on, front to back. Returns what the disk said if
+    /// it could not give back some of them: that is where reading ended.
     pub(crate) fn pack(
         &mut self,
         header: &PackHeader,
         file: &dyn PackFile,
         from: u64,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<io::Error>, OpenError> {
         let fail = |source| OpenError::Io { folder: header.id.to_string().into(), source };
         self.enter(header);
         // A process that was killed leaves bytes that can be read and are not yet on the disk.
@@ -186,8 +195,15 @@ impl Replay {
         file.sync().map_err(fail)?;
         let mut end = from;
         let mut committed = from;
+        let mut bad_sector = None;
         for found in Scan::new(file, from).map_err(fail)? {
-            let found = found.map_err(fail)?;
+            let found = match found {
+                Err(error) if is_media_error(&error) => {
+                    bad_sector = Some(error);
+                    break;
+                }
+                found => found.map_err(fail)?,
+            };
             end = u64::from(found.offset) + found.header.record_len();
             if self.record(header.seq, found) {
                 committed = end;
@@ -197,7 +213,7 @@ impl Replay {
         let (state, len) =
             if sealed { (PackState::Sealed, end) } else { (PackState::Torn, committed.max(from)) };
         self.packs.insert(header.seq, PackInfo { id: header.id, state, len });
-        Ok(())
+        Ok(bad_sector)
     }
 
     /// Takes in one record. `true` if it is a commit, which covers all before it.

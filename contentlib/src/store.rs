@@ -77,6 +77,13 @@ pub trait PackFile: Send + Sync {
     }
 }
 
+/// Whether the disk cannot give back what was written, or has less of it: damage, that is, and
+/// nothing that another try or more room would change.
+pub(crate) fn is_media_error(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,9 +14,8 @@ use crate::pack::format::{BadPack, Kind, PACK_HEADER, RECORD_HEADER};
 use crate::pack::reader::{RecordError, Scan, footer, frame, pack_header, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
-use crate::store::{PackFile, PackStore};
+use crate::store::{PackFile, PackStore, is_media_error};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,7 +187,7 @@ impl Library {
             let read = file.as_ref().map(|f| record(&**f, place.offset, place.body_len));
             let right = match read {
                 Some(Ok((header, body))) => header.id == content && Recipe::decode(&body).is_ok(),
-                Some(Err(RecordError::Io(source))) if !is_damage(&source) => {
+                Some(Err(RecordError::Io(source))) if !is_media_error(&source) => {
                     return Err(MaintainError::Store { pack: inner.pack_id(seq), source });
                 }
                 _ => false,
@@ -239,7 +238,7 @@ impl Library {
                 };
                 Ok((true, chunks.iter().filter(is_wrong).collect()))
             }
-            Err(RecordError::Io(source)) if !is_damage(&source) => {
+            Err(RecordError::Io(source)) if !is_media_error(&source) => {
                 Err(MaintainError::Store { pack: self.inner.pack_id(first.pack), source })
             }
             // The record's checksum failed, yet chunks that the damage did not touch may still
@@ -403,7 +402,7 @@ fn frame_of_pack(
         for found in Scan::new(file, end).map_err(fail)? {
             match found {
                 Ok(found) => end = u64::from(found.offset) + found.header.record_len(),
-                Err(source) if is_damage(&source) => break,
+                Err(source) if is_media_error(&source) => break,
                 Err(source) => return Err(fail(source)),
             }
         }
@@ -423,9 +422,4 @@ fn pace(bytes_per_second: Option<u64>, bytes: u64) {
     if let Some(rate) = bytes_per_second {
         std::thread::sleep(Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
     }
-}
-
-fn is_damage(error: &io::Error) -> bool {
-    const EIO: i32 = 5;
-    error.kind() == io::ErrorKind::UnexpectedEof || error.raw_os_error() == Some(EIO)
 }

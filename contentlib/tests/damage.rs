@@ -1,16 +1,20 @@
-//! Damage to real folders: what is hit is named, no wrong byte is ever read, and it heals.
+//! Damage: what is hit is named, no wrong byte is ever read, and it heals.
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod kit;
 
+use contentlib::kv::memory::MemoryKv;
+use contentlib::store::PackStore;
+use contentlib::store::memory::MemoryStore;
 use contentlib::{
     AddError, AddOptions, Added, Digest, GcOptions, Library, MaintainError, NoLinks, OpenError,
-    Options, Progress, Recheck, Session, Source,
+    Options, Progress, Recheck, Session, Source, System,
 };
 use kit::*;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 type Contents = BTreeMap<Digest, Vec<u8>>;
@@ -258,6 +262,51 @@ fn a_rebuilt_index_leaves_out_no_pack_for_a_damaged_header_or_footer() {
     let library = open(folder.path());
     assert!(check_reads(&library, &contents).is_empty());
     assert_eq!(library.list_refs("keep/").unwrap().len(), contents.len());
+}
+
+/// A sector of a pack cannot be read, wherever it is. Nothing is given up unasked: opening names the
+/// pack. Where it is asked for, the index is made again, and the library opens with what the other
+/// sectors hold.
+#[test]
+fn a_bad_sector_keeps_no_index_from_being_made_again() {
+    const SECTOR: u64 = 4096;
+    let store = Arc::new(MemoryStore::default());
+    let open = |store: &Arc<MemoryStore>, kv: Arc<MemoryKv>| {
+        Library::open_on(store.clone(), kv, Arc::new(System), options()).unwrap()
+    };
+    let library = open(&store, Arc::default());
+    let session = library.session();
+    let mut contents = Contents::new();
+    for seed in 0..3 {
+        let digest = add(&session, &mut contents, random(seed, 30_000));
+        session.commit(vec![set(&format!("{seed}"), digest, &[])]).unwrap();
+    }
+    let torn = store.crash();
+    drop((session, library));
+    for (store, is_sealed) in [(torn, false), (store.crash(), true)] {
+        let id = store.list().unwrap()[0];
+        let len = store.open(id).unwrap().len().unwrap();
+        for at in (0..len).step_by(SECTOR as usize) {
+            let bad = Arc::new(store.crash());
+            bad.lose(id, at..at + SECTOR);
+            let kv = Arc::new(MemoryKv::default());
+            let report = Library::rebuild_on(&*bad, kv.clone(), &System).unwrap();
+            let library = open(&bad, kv);
+            let hit = check_reads(&library, &contents);
+            let found = verify(&library);
+            if is_sealed {
+                assert!(hit.len() <= 2, "byte {at}: {hit:?}");
+                assert!(found.bad_chunks.iter().all(|id| hit.contains(id)), "byte {at}");
+            } else {
+                assert_eq!(report.bad_packs.len(), 1, "byte {at}");
+                assert_eq!(report.bad_packs[0].pack, id, "byte {at}");
+                assert!(found.bad_chunks.is_empty(), "nothing is promised that is not there");
+                let kv = Arc::new(MemoryKv::default());
+                let refused = Library::open_on(bad, kv, Arc::new(System), options());
+                assert!(matches!(refused.err(), Some(OpenError::BadSector { .. })), "byte {at}");
+            }
+        }
+    }
 }
 
 /// A pack whose header is lost is put last, and may tell an old recipe of a content that was

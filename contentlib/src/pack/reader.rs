@@ -12,7 +12,7 @@ use crate::block::Frame;
 use crate::digest::{ChunkId, Digest, Name, PackId};
 use crate::error::OpenError;
 use crate::recipe::Recipe;
-use crate::store::PackFile;
+use crate::store::{PackFile, is_media_error};
 use bytes::Bytes;
 use std::io;
 
@@ -83,8 +83,14 @@ pub(crate) fn frame(header: &RecordHeader, body: &Bytes, offset: u32) -> Result<
 /// no trailer, because it was never sealed or its end is damaged.
 pub(crate) fn footer(file: &dyn PackFile) -> Result<Option<(Vec<FooterEntry>, u64)>, RecordError> {
     let len = file.len()?;
-    let tail_start = len.saturating_sub(TAIL);
-    let tail = file.read_at(tail_start..len)?;
+    let mut tail_start = len.saturating_sub(TAIL);
+    let mut tail = file.read_at(tail_start..len);
+    if tail.as_ref().is_err_and(is_media_error) {
+        // A bad sector before the footer must not hide it.
+        tail_start = len.saturating_sub(TRAILER as u64);
+        tail = file.read_at(tail_start..len);
+    }
+    let tail = tail?;
     let Some(trailer) = Trailer::decode(&tail, len) else { return Ok(None) };
     let end = len - TRAILER as u64;
     let footer = if trailer.footer_offset >= tail_start {

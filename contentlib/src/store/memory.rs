@@ -55,6 +55,8 @@ pub struct MemoryStore {
 struct Content {
     bytes: Vec<u8>,
     synced: usize,
+    /// Bytes that cannot be read.
+    lost: Range<u64>,
 }
 
 impl Default for MemoryStore {
@@ -92,7 +94,8 @@ impl MemoryStore {
             faults.survives(&mut tail);
             let bytes = [kept, &tail].concat();
             let synced = bytes.len();
-            (id, Arc::new(Mutex::new(Content { bytes, synced })))
+            let lost = pack.lost.clone();
+            (id, Arc::new(Mutex::new(Content { bytes, synced, lost })))
         });
         let survivors: BTreeMap<_, Arc<Mutex<Content>>> = survivors.collect();
         drop(faults);
@@ -111,6 +114,13 @@ impl MemoryStore {
             && let Some(byte) = pack.lock().bytes.get_mut(offset as usize)
         {
             *byte ^= mask;
+        }
+    }
+
+    /// From now on reads of those bytes fail, as of a bad sector.
+    pub fn lose(&self, id: PackId, bytes: Range<u64>) {
+        if let Some(pack) = self.packs.lock().get(&id) {
+            pack.lock().lost = bytes;
         }
     }
 
@@ -214,6 +224,10 @@ impl PackFile for MemoryPack {
 
     fn read_at(&self, range: Range<u64>) -> io::Result<Bytes> {
         let content = self.content.lock();
+        if range.start < content.lost.end && content.lost.start < range.end {
+            const EIO: i32 = 5;
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let bytes = content.bytes.get(range.start as usize..range.end as usize);
         Ok(Bytes::copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?))
     }
