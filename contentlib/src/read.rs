@@ -9,10 +9,11 @@
 //! until any holder's copy replaces it.
 
 use crate::block::{Codec, Frame};
+use crate::claims::Claim;
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::ReadError;
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing, suspect_key};
-use crate::kv::{Batch, Table};
+use crate::kv::{Batch, KvError, Table};
 use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};
 use crate::pack::reader::{RecordError, frame, record};
@@ -273,8 +274,19 @@ impl Inner {
             return Ok(Some(place));
         }
         Ok(match self.claims.get(id) {
-            Some(crate::claims::Claim::Appended(place)) => Some(place),
+            Some(Claim::Appended(place)) => Some(place),
             _ => None,
+        })
+    }
+
+    /// Where a chunk is that is live in the index, or was stored anew and is not yet there.
+    pub(crate) fn live_place(&self, id: ChunkId) -> Result<Option<ChunkPlace>, KvError> {
+        let place = self.index.chunk(id)?;
+        Ok(match (place, self.claims.get(id)) {
+            (Some(place), _) if place.standing == Standing::Live => Some(place),
+            (_, Some(Claim::Appended(place))) => Some(place),
+            // Indexed between the two looks.
+            _ => self.index.chunk(id)?.filter(|place| place.standing == Standing::Live),
         })
     }
 

@@ -351,6 +351,9 @@ impl Session {
 
     /// Makes `digest` the content that `recipe` puts together from chunks that are held. The
     /// whole is read and hashed first.
+    ///
+    /// A condemned chunk does not do, as [`Library::missing_chunks`] says: it may be purged at any
+    /// moment, and the recipe become durable without it, in somebody else's commit.
     pub fn put_recipe(&self, digest: Digest, recipe: &Recipe) -> Result<(), AddError> {
         let inner = self.inner();
         if inner.revoked.read().contains(digest) {
@@ -361,10 +364,8 @@ impl Session {
         for span in recipe.spans() {
             let length = span.bytes.end - span.bytes.start;
             inner.claims.wait(span.chunk);
-            let place = inner.place_of(span.chunk).map_err(|e| AddError::Read(Box::new(e)))?;
-            let held = place
-                .filter(|p| p.standing != Standing::Suspect && u64::from(p.plain_len) == length);
-            let Some(place) = held else {
+            let place = inner.live_place(span.chunk)?;
+            let Some(place) = place.filter(|place| u64::from(place.plain_len) == length) else {
                 missing.push(span.chunk);
                 continue;
             };

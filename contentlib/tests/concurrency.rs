@@ -8,8 +8,8 @@
 mod kit;
 
 use contentlib::{
-    AddOptions, ChunkId, CommitError, Digest, GcOptions, Library, Link, Links, Options, Progress,
-    Ref,
+    AddError, AddOptions, ChunkId, CommitError, Digest, GcOptions, Library, Link, Links, Options,
+    Progress, Ref,
 };
 use kit::*;
 use std::io::Read;
@@ -237,6 +237,28 @@ fn a_copied_recipe_does_not_overrule_the_one_stored_anew() {
     Library::rebuild_index(folder.path(), options.clone(), &Progress::default()).unwrap();
     let library = Library::open(folder.path(), options).unwrap();
     assert!(read(&library, digest).is_some_and(|found| found == bytes));
+}
+
+/// Collection may purge a condemned chunk at any moment: a recipe that counts on it would be
+/// durable without it once anybody commits.
+#[test]
+fn a_recipe_of_condemned_chunks_is_taken_once_they_are_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let bytes = random(1, 100_000);
+    let recipe = send_chunks(&library.session(), &bytes, 30_000);
+    library.seal_idle().unwrap();
+    let report = library.gc(&GcOptions::default(), &ValueNames, &Progress::default()).unwrap();
+    assert_eq!(report.condemned, recipe.len() as u64);
+    let (session, digest) = (library.session(), Digest::of(&bytes));
+    match session.put_recipe(digest, &recipe) {
+        Err(AddError::MissingChunks(ids)) => assert_eq!(ids, recipe.chunks()),
+        other => panic!("{other:?}"),
+    }
+    send_chunks(&session, &bytes, 30_000);
+    session.put_recipe(digest, &recipe).unwrap();
+    session.commit(vec![set("x", digest, &[])]).unwrap();
+    assert_eq!(read(&library, digest), Some(bytes));
 }
 
 /// Many callers commit at once; each sees its own change, and of a race one wins.

@@ -47,6 +47,8 @@ fn named(to: &Ref) -> Vec<Digest> {
 struct Upload<'a> {
     session: &'a Session,
     chunks: Vec<Vec<u8>>,
+    /// Whether the chunks are sent, or taken to be held.
+    send: bool,
     /// Whether what was sent is committed before collection goes on.
     commit: bool,
     result: Mutex<Option<Result<(), AddError>>>,
@@ -62,8 +64,11 @@ impl Links for Upload<'_> {
         let mut result = self.result.lock().unwrap();
         if result.is_none() {
             let digest = Digest::of(&self.chunks.concat());
-            let put = put_chunks(self.session, &self.chunks)
-                .and_then(|_| self.session.put_recipe(digest, &recipe_of(&self.chunks)));
+            let sent = match self.send {
+                true => put_chunks(self.session, &self.chunks).map(drop),
+                false => Ok(()),
+            };
+            let put = sent.and_then(|()| self.session.put_recipe(digest, &recipe_of(&self.chunks)));
             if self.commit {
                 // It may fail by a fault; then what was sent waits for the next.
                 let _ = self.session.commit(Vec::new());
@@ -562,8 +567,9 @@ impl World {
         if self.random.chance(50) {
             let at = self.actor();
             let (chunks, commit) = (self.chunks(), self.random.chance(20));
+            let send = self.random.chance(70);
             let session = &self.actors[at].session;
-            let upload = Upload { session, chunks, commit, result: Mutex::new(None) };
+            let upload = Upload { session, chunks, send, commit, result: Mutex::new(None) };
             let result = self.library().gc(&options, &upload, &progress);
             say!(self, "gc, and meanwhile: -> {result:?}");
             let Upload { chunks, result, .. } = upload;
