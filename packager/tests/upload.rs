@@ -342,3 +342,20 @@ fn a_revoked_content_comes_into_no_version() {
     let revoked = upload.commit(&manifest(&[("b", &a)]));
     assert!(matches!(revoked, Err(UploadError::Revoked { .. })), "{revoked:?}");
 }
+
+/// Revoked is a content, not every file that has the same bytes somewhere.
+#[test]
+fn a_file_with_the_bytes_of_a_revoked_content_in_it_can_be_pushed() {
+    let site = site();
+    let whole = Local::new(noise(1, 600_000));
+    let span = whole.recipe.span(1).bytes;
+    let part = Local::new(whole.bytes[span.start as usize..span.end as usize].to_vec());
+    assert_eq!(part.recipe.chunks(), &whole.recipe.chunks()[1..2], "one chunk of the whole");
+    site.packages.revoke(part.digest(), "bad").unwrap();
+    push(&site, &[("whole", &whole)]);
+    let mut read = Vec::new();
+    let reader = site.packages.library().open_content(whole.digest()).unwrap();
+    reader.copy_to(0..u64::MAX, &mut read).unwrap();
+    assert_eq!(read, whole.bytes);
+    assert!(site.packages.library().open_content(part.digest()).is_err(), "still revoked");
+}
