@@ -101,9 +101,7 @@ impl Library {
             self.waiting(&mut report)?;
             return Ok(report);
         }
-        inner.collecting.store(true, SeqCst);
         let result = self.collect(links, progress, &mut report);
-        inner.collecting.store(false, SeqCst);
         inner.commits.leader.lock().fresh = None;
         result.map(|()| report)
     }

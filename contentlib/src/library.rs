@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// How a library works. The defaults fit a server.
@@ -100,8 +100,6 @@ pub(crate) struct Inner {
     pub condemned: AtomicU64,
     /// Counts events after which cached answers may be wrong.
     pub generation: AtomicU64,
-    /// Garbage collection is at work; it may use the reserve.
-    pub collecting: AtomicBool,
     /// One maintenance run at a time.
     pub maintenance: Mutex<()>,
     /// One volume is drained at a time.
@@ -207,7 +205,6 @@ impl Library {
             next_commit: AtomicU64::new(recovered.next_commit),
             library: recovered.library,
             generation: AtomicU64::new(1),
-            collecting: AtomicBool::new(false),
             maintenance: Mutex::default(),
             draining: Mutex::default(),
             store,

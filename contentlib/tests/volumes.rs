@@ -9,14 +9,16 @@ use contentlib::kv::memory::MemoryKv;
 use contentlib::store::memory::MemoryStore;
 use contentlib::store::volumes::{MemoryKeeper, Volumes};
 use contentlib::{
-    AddError, Digest, GcOptions, Library, MaintainError, NewVolume, NoLinks, OpenError, Options,
-    Progress, System, VolumeState, VolumeStats,
+    AddError, Digest, GcOptions, Library, Link, Links, MaintainError, NewVolume, NoLinks,
+    OpenError, Options, Progress, Ref, Session, System, VolumeState, VolumeStats,
 };
-use kit::{Other, ValueNames, copy, find, open, options, random, read, set, verify};
+use kit::{
+    Failure, Other, ValueNames, copy, delete, find, open, options, random, read, set, verify,
+};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 fn new_volume(path: &Path) -> NewVolume {
@@ -306,9 +308,59 @@ fn a_full_volume_is_left_for_one_with_room_and_none_is_filled_into_its_reserve()
     let error = library.drain_volume("two", &Progress::default()).unwrap_err();
     assert!(matches!(error, MaintainError::Add(AddError::Full { .. })), "{error}");
     assert_eq!(library.volumes().unwrap()[1].packs, found[1].packs);
-    session.commit((1..20).map(|n| kit::delete(&format!("{n}"))).collect()).unwrap();
+    session.commit((1..20).map(|n| delete(&format!("{n}"))).collect()).unwrap();
     for n in 20..n_alone {
         assert!(read(&library, Digest::of(&random(n, 30_000))).is_some());
+    }
+}
+
+/// Garbage collection needs the reserve to copy what is live; whoever adds meanwhile must not take
+/// it away.
+#[test]
+fn the_reserve_is_garbage_collections_alone() {
+    /// Adds while collection marks.
+    struct Meanwhile<'a>(&'a Session, Mutex<Vec<AddError>>);
+    impl Links for Meanwhile<'_> {
+        fn links(&self, name: &str, to: &Ref, library: &Library) -> Result<Vec<Link>, Failure> {
+            let added = self.0.add_bytes(&random(999, 100_000));
+            self.1.lock().unwrap().extend(added.err());
+            ValueNames.links(name, to, library)
+        }
+    }
+    let home = Arc::new(MemoryStore::default());
+    let capacity = 1 << 20;
+    home.set_capacity(capacity);
+    let options = Options { reserve: 400 << 10, pack_target: 8 << 20, ..options() };
+    let options = Options { gc_grace: Duration::ZERO, ..options };
+    let keeper = Arc::new(MemoryKeeper::with(MemoryStore::default));
+    let volumes = Volumes::over(home.clone(), keeper, options.reserve).unwrap();
+    let kv = Arc::new(MemoryKv::default());
+    let library = Library::open_over(volumes, kv, Arc::new(System), options).unwrap();
+    let session = library.session();
+    let add = |n: u64| {
+        let digest = session.add_bytes(&random(n, 30_000))?.digest;
+        session.commit(vec![set(&n.to_string(), digest, &[])]).unwrap();
+        Ok::<_, AddError>(digest)
+    };
+    let kept: Vec<Digest> = (0..).map_while(|n| add(n).ok()).collect();
+    drop(session);
+    library.seal_idle().unwrap();
+    // A third of the pack stays live, and is copied into the reserve.
+    let dead = (0..kept.len()).filter(|n| n % 3 != 0).map(|n| delete(&n.to_string()));
+    library.session().commit(dead.collect()).unwrap();
+    let session = library.session();
+    let meanwhile = Meanwhile(&session, Mutex::default());
+    let collect = || library.gc(&GcOptions::default(), &meanwhile, &Progress::default()).unwrap();
+    assert!(collect().condemned > 0);
+    let refused = std::mem::take(&mut *meanwhile.1.lock().unwrap());
+    assert!(!refused.is_empty());
+    assert!(refused.iter().all(|error| matches!(error, AddError::Full { .. })), "{refused:?}");
+    drop(meanwhile);
+    drop(session);
+    let nobody = library.gc(&GcOptions::default(), &ValueNames, &Progress::default()).unwrap();
+    assert!(nobody.repacked > 0 && nobody.freed_bytes > 0, "{nobody:?}");
+    for (n, digest) in kept.iter().enumerate().step_by(3) {
+        assert_eq!(read(&library, *digest), Some(random(n as u64, 30_000)));
     }
 }
 

@@ -13,7 +13,6 @@ use crate::pack::format::{Kind, PackHeader};
 use crate::pack::writer::{PackWriter, Record};
 use crate::store::volumes::Volume;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A pack is sealed before it would grow past this, whatever its target: offsets are 32 bits.
 const MAX_PACK: u64 = 512 << 20;
@@ -39,6 +38,13 @@ pub(crate) struct Writer {
     pub losses: u64,
     /// A commit failed whose record may be on the disk; the next must overrule it.
     pub unsettled: bool,
+}
+
+/// Which room of a volume may be used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Room {
+    AboveReserve,
+    All,
 }
 
 impl Writer {
@@ -75,6 +81,24 @@ impl Inner {
         writer: &mut Writer,
         record: Record<'_>,
     ) -> Result<(u32, u32), AddError> {
+        self.append_within(writer, record, Room::AboveReserve)
+    }
+
+    /// The same for garbage collection, which may use the reserves: it needs room to free room.
+    pub(crate) fn append_moved(
+        &self,
+        writer: &mut Writer,
+        record: Record<'_>,
+    ) -> Result<(u32, u32), AddError> {
+        self.append_within(writer, record, Room::All)
+    }
+
+    fn append_within(
+        &self,
+        writer: &mut Writer,
+        record: Record<'_>,
+        room: Room,
+    ) -> Result<(u32, u32), AddError> {
         let length = record.header().record_len();
         writer.unchecked += length;
         // So often that what is written between two checks leaves most of the reserve. That is for
@@ -82,8 +106,11 @@ impl Inner {
         let is_content = matches!(record.header().kind, Kind::Block | Kind::Recipe);
         let reserve = writer.volume.as_ref().map_or(self.options.reserve, |v| v.reserve);
         if is_content && writer.unchecked >= SPACE_CHECK.min(reserve / 4) {
-            self.make_room(writer, length)?;
-            writer.unchecked = 0;
+            if self.make_room(writer, length)? {
+                writer.unchecked = 0;
+            } else if room == Room::AboveReserve {
+                return Err(self.full()?);
+            }
         }
         let limit = self.options.pack_target.min(MAX_PACK);
         if let Some(pack) = &writer.current
@@ -119,22 +146,19 @@ impl Inner {
     }
 
     /// Ends the open pack if its volume has no room for `bytes` above its reserve and another has.
-    /// An error if none has; garbage collection may use the reserves.
-    fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<(), AddError> {
+    /// Whether one has.
+    fn make_room(&self, writer: &mut Writer, bytes: u64) -> Result<bool, AddError> {
         if writer.current.is_some()
             && let Some(volume) = &writer.volume
             && volume.room().map_err(AddError::Store)? >= bytes
         {
-            return Ok(());
+            return Ok(true);
         }
-        if self.store.with_room(bytes).map_err(AddError::Store)?.is_some() {
+        let has_room = self.store.with_room(bytes).map_err(AddError::Store)?.is_some();
+        if has_room {
             writer.full.extend(writer.current.take());
-            return Ok(());
         }
-        if self.collecting.load(Relaxed) {
-            return Ok(());
-        }
-        Err(self.full()?)
+        Ok(has_room)
     }
 
     /// That no volume has room, with the numbers.

@@ -230,7 +230,7 @@ impl Library {
         let moved = Record::block(&view, &ids);
         let body_len = moved.header().body_len;
         let mut writer = inner.writer.lock();
-        let (pack, offset) = inner.append(&mut writer, moved)?;
+        let (pack, offset) = inner.append_moved(&mut writer, moved)?;
         let mut plain_offset = 0;
         for (at, ((id, from), &plain_len)) in chunks.iter().zip(frame.lens()).enumerate() {
             let to = ChunkPlace {
@@ -261,7 +261,7 @@ impl Library {
         let moved = Record::recipe(content, recipe);
         let body_len = moved.header().body_len;
         let mut writer = inner.writer.lock();
-        let (pack, offset) = inner.append(&mut writer, moved)?;
+        let (pack, offset) = inner.append_moved(&mut writer, moved)?;
         let to = RecipePlace {
             standing: from.standing,
             ..RecipePlace::new(pack, offset, body_len, recipe)
