@@ -98,7 +98,8 @@ Examples:
   depot --data ./depot-data library rebuild-index
 
 Needs --data: no server may have the folder open. All contents, packages and versions come back,
-for the packs hold everything; the index only makes it fast to find.")]
+for the packs hold everything; the index only makes it fast to find. What was known to be damaged is
+not in the packs: `depot library verify` finds it again.")]
 pub struct RebuildArgs {}
 
 /// Bring damaged or missing contents back from another server

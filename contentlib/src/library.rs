@@ -22,7 +22,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 /// How a library works. The defaults fit a server.
@@ -98,6 +98,9 @@ pub(crate) struct Inner {
     pub revoked: RwLock<Revoked>,
     /// Entries that are condemned and not yet purged.
     pub condemned: AtomicU64,
+    /// Whether anything was noted as damaged, now or since the library was opened: where nothing
+    /// was, opening a content need not look at each of its chunks.
+    pub damage_known: AtomicBool,
     /// Counts events after which cached answers may be wrong.
     pub generation: AtomicU64,
     /// One maintenance run at a time.
@@ -189,6 +192,8 @@ impl Library {
         let index = Index { kv };
         let store = Arc::new(store);
         let recovered = crate::recovery::recover(&*store, &index, &*environment)?;
+        let commits = Commits::load(&index)?;
+        let damage_known = !commits.leader.lock().suspects.is_empty();
         let inner = Inner {
             packs: Packs::new(store.clone()),
             blocks: Blocks::new(options.cache_bytes),
@@ -201,9 +206,10 @@ impl Library {
                 recovered.run,
                 index.number(UNSETTLED)? != 0,
             )),
-            commits: Commits::load(&index)?,
+            commits,
             next_commit: AtomicU64::new(recovered.next_commit),
             library: recovered.library,
+            damage_known: AtomicBool::new(damage_known),
             generation: AtomicU64::new(1),
             maintenance: Mutex::default(),
             draining: Mutex::default(),

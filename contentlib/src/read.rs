@@ -28,6 +28,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, OnceLock};
 
 /// Packs kept open. A library has tens of thousands; files are a limited resource.
@@ -303,6 +304,7 @@ impl Inner {
         batch.put(Table::Chunks, *id.0.as_bytes(), suspect.encode());
         batch.put(Table::Meta, suspect_key(id.0), []);
         leader.suspects.insert(id.0);
+        self.damage_known.store(true, SeqCst);
         self.index.kv.write(batch)?;
         self.changed();
         tracing::warn!(chunk = %id, pack = %self.pack_id(now.pack), "a chunk is damaged");
@@ -322,6 +324,7 @@ impl Inner {
         batch.put(Table::Recipes, *content.as_bytes(), suspect.encode());
         batch.put(Table::Meta, suspect_key(content), []);
         leader.suspects.insert(content);
+        self.damage_known.store(true, SeqCst);
         self.index.kv.write(batch)?;
         self.changed();
         tracing::warn!(%content, pack = %self.pack_id(now.pack), "a recipe is damaged");
@@ -369,6 +372,21 @@ impl Inner {
 }
 
 impl Inner {
+    /// An error if a chunk of `recipe`, which is `content`'s, is known to be damaged.
+    fn check_damage(&self, content: Digest, recipe: &Recipe) -> Result<(), ReadError> {
+        if !self.damage_known.load(SeqCst) {
+            return Ok(());
+        }
+        for ids in recipe.chunks().chunks(WINDOW) {
+            let places = self.index.chunks(ids)?;
+            let is_bad = |place: &ChunkPlace| place.standing == Standing::Suspect;
+            if let Some(bad) = places.into_iter().flatten().find(is_bad) {
+                return Err(ReadError::Suspect { name: content, pack: self.pack_id(bad.pack) });
+            }
+        }
+        Ok(())
+    }
+
     /// What stands where a damaged recipe names its chunks. Nothing of it may be believed: it is
     /// for keeping what is held under those names.
     pub(crate) fn remains_of_recipe(&self, place: &RecipePlace) -> Vec<ChunkId> {
@@ -404,9 +422,11 @@ impl Library {
         Ok(Arc::new(recipe.map_err(|_| ReadError::Unknown(digest.into()))?))
     }
 
-    /// A reader of a content's bytes.
+    /// A reader of a content's bytes. An error if any of them are known to be damaged: whoever asks
+    /// is told at once, and not in the middle of an answer.
     pub fn open_content(&self, digest: Digest) -> Result<ContentReader, ReadError> {
         let recipe = self.recipe(digest)?;
+        self.inner.check_damage(digest, &recipe)?;
         let windows = recipe.len().div_ceil(WINDOW);
         let shared = Shared {
             library: self.clone(),

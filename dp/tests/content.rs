@@ -281,6 +281,44 @@ fn damage_is_503_whatever_part_is_asked_for() {
     }
 }
 
+/// What is known to be damaged anywhere is 503 from its first byte on, and for HEAD; what is not
+/// known yet ends the answer, and is known from then on.
+#[test]
+fn known_damage_is_503_wherever_it_is() {
+    let point = point();
+    let bytes = noise(700_000, 3);
+    let digest = point.add(&bytes);
+    point.library.seal_idle().unwrap();
+    let chunks = point.library.recipe(digest).unwrap();
+    let last = chunks.spans().last().unwrap();
+    assert!(last.bytes.start > 0, "several chunks");
+    flip_in(&point, &bytes[last.bytes.start as usize + 100..][..64]);
+    let url = point.url(&format!("/content/{digest}"));
+    assert!(curl(&[&url]).body.len() < bytes.len(), "found out on the way");
+    for asked in [&["--head"][..], &["--range", "0-9"], &[]] {
+        let got = curl(&[asked, &[&url]].concat());
+        assert_eq!(got.status, 503, "{asked:?}");
+        assert!(got.header("retry-after").is_some());
+    }
+    let chunk = point.url(&format!("/content/{}", last.chunk.0));
+    assert_eq!(curl(&["--head", &chunk]).status, 503);
+    // Whoever has the bytes heals it.
+    assert_eq!(point.add(&bytes), digest);
+    assert_eq!(curl(&[&url]).body, bytes);
+}
+
+/// Flips a bit in the one place in all packs where `part` lies.
+fn flip_in(point: &common::Point, part: &[u8]) {
+    for path in walk(&point.folder.path().join("library/packs")) {
+        let mut pack = std::fs::read(&path).unwrap();
+        if let Some(at) = pack.windows(part.len()).position(|window| window == part) {
+            pack[at] ^= 1;
+            return std::fs::write(&path, pack).unwrap();
+        }
+    }
+    panic!("no pack has these bytes");
+}
+
 /// Flips a bit in every thousand bytes of all packs.
 fn flip_bits(point: &common::Point) {
     use std::os::unix::fs::FileExt;
