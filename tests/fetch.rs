@@ -135,6 +135,33 @@ fn a_version_with_revoked_content_is_not_fetched() {
 }
 
 #[test]
+fn a_fetched_folder_can_be_pushed_and_fetched_again() {
+    let folder = temp_folder();
+    let source = folder.path().join("source");
+    let [out, again] = ["out", "again"].map(|name| folder.path().join(name));
+    tree::write(&source, &[(b"a", b"1"), (b"b/c", b"2")]);
+    let site = site_of(folder.path(), &source);
+    fetch(&site, "latest", &out);
+    let push = || site.depot(["package", "push", "re", out.to_str().unwrap()]);
+    let noted = push().ok().stderr;
+    assert_eq!(noted.matches("left out").count(), 1, "{noted}");
+    let url = format!("{}/packages/re/latest", site.url);
+    Run::of(depot().args(["fetch", &url, "-o"]).arg(&again)).ok();
+    tree::assert_same(&fetched(&again), &tree::read(&source));
+    // The same folder as a source.
+    site.depot(["package", "create", "up", "--source", again.to_str().unwrap()]).ok();
+    site.depot(["package", "update", "up"]).ok();
+    let paths = site.depot(["package", "tree", "up", "--recursive", "--json"]).ok().json();
+    assert_eq!(paths.as_array().unwrap().len(), 3, "{paths}");
+
+    // Without the record it is a folder like any other, whose name is taken.
+    fs::remove_file(out.join(".depot/state")).unwrap();
+    let line = push().fails(2);
+    assert!(line.contains(".depot") && line.contains("rename it"), "{line}");
+    assert_eq!(site.depot(["package", "show", "re", "--json"]).ok().json()["latest"]["version"], 2);
+}
+
+#[test]
 fn what_cannot_be_fetched_is_said_in_one_line() {
     let folder = temp_folder();
     let (source, out) = (folder.path().join("source"), folder.path().join("out"));

@@ -165,6 +165,7 @@ fn archives_that_no_package_can_be_made_of_are_refused_whole() {
         ("a pipe", with(linked("fifo", b'6', "")), 422, "fifo"),
         ("a kind that nobody knows", with(linked("what", b'Z', "")), 422, "what"),
         ("a sparse file", with(entry("sparse", b'S', b"x")), 422, "sparse"),
+        ("what a fetch keeps", with(entry(".depot/state", b'0', b"x")), 422, ".depot/state"),
         ("a path twice", with(entry("good", b'0', b"other")), 422, "good"),
         ("a file in a file", with(entry("good/in", b'0', b"x")), 422, "good/in"),
         (
@@ -408,6 +409,8 @@ fn a_push_that_lies_gets_nothing_stored_under_a_name_that_is_not_its() {
     refused("no manifest", &commit(&noise(9, 400)), 400, "body");
     let manifest = manifest_of(&[("f", 7, name)]);
     refused("a wrong size", &commit(&manifest), 422, "f");
+    let manifest = manifest_of(&[(".depot", whole.len() as u64, name)]);
+    refused("the name of what a fetch keeps", &commit(&manifest), 422, ".depot");
     let manifest = manifest_of(&[("f", whole.len() as u64, name)]);
     refused("a manifest cut off", &commit(&manifest[..manifest.len() - 1]), 400, "body");
     let versions = target.send("GET", "/api/v1/packages/p/versions", "", b"").json();

@@ -368,6 +368,9 @@ impl From<UploadError> for Problem {
             UploadError::Revoked { ref path, .. } => {
                 about(Kind::Revoked, path, "has content that was revoked")
             }
+            UploadError::Reserved(_) => {
+                about(Kind::InvalidValue, packager::fetch_state::FOLDER, &text)
+            }
             UploadError::Package(error) => error.into(),
             other => Problem::internal(&other),
         }

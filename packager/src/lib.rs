@@ -18,6 +18,7 @@ pub mod tree;
 pub mod name;
 pub mod sign;
 
+pub mod fetch_state;
 pub mod folder;
 pub mod scan;
 mod statcache;

@@ -69,6 +69,11 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// The first name of `path`: the entry at the top that it is, or lies in.
+pub(crate) fn top_name(path: &[u8]) -> &[u8] {
+    path.split(|&byte| byte == b'/').next().unwrap_or_default()
+}
+
 /// `folder` and `name` joined; the name alone in the top folder.
 pub(crate) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     match folder {

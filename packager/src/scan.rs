@@ -116,7 +116,8 @@ impl Contents for Session {
 }
 
 /// Takes the folder `path` as one snapshot whose contents go to `contents`, and answers its tree.
-/// For a client that pushes a folder; every file is read.
+/// For a client that pushes a folder; every file is read. What a fetch keeps in it
+/// ([`crate::fetch_state::lies_in`]) is left out.
 pub fn snapshot(
     path: &Path,
     contents: &dyn Contents,
@@ -146,6 +147,8 @@ pub(crate) struct Snapshot {
     pub(crate) rows: Vec<Option<FileStat>>,
     /// Files that were read.
     pub(crate) n_read: u64,
+    /// What a fetch keeps in the source was left out.
+    pub(crate) fetch_state: bool,
 }
 
 /// What a scan works with.
@@ -184,7 +187,8 @@ impl Scan<'_> {
                 let manifest = look.manifest()?;
                 let tree = manifest.tree_digest();
                 if steady || before == Some(tree) {
-                    return Ok(Snapshot { manifest, tree, rows: look.rows(), n_read });
+                    let (rows, fetch_state) = (look.rows(), look.sighting.fetch_state);
+                    return Ok(Snapshot { manifest, tree, rows, n_read, fetch_state });
                 }
             }
             if let Some(last) = &last {

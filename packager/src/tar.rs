@@ -9,6 +9,7 @@ mod stream;
 mod tree;
 
 use crate::error::PackageError;
+use crate::fetch_state::ReservedName;
 use crate::manifest::{FileEntry, MAX_PATH_BYTES};
 use crate::name::PackageName;
 use crate::packages::{NewVersion, Packages};
@@ -72,6 +73,9 @@ pub enum BadEntry {
     /// Its path is outside the rules.
     #[error(transparent)]
     Path(#[from] BadPath),
+    /// Its name is taken.
+    #[error(transparent)]
+    Reserved(#[from] ReservedName),
     /// It is neither file, folder nor link.
     #[error("it is {0}, which no package can hold")]
     Special(&'static str),

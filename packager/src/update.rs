@@ -134,6 +134,9 @@ impl Packages {
         };
         let before = newest.as_ref().map(|newest| newest.info.tree);
         let snapshot = scan.run(self.without_distrusted(known)?, before)?;
+        if snapshot.fetch_state {
+            tracing::info!(package = %name, source = ?path, "left out what a fetch keeps in it");
+        }
         session.keep(snapshot.manifest.digests().iter().copied());
         let new = NewVersion {
             name,

@@ -18,6 +18,7 @@ mod in_use;
 pub(crate) use in_use::InUse;
 
 use crate::error::PackageError;
+use crate::fetch_state::{self, ReservedName};
 use crate::manifest::{Entry, FileEntry, Kind, Manifest, ManifestBuilder};
 use crate::name::PackageName;
 use crate::packages::{NewVersion, Packages};
@@ -179,6 +180,9 @@ pub enum UploadError {
         /// The content.
         digest: Digest,
     },
+    /// The manifest has an entry whose name is taken.
+    #[error(transparent)]
+    Reserved(#[from] ReservedName),
     /// The package or the library did not take it.
     #[error(transparent)]
     Package(#[from] PackageError),
@@ -457,6 +461,9 @@ impl Upload {
 
     /// The manifest as it is true here: all contents held, with their sizes and recipes.
     fn checked(&self, manifest: &Manifest) -> Result<Manifest, UploadError> {
+        if manifest.lookup(fetch_state::FOLDER.as_bytes()).is_some() {
+            return Err(ReservedName.into());
+        }
         let library = self.packages.library();
         let mut known: HashMap<Digest, (u64, Option<Digest>)> = HashMap::new();
         let mut missing: HashSet<Digest> = HashSet::new();

@@ -8,6 +8,7 @@
 
 mod list;
 
+use crate::fetch_state::ReservedName;
 use crate::folder::{FileStat, Folder};
 use crate::manifest::MAX_ENTRIES;
 use crate::path::{BadPath, Shown};
@@ -28,6 +29,8 @@ pub(crate) struct Sighting {
     paths: Vec<u8>,
     path_ends: Vec<usize>,
     pub(crate) seen: Vec<Seen>,
+    /// What a fetch keeps lies at the top; it is no entry.
+    pub(crate) fetch_state: bool,
 }
 
 /// What was seen of one entry.
@@ -93,6 +96,9 @@ pub enum Why {
     /// Its path is outside the rules.
     #[error("{0}")]
     Path(BadPath),
+    /// Its name is taken.
+    #[error(transparent)]
+    Reserved(#[from] ReservedName),
 }
 
 impl Problems {
@@ -227,10 +233,14 @@ fn join(mut listings: HashMap<u32, Listing>, n_entries: usize) -> Sighting {
         paths: Vec::new(),
         path_ends: Vec::with_capacity(n_entries),
         seen: Vec::with_capacity(n_entries),
+        fetch_state: false,
     };
     let mut path = Vec::new();
     let mut stack: Vec<(Listing, usize, usize)> = Vec::new();
-    stack.extend(listings.remove(&0).map(|top| (top, 0, 0)));
+    if let Some(top) = listings.remove(&0) {
+        sighting.fetch_state = top.fetch_state;
+        stack.push((top, 0, 0));
+    }
     while let Some((listing, next, folder_len)) = stack.last_mut() {
         path.truncate(*folder_len);
         let Some(&place) = listing.order.get(*next) else {

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Site, noise, package, tree};
 use contentlib::Progress;
+use packager::fetch_state::ReservedName;
 use packager::path::BadPath;
 use packager::{BadEntry, PackageError, TarError, UpdateReport};
 use proptest::prelude::*;
@@ -120,7 +121,7 @@ fn folders_that_the_archive_leaves_out_are_made() {
 fn bad_entries_are_named_and_nothing_is_kept() {
     let special = |what| BadEntry::Special(what);
     let x = ("x", T::Regular, "x");
-    let cases: [(&[Packed<'_>], &str, BadEntry); 13] = [
+    let cases: [(&[Packed<'_>], &str, BadEntry); 16] = [
         (&[x, ("../x", T::Regular, "")], "../x", BadEntry::Path(BadPath::Dots)),
         (&[x, ("a/../../x", T::Regular, "")], "a/../../x", BadEntry::Path(BadPath::Dots)),
         (&[x, ("..", T::Directory, "")], "..", BadEntry::Path(BadPath::Dots)),
@@ -130,6 +131,9 @@ fn bad_entries_are_named_and_nothing_is_kept() {
         (&[x, ("sda", T::Block, "")], "sda", special("a block device")),
         (&[x, ("null", T::Char, "")], "null", special("a character device")),
         (&[x, ("sparse", T::GNUSparse, "")], "sparse", BadEntry::Sparse),
+        (&[x, (".depot", T::Directory, "")], ".depot", BadEntry::Reserved(ReservedName)),
+        (&[x, ("./.depot", T::Symlink, "x")], "./.depot", BadEntry::Reserved(ReservedName)),
+        (&[x, (".depot/a", T::Regular, "")], ".depot/a", BadEntry::Reserved(ReservedName)),
         (&[x, ("x", T::Regular, "")], "x", BadEntry::Twice),
         (&[x, ("./x", T::Symlink, "y")], "./x", BadEntry::Twice),
         (&[x, ("x/y", T::Regular, "")], "x/y", BadEntry::NotInFolder),
@@ -149,6 +153,13 @@ fn bad_entries_are_named_and_nothing_is_kept() {
         }
         assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
     }
+}
+
+#[test]
+fn the_name_of_what_a_fetch_keeps_is_taken_at_the_top_alone() {
+    let site = site();
+    put(&site, &archive(&[("a/.depot/x", T::Regular, "x"), (".depots", T::Regular, "y")])).unwrap();
+    assert_eq!(tree(&site.restore("out"))[&b"a/.depot/x"[..]].3, b"x");
 }
 
 #[test]

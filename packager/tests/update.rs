@@ -5,7 +5,10 @@ mod common;
 
 use common::{Site, is_unprivileged, noise, package, tree};
 use contentlib::Progress;
-use packager::{PackageError, Rescan, ScanError, Selector, UpdateOptions};
+use packager::fetch_state::{self, FetchRecord};
+use packager::scan::snapshot;
+use packager::walk::Why;
+use packager::{PackageError, Rescan, ScanError, Selector, SiteKey, UpdateOptions};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -355,6 +358,69 @@ fn unreadable_files_and_folders_fail_the_update_by_name() {
         }
         other => panic!("{other:?}"),
     }
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
+}
+
+/// Makes `.depot` as a fetch does, with `record`.
+fn write_fetch_state(folder: &Path, record: &[u8]) {
+    fs::create_dir_all(folder.join(".depot/partial")).unwrap();
+    fs::write(folder.join(".depot/state"), record).unwrap();
+    fs::write(folder.join(".depot/lock"), "").unwrap();
+}
+
+fn fetch_record() -> FetchRecord {
+    let key = SiteKey::from_seed([1; 32]).public();
+    let mut record = FetchRecord::default();
+    (record.package, record.key) = (Some(package("q")), Some(key));
+    record
+}
+
+#[test]
+fn what_a_fetch_keeps_in_the_source_is_left_out() {
+    let site = Site::with_package();
+    fs::create_dir_all(site.source().join("a/.depot")).unwrap();
+    fs::write(site.source().join("a/.depot/x"), "an entry like any other").unwrap();
+    let first = site.update().unwrap();
+    assert_eq!((first.version, first.files), (2, 1));
+    write_fetch_state(&site.source(), &fetch_record().encode());
+    assert!(fetch_state::lies_in(&site.source()));
+    assert!(site.update().unwrap().unchanged);
+    let manifest =
+        snapshot(&site.source(), &site.packages.library().session(), &Progress::default());
+    assert!(manifest.unwrap().lookup(b".depot").is_none());
+}
+
+#[test]
+fn anything_else_with_the_name_of_what_a_fetch_keeps_is_refused() {
+    let site = Site::with_package();
+    let depot = site.source().join(".depot");
+    let refused = |case: &str| match site.update() {
+        Err(PackageError::Scan(ScanError::Problems(problems))) => {
+            assert!(matches!(problems.named[0].why, Why::Reserved(_)), "{case}: {problems}");
+            assert_eq!((problems.total, problems.named[0].path.as_str()), (1, ".depot"), "{case}");
+            assert!(problems.to_string().contains("rename it"), "{case}: {problems}");
+            assert!(!fetch_state::lies_in(&site.source()), "{case}");
+        }
+        other => panic!("{case}: {other:?}"),
+    };
+    fs::write(&depot, "x").unwrap();
+    refused("a file");
+    fs::remove_file(&depot).unwrap();
+    let unpinned = FetchRecord::default().encode();
+    let newer = String::from_utf8(fetch_record().encode()).unwrap().replace(": 1,", ": 2,");
+    for record in [&b"{}"[..], b"no record", &unpinned, newer.as_bytes()] {
+        write_fetch_state(&site.source(), record);
+        refused(&String::from_utf8_lossy(record));
+    }
+    fs::remove_file(depot.join("state")).unwrap();
+    refused("a folder without a record");
+    // Links count for what they are.
+    write_fetch_state(&site.path("elsewhere"), &fetch_record().encode());
+    symlink(site.path("elsewhere/.depot/state"), depot.join("state")).unwrap();
+    refused("a link to a record");
+    fs::remove_dir_all(&depot).unwrap();
+    symlink(site.path("elsewhere/.depot"), &depot).unwrap();
+    refused("a link to a folder");
     assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
 }
 

@@ -144,6 +144,21 @@ fn a_commit_of_what_was_not_sent_names_it_and_can_be_tried_again() {
 }
 
 #[test]
+fn the_name_of_what_a_fetch_keeps_is_refused() {
+    let site = site();
+    let file = Local::new(noise(1, 1000));
+    let info = site.packages.begin_upload(&package("p")).unwrap();
+    let upload = site.packages.upload(&info.id).unwrap();
+    upload.put_frames(&file.frames(&[true])[..]).unwrap();
+    let refused = upload.commit(&manifest(&[(".depot", &file), ("a", &file)]));
+    assert!(matches!(refused, Err(UploadError::Reserved(_))), "{refused:?}");
+    assert_eq!(site.packages.show(&package("p")).unwrap().n_versions, 1);
+    let upload = site.packages.upload(&info.id).unwrap();
+    let renamed = upload.commit(&manifest(&[(".depots", &file), ("a", &file)]));
+    assert_eq!(renamed.unwrap().version, 2);
+}
+
+#[test]
 fn lies_about_sizes_and_hashes_are_found() {
     let site = site();
     let a = Local::new(noise(1, 1000));

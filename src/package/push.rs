@@ -25,7 +25,7 @@ use api::{
 use clap::Args;
 use contentlib::{Digest, Progress, Recipe};
 use http::Method;
-use packager::{Manifest, ScanError, scan::snapshot};
+use packager::{Manifest, ScanError, fetch_state, scan::snapshot};
 use read::Cutter;
 use send::{Sent, tried_again};
 use serde::Serialize;
@@ -45,7 +45,8 @@ Examples:
   depot --url http://depot.example:8520 --token-file ci.token package push tools ./target/dist
 
 The package is made if there is none of that name. A push that was cut off is repeated with the
-same command: what arrived is not sent again. Without this command, any HTTP client can send a
+same command: what arrived is not sent again. FOLDER/.depot, what `depot fetch` keeps in a folder,
+is left out; anything else of that name is refused. Without this command, any HTTP client can send a
 tar to a package that is there:
   tar c -C folder . | curl -T - -H \"Authorization: Bearer TOKEN\" URL/api/v1/packages/tools/tar")]
 pub struct PushArgs {
@@ -85,6 +86,9 @@ pub async fn run(args: PushArgs, client: &Client, out: Out) -> Result<(), Failur
     if !args.folder.is_dir() {
         let message = format!("{} is no folder", args.folder.display());
         return Err(Failure::new(Exit::NotFound, message));
+    }
+    if fetch_state::lies_in(&args.folder) {
+        out.note(format!("{} is what `depot fetch` keeps, and is left out", fetch_state::FOLDER));
     }
     let upload = begin(&args, client, out).await?;
     let id = upload.id.to_string();

@@ -16,16 +16,13 @@
 use super::RemoteError;
 use super::parts::Parts;
 use contentlib::Digest;
+use packager::fetch_state::{FOLDER, FetchRecord, RECORD};
 use packager::manifest::Manifest;
 use packager::{PackageName, PublicKey};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The folder inside the destination.
-pub(super) const FOLDER: &str = ".depot";
-const FORMAT: u32 = 1;
 
 /// Inode and change time in nanoseconds: what tells an untouched file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,22 +43,13 @@ pub(super) struct Last {
 /// The state of one folder, locked for one fetch.
 pub(super) struct State {
     folder: PathBuf,
-    pub record: Record,
+    pub record: FetchRecord,
     pub last: Option<Last>,
     /// A version whose fetch did not end.
     pub pending: Option<Manifest>,
     /// What is being made.
     pub parts: Arc<Parts>,
     _lock: File,
-}
-
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
-pub(super) struct Record {
-    format: u32,
-    pub package: Option<PackageName>,
-    pub key: Option<PublicKey>,
-    pub version: Option<u64>,
-    pub manifest: Option<Digest>,
 }
 
 impl State {
@@ -78,10 +66,8 @@ impl State {
             Err(fs::TryLockError::Error(source)) => return Err(RemoteError::Io { path, source }),
         }
         let parts = Arc::new(Parts::open(folder.join("partial"))?);
-        let record: Record = read(&folder.join("state"))?
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .filter(|record: &Record| record.format == FORMAT)
-            .unwrap_or_default();
+        let record = read(&folder.join(RECORD))?;
+        let record = record.and_then(|bytes| FetchRecord::decode(&bytes)).unwrap_or_default();
         let mut state = Self { folder, record, last: None, pending: None, parts, _lock: lock };
         state.last = state.read_last()?;
         let pending = read(&state.folder.join("pending"))?;
@@ -141,9 +127,7 @@ impl State {
     }
 
     fn write_record(&mut self) -> Result<(), RemoteError> {
-        self.record.format = FORMAT;
-        let json = serde_json::to_vec_pretty(&self.record).expect("a record is JSON");
-        write(&self.folder.join("state"), &json)
+        write(&self.folder.join(RECORD), &self.record.encode())
     }
 }
 

@@ -6,7 +6,7 @@ use crate::manifest::{
     Entry, FileEntry, Kind, LINK_MODE, MAX_ENTRIES, MAX_PATH_BYTES, Manifest, ManifestBuilder,
     NotATree,
 };
-use crate::path;
+use crate::{fetch_state, path};
 use std::collections::BTreeMap;
 
 /// The mode of a folder that the archive has files in and no entry for.
@@ -63,6 +63,7 @@ impl TarTree {
             return Ok(None);
         }
         path::check(path)?;
+        fetch_state::check(path)?;
         self.folders_of(path, entry.mtime)?;
         let mode = if matches!(what, What::Link(_)) { LINK_MODE } else { entry.mode };
         let node = Node { mode, mtime: entry.mtime, what };

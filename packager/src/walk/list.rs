@@ -1,6 +1,7 @@
 //! The entries of one folder, in the order in which they and what lies below them come in a tree.
 
 use super::{Seen, What, Why};
+use crate::fetch_state;
 use crate::folder::{FileStat, Folder, mode_bits, special};
 use crate::path;
 use rustix::fs::{AtFlags, FileType, RawDir, readlinkat, statat};
@@ -26,6 +27,8 @@ pub(super) struct Listing {
     /// `a-b` comes after `a` and before `a/b`.
     pub(super) order: Vec<Place>,
     pub(super) problems: Vec<(Vec<u8>, Why)>,
+    /// What a fetch keeps lies here, which is no item. Only in the source's top.
+    pub(super) fetch_state: bool,
 }
 
 pub(super) struct Item {
@@ -74,12 +77,29 @@ impl Listing {
 pub(super) fn list(folder: &Folder, path: &[u8], buffer: &mut [MaybeUninit<u8>]) -> Listing {
     let mut listing = Listing::default();
     match folder.open_folder(path) {
-        Ok(fd) => fill(&mut listing, &fd, path, buffer),
+        Ok(fd) => {
+            fill(&mut listing, &fd, path, buffer);
+            if path.is_empty() {
+                take_out_fetch_state(&mut listing, folder);
+            }
+        }
         Err(error) if is_gone(Errno::from_io_error(&error)) => {}
         Err(error) => listing.problems.push((path.to_vec(), Why::Unreadable(error))),
     }
     listing.sort();
     listing
+}
+
+/// Takes what a fetch keeps out of the top's listing. Anything else of that name is a problem.
+fn take_out_fetch_state(listing: &mut Listing, top: &Folder) {
+    let name = fetch_state::FOLDER.as_bytes();
+    let Some(at) = (0..listing.items.len()).find(|&at| listing.name(at) == name) else { return };
+    listing.items.remove(at);
+    match fetch_state::is_kept(top) {
+        Ok(true) => listing.fetch_state = true,
+        Ok(false) => listing.problems.push((name.to_vec(), fetch_state::ReservedName.into())),
+        Err(error) => listing.problems.push((name.to_vec(), Why::Unreadable(error))),
+    }
 }
 
 /// Whether an error means that something was taken away, or replaced by another kind of thing.
