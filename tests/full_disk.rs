@@ -13,7 +13,7 @@ use std::{
     process::{Command, Stdio},
 };
 use support::{
-    Run, Site, alone, depot, noise, temp_folder,
+    Run, Site, alone, depot, noise, on_data, temp_folder,
     tmpfs::Volume,
     tree::{self, Tree},
     write_source,
@@ -172,6 +172,101 @@ fn a_server_on_a_full_volume_refuses_and_serves() {
     assert_eq!(site.get("/packages/sent/latest/file-3").body, noise(103, 6 * MIB as usize));
     site.depot(["library", "verify"]).ok();
     assert_eq!(site.stop(), Some(0));
+}
+
+#[test]
+fn a_disk_filled_by_others_is_named_in_every_refusal_and_costs_nothing() {
+    let folder = temp_folder();
+    let Some(volume) = Volume::mount(&folder.path().join("data"), 96 * MIB) else { return };
+    // The disk's root, so that the server's log lies elsewhere.
+    let data = volume.path.clone();
+    let start = || Site::start_at("127.0.0.1:0", &data, &["--set", "library.reserve=4MiB"]);
+    let site = start().unwrap();
+    let source = folder.path().join("source");
+    let want = write_source(&source, 1, 4, MIB as usize);
+    site.depot(["package", "create", "p", "--source", source.to_str().unwrap()]).ok();
+    site.depot(["package", "update", "p"]).ok();
+    let token = fs::read_to_string(site.token_file()).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let create = |name: &str, key: &str| {
+        let json = ("Content-Type", "application/json");
+        let mut headers = vec![("Authorization", bearer.as_str()), json];
+        if !key.is_empty() {
+            headers.push(("Idempotency-Key", key));
+        }
+        let body = format!("{{\"name\":{name:?}}}");
+        site.request("POST", "/api/v1/packages", &headers, body.as_bytes())
+    };
+
+    let ballast = volume.fill(0);
+    let (mut made, mut open) = (vec!["p".to_owned()], vec![]);
+    let mut unrecorded = 0;
+    // Files that were begun have some bytes left in their last page.
+    for n in 0..500 {
+        if unrecorded == 6 {
+            break;
+        }
+        let name = format!("n{n:03}");
+        let answer = create(&name, if n % 2 == 0 { &name } else { "" });
+        if answer.status == 201 {
+            made.push(name);
+            continue;
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, 507, "{problem}");
+        assert_eq!(problem["type"], "urn:depot:problem:storage-full");
+        let detail = problem["detail"].as_str().unwrap();
+        says_it_is_full(detail);
+        if detail.contains("not recorded") {
+            assert!(detail.contains("the disk is full, so the site database"), "{detail}");
+            assert!(detail.contains("free space on the volume of the data folder"), "{detail}");
+            unrecorded += 1;
+        }
+        if detail.contains("it was answered 201") {
+            made.push(name);
+            continue;
+        }
+        assert!(!detail.contains("not recorded") || detail.contains("nothing was changed"));
+        if detail.contains("a restart may still make it") {
+            open.push(name);
+        }
+    }
+    assert_eq!(unrecorded, 6, "the disk never got full");
+    assert_eq!(site.get("/packages/p/latest/file-2").status, 200);
+    site.stop();
+
+    // What the end of the server gave back.
+    let more = data.join("more");
+    fs::write(&more, noise(98, volume.free() as usize)).unwrap();
+    let line = start().err().expect("no byte is free");
+    names_the_full_disk(line.lines().last().unwrap());
+    for args in [&["package", "list"][..], &["token", "list"], &["package", "create", "late"]] {
+        names_the_full_disk(&on_data(&data, args).fails(1));
+    }
+
+    fs::remove_file(ballast).unwrap();
+    fs::remove_file(more).unwrap();
+    let site = start().unwrap();
+    let listed = site.depot(["package", "list", "--json"]).ok().json();
+    let mut listed: Vec<_> =
+        listed.as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    listed.retain(|name| !open.iter().any(|open| open == name));
+    listed.sort_unstable();
+    made.sort_unstable();
+    assert_eq!(listed, made);
+    site.depot(["package", "create", "late"]).ok();
+    site.depot(["library", "verify"]).ok();
+    assert_eq!(site.stop(), Some(0));
+    let out = folder.path().join("out");
+    on_data(&data, ["package", "restore", "p", out.to_str().unwrap()]).ok();
+    tree::assert_same(&tree::read(&out), &want);
+}
+
+#[track_caller]
+fn names_the_full_disk(line: &str) {
+    assert!(line.contains("the disk is full"), "{line}");
+    assert!(line.contains("nothing that was stored is lost"), "{line}");
+    assert!(!line.contains("rebuild-index") && !line.contains("IO error"), "{line}");
 }
 
 #[test]

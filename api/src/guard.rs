@@ -132,12 +132,15 @@ impl Guard {
             record.from = peer.0;
             record.detail = problem.or(detail);
             let audit = ledger.audit.clone();
-            blocking(move || Ok(audit.write(&record)?)).await.map_err(|error| {
-                let detail = format!("it was answered {status}, but not recorded: {error}");
-                Problem::new(Kind::Internal, detail)
-            })?;
+            let written = blocking(move || Ok(audit.write(&record)?)).await;
+            written.map_err(|error| incomplete(&answer, "not recorded", &error))?;
         }
-        Ok(answer)
+        match answer.extensions().get::<Unkept>() {
+            Some(Unkept(error)) => {
+                Err(incomplete(&answer, "not kept for its idempotency key", error))
+            }
+            None => Ok(answer),
+        }
     }
 
     fn operation(&self, request: &Request) -> Result<Operation, Problem> {
@@ -226,13 +229,36 @@ impl Guard {
             }
             Verdict::Run(claim) => {
                 let response = handled(Request::from_parts(parts, body), next).await;
-                let (answer, response) = KeptAnswer::read(response).await;
+                let (answer, mut response) = KeptAnswer::read(response).await;
                 let answers = ledger.answers.clone();
-                blocking(move || answers.keep(claim, print.finish(), &answer)).await?;
+                let kept = blocking(move || answers.keep(claim, print.finish(), &answer)).await;
+                if let Err(error) = kept {
+                    response.extensions_mut().insert(Unkept(error));
+                }
                 Ok(response)
             }
         }
     }
+}
+
+/// Why an answer could not be kept for its idempotency key. Goes with the answer, so that the audit
+/// log has what the operation did.
+#[derive(Clone)]
+struct Unkept(Problem);
+
+/// What is said in place of `answer`, because `error` kept something from being done with it that
+/// belongs to it. Whether the operation took effect must not be hidden.
+fn incomplete(answer: &Response, lacks: &str, error: &Problem) -> Problem {
+    let status = answer.status().as_u16();
+    let kind = if error.is(Kind::StorageFull) { Kind::StorageFull } else { Kind::Internal };
+    let detail = match answer.extensions().get::<Problem>() {
+        // Of one that failed inside, nobody knows.
+        Some(refusal) if !refusal.is(Kind::Internal) => format!(
+            "{error}; nothing was changed, and the refusal ({status}: {refusal}) is {lacks} either"
+        ),
+        _ => format!("it was answered {status}, but {lacks}: {error}"),
+    };
+    Problem::new(kind, detail)
 }
 
 /// The handler's answer. One that panics has failed: the change is recorded as failed all the same,
@@ -329,5 +355,24 @@ mod tests {
         let answer = router.oneshot(Request::new(Body::empty())).await.unwrap();
         assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(answer.extensions().get::<Problem>().is_some(), "so that the audit log names it");
+    }
+
+    #[test]
+    fn what_is_not_recorded_names_the_full_disk_and_hides_no_change() {
+        let full = Problem::new(Kind::StorageFull, "the disk is full");
+        let said = |answer: Response, error: &Problem| incomplete(&answer, "not recorded", error);
+        let refused = said(full.clone().into_response(), &full);
+        assert!(refused.is(Kind::StorageFull));
+        assert!(refused.detail.contains("nothing was changed"), "{refused}");
+        let failed = Problem::new(Kind::Internal, "it broke").into_response();
+        for answer in [StatusCode::CREATED.into_response(), failed] {
+            let status = answer.status().as_u16();
+            let problem = said(answer, &full);
+            assert!(problem.is(Kind::StorageFull));
+            let want = format!("it was answered {status}, but not recorded: the disk is full");
+            assert_eq!(problem.detail, want);
+        }
+        let broken = Problem::new(Kind::Internal, "the database broke");
+        assert!(said(full.into_response(), &broken).is(Kind::Internal));
     }
 }

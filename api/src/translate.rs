@@ -1,9 +1,11 @@
 //! Errors of the layers below as problems: which status each has, which field it names, what to do.
 
 use crate::problem::{Kind, Problem, with_causes};
+use contentlib::kv::KvError;
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
 use packager::UnreadableVersion;
 use packager::error::PackageError;
+use packager::refs::RecordError;
 use packager::restore::RestoreError;
 use packager::scan::ScanError;
 use packager::tar::TarError;
@@ -25,7 +27,8 @@ impl From<sitedb::CommitError> for Problem {
 impl From<sitedb::DbError> for Problem {
     fn from(error: sitedb::DbError) -> Self {
         match error {
-            sitedb::DbError::Full { .. } => full(&error),
+            // It says itself what to do.
+            sitedb::DbError::Full { .. } => Problem::new(Kind::StorageFull, error.to_string()),
             sitedb::DbError::NewerFormat { .. } | sitedb::DbError::NewerValue { .. } => {
                 Problem::new(Kind::Unavailable, error.to_string())
             }
@@ -52,6 +55,7 @@ impl From<OpenError> for Problem {
         match error {
             OpenError::Io { ref source, .. } => io_problem(&error, source),
             OpenError::Volume(error) => error.into(),
+            OpenError::Full => Problem::new(Kind::StorageFull, error.to_string()),
             _ => Problem::new(Kind::Unavailable, with_causes(&error)),
         }
     }
@@ -106,6 +110,7 @@ impl From<VolumeError> for Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match &error {
+            ReadError::Index(error) => error.clone().into(),
             ReadError::Unknown(_) => Problem::new(Kind::NotFound, error.to_string()),
             ReadError::Revoked(_) => Problem::new(Kind::Revoked, error.to_string()),
             ReadError::MissingChunk { .. } | ReadError::Suspect { .. } => {
@@ -141,6 +146,7 @@ impl From<AddError> for Problem {
                 format!("{error}: free some space, or add a volume, and retry"),
             ),
             AddError::Store(cause) => io_problem(&error, cause),
+            AddError::Index(error) => error.clone().into(),
             AddError::Cancelled(_) => cancelled(),
             _ => Problem::internal(&error),
         }
@@ -171,6 +177,11 @@ impl From<CommitError> for Problem {
             CommitError::BadRef { .. } => Problem::new(Kind::InvalidValue, error.to_string()),
             CommitError::MissingRoot(_) => Problem::new(Kind::Conflict, error.to_string()),
             CommitError::Store(cause) => io_problem(&error, cause),
+            // Its record may be on the disk, and then the next open makes it.
+            CommitError::Index(KvError::Full) => Problem::new(
+                Kind::StorageFull,
+                format!("{error}; the change is not made, but a restart may still make it"),
+            ),
             _ => Problem::internal(&error),
         }
     }
@@ -187,6 +198,7 @@ impl From<MaintainError> for Problem {
             MaintainError::Commit(error) => error.into(),
             MaintainError::Open(error) => error.into(),
             MaintainError::Volume(error) => error.into(),
+            MaintainError::Index(error) => error.into(),
             MaintainError::Cancelled(_) => cancelled(),
             MaintainError::Holder { .. } => Problem::new(Kind::Upstream, with_causes(&error)),
             MaintainError::Store { ref source, .. } => io_problem(&error, source),
@@ -203,9 +215,12 @@ pub fn cancelled() -> Problem {
     Problem::new(Kind::Cancelled, "cancelled; nothing of it took effect")
 }
 
-impl From<contentlib::kv::KvError> for Problem {
-    fn from(error: contentlib::kv::KvError) -> Self {
-        Problem::internal(&error)
+impl From<KvError> for Problem {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Full => Problem::new(Kind::StorageFull, error.to_string()),
+            _ => Problem::internal(&error),
+        }
     }
 }
 
@@ -250,6 +265,7 @@ impl From<PackageError> for Problem {
             PackageError::Read(error) => error.into(),
             PackageError::Add(error) => error.into(),
             PackageError::Commit(error) => error.into(),
+            PackageError::Record(RecordError::Index(error)) => error.into(),
             PackageError::Cancelled(_) => cancelled(),
             other => Problem::internal(&other),
         }

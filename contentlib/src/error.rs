@@ -40,7 +40,13 @@ pub enum OpenError {
     },
     /// The index cannot be read.
     #[error("the index cannot be opened; if this stays, run `depot library rebuild-index`")]
-    Index(#[from] KvError),
+    Index(#[source] KvError),
+    /// The disk of the index has no room left, and opening takes some.
+    #[error(
+        "the disk is full, so the library cannot be opened; nothing that was stored is lost: free \
+         space on the volume of the data folder"
+    )]
+    Full,
     /// A pack is not what the index says.
     #[error("pack {pack} cannot be read")]
     Pack {
@@ -71,6 +77,15 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl From<KvError> for OpenError {
+    fn from(error: KvError) -> Self {
+        match error {
+            KvError::Full => Self::Full,
+            error => Self::Index(error),
+        }
+    }
 }
 
 impl OpenError {

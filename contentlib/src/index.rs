@@ -220,7 +220,7 @@ pub(crate) fn alias_key(name: &Name) -> Option<Vec<u8>> {
 
 /// A value of the index that this version cannot read.
 fn unreadable(table: Table) -> KvError {
-    KvError(format!(
+    KvError::Failed(format!(
         "a value of table {} is unreadable; run `depot library rebuild-index`",
         table.name()
     ))
@@ -369,13 +369,16 @@ impl Index {
         })?;
         match bad {
             None => Ok(refs),
-            Some(name) => Err(KvError(format!("ref {name:?} is unreadable; rebuild the index"))),
+            Some(name) => {
+                Err(KvError::Failed(format!("ref {name:?} is unreadable; rebuild the index")))
+            }
         }
     }
 
     pub(crate) fn reference(&self, name: &str) -> Result<Option<Ref>, KvError> {
         let found = self.kv.get(Table::Refs, name.as_bytes())?;
-        let unreadable = || KvError(format!("ref {name:?} is unreadable; rebuild the index"));
+        let unreadable =
+            || KvError::Failed(format!("ref {name:?} is unreadable; rebuild the index"));
         found.map(|v| decode_ref(&v).ok_or_else(unreadable)).transpose()
     }
 

@@ -43,10 +43,20 @@ impl Table {
     }
 }
 
-/// The store failed; what it said.
+/// Why the store did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the index failed: {0}")]
-pub struct KvError(pub String);
+#[non_exhaustive]
+pub enum KvError {
+    /// It failed; what it said.
+    #[error("the index failed: {0}")]
+    Failed(String),
+    /// Its disk has no room left.
+    #[error(
+        "the disk is full, so the index cannot be written; nothing that was stored is lost: free \
+         space on the volume of the data folder"
+    )]
+    Full,
+}
 
 /// Changes that are made together or not at all.
 #[derive(Clone, Debug, Default)]

@@ -70,7 +70,7 @@ impl Library {
             }
         }
         let report = {
-            let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::Index)?) };
+            let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::from)?) };
             let report = rebuild(&store, &index, &System, progress)?;
             index.kv.flush()?;
             report

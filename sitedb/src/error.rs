@@ -12,8 +12,11 @@ pub enum DbError {
         /// What the store said.
         detail: String,
     },
-    /// The volume has no room left.
-    #[error("the site database cannot be {doing}: its volume is full")]
+    /// Its disk has no room left.
+    #[error(
+        "the disk is full, so the site database cannot be {doing}; nothing that was stored is \
+         lost: free space on the volume of the data folder"
+    )]
     Full {
         /// What was tried: read, written, opened.
         doing: &'static str,

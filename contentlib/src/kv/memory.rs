@@ -63,7 +63,7 @@ impl Kv for MemoryKv {
 
     fn write(&self, batch: Batch) -> Result<(), KvError> {
         if self.fault.lock().as_mut().is_some_and(|fault| fault()) {
-            return Err(KvError("made to fail".into()));
+            return Err(KvError::Failed("made to fail".into()));
         }
         let mut state = self.state.lock();
         apply(&mut state.now, &batch);

@@ -26,7 +26,11 @@ pub struct RocksKv {
 
 impl From<rocksdb::Error> for KvError {
     fn from(error: rocksdb::Error) -> Self {
-        KvError(error.into_string())
+        match error.into_string() {
+            // RocksDB keeps the system's code only in its text.
+            text if text.contains("No space left on device") => KvError::Full,
+            text => KvError::Failed(text),
+        }
     }
 }
 
