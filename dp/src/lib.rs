@@ -27,6 +27,7 @@ mod service;
 mod target;
 mod ticket;
 
+pub mod field;
 pub mod remote;
 
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
