@@ -28,6 +28,7 @@ mod target;
 mod ticket;
 
 pub mod field;
+pub mod identity;
 pub mod remote;
 
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
