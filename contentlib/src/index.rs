@@ -245,6 +245,11 @@ impl Form {
             Form::Recipe(place) => place.standing,
         }
     }
+
+    /// Whether garbage collection found no holder of it.
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.standing() == Standing::Condemned
+    }
 }
 
 /// The typed index.

@@ -9,7 +9,7 @@ use crate::claims::Claim;
 use crate::commit::{Pending, Relied};
 use crate::digest::{ChunkId, Digest, Name};
 use crate::error::{AddError, CommitError, ReadError};
-use crate::index::{ChunkPlace, RecipePlace, Standing};
+use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
 use crate::kv::KvError;
 use crate::library::{Inner, Library};
 use crate::pack::writer::Record;
@@ -98,6 +98,47 @@ impl Session {
         match &self.durable {
             Some((name, _)) => self.inner().leases.end_durable(&self.inner().index, name),
             None => Ok(()),
+        }
+    }
+
+    /// Which of `chunks` are not held, as [`Library::missing_chunks`]; but those that are condemned
+    /// and not yet purged are made live again first, and so are held. From then on they stay as long
+    /// as this session's lease. The session does not count on them: that is for whoever commits
+    /// what refers to them.
+    pub fn missing_chunks(&self, chunks: &[ChunkId]) -> Result<Vec<bool>, AddError> {
+        for step in chunks.chunks(PROVE_STEP) {
+            let places = self.inner().index.chunks(step)?;
+            let condemned = step.iter().zip(places).filter_map(|(id, place)| {
+                (place?.standing == Standing::Condemned).then_some(id.0)
+            });
+            self.save(condemned.collect())?;
+        }
+        self.library.missing_chunks(chunks).map_err(read_error)
+    }
+
+    /// Which of `contents` are not held whole, as [`Library::missing_contents`]; those that are
+    /// condemned are made live again, as [`Session::missing_chunks`] does.
+    pub fn missing_contents(&self, contents: &[Digest]) -> Result<Vec<bool>, AddError> {
+        for step in contents.chunks(PROVE_STEP) {
+            let mut condemned = Vec::new();
+            for content in step {
+                let form = self.inner().index.form(*content)?;
+                condemned.extend(form.filter(Form::is_condemned).map(|_| *content));
+            }
+            self.save(condemned)?;
+        }
+        self.library.missing_contents(contents).map_err(read_error)
+    }
+
+    /// Makes condemned entries live again, all or none: none if one of them was purged meanwhile.
+    fn save(&self, condemned: Vec<Digest>) -> Result<(), AddError> {
+        if condemned.is_empty() {
+            return Ok(());
+        }
+        let relied = Relied { unsure: condemned, ..Relied::default() };
+        match self.inner().commit(Vec::new(), relied) {
+            Ok(()) | Err(CommitError::Interrupted) => Ok(()),
+            Err(error) => Err(store_error(error)),
         }
     }
 
@@ -321,8 +362,22 @@ impl Session {
     ///
     /// Returns the chunks, in order, whether or not they were held before.
     pub fn put_frame(&self, frame: &Frame) -> Result<Vec<ChunkId>, AddError> {
+        Ok(self.put_frame_if(frame, |_| true)?.unwrap_or_default())
+    }
+
+    /// As [`Session::put_frame`], if `wanted` says so of the names that the chunks turned out to
+    /// have. Else nothing is stored, and there is no answer: whoever asked for certain chunks does
+    /// not let others fill its disk.
+    pub fn put_frame_if(
+        &self,
+        frame: &Frame,
+        wanted: impl FnOnce(&[ChunkId]) -> bool,
+    ) -> Result<Option<Vec<ChunkId>>, AddError> {
         let chunks = frame.chunks()?;
         let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
+        if !wanted(&ids) {
+            return Ok(None);
+        }
         let mut new = Vec::new();
         for (id, bytes) in chunks {
             match self.claim(id) {
@@ -342,7 +397,7 @@ impl Session {
             with_packed(&plain, packed, |block| self.append_block(block, &ids))?;
         }
         self.inner().commit_if_much().map_err(store_error)?;
-        Ok(ids)
+        Ok(Some(ids))
     }
 
     /// Makes `digest` the content that `recipe` puts together from chunks that are held. The
@@ -388,6 +443,10 @@ impl Session {
         self.unproven.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
         if recipe.len() > 1 { self.append_recipe(digest, recipe) } else { Ok(()) }
     }
+}
+
+fn read_error(error: ReadError) -> AddError {
+    AddError::Read(Box::new(error))
 }
 
 pub(crate) fn store_error(error: CommitError) -> AddError {

@@ -4,6 +4,7 @@ use crate::manifest::{NotAManifest, NotATree};
 use crate::name::{ChannelName, PackageName, Selector};
 use crate::refs::RecordError;
 use crate::scan::ScanError;
+use crate::sign::NotProven;
 use contentlib::kv::KvError;
 use contentlib::{AddError, Cancelled, CommitError, CopyError, Digest, MaintainError, ReadError};
 use std::io;
@@ -96,6 +97,49 @@ pub enum PackageError {
         version: u64,
         /// The channels that point to it; `latest` for the newest.
         by: Vec<String>,
+    },
+    /// The packages here are copies, which only their site changes.
+    #[error("the packages here are copies of another site's; change them at that site")]
+    Replica,
+    /// Only copies can be taken over from another site.
+    #[error("the packages here are this site's own, so no other site's can be taken over")]
+    NotAReplica,
+    /// The library is not a site's.
+    #[error(
+        "this library is a distribution point's, with copies of another site's packages; a site \
+         needs a library of its own"
+    )]
+    OfAPoint,
+    /// The library is not a distribution point's.
+    #[error(
+        "this library is a site's own; a distribution point needs a library of its own, so start \
+         it with another data folder"
+    )]
+    OfASite,
+    /// The version is not one of the site's.
+    #[error(transparent)]
+    NotProven(#[from] NotProven),
+    /// The manifest is another tree than the signature names.
+    #[error("the manifest of {package} version {version} is not the tree that was signed")]
+    OtherTree {
+        /// The package.
+        package: PackageName,
+        /// Its version.
+        version: u64,
+    },
+    /// Contents of the version are not held.
+    #[error(
+        "{n} contents of {package} version {version} are not held, such as {first}; bring them first"
+    )]
+    Incomplete {
+        /// The package.
+        package: PackageName,
+        /// Its version.
+        version: u64,
+        /// How many.
+        n: u64,
+        /// One of them.
+        first: Digest,
     },
     /// A manifest of the library does not read.
     #[error("manifest {manifest} of this library cannot be read")]

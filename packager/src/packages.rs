@@ -10,11 +10,13 @@ mod channel;
 mod delete;
 mod expire;
 mod publish;
+mod replica;
 mod revoke;
 mod show;
 
 pub use channel::ChannelMoved;
 pub use delete::{Deleted, Force, Freed};
+pub use replica::Gone;
 pub use revoke::{Holding, Revocation};
 pub use show::{DiffPage, PackageInfo};
 
@@ -52,9 +54,17 @@ pub struct Packages {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Who signs the versions.
+enum Signer {
+    /// This site.
+    Here(SiteKey),
+    /// Another site, which these packages are copies of; this is what its versions are checked with.
+    Elsewhere(PublicKey),
+}
+
 pub(crate) struct Inner {
     pub(crate) library: Library,
-    pub(crate) key: SiteKey,
+    signer: Signer,
     pub(crate) clock: Clock,
     /// Where the stat caches of sources are: `DIR/cache/sources`.
     pub(crate) sources: PathBuf,
@@ -89,9 +99,18 @@ impl Packages {
         cache: PathBuf,
         clock: Clock,
     ) -> Result<Self, PackageError> {
+        Self::open_with(library, Signer::Here(key), cache, clock)
+    }
+
+    fn open_with(
+        library: Library,
+        signer: Signer,
+        cache: PathBuf,
+        clock: Clock,
+    ) -> Result<Self, PackageError> {
         let inner = Inner {
             library,
-            key,
+            signer,
             clock,
             sources: cache.join("sources"),
             gc_grace: contentlib::Options::default().gc_grace,
@@ -130,9 +149,20 @@ impl Packages {
         &self.inner.library
     }
 
-    /// What this site's signatures are checked with.
+    /// What the signatures of the versions here are checked with.
     pub fn public_key(&self) -> PublicKey {
-        self.inner.key.public()
+        match &self.inner.signer {
+            Signer::Here(key) => key.public(),
+            Signer::Elsewhere(key) => *key,
+        }
+    }
+
+    /// The key to sign with; an error if the packages here are copies of another site's.
+    pub(crate) fn signing_key(&self) -> Result<&SiteKey, PackageError> {
+        match &self.inner.signer {
+            Signer::Here(key) => Ok(key),
+            Signer::Elsewhere(_) => Err(PackageError::Replica),
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -144,10 +174,16 @@ impl Packages {
     fn record_key(&self) -> Result<(), PackageError> {
         let key = self.public_key();
         let stored = refs::get::<KeyRecord>(self.library(), refs::SITE_KEY)?;
+        let is_replica = matches!(self.inner.signer, Signer::Elsewhere(_));
         let (mut record, expect) = match stored {
             Some(Stored { record, found }) => (record, Expect::Is(found)),
-            None => (KeyRecord::default(), Expect::Absent),
+            None => (KeyRecord::new(is_replica), Expect::Absent),
         };
+        match (record.replica, is_replica) {
+            (true, false) => return Err(PackageError::OfAPoint),
+            (false, true) => return Err(PackageError::OfASite),
+            _ => {}
+        }
         if record.keys.last() == Some(&key) {
             return Ok(());
         }
@@ -230,6 +266,7 @@ impl Packages {
 
     /// Takes the package for one change that takes long.
     pub(crate) fn busy(&self, name: &PackageName) -> Result<Guard, PackageError> {
+        self.signing_key()?;
         self.inner.busy.take(name)
     }
 
@@ -282,6 +319,7 @@ impl Packages {
         name: &PackageName,
         mut change: impl FnMut(&mut PackageRecord, &mut Vec<RefChange>) -> Result<T, PackageError>,
     ) -> Result<T, PackageError> {
+        self.signing_key()?;
         let session = self.library().session();
         for _ in 0..MAX_CONFLICTS {
             let Stored { record, found } = self.record(name)?;

@@ -69,6 +69,8 @@ pub enum Source {
     Folder(SourceFolder),
     /// Clients send them.
     Upload,
+    /// The package is a copy of another site's.
+    Site,
 }
 
 /// The canonical path of a source folder; in JSON as [`Shown`].
@@ -148,9 +150,18 @@ impl PackageRecord {
 }
 
 /// What is kept of a key change.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct KeyRecord {
     pub(crate) keys: Vec<PublicKey>,
+    /// Whether the keys are another site's, and all packages here copies of its.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) replica: bool,
+}
+
+impl KeyRecord {
+    pub(crate) fn new(replica: bool) -> Self {
+        Self { keys: Vec::new(), replica }
+    }
 }
 
 /// Whether a key has signed for this library, so that any other would be a stranger's to clients.

@@ -142,8 +142,10 @@ impl Packages {
 
     /// An error if the package reads from a folder: its next update would undo any upload.
     pub(crate) fn takes_uploads(&self, name: &PackageName) -> Result<(), PackageError> {
+        self.signing_key()?;
         match self.record(name)?.record.source {
             Source::Upload => Ok(()),
+            Source::Site => Err(PackageError::Replica),
             Source::Folder(folder) => {
                 Err(PackageError::TakesFolder { package: name.clone(), folder: folder.0 })
             }

@@ -167,6 +167,7 @@ impl Packages {
                 Ok((path, Some(new).filter(|new| *new != source)))
             }
             (None, Source::Folder(SourceFolder(path))) => Ok((path, None)),
+            (None, Source::Site) => Err(PackageError::Replica),
             (None, Source::Upload) => Err(PackageError::TakesUploads(guard.name().clone())),
         }
     }

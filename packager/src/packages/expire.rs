@@ -13,8 +13,12 @@ use std::num::NonZeroU32;
 
 impl Packages {
     /// Removes versions that are older than their packages keep them. Answers how many. A package
-    /// that cannot be changed is left for the next time, and the log says why.
+    /// that cannot be changed is left for the next time, and the log says why. Of copies of another
+    /// site's packages, that site says which are kept.
     pub fn expire_versions(&self) -> Result<u64, PackageError> {
+        if self.is_replica() {
+            return Ok(0);
+        }
         let mut n = 0;
         for (key, _) in self.library().list_refs(refs::PACKAGES)? {
             let Some(Ok(name)) = key.strip_prefix(refs::PACKAGES).map(str::parse) else { continue };

@@ -135,7 +135,7 @@ impl Packages {
         for _ in 0..MAX_CONFLICTS {
             let Stored { record, found } = self.record(new.name)?;
             let mut record = record.next_revision();
-            let info = self.info(new, manifest, record.next);
+            let info = self.info(new, manifest, record.next)?;
             record.next += 1;
             record.latest = Some(info.version);
             if let Some(source) = &new.source {
@@ -176,7 +176,7 @@ impl Packages {
         mut record: PackageRecord,
     ) -> Result<VersionInfo, PackageError> {
         let manifest = session.add_bytes(&new.manifest.encode())?.digest;
-        let info = self.info(new, manifest, record.next);
+        let info = self.info(new, manifest, record.next)?;
         record.next += 1;
         record.latest = Some(info.version);
         let key = refs::package_key(new.name);
@@ -185,9 +185,14 @@ impl Packages {
         Ok(info)
     }
 
-    fn info(&self, new: &NewVersion<'_>, manifest: Digest, version: u64) -> VersionInfo {
-        let (key, tree) = (&self.inner.key, new.tree);
-        VersionInfo {
+    fn info(
+        &self,
+        new: &NewVersion<'_>,
+        manifest: Digest,
+        version: u64,
+    ) -> Result<VersionInfo, PackageError> {
+        let (key, tree) = (self.signing_key()?, new.tree);
+        Ok(VersionInfo {
             package: new.name.clone(),
             version,
             manifest,
@@ -200,7 +205,7 @@ impl Packages {
             bytes: new.manifest.bytes(),
             new_bytes: new.new_bytes,
             created: self.now(),
-        }
+        })
     }
 }
 
