@@ -154,7 +154,12 @@ impl Inner {
         accepted: Vec<Answer>,
         leader: &mut Leader,
     ) {
+        let has_refs = !outcomes.is_empty();
         let result = self.write_commit(outcomes, revived, leader);
+        if has_refs {
+            // Failed or not: what a failed write left behind is not known.
+            self.refs_generation.fetch_add(1, SeqCst);
+        }
         for answer in accepted {
             *answer.lock() = Some(result.clone().map_err(CommitError::from));
         }

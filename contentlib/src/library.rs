@@ -103,6 +103,7 @@ pub(crate) struct Inner {
     pub damage_known: AtomicBool,
     /// Counts events after which cached answers may be wrong.
     pub generation: AtomicU64,
+    pub refs_generation: AtomicU64,
     /// One maintenance run at a time.
     pub maintenance: Mutex<()>,
     /// One volume is drained at a time.
@@ -211,6 +212,7 @@ impl Library {
             library: recovered.library,
             damage_known: AtomicBool::new(damage_known),
             generation: AtomicU64::new(1),
+            refs_generation: AtomicU64::new(1),
             maintenance: Mutex::default(),
             draining: Mutex::default(),
             store,
@@ -241,6 +243,12 @@ impl Library {
     /// condemned, revoked, or found damaged.
     pub fn generation(&self) -> u64 {
         self.inner.generation.load(SeqCst)
+    }
+
+    /// A number that changes whenever refs were changed, after the change can be read: whoever reads
+    /// refs again and again need not while it stays the same.
+    pub fn refs_generation(&self) -> u64 {
+        self.inner.refs_generation.load(SeqCst)
     }
 
     /// The content that `name` stands for, if it is known. A `blake3:` name stands for itself.
