@@ -19,7 +19,7 @@ ALLOWED = {
     "contentlib": [],
     "sitedb": [],
     "packager": ["contentlib"],
-    "dp": ["contentlib", "packager"],
+    "dp": ["contentlib", "sitedb", "packager"],
     "sync": ["sitedb"],
     "compliance": ["sitedb", "sync"],
     "deployment": ["sitedb", "sync", "compliance"],

@@ -29,6 +29,7 @@ mod ticket;
 
 pub mod field;
 pub mod identity;
+pub mod registry;
 pub mod remote;
 
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};

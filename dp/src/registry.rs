@@ -1,0 +1,208 @@
+//! What a site knows of its distribution points: who they are, what each should hold, and what each
+//! said last.
+//!
+//! In the order to read it: a machine is let in once by a token ([`Registry::admit`]), and is a
+//! [`Point`] until it is removed; points are put into groups; packages are assigned to points and
+//! groups; what follows from all of it for one point is its [wish](wish()); what it
+//! reports is kept, and compared with the wish, is its [`StatusRow`]s.
+//!
+//! Always true:
+//! * everything but reports is in memory as it is in the tables, so a check costs no read;
+//! * a change is on disk before it is seen, and whoever waits for it is told ([`Registry::changes`]);
+//! * a token lets in one machine, and its secret is not kept;
+//! * a point that was removed is unknown from that moment on, and nothing names it any more.
+
+mod assign;
+mod groups;
+mod join;
+mod name;
+mod points;
+mod reports;
+mod status;
+mod stock;
+mod wishes;
+
+pub use assign::{Assignment, Target};
+pub use groups::Group;
+pub use join::{Admission, NewToken, TokenInfo};
+pub use name::{BadName, GroupName, PointName};
+pub use points::Point;
+pub use reports::Standing;
+pub use status::{StatusFilter, StatusKey, StatusRow, StatusState};
+pub use stock::{Lack, Stock, Stocked};
+pub use wishes::{WishError, wish};
+
+use crate::field::PointId;
+use assign::{ASSIGNMENTS, AssignmentKey};
+use groups::GROUPS;
+use join::{TOKENS, TokenRecord};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use points::POINTS;
+use sitedb::{Batch, CommitError, Db, DbError, Order};
+use std::collections::{BTreeMap, HashMap};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Why the registry could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// No point has that name or id.
+    #[error("there is no distribution point {0}")]
+    UnknownPoint(String),
+    /// No group has that name.
+    #[error("there is no group {0} of distribution points")]
+    UnknownGroup(String),
+    /// No token has that name or id.
+    #[error("there is no join token {0}")]
+    UnknownToken(String),
+    /// A point has the name already.
+    #[error("there is a distribution point {0} already: remove it first, or choose another name")]
+    PointExists(PointName),
+    /// A token that was not used yet is for that name.
+    #[error("there is a join token for {0} already: use it, or revoke it first")]
+    TokenExists(PointName),
+    /// A group has the name already.
+    #[error("there is a group {0} already: choose another name")]
+    GroupExists(GroupName),
+    /// The secret is not one of a token that is still good.
+    #[error(
+        "the join token is not known here, was used by another machine, or has expired: make a new \
+         one with `depot dp join-token create`"
+    )]
+    NotAdmitted,
+    /// Nothing of the package is assigned there.
+    #[error("nothing of {package} is distributed to {to}")]
+    NotAssigned {
+        /// The package, perhaps with a version.
+        package: String,
+        /// The point or group.
+        to: String,
+    },
+    /// A report that cannot be kept.
+    #[error("the report {0}")]
+    BadReport(&'static str),
+    /// The site has as many as it takes.
+    #[error("there are {most} {what} already, which is the most there can be")]
+    TooMany {
+        /// What there are many of.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
+    /// The database could not be read.
+    #[error(transparent)]
+    Read(#[from] DbError),
+    /// The database could not be written.
+    #[error(transparent)]
+    Write(#[from] CommitError),
+}
+
+/// The most points, groups and tokens that a site takes: of each so many.
+const MOST: usize = 20_000;
+
+/// What a site knows of its points. Calls that change something block on the disk.
+pub struct Registry {
+    db: Db,
+    /// Held by whoever makes a change, while it is checked and written.
+    changing: Mutex<()>,
+    state: RwLock<State>,
+    /// Counts changes of the tables.
+    changes: watch::Sender<u64>,
+    closed: CancellationToken,
+    /// The feed of each point, so that a newer one ends the older.
+    feeds: Mutex<HashMap<PointId, CancellationToken>>,
+    seen: Mutex<HashMap<PointId, jiff::Timestamp>>,
+    wishes: Mutex<wishes::Known>,
+}
+
+/// The tables as they are, in memory.
+#[derive(Default)]
+struct State {
+    points: BTreeMap<PointId, Point>,
+    by_name: BTreeMap<PointName, PointId>,
+    tokens: BTreeMap<String, TokenRecord>,
+    groups: BTreeMap<GroupName, Group>,
+    assignments: BTreeMap<AssignmentKey, Assignment>,
+    standings: BTreeMap<PointId, Standing>,
+}
+
+impl Registry {
+    /// Reads what `db` knows.
+    pub fn open(db: Db) -> Result<Self, DbError> {
+        let mut state = State::default();
+        for (_, point) in POINTS.scan(&db, Order::Ascending, None, usize::MAX)? {
+            state.by_name.insert(point.name.clone(), point.id.clone());
+            state.points.insert(point.id.clone(), point);
+        }
+        state.tokens = all(TOKENS.scan(&db, Order::Ascending, None, usize::MAX)?, |t| t.id());
+        state.groups =
+            all(GROUPS.scan(&db, Order::Ascending, None, usize::MAX)?, |g| g.name.clone());
+        let assignments = ASSIGNMENTS.scan(&db, Order::Ascending, None, usize::MAX)?;
+        state.assignments = all(assignments, Assignment::key);
+        for (_, standing) in reports::STANDINGS.scan(&db, Order::Ascending, None, usize::MAX)? {
+            state.standings.insert(standing.point.clone(), standing);
+        }
+        Ok(Self {
+            db,
+            changing: Mutex::default(),
+            state: RwLock::new(state),
+            changes: watch::Sender::new(1),
+            closed: CancellationToken::new(),
+            feeds: Mutex::default(),
+            seen: Mutex::default(),
+            wishes: Mutex::default(),
+        })
+    }
+
+    /// Tells of each change of a table that may change a wish. What a site's packages are changes
+    /// beside it: [`contentlib::Library::refs_generation`] tells of that.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Ends all feeds, now and from now on: the site is stopping.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// The right to wait for a wish of `point`. It ends when the point begins to wait again, is
+    /// removed, or the registry is closed.
+    pub fn feed(&self, point: &PointId) -> CancellationToken {
+        let feed = self.closed.child_token();
+        if let Some(older) = self.feeds.lock().insert(point.clone(), feed.clone()) {
+            older.cancel();
+        }
+        feed
+    }
+
+    /// Whether the registry was closed.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
+    }
+
+    /// Writes `batch`, then makes the same change in memory, and tells those who wait. The caller
+    /// holds the right to change.
+    fn apply<T>(
+        &self,
+        _changing: &MutexGuard<'_, ()>,
+        batch: Batch,
+        change: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, RegistryError> {
+        self.db.kv().write(batch)?;
+        let done = change(&mut self.state.write());
+        self.changes.send_modify(|n| *n += 1);
+        Ok(done)
+    }
+}
+
+fn all<P, K: Ord, V>(found: Vec<(P, V)>, key: impl Fn(&V) -> K) -> BTreeMap<K, V> {
+    found.into_iter().map(|(_, value)| (key(&value), value)).collect()
+}
+
+#[cfg(test)]
+mod tests;

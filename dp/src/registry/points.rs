@@ -1,0 +1,154 @@
+//! The points of a site: from the day a machine joined until it is removed.
+
+use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
+use super::groups::{GROUPS, Group};
+use super::reports::{FACTS, STANDINGS};
+use super::{GroupName, PointName, Registry, RegistryError, State};
+use crate::field::PointId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sitedb::{Batch, Table, Value};
+use std::net::IpAddr;
+
+/// A distribution point of the site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// Who it is.
+    pub id: PointId,
+    /// What people call it.
+    pub name: PointName,
+    /// When it joined.
+    pub joined: Timestamp,
+    /// Who made the token that it joined with.
+    pub invited_by: String,
+    /// When it last got a new certificate.
+    #[serde(default)]
+    pub renewed: Option<Timestamp>,
+}
+impl Value for Point {}
+
+/// Points by their id.
+pub(super) const POINTS: Table<String, Point> = Table::new("points");
+
+impl State {
+    /// The point called or numbered `which`.
+    pub(super) fn find(&self, which: &str) -> Result<&Point, RegistryError> {
+        let id = which.parse().ok().or_else(|| self.by_name.get(&which.parse().ok()?).cloned());
+        let found = id.and_then(|id: PointId| self.points.get(&id));
+        found.ok_or_else(|| RegistryError::UnknownPoint(which.chars().take(100).collect()))
+    }
+}
+
+impl Registry {
+    /// Whether there is a point of that id. Reads memory only.
+    pub fn knows(&self, id: &PointId) -> bool {
+        self.state.read().points.contains_key(id)
+    }
+
+    /// The point called or numbered `which`.
+    pub fn point(&self, which: &str) -> Result<Point, RegistryError> {
+        self.state.read().find(which).cloned()
+    }
+
+    /// All points, by name.
+    pub fn points(&self) -> Vec<Point> {
+        let state = self.state.read();
+        state.by_name.values().filter_map(|id| state.points.get(id).cloned()).collect()
+    }
+
+    /// The groups that a point is in.
+    pub fn groups_of(&self, id: &PointId) -> Vec<GroupName> {
+        let state = self.state.read();
+        let of = state.groups.values().filter(|group| group.members.contains(id));
+        of.map(|group| group.name.clone()).collect()
+    }
+
+    /// Notes that a point was heard of, from its address if that is known.
+    pub fn saw(&self, id: &PointId, now: Timestamp) {
+        self.seen.lock().insert(id.clone(), now);
+    }
+
+    /// When a point was heard of last, as far as this run of the site, or its last report, tells.
+    pub fn seen(&self, id: &PointId) -> Option<Timestamp> {
+        let heard = self.seen.lock().get(id).copied();
+        let reported = self.state.read().standings.get(id).map(|standing| standing.received);
+        heard.max(reported)
+    }
+
+    /// Notes that a point got a new certificate.
+    pub fn renewed(&self, id: &PointId, now: Timestamp) -> Result<(), RegistryError> {
+        let changing = self.change();
+        let mut point = self.point(id.as_str())?;
+        point.renewed = Some(now);
+        let mut batch = Batch::new();
+        POINTS.put(&mut batch, &id.to_string(), &point);
+        self.apply(&changing, batch, |state| drop(state.points.insert(id.clone(), point)))
+    }
+
+    /// Removes the point called or numbered `which`: from now on it is refused, and nothing is
+    /// assigned to it any more.
+    pub fn remove_point(&self, which: &str) -> Result<Point, RegistryError> {
+        let changing = self.change();
+        let (point, groups, assignments) = {
+            let state = self.state.read();
+            let point = state.find(which)?.clone();
+            let without = |group: &Group| {
+                let mut group = group.clone();
+                group.members.remove(&point.id).then_some(group)
+            };
+            let groups: Vec<Group> = state.groups.values().filter_map(without).collect();
+            let to = Target::Point(point.id.clone());
+            let its = state.assignments.values().filter(|assignment| assignment.to == to);
+            let assignments: Vec<AssignmentKey> = its.map(Assignment::key).collect();
+            (point, groups, assignments)
+        };
+        let mut batch = Batch::new();
+        let key = point.id.to_string();
+        POINTS.delete(&mut batch, &key);
+        STANDINGS.delete(&mut batch, &key);
+        FACTS.delete(&mut batch, &key);
+        groups.iter().for_each(|group| GROUPS.put(&mut batch, &group.name.to_string(), group));
+        assignments.iter().for_each(|key| ASSIGNMENTS.delete(&mut batch, key));
+        self.apply(&changing, batch, |state| {
+            state.points.remove(&point.id);
+            state.by_name.remove(&point.name);
+            state.standings.remove(&point.id);
+            state.groups.extend(groups.into_iter().map(|group| (group.name.clone(), group)));
+            assignments.iter().for_each(|key| drop(state.assignments.remove(key)));
+        })?;
+        if let Some(feed) = self.feeds.lock().remove(&point.id) {
+            feed.cancel();
+        }
+        self.seen.lock().remove(&point.id);
+        Ok(point)
+    }
+}
+
+/// Where a point is reached that says `address` and is heard of from `from`: a host that it does
+/// not know is the one that it is heard of from.
+pub(super) fn reached_at(address: &str, from: Option<IpAddr>) -> String {
+    let rest = |unspecified: &str| address.split_once(unspecified).map(|(a, b)| (a, b));
+    let Some((before, after)) = rest("://0.0.0.0:").or_else(|| rest("://[::]:")) else {
+        return address.to_owned();
+    };
+    match from.map(|from| from.to_canonical()) {
+        Some(IpAddr::V4(ip)) => format!("{before}://{ip}:{after}"),
+        Some(IpAddr::V6(ip)) => format!("{before}://[{ip}]:{after}"),
+        None => address.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_a_point_does_not_know_is_the_one_it_is_heard_of_from() {
+        let v4 = Some("192.0.2.7".parse().unwrap());
+        let v6 = Some("2001:db8::7".parse().unwrap());
+        assert_eq!(reached_at("http://0.0.0.0:80", v4), "http://192.0.2.7:80");
+        assert_eq!(reached_at("https://[::]:80", v6), "https://[2001:db8::7]:80");
+        assert_eq!(reached_at("http://h:80", v4), "http://h:80");
+        assert_eq!(reached_at("http://0.0.0.0:80", None), "http://0.0.0.0:80");
+    }
+}
