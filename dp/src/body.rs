@@ -21,9 +21,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::task::JoinHandle;
 
-/// A segment for HTTP/1: one system call sends it.
+/// A segment that is sent from its file: one system call does it.
 const SEGMENT: usize = 2 << 20;
-/// A segment for HTTP/2, where streams share the connection; no less than the longest chunk, since
+/// A segment that is copied, for HTTP/2, where streams share the connection, and for TLS; no less than the longest chunk, since
 /// a chunk is hashed again for each segment that begins in it.
 const SEGMENT_H2: usize = 512 << 10;
 
@@ -143,8 +143,8 @@ impl ContentBody {
         if self.range.is_empty() {
             return Poll::Ready(None);
         }
-        let is_http1 = ticket.connection.is_http1();
-        let max = if is_http1 { SEGMENT } else { SEGMENT_H2 };
+        let sends_files = ticket.connection.sends_files();
+        let max = if sends_files { SEGMENT } else { SEGMENT_H2 };
         self.look_ahead(max);
         let segment = match std::mem::replace(&mut self.next, Next::Unknown) {
             Next::Ready(segment) => segment,
@@ -164,8 +164,9 @@ impl ContentBody {
         bytes.truncate(usize::try_from(self.left()).unwrap_or(usize::MAX));
         self.range.start += bytes.len() as u64;
         if let Some(place) = place {
-            if !is_http1 {
-                // HTTP/2 copies the ends of frames itself, and must not read a mapping.
+            if !sends_files {
+                // HTTP/2 copies the ends of frames itself, and TLS encrypts; neither must read a
+                // mapping.
                 let mut copy = vec![0; bytes.len()];
                 if let Err(error) = place.file.read_exact_at(&mut copy, place.offset) {
                     return Poll::Ready(Some(Err(error.into())));

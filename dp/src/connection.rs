@@ -1,23 +1,27 @@
 //! One client connection: hyper's state machine, driven under our limits.
 //!
-//! HTTP/1.1 and HTTP/2 with prior knowledge (RFC 9113, section 3.3) share a port; the first bytes
-//! tell which it is. The task that drives a connection can be told from outside to finish its
+//! HTTP/1.1, HTTP/2 with prior knowledge (RFC 9113, section 3.3) and both over TLS share a port; the
+//! first bytes tell which it is. The task that drives a connection can be told from outside to finish its
 //! requests or to stop, at no cost for requests.
 
 use crate::deadline::{Activity, Late};
+use crate::identity::{Peer, Vouched};
+use crate::secure::{HANDSHAKE, Secure};
 use crate::service::Service;
 use crate::transport::{Places, Transport, linger};
 use crate::worker::Worker;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
+use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
@@ -37,6 +41,8 @@ pub(crate) struct Connection {
     /// Bytes written since the task was last polled.
     pub turn: Counter,
     is_http1: AtomicU8,
+    /// Set before the first request of a connection that uses TLS, to whom its certificate names.
+    tls: OnceLock<Option<Vouched>>,
     command: AtomicU8,
     task: AtomicWaker,
     /// The stream, once all is written.
@@ -69,6 +75,7 @@ impl Connection {
             places: Places::default(),
             turn: Counter::default(),
             is_http1: AtomicU8::new(0),
+            tls: OnceLock::new(),
             command: AtomicU8::new(RUN),
             task: AtomicWaker::new(),
             left: Mutex::default(),
@@ -88,10 +95,25 @@ impl Connection {
         self.activity.wrote(self.worker.now());
     }
 
-    /// Whether one request is answered after the other, so that slices are written in the order in
-    /// which bodies give them.
-    pub fn is_http1(&self) -> bool {
+    fn is_http1(&self) -> bool {
         self.is_http1.load(Relaxed) == 1
+    }
+
+    /// Whether what bodies give is written in that order, and is not read in between: then the kernel
+    /// may send it from files.
+    pub fn sends_files(&self) -> bool {
+        self.is_http1() && !self.is_secure()
+    }
+
+    /// Whether it uses TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls.get().is_some()
+    }
+
+    /// Who the peer is, as its certificate says now.
+    pub fn identity(&self) -> Option<&Peer> {
+        let vouched = self.tls.get()?.as_ref()?;
+        self.worker.shared.tls.as_ref()?.holds(vouched)
     }
 
     /// Lets running requests finish, and takes no new ones.
@@ -122,24 +144,71 @@ pub(crate) async fn run(stream: TcpStream, connection: Arc<Connection>) {
         Commanded { connection: &connection, until: DRAIN, future }.await
     };
     let Some(Ok((prefix, is_http2))) = first.await else { return };
-    connection.is_http1.store(u8::from(!is_http2), Relaxed);
-    connection.read();
-    let service = Service { connection: connection.clone() };
-    let transport = Transport::new(stream, prefix, connection.clone());
-    let ended = if is_http2 {
-        let running = http2_builder(&connection).serve_connection(transport, service);
-        drive(&connection, running, http2::Connection::graceful_shutdown).await
-    } else {
-        let running = http1_builder(&connection).serve_connection(transport, service);
-        drive(&connection, running, http1::Connection::graceful_shutdown).await
-    };
-    if let Err(error) = ended {
-        tracing::debug!(peer = %connection.peer, %error, "connection ended early");
+    match &connection.worker.shared.tls {
+        Some(tls) if prefix.first() == Some(&HANDSHAKE) => {
+            // In a box: most connections are plain, and their tasks need not be as large as this.
+            let config = tls.config();
+            Box::pin(run_secure(stream, prefix, config, &connection)).await;
+        }
+        _ => {
+            let transport = Transport::new(stream, prefix, connection.clone());
+            serve(transport, is_http2, &connection).await;
+        }
     }
     let left = connection.left.lock().take();
     if let Some(stream) = left {
         let future = pin!(linger(stream));
         Commanded { connection: &connection, until: STOP, future }.await;
+    }
+}
+
+/// Shakes hands, then serves as any connection.
+async fn run_secure(
+    stream: TcpStream,
+    prefix: Bytes,
+    config: Arc<ServerConfig>,
+    connection: &Arc<Connection>,
+) {
+    let accepted = {
+        let future = pin!(Secure::accept(stream, prefix, config, connection.clone()));
+        Commanded { connection, until: DRAIN, future }.await
+    };
+    let transport = match accepted {
+        Some(Ok(transport)) => transport,
+        Some(Err(error)) => {
+            connection.worker.counters.tls_failed.add(1);
+            return tracing::debug!(peer = %connection.peer, %error, "no TLS with this client");
+        }
+        None => return,
+    };
+    let session = transport.session();
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let leaf = session.peer_certificates().and_then(<[_]>::first);
+    // The handshake refuses certificates that name nobody.
+    let vouched = leaf.and_then(|leaf| Vouched::read(leaf).ok());
+    let _ = connection.tls.set(vouched);
+    connection.worker.counters.tls.add(1);
+    serve(transport, is_http2, connection).await;
+}
+
+/// Serves the requests that come over a transport.
+async fn serve<T: Read + Write + Unpin>(
+    transport: T,
+    is_http2: bool,
+    connection: &Arc<Connection>,
+) {
+    connection.is_http1.store(u8::from(!is_http2), Relaxed);
+    connection.read();
+    let service = Service { connection: connection.clone() };
+    let ended = if is_http2 {
+        let running = http2_builder(connection).serve_connection(transport, service);
+        drive(connection, running, http2::Connection::graceful_shutdown).await
+    } else {
+        let running = http1_builder(connection).serve_connection(transport, service);
+        drive(connection, running, http1::Connection::graceful_shutdown).await
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %connection.peer, %error, "connection ended early");
     }
 }
 
@@ -210,7 +279,7 @@ impl<F: Future + Unpin> Future for Commanded<'_, F> {
     }
 }
 
-/// Reads until it is clear whether the client speaks HTTP/2.
+/// Reads until it is clear whether the client speaks HTTP/2. TLS is no HTTP/2 at its first byte.
 async fn first_bytes(stream: &TcpStream) -> io::Result<(Bytes, bool)> {
     let mut buffer = [0; 1024];
     let mut n = 0;

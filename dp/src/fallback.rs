@@ -29,7 +29,9 @@ pub type Answering = Pin<Box<dyn Future<Output = Response<BoxBody>> + Send>>;
 
 /// What answers requests that the content plane has no route for.
 ///
-/// The request's extensions hold the peer's address, as a `std::net::SocketAddr`.
+/// The request's extensions hold the peer's address, as a `std::net::SocketAddr`; that it came over
+/// TLS, if it did, as [`OverTls`](crate::identity::OverTls); and who the peer's certificate names, if
+/// it showed one, as [`Peer`](crate::identity::Peer).
 pub trait Fallback: Send + Sync + 'static {
     /// Answers one request.
     fn call(&self, request: Request<RequestBody>) -> Answering;

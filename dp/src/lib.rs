@@ -8,6 +8,7 @@
 
 mod connection;
 mod deadline;
+mod secure;
 mod server;
 mod transport;
 mod worker;

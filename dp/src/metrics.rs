@@ -55,6 +55,8 @@ pub(crate) struct Counters {
     pub connections: Count,
     pub accepted: Count,
     pub refused: Count,
+    pub tls: Count,
+    pub tls_failed: Count,
     late: [Count; 3],
     pub hot_hits: Count,
     pub hot_misses: Count,
@@ -99,6 +101,11 @@ pub(crate) fn render(workers: &[&Counters], library: Option<&LibraryStats>) -> S
     counter(&mut out, "depot_connections_accepted_total", "Connections accepted.", accepted);
     let refused = sum(|w| &w.refused);
     counter(&mut out, "depot_connections_refused_total", "Connections over the limit.", refused);
+    let tls = sum(|w| &w.tls);
+    counter(&mut out, "depot_connections_tls_total", "Connections that use TLS.", tls);
+    let failed = sum(|w| &w.tls_failed);
+    let help = "Handshakes of TLS that failed.";
+    counter(&mut out, "depot_connections_tls_failed_total", help, failed);
     let late = "depot_connections_timed_out_total";
     header(&mut out, late, "counter", "Connections ended because the peer was too slow.");
     for (at, why) in ["head", "idle", "progress"].iter().enumerate() {

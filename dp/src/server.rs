@@ -1,6 +1,7 @@
 //! The server: one port, a worker for each core, and an orderly end.
 
 use crate::fallback::Fallback;
+use crate::identity::ServerTls;
 use crate::worker::{Shared, Worker};
 use contentlib::Library;
 use packager::Packages;
@@ -45,6 +46,8 @@ pub struct ServeOptions {
     pub access_log: bool,
     /// What answers below `/api/`.
     pub api: Option<Arc<dyn Fallback>>,
+    /// What clients are shown that come by HTTPS, on the same port; nothing if there is no HTTPS.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl Default for ServeOptions {
@@ -60,6 +63,7 @@ impl Default for ServeOptions {
             hot_bytes: 192 << 20,
             access_log: false,
             api: None,
+            tls: None,
         }
     }
 }

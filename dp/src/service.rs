@@ -10,6 +10,7 @@ use crate::connection::Connection;
 use crate::fallback::RequestBody;
 use crate::frames;
 use crate::held::{Described, Held};
+use crate::identity::OverTls;
 use crate::metrics::{self, Route};
 use crate::package;
 use crate::problem::Problem;
@@ -206,6 +207,12 @@ impl Service {
         let connection = self.connection.clone();
         let mut request = request.map(|body| RequestBody::new(body, connection));
         request.extensions_mut().insert(self.connection.peer);
+        if self.connection.is_secure() {
+            request.extensions_mut().insert(OverTls);
+        }
+        if let Some(identity) = self.connection.identity() {
+            request.extensions_mut().insert(identity.clone());
+        }
         let running = shared.runtime.spawn(async move { fallback.call(request).await });
         let running = AbortOnDrop(running);
         Answer::Later(Box::pin(async move {

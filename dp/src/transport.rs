@@ -99,7 +99,7 @@ pub(crate) struct Transport {
     io: Option<TokioIo<TcpStream>>,
     /// All was written, and the peer was told so.
     is_shut: bool,
-    /// What was read to tell HTTP/1 from HTTP/2.
+    /// What was read to tell HTTP/1, HTTP/2 and TLS from each other.
     prefix: Bytes,
     connection: Arc<Connection>,
 }
@@ -120,24 +120,34 @@ impl Transport {
         cx: &mut Context<'_>,
         how: impl FnOnce(Pin<&mut TokioIo<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.connection.turn.get() >= TURN {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        let done = how(self.io(), cx);
-        match done {
-            Poll::Ready(Ok(n)) => {
-                self.connection.turn.add(n);
-                self.connection.wrote();
-            }
-            Poll::Pending => self.connection.activity.write_blocked(),
-            Poll::Ready(Err(ref error)) if error.kind() == io::ErrorKind::TimedOut => {
-                self.connection.worker.counters.late(Late::Progress);
-            }
-            Poll::Ready(Err(_)) => {}
-        }
-        done
+        let io = Pin::new(self.io.as_mut().expect("there until dropped"));
+        counted(&self.connection, cx, |cx| how(io, cx))
     }
+}
+
+/// Runs a write to the socket of `connection`, if it is its turn, and notes what came of it.
+pub(crate) fn counted(
+    connection: &Connection,
+    cx: &mut Context<'_>,
+    write: impl FnOnce(&mut Context<'_>) -> Poll<io::Result<usize>>,
+) -> Poll<io::Result<usize>> {
+    if connection.turn.get() >= TURN {
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    let done = write(cx);
+    match done {
+        Poll::Ready(Ok(n)) => {
+            connection.turn.add(n);
+            connection.wrote();
+        }
+        Poll::Pending => connection.activity.write_blocked(),
+        Poll::Ready(Err(ref error)) if error.kind() == io::ErrorKind::TimedOut => {
+            connection.worker.counters.late(Late::Progress);
+        }
+        Poll::Ready(Err(_)) => {}
+    }
+    done
 }
 
 impl Read for Transport {

@@ -8,7 +8,9 @@ use crate::connection::{self, Connection};
 use crate::deadline::{self, Limits, TICK};
 use crate::fallback::Fallback;
 use crate::held::Hot;
+use crate::identity::ServerTls;
 use crate::metrics::Counters;
+use crate::secure::HANDSHAKE;
 use crate::server::{Content, ServeOptions};
 use contentlib::LibraryStats;
 use parking_lot::Mutex;
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Shared {
     pub content: Arc<Content>,
     pub fallback: Option<Arc<dyn Fallback>>,
+    pub tls: Option<Arc<ServerTls>>,
     /// Where the fallback runs.
     pub runtime: tokio::runtime::Handle,
     pub access_log: bool,
@@ -45,6 +48,7 @@ impl Shared {
         Self {
             content,
             fallback: options.api.clone(),
+            tls: options.tls.clone(),
             runtime: tokio::runtime::Handle::current(),
             access_log: options.access_log,
             draining: AtomicBool::new(false),
@@ -149,8 +153,9 @@ impl Worker {
             self.counters.refused.add(1);
             if Arc::strong_count(&self.refusing) <= MAX_REFUSING {
                 let refusing = self.refusing.clone();
+                let may_be_tls = shared.tls.is_some();
                 tokio::spawn(async move {
-                    refuse(stream).await;
+                    refuse(stream, may_be_tls).await;
                     drop(refusing);
                 });
             }
@@ -233,12 +238,16 @@ impl Drop for Open {
 }
 
 /// Tells a client over the limit to come back, without reading what it wants.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, may_be_tls: bool) {
     const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n\
         retry-after: 5\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: 134\r\n\r\n\
         {\"type\":\"urn:depot:problem:unavailable\",\"title\":\"This is not available now\",\"status\":503,\"detail\":\"too many connections; retry later\"}";
+    // A fatal alert of TLS, which has none for this: internal_error (RFC 8446, section 6.2).
+    const BUSY_TLS: &[u8] = &[0x15, 3, 3, 0, 2, 2, 80];
     let polite = async {
-        stream.write_all(BUSY).await?;
+        let mut first = [0];
+        let is_tls = may_be_tls && stream.peek(&mut first).await? > 0 && first == [HANDSHAKE];
+        stream.write_all(if is_tls { BUSY_TLS } else { BUSY }).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection under the answer.
         let mut rest = [0; 1024];
