@@ -22,8 +22,6 @@ use tokio_rustls::server::TlsStream;
 
 /// What the first record of a TLS client begins with (RFC 8446, section 5.1), and no request of HTTP.
 pub(crate) const HANDSHAKE: u8 = 0x16;
-/// What rustls takes before it wants it written: one system call for several records.
-const BUFFER: usize = 256 << 10;
 
 /// The encrypted side of a connection.
 struct Wire {
@@ -100,11 +98,7 @@ impl Secure {
         connection: Arc<Connection>,
     ) -> io::Result<Self> {
         let wire = Wire { stream, prefix, connection: connection.clone() };
-        let larger = |session: &mut ServerConnection| {
-            session.set_buffer_limit(Some(BUFFER));
-        };
-        let accepting = TlsAcceptor::from(config).accept_with(wire, larger).into_fallible();
-        match accepting.await {
+        match TlsAcceptor::from(config).accept(wire).into_fallible().await {
             Ok(stream) => Ok(Self { io: Some(TokioIo::new(stream)), is_shut: false }),
             Err((error, mut wire)) => {
                 // The alert is written; see `transport::linger` for what would become of it.

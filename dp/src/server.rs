@@ -30,7 +30,7 @@ pub struct ServeOptions {
     pub workers: Option<NonZeroUsize>,
     /// The longest head of a request, in bytes; at least 8 KiB.
     pub header_bytes: usize,
-    /// How long a client may take over a request's head.
+    /// How long a client may take over a request's head; over the first, with the handshake of TLS.
     pub header_time: Duration,
     /// How long a connection may be idle between requests.
     pub idle_time: Duration,

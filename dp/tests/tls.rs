@@ -96,9 +96,8 @@ impl Site {
         said(&builder.build().unwrap(), &url).await
     }
 
-    fn advance(&self, days: i64) {
-        let mut now = self.now.lock();
-        *now = *now + SignedDuration::from_hours(24 * days);
+    fn advance(&self, hours: i64) {
+        *self.now.lock() += SignedDuration::from_hours(hours);
     }
 }
 
@@ -247,23 +246,31 @@ async fn a_certificate_of_another_authority_is_refused() {
 async fn a_certificate_that_has_expired_is_refused() {
     let site = site();
     let early = site.identity(1);
-    site.advance(60);
+    site.advance(60 * 24);
     let late = site.identity(2);
     site.tls.replace(&site.authority.site_identity((site.clock)()).unwrap()).unwrap();
+    site.advance(29 * 24 + 20);
     assert!(site.says(&early).await.is_ok());
     // A connection that was open when its certificate ended is nobody's from then on.
     let config = client_config(&early, &site.clock).unwrap();
     let (builder, url) = client(&config, &Peer::Site, &site.address()).unwrap();
     let open = builder.build().unwrap();
-    assert!(said(&open, &url).await.unwrap().contains("Point"));
-    site.advance(31);
-    assert_eq!(said(&open, &url).await.unwrap(), "Some(OverTls) None");
+    // So is a session that is resumed on another connection.
+    let (builder, _) = client(&config, &Peer::Site, &site.address()).unwrap();
+    let resumes = builder.pool_max_idle_per_host(0).http1_only().build().unwrap();
+    for client in [&open, &resumes] {
+        assert!(said(client, &url).await.unwrap().contains("Point"));
+    }
+    site.advance(5);
+    for client in [&open, &resumes] {
+        assert_eq!(said(client, &url).await.unwrap(), "Some(OverTls) None");
+    }
     site.says(&early).await.unwrap_err();
     let error = connect_as(&site, &early).read(&mut [0]).unwrap_err();
     assert_eq!(Distrust::of(&error), Some(Distrust::Refused));
     assert!(site.says(&late).await.is_ok());
     // Nor does a client believe a site whose certificate has ended.
-    site.advance(60);
+    site.advance(60 * 24);
     let error = site.says(&late).await.unwrap_err();
     assert_eq!(Distrust::of(&error), Some(Distrust::Dates));
 }
@@ -297,16 +304,9 @@ async fn a_certificate_is_replaced_while_serving() {
     let mut running = http.get(url.join(&path).unwrap()).send().await.unwrap();
     let mut got = running.chunk().await.unwrap().unwrap().to_vec();
     let shown = || {
-        let port = site.point.address.port().to_string();
-        let connect = format!("127.0.0.1:{port}");
-        let run = std::process::Command::new("openssl")
-            .args(["s_client", "-connect", &connect, "-servername", "site.depot"])
-            .stdin(std::process::Stdio::null())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&run.stdout).into_owned();
-        let from = text.find("-----BEGIN CERTIFICATE-----").unwrap();
-        text[from..].split("-----END").next().unwrap().to_owned()
+        let mut stream = connect(&site);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        stream.conn.peer_certificates().unwrap()[0].clone()
     };
     let before = shown();
     site.tls.replace(&site.authority.site_identity((site.clock)()).unwrap()).unwrap();
