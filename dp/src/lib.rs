@@ -3,6 +3,7 @@
 //! The way of a request, in the order to read it: a server has workers, a worker accepts
 //! connections, a connection runs hyper over a transport, the service finds the route and answers
 //! with a body. [`remote`] is the other side: it fetches packages and chunks from a server.
+//! [`replica`] brings whole versions into the library of another distribution point.
 //! `dp/PROTOCOL.md` describes what both speak.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -32,6 +33,7 @@ pub mod field;
 pub mod identity;
 pub mod registry;
 pub mod remote;
+pub mod replica;
 
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};

@@ -20,13 +20,15 @@ mod state;
 
 pub use address::{BadAddress, PackageAddress};
 pub use client::Client;
+pub(crate) use client::Retry;
 pub use fetch::{FetchOptions, FetchReport, fetch};
+pub(crate) use fetch::{RECIPES_IN_FLIGHT, blocking, recipe};
 pub use holder::{Holder, repair_source};
 
-use contentlib::Digest;
+use contentlib::{Cancelled, Digest};
 use packager::manifest::NotAManifest;
 use packager::sign::{NotProven, PublicKey};
-use packager::{PackageName, Selector};
+use packager::{PackageError, PackageName, Selector};
 use std::io;
 use std::path::PathBuf;
 
@@ -132,6 +134,12 @@ pub enum RemoteError {
     /// The package has an entry called `.depot`, which fetching needs for itself.
     #[error("the package has an entry `.depot` at its top, so it cannot be fetched into a folder")]
     Reserved,
+    /// The library here could not take it.
+    #[error("the library here did not take it")]
+    Library(#[source] PackageError),
+    /// The operation was cancelled.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// A local file could not be read or written.
     #[error("cannot read or write {path:?}")]
     Io {
@@ -140,6 +148,18 @@ pub enum RemoteError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl From<PackageError> for RemoteError {
+    /// What is wrong with what came keeps its name; the rest is this machine's.
+    fn from(error: PackageError) -> Self {
+        match error {
+            PackageError::NotProven(error) => Self::NotProven(error),
+            PackageError::Manifest { source, .. } => Self::Manifest(source),
+            PackageError::OtherTree { .. } => Self::OtherTree,
+            error => Self::Library(error),
+        }
+    }
 }
 
 impl RemoteError {

@@ -13,7 +13,7 @@ use contentlib::{ChunkId, Digest, Recipe};
 use packager::sign::VersionInfo;
 use packager::{PackageName, Selector};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, RETRY_AFTER};
-use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -57,19 +57,39 @@ impl Client {
         Self::of_url(address::parse_server(server)?)
     }
 
-    pub(super) fn of_url(server: Url) -> Result<Self, RemoteError> {
-        let mut http = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
+    /// A client of the server at `server`, a URL that ends in a slash, over connections that
+    /// somebody else sets up; [`Client::with_times`] sets their times.
+    pub fn over(http: reqwest::Client, server: Url) -> Self {
+        Self { http, server, moved: Arc::default() }
+    }
+
+    /// Connections with the times of this module: they wait for progress, and not for a total.
+    pub fn with_times(http: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
+        http.connect_timeout(CONNECT)
             .read_timeout(PROGRESS)
             .tcp_keepalive(PROGRESS)
-            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")));
+            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+    }
+
+    pub(super) fn of_url(server: Url) -> Result<Self, RemoteError> {
+        let mut http = Self::with_times(reqwest::Client::builder());
         if Self::is_on_this_machine(&server) {
             http = http.no_proxy();
         }
         let http = http
             .build()
             .map_err(|source| RemoteError::Transport { url: server.to_string(), source })?;
-        Ok(Self { http, server, moved: Arc::default() })
+        Ok(Self::over(http, server))
+    }
+
+    /// Where the server is.
+    pub fn server(&self) -> &Url {
+        &self.server
+    }
+
+    /// The same client, over the same connections, that counts anew what it receives.
+    pub fn counting_anew(&self) -> Self {
+        Self { moved: Arc::default(), ..self.clone() }
     }
 
     /// Whether a server's address is one of this machine itself. No proxy may be asked for it, as the
@@ -113,7 +133,7 @@ impl Client {
     }
 
     /// The bytes `range` of a content, checked to be `chunk`.
-    pub(super) async fn part(
+    pub(crate) async fn part(
         &self,
         content: Digest,
         range: Range<u64>,
@@ -146,37 +166,31 @@ impl Client {
         retry: &mut Retry,
         mut take: impl AsyncFnMut(FrameItem) -> Result<(), RemoteError>,
     ) -> Result<(), RemoteError> {
+        let Some(mut frames) = self.frames(ids, retry).await? else { return Ok(()) };
+        while let Some(item) = frames.next(retry).await? {
+            take(item).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks once for `ids`, at most 4096. After a failure that may pass it waits, and there is
+    /// nothing.
+    pub(crate) async fn frames(
+        &self,
+        ids: &[ChunkId],
+        retry: &mut Retry,
+    ) -> Result<Option<Frames>, RemoteError> {
         let url = self.url("chunks");
         let body: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
         let request = self.http.post(url.clone()).header(CONTENT_TYPE, IDS_TYPE);
         let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
-        match self.try_chunks(&url, request, retry, &mut take).await {
-            Ok(()) => Ok(()),
-            Err(failed) => retry.pause(failed).await,
-        }
-    }
-
-    async fn try_chunks(
-        &self,
-        url: &Url,
-        request: RequestBuilder,
-        retry: &mut Retry,
-        take: &mut impl AsyncFnMut(FrameItem) -> Result<(), RemoteError>,
-    ) -> Result<(), Failed> {
-        let mut response = accepted(url, request.send().await).await?;
-        let malformed = || RemoteError::Malformed { url: url.to_string(), wanted: "frames" };
-        let mut decoder = FrameDecoder::default();
-        while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
-            self.moved.fetch_add(bytes.len() as u64, Relaxed);
-            decoder.push(&bytes);
-            while let Some(item) =
-                decoder.next_item().map_err(|_| Failed::Passing(malformed(), None))?
-            {
-                retry.progressed();
-                take(item).await.map_err(Failed::Final)?;
+        match accepted(&url, request.send().await).await {
+            Ok(response) => {
+                let (decoder, moved) = (FrameDecoder::default(), self.moved.clone());
+                Ok(Some(Frames { url, response, decoder, moved }))
             }
+            Err(failed) => retry.pause(failed).await.map(|()| None),
         }
-        if decoder.is_complete() { Ok(()) } else { Err(Failed::Passing(malformed(), None)) }
     }
 
     /// A body. A cut answer is gone on with where it was cut.
@@ -229,6 +243,46 @@ impl Client {
             got.extend_from_slice(&bytes);
         }
         Ok(())
+    }
+}
+
+/// An answer with chunks.
+pub(crate) struct Frames {
+    url: Url,
+    response: Response,
+    decoder: FrameDecoder,
+    moved: Arc<AtomicU64>,
+}
+
+impl Frames {
+    /// The next item. After a failure that may pass it waits, and there is no more; only an answer
+    /// that came whole has an end mark.
+    pub async fn next(&mut self, retry: &mut Retry) -> Result<Option<FrameItem>, RemoteError> {
+        match self.try_next(retry).await {
+            Ok(item) => Ok(item),
+            Err(failed) => retry.pause(failed).await.map(|()| None),
+        }
+    }
+
+    async fn try_next(&mut self, retry: &mut Retry) -> Result<Option<FrameItem>, Failed> {
+        let malformed = || {
+            let (url, wanted) = (self.url.to_string(), "frames");
+            Failed::Passing(RemoteError::Malformed { url, wanted }, None)
+        };
+        loop {
+            if let Some(item) = self.decoder.next_item().map_err(|_| malformed())? {
+                retry.progressed();
+                return Ok(Some(item));
+            }
+            match self.response.chunk().await.map_err(|error| passing(&self.url, error))? {
+                Some(bytes) => {
+                    self.moved.fetch_add(bytes.len() as u64, Relaxed);
+                    self.decoder.push(&bytes);
+                }
+                None if self.decoder.is_complete() => return Ok(None),
+                None => return Err(malformed()),
+            }
+        }
     }
 }
 
@@ -300,7 +354,7 @@ async fn reason(mut response: Response) -> Option<String> {
 
 /// Counts the tries of one piece of work.
 #[derive(Debug, Default)]
-pub(super) struct Retry {
+pub(crate) struct Retry {
     failures: u32,
 }
 

@@ -39,7 +39,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 /// Requests for chunks at a time.
 const IN_FLIGHT: usize = 4;
 /// Requests for recipes at a time; they are small.
-const RECIPES_IN_FLIGHT: usize = 16;
+pub(crate) const RECIPES_IN_FLIGHT: usize = 16;
 
 /// How a version is fetched.
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,8 @@ fn check_key(
     Ok(trusted.is_none())
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs what blocks where that is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
 ) -> Result<T, RemoteError> {
     match tokio::task::spawn_blocking(work).await {
@@ -530,7 +531,11 @@ impl Job {
 }
 
 /// The recipe of a file, checked against the one that the manifest names.
-async fn recipe(client: &Client, file: &FileEntry, signed: Digest) -> Result<Recipe, RemoteError> {
+pub(crate) async fn recipe(
+    client: &Client,
+    file: &FileEntry,
+    signed: Digest,
+) -> Result<Recipe, RemoteError> {
     let Some(recipe) = client.recipe(file.digest).await? else {
         return Err(RemoteError::Incomplete { n: 1, first: file.digest });
     };

@@ -1,0 +1,275 @@
+//! Bringing a version of a package into the library of another distribution point.
+//!
+//! 1. The manifest, as content: by its recipe, and of its chunks those that are not held. The
+//!    site's signature covers it, and it names all that follows.
+//! 2. [`plan`]: which files are not held, their recipes, which of their chunks are not held. What
+//!    any version of any package has costs nothing.
+//! 3. [`take`]: those chunks, in large requests, several at a time. The stored bytes of a block go
+//!    into a pack as they come, once its chunks hashed to names that were asked for.
+//! 4. Each file's recipe is put in the library as soon as its chunks are; it is read and hashed
+//!    first.
+//! 5. When all is there, one commit makes the version visible ([`packager::Packages::adopt`]).
+//!
+//! The steps run side by side, so the next requests are under way while the last answers are
+//! written. Killed, cut off or dropped anywhere, bringing the version again moves what is missing
+//! still: chunks are made durable every second, and kept from garbage collection by a session of the
+//! version's own. In memory are the manifest, a name for each content that is missing, and what is
+//! under way, which is bounded.
+
+mod plan;
+mod take;
+
+use crate::MAX_CHUNKS;
+use crate::remote::{Client, RemoteError, blocking};
+use contentlib::{AddError, ChunkId, CommitError, Digest, Progress, Recipe, Session};
+use futures::channel::mpsc;
+use futures::{SinkExt, StreamExt, TryStreamExt};
+use packager::manifest::Manifest;
+use packager::sign::VersionInfo;
+use packager::{PackageError, PackageName, Packages};
+use plan::{Batch, Piece, Plan};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+use take::InFlight;
+
+/// Requests for chunks at a time.
+const IN_FLIGHT: usize = 4;
+/// Requests that are ready to be made.
+const READY: usize = 4;
+/// Answers whose files wait to be put together.
+const TAKEN: usize = 16;
+/// Files are put together on so many threads.
+const FINISHERS: usize = 2;
+/// How often chunks are asked for that were held, and turn out not to be.
+const TRIES: u32 = 3;
+/// The largest manifest, in bytes; as much as a packager writes.
+const MAX_MANIFEST: u64 = 1 << 30;
+
+/// What bringing a version came to.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Brought {
+    /// The package.
+    pub package: PackageName,
+    /// Its version.
+    pub version: u64,
+    /// Files of the version.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that came over the wire.
+    pub moved_bytes: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Brings the version that `info` describes into the library of `packages`, which are copies
+/// ([`Packages::open_replica`]), and makes it visible there. After an error, or when the future is
+/// dropped, nothing of it is visible, and what came is kept for the next time.
+///
+/// `progress` tells how many files and bytes of the version are held, and in `new_bytes` how many
+/// came over the wire; cancelling it ends the work with an error.
+pub async fn bring(
+    client: &Client,
+    packages: &Packages,
+    info: &VersionInfo,
+    progress: &Arc<Progress>,
+) -> Result<Brought, RemoteError> {
+    let began = Instant::now();
+    // Before anything is asked for or stored on its account.
+    info.verify(&packages.public_key())?;
+    let lease = {
+        let (packages, package, version) = (packages.clone(), info.package.clone(), info.version);
+        blocking(move || Ok(packages.bringing(&package, version)?)).await?
+    };
+    let work = Arc::new(Work {
+        client: client.counting_anew(),
+        packages: packages.clone(),
+        lease: Arc::new(lease),
+        progress: progress.clone(),
+        in_flight: InFlight::default(),
+    });
+    let manifest = work.manifest(info).await?;
+    work.files(manifest.clone()).await?;
+    let moved_bytes = work.client.moved();
+    let (packages, adopted) = (packages.clone(), info.clone());
+    blocking(move || {
+        packages.adopt(&packages.library().session(), &adopted)?;
+        drop(work);
+        let lease = packages.bringing(&adopted.package, adopted.version)?;
+        Ok(lease.end().map_err(PackageError::from)?)
+    })
+    .await?;
+    Ok(Brought {
+        package: info.package.clone(),
+        version: info.version,
+        files: manifest.n_files(),
+        bytes: manifest.bytes(),
+        moved_bytes,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// What one version's bringing works with.
+struct Work {
+    client: Client,
+    packages: Packages,
+    /// Keeps what came, whatever becomes of this process.
+    lease: Arc<Session>,
+    progress: Arc<Progress>,
+    /// Chunks that are asked for.
+    in_flight: InFlight,
+}
+
+/// A content of several chunks, to be put together.
+struct Whole {
+    digest: Digest,
+    recipe: Arc<Recipe>,
+}
+
+impl Work {
+    /// The manifest, brought if it is not held, and checked.
+    async fn manifest(self: &Arc<Self>, info: &VersionInfo) -> Result<Arc<Manifest>, RemoteError> {
+        let digest = info.manifest;
+        let lease = self.lease.clone();
+        let is_missing =
+            blocking(move || Ok(lease.missing_contents(&[digest]).map_err(local)?[0])).await?;
+        if is_missing {
+            let recipe = self.client.recipe(digest).await?;
+            let recipe = recipe.ok_or(RemoteError::Incomplete { n: 1, first: digest })?;
+            let is_other = recipe.len() == 1 && recipe.chunks()[0] != ChunkId(digest);
+            if is_other || recipe.is_empty() || recipe.size() > MAX_MANIFEST {
+                return Err(self.wrong(digest));
+            }
+            self.content(Whole { digest, recipe: Arc::new(recipe) }).await?;
+        }
+        let (packages, tree) = (self.packages.clone(), info.tree);
+        blocking(move || {
+            let manifest = packages.manifest(digest)?;
+            if manifest.tree_digest() != tree { Err(RemoteError::OtherTree) } else { Ok(manifest) }
+        })
+        .await
+    }
+
+    /// Brings one content.
+    async fn content(self: &Arc<Self>, whole: Whole) -> Result<(), RemoteError> {
+        let pieces = self.missing(&whole).await?;
+        let batches: Vec<Vec<Piece>> = pieces.chunks(MAX_CHUNKS).map(<[_]>::to_vec).collect();
+        let taken = futures::stream::iter(batches).map(|batch| self.clone().take(batch));
+        let () = taken.buffer_unordered(IN_FLIGHT).try_collect().await?;
+        self.clone().finish(vec![whole]).await
+    }
+
+    /// Brings all files of the version.
+    async fn files(self: &Arc<Self>, manifest: Arc<Manifest>) -> Result<(), RemoteError> {
+        // The manifest's own bytes are none of the version's.
+        self.progress.bytes.store(0, Relaxed);
+        self.progress.total_files.store(manifest.n_files(), Relaxed);
+        self.progress.total_bytes.store(manifest.bytes(), Relaxed);
+        let (ready, batches) = mpsc::channel(READY);
+        let (put, taken) = mpsc::channel(TAKEN);
+        let plan = Plan::new(self.clone(), manifest).run(ready);
+        let (take, finish) = (self.clone().take_all(batches, put), self.clone().finish_all(taken));
+        tokio::try_join!(plan, take, finish)?;
+        Ok(())
+    }
+
+    /// Takes the chunks of all batches, and hands each batch on when its chunks and those of all
+    /// before it are there: a file may need chunks of earlier ones.
+    async fn take_all(
+        self: Arc<Self>,
+        batches: mpsc::Receiver<Batch>,
+        mut put: mpsc::Sender<Batch>,
+    ) -> Result<(), RemoteError> {
+        let taken = batches.map(move |mut batch| {
+            let work = self.clone();
+            async move {
+                work.take(std::mem::take(&mut batch.pieces)).await?;
+                Ok::<_, RemoteError>(batch)
+            }
+        });
+        let mut taken = taken.buffered(IN_FLIGHT);
+        while let Some(batch) = taken.try_next().await? {
+            // If nobody takes it, finishing has failed, and says why.
+            let _ = put.send(batch).await;
+        }
+        Ok(())
+    }
+
+    /// Puts the files of all batches together.
+    async fn finish_all(self: Arc<Self>, taken: mpsc::Receiver<Batch>) -> Result<(), RemoteError> {
+        let finished = taken.map(move |batch| {
+            let work = self.clone();
+            async move {
+                let Batch { n_files, files, permits, .. } = batch;
+                let n_files = n_files + files.len() as u64;
+                work.clone().finish(files).await?;
+                drop(permits);
+                work.progress.files.fetch_add(n_files, Relaxed);
+                Ok::<_, RemoteError>(())
+            }
+        });
+        finished.buffer_unordered(FINISHERS).try_collect().await
+    }
+
+    /// Puts contents together, whose chunks are all held.
+    async fn finish(self: Arc<Self>, mut contents: Vec<Whole>) -> Result<(), RemoteError> {
+        for _ in 0..TRIES {
+            if contents.is_empty() {
+                return Ok(());
+            }
+            let packages = self.packages.clone();
+            let (left, pieces) = blocking(move || put_together(&packages, contents)).await?;
+            contents = left;
+            if !pieces.is_empty() {
+                // Found damaged just now, or lost by somebody else who was about to store them.
+                self.clone().take(pieces).await?;
+            }
+        }
+        match contents.first() {
+            None => Ok(()),
+            Some(content) => {
+                Err(RemoteError::Incomplete { n: contents.len(), first: content.digest })
+            }
+        }
+    }
+
+    fn wrong(&self, digest: Digest) -> RemoteError {
+        RemoteError::WrongBytes { url: self.client.server().to_string(), digest }
+    }
+}
+
+/// Puts what can be put together in the library. Answers what is left, and the chunks that it lacks.
+fn put_together(
+    packages: &Packages,
+    contents: Vec<Whole>,
+) -> Result<(Vec<Whole>, Vec<Piece>), RemoteError> {
+    let session = packages.library().session();
+    let (mut left, mut pieces) = (Vec::new(), Vec::new());
+    for whole in contents {
+        match session.put_recipe(whole.digest, &whole.recipe) {
+            Ok(()) => {}
+            Err(AddError::MissingChunks(missing)) => {
+                pieces.extend(whole.pieces().filter(|piece| missing.contains(&piece.id)));
+                left.push(whole);
+            }
+            // The chunks are what the recipe says: the recipe is another content's.
+            Err(AddError::WrongDigest { .. }) => {
+                let url = format!("recipes/{}", whole.digest);
+                return Err(RemoteError::WrongBytes { url, digest: whole.digest });
+            }
+            Err(error) => return Err(local(error)),
+        }
+    }
+    match session.commit(Vec::new()) {
+        // A chunk that was relied on did not come; it is missing the next time.
+        Err(CommitError::Interrupted) if !left.is_empty() => {}
+        result => result.map_err(PackageError::from)?,
+    }
+    Ok((left, pieces))
+}
+
+/// An error of this machine's library.
+fn local(error: impl Into<PackageError>) -> RemoteError {
+    error.into().into()
+}

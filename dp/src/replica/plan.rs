@@ -1,0 +1,262 @@
+//! What has to be asked for: which contents of a version are not held, and which of their chunks.
+//!
+//! The manifest is gone through in its order, which is about that of the packs. Recipes are asked
+//! for ahead; a batch goes out when it is full, or when the next recipe is not there yet.
+
+use super::{Whole, Work, local};
+use crate::MAX_CHUNKS;
+use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, blocking, recipe};
+use contentlib::{ChunkId, Digest, Recipe, Session};
+use futures::channel::mpsc;
+use futures::{SinkExt, Stream, TryStreamExt};
+use packager::manifest::{FileEntry, Manifest};
+use std::collections::HashSet;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Entries of the manifest that are looked up at once.
+const WINDOW: usize = 4096;
+/// Plain bytes of one request.
+const BATCH_BYTES: u64 = 16 << 20;
+/// How long a batch that is not full waits for the next recipe.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Chunks that the recipes under way may have together; of 40 bytes each.
+const RECIPE_ROOM: u32 = 1 << 20;
+/// Bytes of a file that count as one chunk of its recipe before that is known; half of what
+/// chunks have on average.
+const BYTES_A_CHUNK: u64 = 64 << 10;
+
+/// A chunk that is not held, and where it is in a content.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub id: ChunkId,
+    pub content: Digest,
+    pub bytes: Range<u64>,
+}
+
+impl Piece {
+    pub fn len(&self) -> u64 {
+        self.bytes.end - self.bytes.start
+    }
+}
+
+/// Chunks of one request, and what is whole when they are here and those before them.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub pieces: Vec<Piece>,
+    bytes: u64,
+    /// Files that are one chunk each.
+    pub n_files: u64,
+    pub files: Vec<Whole>,
+    pub permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.files.is_empty() && self.n_files == 0
+    }
+
+    fn has_room(&self, piece: &Piece) -> bool {
+        self.pieces.len() < MAX_CHUNKS && self.bytes + piece.len() <= BATCH_BYTES
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.bytes += piece.len();
+        self.pieces.push(piece);
+    }
+}
+
+impl Whole {
+    /// All its chunks, each as often as it comes.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+        let piece = |span: contentlib::recipe::ChunkSpan| Piece {
+            id: span.chunk,
+            content: self.digest,
+            bytes: span.bytes,
+        };
+        self.recipe.spans().map(piece)
+    }
+}
+
+/// A file that is not held, with its recipe if it has one.
+struct Missing {
+    file: FileEntry,
+    recipe: Option<(Arc<Recipe>, OwnedSemaphorePermit)>,
+}
+
+/// Goes through a manifest.
+pub(super) struct Plan {
+    work: Arc<Work>,
+    manifest: Arc<Manifest>,
+    room: Arc<Semaphore>,
+}
+
+impl Plan {
+    pub fn new(work: Arc<Work>, manifest: Arc<Manifest>) -> Self {
+        Self { work, manifest, room: Arc::new(Semaphore::new(RECIPE_ROOM as usize)) }
+    }
+
+    /// Hands out batches until there is no more to ask for.
+    pub async fn run(self, mut ready: mpsc::Sender<Batch>) -> Result<(), RemoteError> {
+        let plan = Arc::new(self);
+        let mut missing = pin!(plan.clone().missing());
+        let mut batch = Batch::default();
+        loop {
+            plan.work.progress.check()?;
+            let next = if batch.is_empty() {
+                missing.try_next().await?
+            } else {
+                match tokio::time::timeout(PATIENCE, missing.try_next()).await {
+                    Ok(next) => next?,
+                    Err(_) => {
+                        send(&mut ready, &mut batch).await;
+                        continue;
+                    }
+                }
+            };
+            let Some(Missing { file, recipe }) = next else { break };
+            match recipe {
+                None => {
+                    let whole = 0..file.size;
+                    let piece =
+                        Piece { id: ChunkId(file.digest), content: file.digest, bytes: whole };
+                    if plan.work.in_flight.add(piece.id) {
+                        push(&mut ready, &mut batch, piece).await;
+                    } else {
+                        plan.work.progress.bytes.fetch_add(file.size, Relaxed);
+                    }
+                    batch.n_files += 1;
+                }
+                Some((recipe, permit)) => {
+                    let whole = Whole { digest: file.digest, recipe };
+                    let pieces = plan.work.missing(&whole).await?;
+                    let left: u64 = pieces.iter().map(Piece::len).sum();
+                    plan.work.progress.bytes.fetch_add(file.size - left.min(file.size), Relaxed);
+                    for piece in pieces {
+                        push(&mut ready, &mut batch, piece).await;
+                    }
+                    batch.files.push(whole);
+                    batch.permits.push(permit);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            send(&mut ready, &mut batch).await;
+        }
+        Ok(())
+    }
+
+    /// The contents that are not held, each once, with their recipes.
+    fn missing(self: Arc<Self>) -> impl Stream<Item = Result<Missing, RemoteError>> {
+        let (plan, room, work) = (self.clone(), self.room.clone(), self.work.clone());
+        let windows = futures::stream::try_unfold((0, HashSet::new()), move |(start, seen)| {
+            let plan = plan.clone();
+            async move {
+                if start >= plan.manifest.len() {
+                    return Ok::<_, RemoteError>(None);
+                }
+                let end = plan.manifest.len().min(start + WINDOW);
+                let (missing, seen) = plan.window(start..end, seen).await?;
+                let missing = futures::stream::iter(missing.into_iter().map(Ok::<_, RemoteError>));
+                Ok(Some((missing, (end, seen))))
+            }
+        });
+        // Room is taken in order, so that what comes first never waits for what comes later.
+        let with_room = windows.try_flatten().and_then(move |file| {
+            let room = room.clone();
+            async move {
+                let Some(signed) = file.recipe else { return Ok((file, None)) };
+                let n = (file.size / BYTES_A_CHUNK + 1).min(RECIPE_ROOM.into()) as u32;
+                let permit = room.acquire_many_owned(n).await.expect("never closed");
+                Ok((file, Some((signed, permit))))
+            }
+        });
+        let with_recipe = with_room.map_ok(move |(file, has_recipe)| {
+            let work = work.clone();
+            async move {
+                let Some((signed, permit)) = has_recipe else {
+                    return Ok(Missing { file, recipe: None });
+                };
+                let recipe = recipe(&work.client, &file, signed).await?;
+                work.count_moved();
+                Ok(Missing { file, recipe: Some((Arc::new(recipe), permit)) })
+            }
+        });
+        with_recipe.try_buffered(RECIPES_IN_FLIGHT)
+    }
+
+    /// The files of some entries that are not held. `seen` are those of the entries before.
+    async fn window(
+        &self,
+        entries: Range<usize>,
+        mut seen: HashSet<Digest>,
+    ) -> Result<(Vec<FileEntry>, HashSet<Digest>), RemoteError> {
+        let (manifest, lease) = (self.manifest.clone(), self.work.lease.clone());
+        let n_seen = seen.len();
+        let (missing, seen, n_files, bytes) = blocking(move || {
+            let files: Vec<FileEntry> =
+                entries.filter_map(|at| manifest.entry(at).file()).collect();
+            let (mut n_files, mut bytes) =
+                (files.len() as u64, files.iter().map(|file| file.size).sum::<u64>());
+            let mut missing = not_held(&lease, files)?;
+            missing.retain(|file| seen.insert(file.digest));
+            n_files -= missing.len() as u64;
+            bytes -= missing.iter().map(|file| file.size).sum::<u64>();
+            Ok((missing, seen, n_files, bytes))
+        })
+        .await?;
+        debug_assert_eq!(seen.len(), n_seen + missing.len());
+        self.work.progress.files.fetch_add(n_files, Relaxed);
+        self.work.progress.bytes.fetch_add(bytes, Relaxed);
+        Ok((missing, seen))
+    }
+}
+
+/// Of `files`, those whose contents are not held. A content of one chunk may be held and not yet be
+/// in the index.
+fn not_held(lease: &Session, files: Vec<FileEntry>) -> Result<Vec<FileEntry>, RemoteError> {
+    let contents: Vec<Digest> = files.iter().map(|file| file.digest).collect();
+    let missing = lease.missing_contents(&contents).map_err(local)?;
+    let missing =
+        files.into_iter().zip(missing).filter_map(|(file, missing)| missing.then_some(file));
+    let (chunks, mut missing): (Vec<_>, Vec<_>) = missing.partition(|file| file.recipe.is_none());
+    let ids: Vec<ChunkId> = chunks.iter().map(|file| ChunkId(file.digest)).collect();
+    let lost = lease.missing_chunks(&ids).map_err(local)?;
+    missing.extend(chunks.into_iter().zip(lost).filter_map(|(file, lost)| lost.then_some(file)));
+    Ok(missing)
+}
+
+async fn push(ready: &mut mpsc::Sender<Batch>, batch: &mut Batch, piece: Piece) {
+    if !batch.has_room(&piece) && !batch.pieces.is_empty() {
+        send(ready, batch).await;
+    }
+    batch.push(piece);
+}
+
+/// If nobody takes it, taking has failed, and says why.
+async fn send(ready: &mut mpsc::Sender<Batch>, batch: &mut Batch) {
+    let _ = ready.send(std::mem::take(batch)).await;
+}
+
+impl Work {
+    /// The chunks of a content that are neither held nor asked for, each once; they count as asked
+    /// for from now on.
+    pub(super) async fn missing(&self, whole: &Whole) -> Result<Vec<Piece>, RemoteError> {
+        // In this order: what is asked for now and held in a moment is found one way or the other.
+        let mut pieces = self.in_flight.without(whole.pieces());
+        let (lease, ids) = (self.lease.clone(), pieces.iter().map(|piece| piece.id));
+        let ids: Vec<ChunkId> = ids.collect();
+        let missing = blocking(move || lease.missing_chunks(&ids).map_err(local)).await?;
+        let mut missing = missing.into_iter();
+        pieces.retain(|piece| missing.next().unwrap_or(false) && self.in_flight.add(piece.id));
+        Ok(pieces)
+    }
+
+    pub(super) fn count_moved(&self) {
+        self.progress.new_bytes.store(self.client.moved(), Relaxed);
+    }
+}

@@ -1,0 +1,171 @@
+//! Taking chunks into the library, one request at a time.
+
+use super::plan::Piece;
+use super::{Work, local};
+use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Retry, blocking};
+use contentlib::frames::FrameItem;
+use contentlib::{AddError, ChunkId, Frame, Library, Session};
+use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// What came is made durable after so long at the latest.
+const DURABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// Chunks that are asked for, so that nobody asks for them again.
+#[derive(Default)]
+pub(super) struct InFlight(Mutex<HashSet<ChunkId>>);
+
+impl InFlight {
+    /// Notes one. `false` if it is asked for already.
+    pub fn add(&self, id: ChunkId) -> bool {
+        self.0.lock().insert(id)
+    }
+
+    /// Those of `pieces` that are not asked for.
+    pub fn without(&self, pieces: impl Iterator<Item = Piece>) -> Vec<Piece> {
+        let asked = self.0.lock();
+        pieces.filter(|piece| !asked.contains(&piece.id)).collect()
+    }
+
+    fn done(&self, ids: &[ChunkId]) {
+        let mut asked = self.0.lock();
+        for id in ids {
+            asked.remove(id);
+        }
+    }
+}
+
+impl Work {
+    /// Takes these chunks into the library. What came of them is durable afterwards, also if not all
+    /// did and there is an error.
+    pub(super) async fn take(self: Arc<Self>, pieces: Vec<Piece>) -> Result<(), RemoteError> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<ChunkId> = pieces.iter().map(|piece| piece.id).collect();
+        let store = Store::new(self.packages.library());
+        let taken = self.clone().take_into(store.clone(), pieces).await;
+        let saved = blocking(move || store.save()).await;
+        taken.and(saved)?;
+        self.in_flight.done(&ids);
+        Ok(())
+    }
+
+    async fn take_into(
+        self: Arc<Self>,
+        store: Store,
+        pieces: Vec<Piece>,
+    ) -> Result<(), RemoteError> {
+        let mut left: HashMap<ChunkId, Piece> =
+            pieces.into_iter().map(|piece| (piece.id, piece)).collect();
+        let mut lacking: Vec<Piece> = Vec::new();
+        let mut retry = Retry::default();
+        let mut answered = 0;
+        while !left.is_empty() {
+            self.progress.check()?;
+            let ids: Vec<ChunkId> = left.keys().copied().collect();
+            let asked: Arc<HashSet<ChunkId>> = Arc::new(ids.iter().copied().collect());
+            let Some(mut frames) = self.client.frames(&ids, &mut retry).await? else { continue };
+            while let Some(item) = frames.next(&mut retry).await? {
+                self.count_moved();
+                match item {
+                    FrameItem::Missing(id) => lacking.extend(left.remove(&id)),
+                    FrameItem::End => answered += 1,
+                    FrameItem::Block(frame) => {
+                        for id in store.put(frame, asked.clone()).await? {
+                            if let Some(piece) = left.remove(&id) {
+                                self.progress.bytes.fetch_add(piece.len(), Relaxed);
+                            }
+                        }
+                    }
+                }
+            }
+            // What was answered in full, twice, and did not come, came as something else. The first
+            // time it may have shared a block with a damaged chunk.
+            if answered > 1
+                && let Some(id) = left.keys().min()
+            {
+                return Err(self.wrong(id.0));
+            }
+        }
+        self.take_lacking(store, lacking).await
+    }
+
+    /// Takes chunks that the server does not send as such since they are, by themselves, a content
+    /// that was revoked: what was revoked is that content, and no larger one that holds the same
+    /// bytes. An error if a revoked content itself is wanted, or chunks are lost.
+    async fn take_lacking(
+        self: Arc<Self>,
+        store: Store,
+        lacking: Vec<Piece>,
+    ) -> Result<(), RemoteError> {
+        let n = lacking.len();
+        let taken = lacking.into_iter().map(|piece| {
+            let (work, store) = (self.clone(), store.clone());
+            async move {
+                match work.client.recipe(piece.id.0).await {
+                    Err(RemoteError::Refused { status: 410, .. })
+                        if piece.content != piece.id.0 => {}
+                    answer => {
+                        answer?;
+                        return Err(RemoteError::Incomplete { n, first: piece.id.0 });
+                    }
+                }
+                let bytes = work.client.part(piece.content, piece.bytes.clone(), piece.id).await?;
+                work.count_moved();
+                let frame = Frame::pack(&[bytes], true);
+                store.put(frame, Arc::new(HashSet::from([piece.id]))).await?;
+                work.progress.bytes.fetch_add(piece.len(), Relaxed);
+                Ok(())
+            }
+        });
+        futures::stream::iter(taken).buffer_unordered(RECIPES_IN_FLIGHT).try_collect().await
+    }
+}
+
+/// Where the chunks of one request go.
+#[derive(Clone)]
+struct Store {
+    session: Arc<Session>,
+    saved: Arc<Mutex<Instant>>,
+}
+
+impl Store {
+    fn new(library: &Library) -> Self {
+        Self { session: Arc::new(library.session()), saved: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Stores a block, if all its chunks are among those `asked` for. Answers which they are.
+    async fn put(
+        &self,
+        frame: Frame,
+        asked: Arc<HashSet<ChunkId>>,
+    ) -> Result<Vec<ChunkId>, RemoteError> {
+        let (session, saved) = (self.session.clone(), self.saved.clone());
+        blocking(move || {
+            let wanted = |ids: &[ChunkId]| ids.iter().all(|id| asked.contains(id));
+            let ids = match session.put_frame_if(&frame, wanted) {
+                Ok(Some(ids)) => ids,
+                // What does not decode, or hashes to something else, has not come.
+                Ok(None) | Err(AddError::Frame(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(local(error)),
+            };
+            let mut saved = saved.lock();
+            if saved.elapsed() >= DURABLE_AFTER {
+                session.commit(Vec::new()).map_err(local)?;
+                *saved = Instant::now();
+            }
+            Ok(ids)
+        })
+        .await
+    }
+
+    /// Makes durable what was put.
+    fn save(&self) -> Result<(), RemoteError> {
+        self.session.commit(Vec::new()).map_err(local)
+    }
+}

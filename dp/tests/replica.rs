@@ -1,0 +1,591 @@
+//! Bringing versions into another library: at the cost of what it lacks, all or nothing to see, and
+//! never anything that the site did not sign.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/between.rs"]
+mod between;
+mod common;
+
+use between::{Between, Reply};
+use bytes::{Bytes, BytesMut};
+use common::{Point, noise, point, prose, write};
+use contentlib::frames::FrameItem;
+use contentlib::{ChunkId, Digest, Frame, GcOptions, Library, Options, Progress, Recipe};
+use dp::remote::{Client, FetchOptions, RemoteError, fetch};
+use dp::replica::{Brought, bring};
+use dp::{Content, ServeOptions, Server};
+use packager::packages::Gone;
+use packager::{
+    ManifestLinks, PackageError, PackageName, Packages, Selector, SiteKey, VersionInfo,
+};
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// A library with copies of a site's packages.
+struct Copies {
+    folder: TempDir,
+    packages: Packages,
+}
+
+fn open(folder: &Path) -> Packages {
+    // Without grace, only leases keep what nobody refers to.
+    let options = Options { gc_grace: Duration::ZERO, threads: 1, ..Options::default() };
+    let library = Library::open(&folder.join("library"), options).unwrap();
+    let key = SiteKey::from_seed([7; 32]).public();
+    let clock = Arc::new(jiff::Timestamp::now);
+    Packages::open_replica(library, key, folder.join("cache"), clock).unwrap()
+}
+
+impl Copies {
+    fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let packages = open(folder.path());
+        Self { folder, packages }
+    }
+
+    /// The same, as a process finds it that is started after this one was killed right now.
+    fn killed(self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy("-r", &self.folder.path().join("library"), folder.path());
+        drop(self);
+        let packages = open(folder.path());
+        Self { folder, packages }
+    }
+
+    async fn bring(&self, url: &str, info: &VersionInfo) -> Result<Brought, RemoteError> {
+        let (client, progress) = (Client::new(url).unwrap(), Arc::<Progress>::default());
+        let brought = bring(&client, &self.packages, info, &progress).await?;
+        for (done, total) in
+            [(&progress.files, &progress.total_files), (&progress.bytes, &progress.total_bytes)]
+        {
+            assert_eq!(done.load(SeqCst), total.load(SeqCst));
+        }
+        Ok(brought)
+    }
+
+    /// Collects garbage until no more goes.
+    fn collect(&self) -> u64 {
+        let collect = || {
+            let (options, progress) = (GcOptions::default(), Progress::default());
+            self.packages.library().gc(&options, &ManifestLinks, &progress).unwrap()
+        };
+        (0..3).map(|_| collect().purged).sum()
+    }
+
+    /// Which of a site's chunks of a version are here, condemned or not.
+    fn held(&self, chunks: &[ChunkId]) -> HashSet<ChunkId> {
+        let missing = self.packages.library().missing_chunks(chunks).unwrap();
+        chunks.iter().zip(missing).filter_map(|(id, missing)| (!missing).then_some(*id)).collect()
+    }
+
+    fn versions(&self) -> Vec<String> {
+        let held = self.packages.held().unwrap();
+        held.iter().map(|v| format!("{}@{}", v.package, v.version)).collect()
+    }
+}
+
+fn copy(how: &str, from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(how).args([from, to]).status().unwrap().success());
+}
+
+fn version(point: &Point, package: &PackageName, number: u64) -> VersionInfo {
+    point.packages.resolve(package, &Selector::Number(number)).unwrap()
+}
+
+/// All chunks of a version, with those of its manifest.
+fn chunks_of(point: &Point, info: &VersionInfo) -> Vec<ChunkId> {
+    let manifest = point.packages.manifest(info.manifest).unwrap();
+    let contents = manifest.digests().iter().chain([&info.manifest]);
+    let recipes = contents.map(|digest| point.library.recipe(*digest).unwrap());
+    let mut chunks: Vec<ChunkId> = recipes.flat_map(|r| r.chunks().to_vec()).collect();
+    chunks.sort();
+    chunks.dedup();
+    chunks
+}
+
+/// Fetches a version from a server over the copies, and compares it with the site's source.
+async fn assert_served(copies: &Copies, address: &str, source: &Path) {
+    let content = Content {
+        library: copies.packages.library().clone(),
+        packages: Arc::new(copies.packages.clone()),
+    };
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), ServeOptions::default()).unwrap();
+    let address = format!("http://{}/packages/{address}", server.local_addr());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(Arc::new(content), async {
+        let _ = stopped.await;
+    }));
+    let out = tempfile::tempdir().unwrap();
+    fetch(&address, out.path(), FetchOptions::default()).await.unwrap();
+    let how = ["-r", "--no-dereference", "--exclude", ".depot"];
+    let diff = Command::new("diff").args(how).args([source, out.path()]).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+}
+
+/// A package with large and small files, the same ones twice, and an empty one.
+fn tools() -> (Point, PackageName) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let point = point();
+    let package = point.package("tools");
+    let source = point.source("tools");
+    write(&source.join("big.bin"), &noise(6 << 20, 1));
+    write(&source.join("text/prose.txt"), &prose(3 << 20, 2));
+    for n in 0..300 {
+        write(&source.join(format!("small/{}/{n}.conf", n % 7)), &prose(100 + n * 13, n as u8));
+    }
+    write(&source.join("twice/a"), &noise(500_000, 3));
+    write(&source.join("twice/b"), &noise(500_000, 3));
+    write(&source.join("empty"), b"");
+    point.update(&package);
+    (point, package)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_brought_and_of_the_next_only_what_changed() {
+    let (point, package) = tools();
+    let copies = Copies::new();
+    let second = copies.bring(&point.url("/"), &version(&point, &package, 2)).await.unwrap();
+    assert!(second.moved_bytes < second.bytes, "the same bytes come once: {second:?}");
+    assert_eq!(second.files, 305);
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+
+    let mut big = noise(6 << 20, 1);
+    big.splice(3_000_000..3_000_000, *b"inserted");
+    write(&point.source("tools").join("big.bin"), &big);
+    write(&point.source("tools").join("new"), b"new");
+    fs::remove_dir_all(point.source("tools").join("small/3")).unwrap();
+    point.update(&package);
+    let third = copies.bring(&point.url("/"), &version(&point, &package, 3)).await.unwrap();
+    assert!(third.moved_bytes < 900_000, "two chunks of 512 KiB at most: {third:?}");
+    assert_served(&copies, "tools/3", &point.source("tools")).await;
+    assert_eq!(copies.versions(), ["tools@2", "tools@3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_under_any_name_moves_nothing() {
+    let (point, package) = tools();
+    let copies = Copies::new();
+    copies.bring(&point.url("/"), &version(&point, &package, 2)).await.unwrap();
+    let source = point.source("tools");
+    fs::rename(source.join("big.bin"), source.join("moved.bin")).unwrap();
+    fs::rename(source.join("small"), source.join("large")).unwrap();
+    fs::remove_file(source.join("twice/a")).unwrap();
+    point.update(&package);
+    let between = Between::plain(point.address).await;
+    let info = version(&point, &package, 3);
+    copies.bring(&between.url(), &info).await.unwrap();
+    let manifest = point.library.recipe(info.manifest).unwrap();
+    assert!(between.asked().iter().all(|id| manifest.chunks().contains(id)), "files moved");
+    assert_eq!(between.requests("recipes"), 1);
+
+    // Another package of the same files, times apart.
+    let other = point.package("other");
+    copy("-r", &source.join("."), &point.source("other"));
+    point.update(&other);
+    let between = Between::plain(point.address).await;
+    let info = version(&point, &other, 2);
+    let brought = copies.bring(&between.url(), &info).await.unwrap();
+    let manifest = point.library.recipe(info.manifest).unwrap();
+    assert!(between.asked().iter().all(|id| manifest.chunks().contains(id)), "files moved");
+    assert!(brought.moved_bytes < 40_000, "{brought:?}");
+
+    // And the very same tree moves nothing at all.
+    let third = point.package("third");
+    copy("-a", &source.join("."), &point.source("third"));
+    point.update(&third);
+    let brought = copies.bring(&point.url("/"), &version(&point, &third, 2)).await.unwrap();
+    assert_eq!(brought.moved_bytes, 0);
+}
+
+/// Lets so many bytes of chunks through, then ends the connection, and refuses.
+async fn between_with_budget(point: &Point, bytes: i64) -> Between {
+    let budget = AtomicI64::new(bytes);
+    Between::new(point.address, Duration::ZERO, move |path, body| {
+        if path != "/chunks" {
+            return Reply::Whole(body);
+        }
+        match budget.fetch_sub(body.len() as i64, SeqCst) {
+            left if left >= body.len() as i64 => Reply::Whole(body),
+            left if left > 0 => Reply::Cut(body.slice(..left as usize)),
+            _ => Reply::Status(403),
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_cut_a_kill_and_garbage_collection_only_the_rest_moves() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let all = chunks_of(&point, &info);
+    let mut copies = Copies::new();
+    let mut asked_in_vain = 0;
+    for tries in 0.. {
+        let held = copies.held(&all);
+        let purged = copies.collect();
+        assert_eq!(purged, 0, "the lease keeps what came");
+        let between = between_with_budget(&point, 1_500_000).await;
+        let brought = copies.bring(&between.url(), &info).await;
+        let again = between.asked().iter().filter(|id| held.contains(id)).count();
+        assert_eq!(again, 0, "of {} held", held.len());
+        let brought = match brought {
+            Ok(brought) => brought,
+            Err(RemoteError::Refused { status: 403, .. }) => {
+                assert_eq!(copies.versions(), [""; 0]);
+                assert!(copies.held(&all).len() > held.len(), "each try brings more");
+                asked_in_vain += between.bytes();
+                copies = copies.killed();
+                continue;
+            }
+            Err(error) => panic!("{error:?}"),
+        };
+        assert!(tries > 2, "{tries} tries");
+        assert!(brought.moved_bytes < 3_000_000, "{brought:?}");
+        break;
+    }
+    assert!(asked_in_vain > 3_000_000);
+    assert_eq!(copies.collect(), 0);
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bringing_that_is_dropped_is_gone_on_with() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let all = chunks_of(&point, &info);
+    let copies = Copies::new();
+    let half = Arc::new(tokio::sync::Notify::new());
+    let (told, n) = (half.clone(), AtomicUsize::new(0));
+    let slow = Between::new(point.address, Duration::from_millis(50), move |path, body| {
+        if path == "/chunks" && n.fetch_add(1, SeqCst) == 1 {
+            told.notify_one();
+        }
+        Reply::Whole(body)
+    })
+    .await;
+    {
+        let url = slow.url();
+        let bringing = copies.bring(&url, &info);
+        tokio::select! {
+            _ = half.notified() => {}
+            done = bringing => panic!("too fast: {done:?}"),
+        }
+    }
+    // What was being written is written to its end.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let held = copies.held(&all);
+    assert!(!held.is_empty());
+    assert_eq!(copies.versions(), [""; 0]);
+    copies.collect();
+    let between = Between::plain(point.address).await;
+    copies.bring(&between.url(), &info).await.unwrap();
+    assert!(between.asked().iter().all(|id| !held.contains(id)));
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_is_visible_once_it_is_whole() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let copies = Copies::new();
+    let (seen, packages) = (Arc::new(AtomicBool::new(false)), copies.packages.clone());
+    let (note, name) = (seen.clone(), package.clone());
+    let between = Between::new(point.address, Duration::ZERO, move |_, body| {
+        let found = packages.resolve(&name, &Selector::Number(2)).is_ok();
+        note.fetch_or(found || !packages.list().unwrap().is_empty(), SeqCst);
+        Reply::Whole(body)
+    })
+    .await;
+    copies.bring(&between.url(), &info).await.unwrap();
+    assert!(!seen.load(SeqCst));
+    let found = copies.packages.resolve(&package, &Selector::Number(2)).unwrap();
+    assert_eq!(found, info);
+    let latest = copies.packages.resolve(&package, &Selector::Latest);
+    assert!(matches!(latest, Err(PackageError::UnknownVersion { .. })), "names are the site's");
+    copies.packages.set_names(&package, Some(2), &BTreeMap::new()).unwrap();
+    assert_eq!(copies.packages.resolve(&package, &Selector::Latest).unwrap(), info);
+}
+
+/// Frames with one chunk that was not asked for.
+fn frames_of(bytes: &[u8]) -> Bytes {
+    let mut out = BytesMut::new();
+    FrameItem::Block(Frame::pack(&[Bytes::copy_from_slice(bytes)], true)).encode(&mut out);
+    FrameItem::End.encode(&mut out);
+    out.freeze()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_what_was_signed_is_refused() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let copies = Copies::new();
+    let key = copies.packages.public_key();
+
+    let signed_elsewhere = {
+        let folder = tempfile::tempdir().unwrap();
+        let library = Library::open(&folder.path().join("library"), Options::default()).unwrap();
+        let key = SiteKey::from_seed([8; 32]);
+        let clock = Arc::new(jiff::Timestamp::now);
+        let cache = folder.path().join("cache");
+        let other = Packages::open(library, key, cache, clock).unwrap();
+        let (name, source) = (package.clone(), None);
+        other.create(packager::NewPackage { name, source, retention: Default::default() }).unwrap()
+    };
+    let between = Between::plain(point.address).await;
+    for bad in [
+        signed_elsewhere,
+        VersionInfo { version: 3, ..info.clone() },
+        VersionInfo { package: "other".parse().unwrap(), ..info.clone() },
+        VersionInfo { manifest: Digest::of(b"other"), ..info.clone() },
+    ] {
+        let failed = copies.bring(&between.url(), &bad).await;
+        assert!(matches!(failed, Err(RemoteError::NotProven(_))), "{failed:?}");
+    }
+    assert_eq!(between.requests("recipes") + between.requests("chunks"), 0, "nothing is asked for");
+    info.verify(&key).unwrap();
+
+    let manifest = info.manifest;
+    let big = Digest::of(&noise(6 << 20, 1));
+    let other = point.add(b"some other content, of one chunk");
+    let other = point.library.recipe(other).unwrap().encode();
+    let several = point.library.recipe(big).unwrap();
+    let wrong_order = several.spans().collect::<Vec<_>>().into_iter().rev();
+    let wrong_order =
+        wrong_order.map(|span| (span.chunk, (span.bytes.end - span.bytes.start) as u32));
+    let wrong_order = Bytes::from(Recipe::new(wrong_order).unwrap().encode());
+
+    // A manifest's recipe of another content, of one chunk and of several.
+    for recipe in [Bytes::from(other), wrong_order.clone(), Bytes::from_static(b"no recipe")] {
+        let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+            let is_it = path == format!("/recipes/{manifest}");
+            Reply::Whole(if is_it { recipe.clone() } else { body })
+        })
+        .await;
+        let failed = copies.bring(&between.url(), &info).await;
+        let is_named = matches!(
+            failed,
+            Err(RemoteError::WrongBytes { digest, .. }) if digest == manifest
+        ) || matches!(failed, Err(RemoteError::Malformed { .. }));
+        assert!(is_named, "{failed:?}");
+    }
+    // A file's recipe that is not the one that the manifest names.
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        let is_it = path == format!("/recipes/{big}");
+        Reply::Whole(if is_it { wrong_order.clone() } else { body })
+    })
+    .await;
+    let failed = copies.bring(&between.url(), &info).await;
+    assert!(matches!(failed, Err(RemoteError::WrongBytes { .. })), "{failed:?}");
+    // Other chunks than were asked for: they are not stored either.
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        Reply::Whole(if path == "/chunks" { frames_of(b"not asked for") } else { body })
+    })
+    .await;
+    let failed = copies.bring(&between.url(), &info).await;
+    assert!(matches!(failed, Err(RemoteError::WrongBytes { .. })), "{failed:?}");
+    assert!(copies.held(&[ChunkId(Digest::of(b"not asked for"))]).is_empty());
+    // No frames at all.
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        Reply::Whole(if path == "/chunks" { Bytes::from_static(b"no frames") } else { body })
+    })
+    .await;
+    let failed = copies.bring(&between.url(), &info).await;
+    assert!(matches!(failed, Err(RemoteError::Malformed { .. })), "{failed:?}");
+
+    assert_eq!(copies.versions(), [""; 0]);
+    assert!(copies.packages.list().unwrap().is_empty());
+    // Nothing of it is in the way of the right bytes.
+    copies.bring(&point.url("/"), &info).await.unwrap();
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_lost_is_named() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let copies = Copies::new();
+    let lost = point.library.recipe(Digest::of(&noise(6 << 20, 1))).unwrap().chunks()[3];
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        if path == format!("/recipes/{}", lost.0) {
+            return Reply::Status(404);
+        }
+        if path != "/chunks" {
+            return Reply::Whole(body);
+        }
+        let mut decoder = contentlib::frames::FrameDecoder::default();
+        decoder.push(&body);
+        let mut out = BytesMut::new();
+        while let Some(item) = decoder.next_item().unwrap() {
+            match item {
+                FrameItem::Block(frame) => {
+                    let chunks = frame.chunks().unwrap();
+                    let is_lost = chunks.iter().any(|(id, _)| *id == lost);
+                    let left: Vec<Bytes> = chunks
+                        .into_iter()
+                        .filter_map(|(id, bytes)| (id != lost).then_some(bytes))
+                        .collect();
+                    if !left.is_empty() {
+                        FrameItem::Block(Frame::pack(&left, true)).encode(&mut out);
+                    }
+                    if is_lost {
+                        FrameItem::Missing(lost).encode(&mut out);
+                    }
+                }
+                item => item.encode(&mut out),
+            }
+        }
+        Reply::Whole(out.freeze())
+    })
+    .await;
+    let failed = copies.bring(&between.url(), &info).await;
+    let is_named =
+        matches!(failed, Err(RemoteError::Incomplete { n: 1, first }) if first == lost.0);
+    assert!(is_named, "{failed:?}");
+    let between = Between::plain(point.address).await;
+    copies.bring(&between.url(), &info).await.unwrap();
+    assert!(between.bytes() < 1_000_000, "all else was taken: {}", between.bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_a_revoked_content_comes_as_part_of_a_larger_one() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let big = point.library.recipe(Digest::of(&noise(6 << 20, 1))).unwrap();
+    point.library.revoke(big.chunks()[1].0, "bad").unwrap();
+    let copies = Copies::new();
+    copies.bring(&point.url("/"), &info).await.unwrap();
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+
+    // A file of the version itself that was revoked does not come.
+    point.library.revoke(Digest::of(&prose(3 << 20, 2)), "worse").unwrap();
+    let copies = Copies::new();
+    let failed = copies.bring(&point.url("/"), &info).await;
+    assert!(matches!(failed, Err(RemoteError::Refused { status: 410, .. })), "{failed:?}");
+    assert_eq!(copies.versions(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_let_go_is_freed_unless_it_is_shared() {
+    let (point, package) = tools();
+    write(&point.source("tools").join("only-in-3"), &noise(2 << 20, 9));
+    point.update(&package);
+    let (second, third) = (version(&point, &package, 2), version(&point, &package, 3));
+    let copies = Copies::new();
+    copies.bring(&point.url("/"), &third).await.unwrap();
+    copies.bring(&point.url("/"), &second).await.unwrap();
+    let channel = "stable".parse().unwrap();
+    copies.packages.set_names(&package, Some(3), &BTreeMap::from([(channel, 3)])).unwrap();
+    assert_eq!(copies.collect(), 0);
+
+    assert_eq!(copies.packages.let_go(&package, 3).unwrap(), Gone::Now);
+    assert_eq!(copies.packages.let_go(&package, 3).unwrap(), Gone::Before);
+    assert_eq!(copies.versions(), ["tools@2"]);
+    assert!(copies.packages.channels(&package).unwrap().is_empty());
+    let gone = Digest::of(&noise(2 << 20, 9));
+    assert!(copies.collect() > 0);
+    assert_eq!(copies.packages.library().missing_contents(&[gone]).unwrap(), [true]);
+    fs::remove_file(point.source("tools").join("only-in-3")).unwrap();
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+
+    copies.packages.let_go(&package, 2).unwrap();
+    assert!(copies.packages.list().unwrap().is_empty());
+    copies.collect();
+    let left = copies.held(&chunks_of(&point, &third));
+    assert!(left.is_empty(), "{} chunks", left.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_condemned_and_not_gone_yet_is_held() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let copies = Copies::new();
+    copies.bring(&point.url("/"), &info).await.unwrap();
+    // As long as this one is open, nothing is purged.
+    let lease = copies.packages.library().session();
+    copies.packages.let_go(&package, 2).unwrap();
+    copies.collect();
+    assert!(copies.held(&chunks_of(&point, &info)).is_empty(), "all are condemned");
+    let brought = copies.bring(&point.url("/"), &info).await.unwrap();
+    assert_eq!(brought.moved_bytes, 0);
+    drop(lease);
+    copies.collect();
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_small_files_come_in_few_requests() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let point = point();
+    let package = point.package("many");
+    for n in 0..20_000 {
+        write(
+            &point.source("many").join(format!("{}/{n}", n % 200)),
+            format!("file {n}").as_bytes(),
+        );
+    }
+    point.update(&package);
+    let between = Between::plain(point.address).await;
+    let copies = Copies::new();
+    let brought = copies.bring(&between.url(), &version(&point, &package, 2)).await.unwrap();
+    println!("20k files: {brought:?}, {} requests", between.requests("chunks"));
+    assert!(between.requests("chunks") <= 8, "{}", between.requests("chunks"));
+    assert_eq!(between.requests("recipes"), 1, "the manifest's");
+    assert!(brought.moved_bytes < 2_500_000, "{brought:?}");
+    let asked = between.asked();
+    assert_eq!(asked.iter().collect::<HashSet<_>>().len(), asked.len(), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_overlap() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let point = point();
+    let package = point.package("large");
+    for n in 0..60 {
+        write(&point.source("large").join(format!("{n}")), &noise(2 << 20, n));
+    }
+    point.update(&package);
+    let between =
+        Between::new(point.address, Duration::from_millis(200), |_, body| Reply::Whole(body)).await;
+    let copies = Copies::new();
+    let brought = copies.bring(&between.url(), &version(&point, &package, 2)).await.unwrap();
+    println!(
+        "120 MiB, 200 ms: {brought:?}, {} requests for chunks, {} at once",
+        between.requests("chunks"),
+        between.most_at_once()
+    );
+    assert!(between.most_at_once() >= 3, "{}", between.most_at_once());
+    assert!(between.requests("chunks") <= 20, "{}", between.requests("chunks"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_versions_are_brought_at_once() {
+    let (point, package) = tools();
+    write(&point.source("tools").join("new"), &noise(1 << 20, 11));
+    point.update(&package);
+    let copies = Arc::new(Copies::new());
+    let url = point.url("/");
+    // Also shows that the future can be spawned.
+    let tasks = [2, 3].map(|number| {
+        let (copies, url) = (copies.clone(), url.clone());
+        let info = version(&point, &package, number);
+        tokio::spawn(async move {
+            let client = Client::new(&url).unwrap();
+            bring(&client, &copies.packages, &info, &Arc::default()).await.unwrap()
+        })
+    });
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(copies.versions(), ["tools@2", "tools@3"]);
+    copies.collect();
+    assert_served(&copies, "tools/3", &point.source("tools")).await;
+}
