@@ -27,7 +27,7 @@ pub use anchor::Anchor;
 pub use authority::Authority;
 pub use client::client;
 pub use distrust::Distrust;
-pub use request::Request;
+pub use request::{Request, requested_key};
 pub use tls::{OverTls, ServerTls, client_config, joining_config, server_config};
 
 pub(crate) use certificate::Vouched;

@@ -94,6 +94,13 @@ impl Request {
     }
 }
 
+/// SHA-256 of the public key that `request` (in PEM) asks a certificate for. Two requests of one key
+/// differ in their signature; by this they are known to be of the same machine.
+pub fn requested_key(request: &str) -> Result<[u8; 32], IdentityError> {
+    use sha2::{Digest, Sha256};
+    Ok(Sha256::digest(Asked::parse(request)?.0).into())
+}
+
 /// The public key of a request whose sender has the other half of it. Nothing else counts of it:
 /// what name or extensions it asks for is never looked at.
 pub(super) struct Asked(Vec<u8>);

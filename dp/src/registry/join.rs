@@ -1,8 +1,8 @@
 //! Letting machines in: a token for one of them, and what becomes of it.
 //!
-//! A machine that sent its request and did not get the answer sends the same again: for as long as
-//! the token is good, the same secret with the same signing request is the same machine. With
-//! another request it is another machine, and is refused.
+//! A machine that asked and did not get the answer asks again: for as long as the token is good, the
+//! same secret with the same key is the same machine. With another key it is another machine, and is
+//! refused.
 
 use super::points::{POINTS, Point};
 use super::{MOST, PointName, Registry, RegistryError, State};
@@ -51,9 +51,9 @@ pub(super) struct TokenRecord {
     info: TokenInfo,
     /// SHA-256 of the secret.
     secret: [u8; 32],
-    /// SHA-256 of the signing request that it was used with.
+    /// Tells the key of the machine that it was used by.
     #[serde(default)]
-    request: Option<[u8; 32]>,
+    key: Option<[u8; 32]>,
 }
 impl Value for TokenRecord {}
 
@@ -63,7 +63,7 @@ impl TokenRecord {
     }
 
     fn is_open(&self, now: Timestamp) -> bool {
-        self.request.is_none() && now < self.info.expires
+        self.key.is_none() && now < self.info.expires
     }
 }
 
@@ -78,7 +78,7 @@ pub struct Admission {
     pub sites: Vec<String>,
     /// The id of the token.
     pub token: String,
-    request: [u8; 32],
+    key: [u8; 32],
 }
 
 impl Registry {
@@ -96,7 +96,7 @@ impl Registry {
         let (created, created_by) = (now, by);
         let info = TokenInfo { id, name, sites, created, created_by, expires, used_by: None };
         let secret = Sha256::digest(token.secret).into();
-        let record = TokenRecord { info: info.clone(), secret, request: None };
+        let record = TokenRecord { info: info.clone(), secret, key: None };
 
         let changing = self.change();
         let mut batch = Batch::new();
@@ -133,7 +133,7 @@ impl Registry {
             let state = self.state.read();
             let by_name = || state.tokens.values().filter(|t| t.info.name.as_str() == which);
             // Of several for one name only one was not used.
-            let named = by_name().find(|t| t.request.is_none()).or_else(|| by_name().next());
+            let named = by_name().find(|t| t.key.is_none()).or_else(|| by_name().next());
             state.tokens.get(which).or(named).map(|token| token.info.clone())
         };
         let unknown = || RegistryError::UnknownToken(which.chars().take(100).collect());
@@ -144,24 +144,24 @@ impl Registry {
         Ok(info)
     }
 
-    /// Whether `secret`, in hex, lets in the machine that sends this signing request. Nothing is
-    /// changed until [`Registry::join`].
+    /// Whether `secret`, in hex, lets in the machine that has `key`
+    /// ([`requested_key`](crate::identity::requested_key)). Nothing is changed until
+    /// [`Registry::join`].
     pub fn admit(
         &self,
         secret: &str,
-        request: &str,
+        key: [u8; 32],
         now: Timestamp,
     ) -> Result<Admission, RegistryError> {
         let secret = secret_of(secret).ok_or(RegistryError::NotAdmitted)?;
         let hash: [u8; 32] = Sha256::digest(secret).into();
-        let request: [u8; 32] = Sha256::digest(request).into();
         let state = self.state.read();
         // All are compared, so that the time tells nothing.
         let matching = state.tokens.values().filter(|token| token.secret.ct_eq(&hash).into());
         let token = matching.last().filter(|token| now < token.info.expires);
         let token = token.ok_or(RegistryError::NotAdmitted)?;
         let (id, sites) = (token.id(), token.info.sites.clone());
-        let point = match (&token.request, &token.info.used_by) {
+        let point = match (token.key, &token.info.used_by) {
             (None, _) => Point {
                 id: PointId::from_random(rand::random()),
                 name: token.info.name.clone(),
@@ -169,26 +169,26 @@ impl Registry {
                 invited_by: token.info.created_by.clone(),
                 renewed: None,
             },
-            (Some(used_with), Some(point)) if *used_with == request => {
+            (Some(used_with), Some(point)) if used_with == key => {
                 let point = state.points.get(point);
                 point.ok_or(RegistryError::NotAdmitted)?.clone()
             }
             _ => return Err(RegistryError::NotAdmitted),
         };
-        Ok(Admission { point, sites, token: id, request })
+        Ok(Admission { point, sites, token: id, key })
     }
 
     /// Makes the admitted machine a point, and its token used.
     pub fn join(&self, admission: Admission) -> Result<Point, RegistryError> {
-        let Admission { point, token, request, .. } = admission;
+        let Admission { point, token, key, .. } = admission;
         let changing = self.change();
         let record = {
             let state = self.state.read();
             let mut record = state.tokens.get(&token).ok_or(RegistryError::NotAdmitted)?.clone();
-            match (&record.request, &record.info.used_by) {
+            match (record.key, &record.info.used_by) {
                 (None, _) => {}
                 // The same machine, once more or at the same time.
-                (Some(used), Some(by)) if *used == request => {
+                (Some(used), Some(by)) if used == key => {
                     let point = state.points.get(by);
                     return point.cloned().ok_or(RegistryError::NotAdmitted);
                 }
@@ -200,7 +200,7 @@ impl Registry {
             if state.points.len() >= MOST {
                 return Err(RegistryError::TooMany { what: "distribution points", most: MOST });
             }
-            record.request = Some(request);
+            record.key = Some(key);
             record.info.used_by = Some(point.id.clone());
             record
         };

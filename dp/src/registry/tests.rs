@@ -40,7 +40,7 @@ fn token(registry: &Registry, name: &str) -> Result<(TokenInfo, JoinToken), Regi
 
 fn joined(registry: &Registry, name: &str) -> Point {
     let (_, token) = token(registry, name).unwrap();
-    let admission = registry.admit(&secret(&token), name, now()).unwrap();
+    let admission = registry.admit(&secret(&token), [1; 32], now()).unwrap();
     registry.join(admission).unwrap()
 }
 
@@ -99,17 +99,17 @@ fn a_token_lets_in_one_machine() {
     let (info, token) = token(&registry, "branch-7").unwrap();
     assert_eq!((token.authority, info.used_by), ([7; 32], None));
     let secret = secret(&token);
-    let first = registry.admit(&secret, "first", now()).unwrap();
-    let second = registry.admit(&secret, "second", now()).unwrap();
+    let first = registry.admit(&secret, [1; 32], now()).unwrap();
+    let second = registry.admit(&secret, [2; 32], now()).unwrap();
     let point = registry.join(first).unwrap();
     assert_eq!(point.name.as_str(), "branch-7");
     assert!(matches!(registry.join(second), Err(RegistryError::NotAdmitted)));
-    assert!(matches!(registry.admit(&secret, "third", now()), Err(RegistryError::NotAdmitted)));
-    let again = registry.admit(&secret, "first", now()).unwrap();
+    assert!(matches!(registry.admit(&secret, [3; 32], now()), Err(RegistryError::NotAdmitted)));
+    let again = registry.admit(&secret, [1; 32], now()).unwrap();
     assert_eq!(registry.join(again).unwrap(), point, "an answer that was lost is given again");
     assert_eq!(registry.tokens(now())[0].used_by, Some(point.id.clone()));
     registry.remove_point("branch-7").unwrap();
-    assert!(registry.admit(&secret, "first", now()).is_err(), "not after it was removed");
+    assert!(registry.admit(&secret, [1; 32], now()).is_err(), "not after it was removed");
 }
 
 #[test]
@@ -117,11 +117,11 @@ fn what_is_no_good_token_lets_nobody_in() {
     let registry = registry();
     let (info, good) = token(&registry, "a").unwrap();
     for wrong in ["", "0", "zz", &"0".repeat(32), &"0".repeat(64), &"é".repeat(16)] {
-        assert!(matches!(registry.admit(wrong, "", now()), Err(RegistryError::NotAdmitted)));
+        assert!(matches!(registry.admit(wrong, [1; 32], now()), Err(RegistryError::NotAdmitted)));
     }
-    let late = registry.admit(&secret(&good), "", now() + HOUR);
+    let late = registry.admit(&secret(&good), [1; 32], now() + HOUR);
     assert!(matches!(late, Err(RegistryError::NotAdmitted)));
-    let admission = registry.admit(&secret(&good), "", now()).unwrap();
+    let admission = registry.admit(&secret(&good), [1; 32], now()).unwrap();
     registry.revoke_token(&info.id).unwrap();
     assert!(matches!(registry.join(admission), Err(RegistryError::NotAdmitted)));
     assert!(matches!(registry.revoke_token("a"), Err(RegistryError::UnknownToken(_))));
@@ -164,7 +164,7 @@ fn everything_is_there_again_after_a_restart_but_no_secret() {
     assert_eq!(again.assignments(), registry.assignments());
     assert_eq!(again.standing(&point.id), registry.standing(&point.id));
     assert_eq!(again.wish(&point.id, &site.packages).unwrap(), wish);
-    assert!(again.admit(&open, "x", now()).is_ok());
+    assert!(again.admit(&open, [1; 32], now()).is_ok());
 }
 
 #[test]
