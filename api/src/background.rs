@@ -9,6 +9,7 @@ use crate::routes::jobs::result_of;
 use crate::site::{Site, blocking};
 use crate::uploaded;
 use contentlib::{GcOptions, Progress, VerifyOptions};
+use dp::identity::ServerTls;
 use jiff::{SignedDuration, Timestamp};
 use packager::ManifestLinks;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often old records are forgotten, and old versions looked for.
 const HOUR: Duration = Duration::from_secs(3600);
+/// How often the site gets a new certificate; one is good for months.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The slowest scrub, so that a small library does not take a month.
 const MIN_SCRUB_PACE: u64 = 2 << 20;
 /// Changes that the feed of the site database keeps.
@@ -37,7 +40,7 @@ struct Scrub {
 impl Value for Scrub {}
 
 /// Starts the tasks of a serving site. They end when `stop` is cancelled.
-pub fn start(site: &Site, stop: &CancellationToken) {
+pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     let library = &site.config().library;
     // Each by itself, so that one that fails keeps no other from its work.
     every(MINUTE, stop, site, seal_idle);
@@ -45,6 +48,8 @@ pub fn start(site: &Site, stop: &CancellationToken) {
     every(MINUTE, stop, site, expire_uploads);
     every(HOUR, stop, site, forget);
     every(HOUR, stop, site, expire_versions);
+    let tls = tls.clone();
+    every(DAY, stop, site, move |site| renew_certificate(site, tls.clone()));
     if !library.gc_interval.is_zero() {
         every(library.gc_interval, stop, site, collect);
     }
@@ -69,6 +74,15 @@ fn every<F: Future<Output = Result<(), Problem>> + Send>(
             }
         }
     });
+}
+
+/// Shows a new certificate to those who come from now on.
+async fn renew_certificate(site: Site, tls: Arc<ServerTls>) -> Result<(), Problem> {
+    let renew = move || {
+        let identity = site.authority()?.site_identity(Timestamp::now())?;
+        Ok(tls.replace(&identity)?)
+    };
+    blocking(renew).await
 }
 
 /// Seals a pack that nothing was written to for a while.

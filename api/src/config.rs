@@ -7,9 +7,11 @@
 
 mod nearest;
 mod setting;
+mod site_url;
 mod units;
 
 pub use nearest::nearest;
+pub use site_url::{BadSiteUrl, SiteUrl, SiteUrls};
 pub use units::{ByteSize, format_duration, parse_duration};
 
 use setting::{Raw, Setting};
@@ -27,6 +29,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where a serving site listens.
     pub listen: SocketAddr,
+    /// The site as others see it.
+    pub site: SiteSettings,
     /// What is logged, and how.
     pub log: Log,
     /// The content library.
@@ -41,6 +45,13 @@ pub struct Config {
     pub jobs: Jobs,
     /// The REST interface.
     pub api: Api,
+}
+
+/// The site as others see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SiteSettings {
+    /// Where distribution points reach it; none: where it listens.
+    pub url: SiteUrls,
 }
 
 /// What is logged, and how.
@@ -151,6 +162,7 @@ impl Default for Config {
         Self {
             data: "depot-data".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8520)),
+            site: SiteSettings::default(),
             log: Log { level: "info".into(), format: LogFormat::Text, access: true },
             library: Library {
                 pack_size: ByteSize(256 * MIB),
@@ -216,6 +228,7 @@ fn unless(holds: bool, message: &'static str) -> Option<&'static str> {
 const KEYS: &[KeyDef] = &[
     key!("data", data),
     key!("listen", listen),
+    key!("site.url", site.url),
     key!("log.level", log.level),
     key!("log.format", log.format),
     key!("log.access", log.access),

@@ -1,8 +1,8 @@
 //! What stands before every operation: who asks, may they, did they ask before; and the record of
 //! what was changed.
 //!
-//! The rules of an operation are read from the OpenAPI document: its id, the role in its security
-//! requirement, and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
+//! The rules of an operation are read from the OpenAPI document: its id, who may ask by its security
+//! requirement (a token's role, or a distribution point by its certificate), and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
 //! kept. So the document cannot say one thing and the server do another; an operation that is not
 //! in the document is refused.
 
@@ -16,6 +16,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use dp::field::PointId;
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -34,8 +35,8 @@ const MAX_TARGET: usize = 300;
 pub struct Operation {
     /// Its `operationId`.
     pub id: String,
-    /// The role it takes; `None` if anybody may.
-    pub role: Option<Role>,
+    /// Who may ask for it.
+    pub access: Access,
     /// Whether it changes something.
     pub changes: bool,
     /// Whether a change is recorded in the audit log.
@@ -44,6 +45,18 @@ pub struct Operation {
     pub kept: bool,
     /// Whether it works on packages or content, so that the library will be opened for it.
     pub content: bool,
+}
+
+/// Who may ask for an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody.
+    All,
+    /// Whoever has a token of this role, or a higher one.
+    Token(Role),
+    /// A distribution point of the site, by the certificate of its connection alone. The handler
+    /// gets its [`PointId`].
+    Point,
 }
 
 /// Method and path template to rules.
@@ -92,8 +105,10 @@ impl Guard {
         let peer = peer_of(&request);
         let local = request.extensions().get::<Identity>().cloned();
         self.limit(local.as_ref(), peer, &request)?;
-        let Some(role) = operation.role else {
-            return Ok(next.run(request).await);
+        let role = match operation.access {
+            Access::All => return Ok(next.run(request).await),
+            Access::Point => return self.run_for_point(request, next).await,
+            Access::Token(role) => role,
         };
         if operation.content && local.is_some() {
             // A command in process opens database and library first: at the same time, it waits
@@ -143,6 +158,23 @@ impl Guard {
         }
     }
 
+    /// Runs the operation for the point whose certificate the connection shows, if it still is one.
+    async fn run_for_point(&self, mut request: Request, next: Next) -> Result<Response, Problem> {
+        let id = point_of(&request).ok_or_else(|| {
+            let detail = "this is for distribution points: connect with the certificate that a \
+                point got when it joined";
+            Problem::new(Kind::NotAPoint, detail)
+        })?;
+        let site = self.site.clone();
+        let ledger = blocking(move || site.ledger()).await?;
+        if !ledger.registry.knows(&id) {
+            return Err(not_a_point_any_more());
+        }
+        ledger.registry.saw(&id, Timestamp::now());
+        request.extensions_mut().insert(id);
+        Ok(handled(request, next).await)
+    }
+
     fn operation(&self, request: &Request) -> Result<Operation, Problem> {
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let method = match *request.method() {
@@ -166,9 +198,10 @@ impl Guard {
         // The id alone, unchecked: a made-up one only limits itself, and its address pays below.
         let id = bearer(request.headers()).and_then(|text| text.split('_').nth(1));
         let address = || peer.0.map_or("unknown".into(), |address| address.to_string());
-        let caller = match id.filter(|id| self.site.knows_token(id)) {
-            Some(id) => id.to_owned(),
-            None => address(),
+        let caller = match (point_of(request), id.filter(|id| self.site.knows_token(id))) {
+            (Some(point), _) => point.to_string(),
+            (None, Some(id)) => id.to_owned(),
+            (None, None) => address(),
         };
         self.site.limiter().take(&caller, Instant::now()).map_err(|wait| {
             let detail = format!(
@@ -298,6 +331,21 @@ fn peer_of(request: &Request) -> Peer {
     Peer(extensions.get::<SocketAddr>().map(|address| address.ip().to_canonical()))
 }
 
+/// The point that the connection's certificate names. Whether it still is one is another question.
+fn point_of(request: &Request) -> Option<PointId> {
+    match request.extensions().get::<dp::identity::Peer>()? {
+        dp::identity::Peer::Point(id) => Some(id.clone()),
+        dp::identity::Peer::Site => None,
+    }
+}
+
+/// What a point gets that was removed.
+pub fn not_a_point_any_more() -> Problem {
+    let detail = "the distribution point was removed from this site: to use the machine as one \
+        again, let it join with a new token";
+    Problem::new(Kind::NotAPoint, detail)
+}
+
 /// What the path names: of `/api/v1/packages/docs/channels/stable` that is `docs/stable`.
 fn path_target(request: &Request) -> String {
     let template = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
@@ -316,14 +364,21 @@ pub fn operations(document: &serde_json::Value) -> Operations {
             let scopes = operation["security"].as_array().into_iter().flatten();
             let mut scopes = scopes.filter_map(|need| need.as_object());
             // Open to all only if the document says so, by an empty requirement.
-            let role = scopes.next().map_or(Some(Role::Admin), |need| match need.get("token") {
-                Some(scopes) => scopes[0].as_str().and_then(Role::from_name).or(Some(Role::Admin)),
-                None => None,
+            let access = scopes.next().map_or(Access::Token(Role::Admin), |need| {
+                match (need.get("token"), need.get("certificate")) {
+                    (Some(scopes), _) => {
+                        let role = scopes[0].as_str().and_then(Role::from_name);
+                        Access::Token(role.unwrap_or(Role::Admin))
+                    }
+                    (None, Some(_)) => Access::Point,
+                    (None, None) if need.is_empty() => Access::All,
+                    (None, None) => Access::Token(Role::Admin),
+                }
             });
             let flag = |name: &str| operation[name].as_bool().unwrap_or(false);
             let rules = Operation {
                 id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
-                role,
+                access,
                 changes: method != Method::GET,
                 audited: !flag("x-unaudited"),
                 kept: !flag("x-unkept"),

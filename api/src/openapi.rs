@@ -35,6 +35,8 @@ use utoipa::OpenApi;
         (name = "content", description = "One file's bytes, by digest"),
         (name = "library", description = "The store below: statistics and maintenance"),
         (name = "jobs", description = "Long work"),
+        (name = "points", description = "Distribution points: joining, groups, what they hold"),
+        (name = "point", description = "What a distribution point itself says to its site"),
         (name = "access", description = "Tokens and the audit log"),
         (name = "server", description = "The server itself"),
     )
@@ -51,6 +53,8 @@ struct Shared {
 /// What decides which shared answers an operation has.
 struct Facts {
     secured: bool,
+    /// Takes a token, not a certificate.
+    token: bool,
     parameters: bool,
     names_something: bool,
     body: bool,
@@ -63,11 +67,16 @@ const SHARED: &[Shared] = &[
         when: "A parameter or the body cannot be read",
         applies: |facts| facts.parameters || facts.body,
     },
-    Shared { status: "401", when: "No valid token was sent", applies: |facts| facts.secured },
+    Shared { status: "401", when: "No valid token was sent", applies: |facts| facts.token },
     Shared {
         status: "403",
         when: "The token's role does not allow this",
-        applies: |facts| facts.secured,
+        applies: |facts| facts.token,
+    },
+    Shared {
+        status: "403",
+        when: "The connection shows no certificate of a distribution point of this site",
+        applies: |facts| facts.secured && !facts.token,
     },
     Shared {
         status: "404",
@@ -110,6 +119,11 @@ pub fn complete(document: utoipa::openapi::OpenApi) -> Value {
             "scheme": "bearer",
             "description": "A token of this site. Its role is reader, operator or admin; each \
                 may do all that the one before may. An operation's scope is the least role."
+        },
+        "certificate": {
+            "type": "mutualTLS",
+            "description": "The certificate that a distribution point got when it joined. Tokens \
+                do not count here."
         }
     });
     let example = document["components"]["schemas"]["Problem"]["example"].clone();
@@ -139,6 +153,9 @@ fn complete_operation(path: &str, method: &str, operation: &mut Value) {
         secured: operation["security"].as_array().is_none_or(|needs| {
             needs.iter().any(|need| need.as_object().is_some_and(|need| !need.is_empty()))
         }),
+        token: operation["security"]
+            .as_array()
+            .is_none_or(|needs| needs.iter().any(|need| need.get("token").is_some())),
         parameters: operation["parameters"].as_array().is_some_and(|list| !list.is_empty()),
         names_something: path.contains('{'),
         body: !operation["requestBody"].is_null(),

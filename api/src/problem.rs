@@ -20,6 +20,7 @@ pub enum Kind {
     InvalidValue,
     Unauthorized,
     Forbidden,
+    NotAPoint,
     UnknownRoute,
     NotFound,
     MethodNotAllowed,
@@ -47,6 +48,9 @@ impl Kind {
             Kind::MalformedRequest => ("malformed-request", "The request cannot be read", 400),
             Kind::Unauthorized => ("unauthorized", "A valid token is needed", 401),
             Kind::Forbidden => ("forbidden", "The token's role does not allow this", 403),
+            Kind::NotAPoint => {
+                ("not-a-point", "This is only for distribution points of the site", 403)
+            }
             Kind::UnknownRoute => ("unknown-route", "There is no such address", 404),
             Kind::NotFound => ("not-found", "There is no such thing", 404),
             Kind::MethodNotAllowed => ("method-not-allowed", "The address has no such method", 405),

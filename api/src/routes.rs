@@ -5,6 +5,8 @@ pub mod content;
 pub mod jobs;
 pub mod library;
 pub mod packages;
+pub mod point;
+pub mod points;
 pub mod server;
 pub mod transfer;
 pub mod uploads;
@@ -56,6 +58,8 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(content::routes())
         .merge(library::routes())
         .merge(volumes::routes())
+        .merge(points::routes())
+        .merge(point::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

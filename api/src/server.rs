@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::problem::Problem;
 use crate::routes::router;
 use crate::site::{Site, blocking};
+use dp::identity::ServerTls;
 use dp::{ServeOptions, Server, from_service};
 use std::io;
 use std::net::SocketAddr;
@@ -41,18 +42,20 @@ pub async fn serve(
     stop: CancellationToken,
     started: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let (content, ledger) = {
+    let (content, ledger, tls) = {
         let site = site.clone();
-        blocking(move || Ok((site.content()?, site.ledger()?))).await?
+        blocking(move || Ok((site.content()?, site.ledger()?, site_tls(&site)?))).await?
     };
     let address = site.config().listen;
     let mut options = options(site.config());
     options.api = Some(from_service(router(site.clone())));
+    options.tls = Some(tls.clone());
     let listen = |source| ServeError::Listen { address, source };
     let server = Server::bind(address, options).map_err(listen)?;
+    site.listens_on(server.local_addr());
     started(server.local_addr());
     let tasks = CancellationToken::new();
-    background::start(&site, &tasks);
+    background::start(&site, &tls, &tasks);
     let mut signals = Signals::listen();
     let first = {
         let (tasks, mut signals) = (tasks.clone(), Signals::listen());
@@ -63,7 +66,9 @@ pub async fn serve(
             }
             tracing::info!("stopping: requests under way may end");
             tasks.cancel();
-            // Now, not at the end: those who follow a job are requests under way too.
+            // Now, not at the end: those who follow a job, and points that wait for a wish, are
+            // requests under way too.
+            ledger.registry.close();
             tokio::spawn(async move { ledger.jobs.close().await });
         }
     };
@@ -82,6 +87,13 @@ pub async fn serve(
     tasks.cancel();
     site.close().await?;
     served.map_err(ServeError::Server)
+}
+
+/// What the site shows to those who come by HTTPS.
+fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
+    let now = jiff::Timestamp::now;
+    let identity = site.authority()?.site_identity(now())?;
+    Ok(Arc::new(ServerTls::new(&identity, Arc::new(now))?))
 }
 
 /// SIGTERM and SIGINT. Each instance hears all that come after it was made.
@@ -117,5 +129,6 @@ fn options(config: &Config) -> ServeOptions {
         hot_bytes: dp.cache.0,
         access_log: config.log.access,
         api: None,
+        tls: None,
     }
 }

@@ -6,6 +6,7 @@
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
+//! DIR/keys/authority.*      vouches for the site and its distribution points
 //! DIR/admin.token          the first token; mode 0600
 //! ```
 //!
@@ -22,6 +23,8 @@ use crate::lock::{DataLock, NotLocked};
 use crate::problem::{Kind, Problem, with_causes};
 use crate::streams::Places;
 use contentlib::Library;
+use dp::identity::Authority;
+use dp::registry::Registry;
 use packager::refs::is_signed;
 use packager::sign::{PublicKey, SiteKey};
 use packager::{PackageError, Packages};
@@ -29,9 +32,10 @@ use parking_lot::Mutex;
 use sitedb::Db;
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A site. Cloning shares it; the last clone to go closes it.
 #[derive(Clone)]
@@ -43,6 +47,8 @@ struct Inner {
     places: Places,
     ledger: Mutex<Option<Arc<Ledger>>>,
     content: Mutex<Option<Content>>,
+    authority: Mutex<Option<Arc<Authority>>>,
+    address: OnceLock<SocketAddr>,
     // Last, so that all else is closed when another process may come.
     _lock: DataLock,
 }
@@ -59,6 +65,8 @@ pub struct Ledger {
     pub answers: Answers,
     /// Long work.
     pub jobs: Jobs,
+    /// The site's distribution points.
+    pub registry: Registry,
 }
 
 /// The parts of a site that live in its content library.
@@ -125,6 +133,8 @@ impl Site {
             config,
             ledger: Mutex::default(),
             content: Mutex::default(),
+            authority: Mutex::default(),
+            address: OnceLock::new(),
             _lock: lock,
         })))
     }
@@ -185,7 +195,8 @@ impl Site {
         let on_end = move |job: &Job, by: &Identity| record_end(&log, job, by);
         let jobs = Jobs::open(db.clone(), limits, Box::new(on_end))?;
         let answers = Answers::new(db.clone());
-        let ledger = Arc::new(Ledger { db, tokens, audit, answers, jobs });
+        let registry = Registry::open(db.clone())?;
+        let ledger = Arc::new(Ledger { db, tokens, audit, answers, jobs, registry });
         *slot = Some(Arc::clone(&ledger));
         Ok(ledger)
     }
@@ -219,6 +230,29 @@ impl Site {
         let content = Content { library, packages };
         *slot = Some(content.clone());
         Ok(content)
+    }
+
+    /// What vouches for the site and its points; made the first time it is asked for.
+    pub fn authority(&self) -> Result<Arc<Authority>, Problem> {
+        let mut slot = self.0.authority.lock();
+        if let Some(authority) = &*slot {
+            return Ok(Arc::clone(authority));
+        }
+        let keys = self.folder().join("keys");
+        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let authority = Arc::new(Authority::open(&keys, jiff::Timestamp::now())?);
+        *slot = Some(Arc::clone(&authority));
+        Ok(authority)
+    }
+
+    /// Where the site listens, or would.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.address.get().copied().unwrap_or(self.config().listen)
+    }
+
+    /// Says where the site listens: another port than the settings say if they leave it open.
+    pub(crate) fn listens_on(&self, address: SocketAddr) {
+        let _ = self.0.address.set(address);
     }
 
     /// Makes a signing key where the site has none any more, and says what it is checked with.
@@ -271,6 +305,7 @@ impl Site {
     pub async fn close(&self) -> Result<(), Problem> {
         let ledger = self.0.ledger.lock().clone();
         if let Some(ledger) = ledger {
+            ledger.registry.close();
             ledger.jobs.close().await;
         }
         let site = self.clone();

@@ -3,6 +3,8 @@
 use crate::problem::{Kind, Problem, with_causes};
 use contentlib::kv::KvError;
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
+use dp::identity::IdentityError;
+use dp::registry::{RegistryError, WishError};
 use packager::UnreadableVersion;
 use packager::error::PackageError;
 use packager::refs::RecordError;
@@ -19,6 +21,52 @@ impl From<sitedb::CommitError> for Problem {
                 Problem::new(Kind::Conflict, "somebody else changed it at the same time: try again")
             }
             sitedb::CommitError::Db(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<IdentityError> for Problem {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::BadRequest(_) => Problem::new(Kind::InvalidValue, error.to_string())
+                .caused_by("request", "must be a certificate signing request in PEM (PKCS #10)"),
+            IdentityError::Io { ref source, .. } => io_problem(&error, source),
+            IdentityError::Malformed { .. } | IdentityError::KeyIsGone { .. } => {
+                Problem::new(Kind::Unavailable, with_causes(&error))
+            }
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<RegistryError> for Problem {
+    fn from(error: RegistryError) -> Self {
+        let text = error.to_string();
+        let about = |kind, field: &str| Problem::new(kind, text.clone()).caused_by(field, &text);
+        match error {
+            RegistryError::UnknownPoint(_) => about(Kind::NotFound, "point"),
+            RegistryError::UnknownGroup(_) => about(Kind::NotFound, "group"),
+            RegistryError::UnknownToken(_) => about(Kind::NotFound, "token"),
+            RegistryError::NotAssigned { .. } => about(Kind::NotFound, "package"),
+            RegistryError::PointExists(_)
+            | RegistryError::TokenExists(_)
+            | RegistryError::GroupExists(_) => about(Kind::Conflict, "name"),
+            RegistryError::NotAdmitted => about(Kind::Forbidden, "secret"),
+            RegistryError::BadReport(_) => about(Kind::InvalidValue, "report"),
+            RegistryError::TooMany { .. } => Problem::new(Kind::Conflict, text),
+            RegistryError::Read(error) => error.into(),
+            RegistryError::Write(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<WishError> for Problem {
+    fn from(error: WishError) -> Self {
+        match error {
+            WishError::Registry(error) => error.into(),
+            WishError::Packages(error) => error.into(),
             other => Problem::internal(&other),
         }
     }

@@ -44,6 +44,13 @@ impl TestSite {
         Client { router: router(self.site.clone()), token: None }
     }
 
+    /// A distribution point: whose connection shows the certificate of that id.
+    pub fn point(&self, id: &str) -> Client {
+        let peer = dp::identity::Peer::Point(id.parse().unwrap());
+        let router = router(self.site.clone()).layer(axum::extract::Extension(peer));
+        Client { router, token: None }
+    }
+
     /// A client over the network with a new token.
     pub async fn client(&self, role: &str) -> Client {
         let new = serde_json::json!({"name": format!("{role} {}", unique()), "role": role});

@@ -1,0 +1,266 @@
+//! Which versions are distributed to which points and groups.
+
+use crate::auth::Identity;
+use crate::extract::{Input, Query, parse_field};
+use crate::guard::AuditNote;
+use crate::page::{Page, PageQuery};
+use crate::problem::{Kind, Problem};
+use crate::site::{Site, blocking};
+use axum::Json;
+use axum::extract::{Extension, State};
+use dp::field::Priority;
+use dp::registry::{Assignment, Registry, Target};
+use jiff::Timestamp;
+use packager::PackageName;
+use packager::name::Selector;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new().routes(routes!(list_assignments, assign, unassign))
+}
+
+/// How soon a version is brought: all of a higher priority before any of a lower.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PriorityView {
+    /// When nothing else waits.
+    Low,
+    /// As usual.
+    #[default]
+    Medium,
+    /// Before all else.
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Medium => Self::Medium,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+impl From<PriorityView> for Priority {
+    fn from(priority: PriorityView) -> Self {
+        match priority {
+            PriorityView::Low => Self::Low,
+            PriorityView::Medium => Self::Medium,
+            PriorityView::High => Self::High,
+        }
+    }
+}
+
+/// That a version of a package is distributed to a point or group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "package": "docs", "version": "stable", "group": "paris", "priority": "medium",
+    "created": "2026-11-22T12:00:00Z", "created_by": "ci"
+}))]
+pub struct AssignmentView {
+    /// The package.
+    pub package: String,
+    /// Which version: a number, or `latest` or a channel, which follows where they go.
+    pub version: String,
+    /// The point's name, if it is for one point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    /// The group's name, if it is for a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// How soon.
+    pub priority: PriorityView,
+    /// When it was distributed there first.
+    #[schema(value_type = String, format = DateTime)]
+    pub created: Timestamp,
+    /// Who did.
+    pub created_by: String,
+}
+
+impl AssignmentView {
+    fn of(registry: &Registry, assignment: Assignment) -> Self {
+        let Assignment { package, version, to, priority, created, created_by } = assignment;
+        let name = registry.name_of(&to);
+        let (point, group) = match to {
+            Target::Point(_) => (Some(name), None),
+            Target::Group(_) => (None, Some(name)),
+        };
+        let (package, version) = (package.to_string(), version.to_string());
+        Self { package, version, point, group, priority: priority.into(), created, created_by }
+    }
+}
+
+fn key(assignment: &Assignment) -> String {
+    format!("{}\0{}\0{}", assignment.package, assignment.to, assignment.version)
+}
+
+/// List what is distributed
+///
+/// By package, then where to, then version.
+#[utoipa::path(get, path = "/api/v1/assignments", tag = "points",
+    security(("token" = ["reader"])), params(PageQuery),
+    responses((status = 200, description = "A page of assignments", body = Page<AssignmentView>)))]
+async fn list_assignments(
+    State(site): State<Site>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<AssignmentView>>, Problem> {
+    let (limit, after) = (query.limit()?, query.after("assignments")?);
+    let ledger = blocking(move || site.ledger()).await?;
+    let mut all = ledger.registry.assignments();
+    all.sort_by_cached_key(key);
+    let page = Page::cut("assignments", all, after.as_deref(), limit, key);
+    Ok(Json(page.map(|assignment| AssignmentView::of(&ledger.registry, assignment))))
+}
+
+/// What is to be distributed where.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"package": "docs", "version": "stable", "group": "paris"}))]
+pub struct NewAssignment {
+    /// The package.
+    pub package: String,
+    /// Which version: a number, or `latest` or a channel, which follows where they go.
+    #[serde(default = "latest")]
+    #[schema(default = "latest")]
+    pub version: String,
+    /// The point's name or id; this or a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<String>,
+    /// The group's name; this or a point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// How soon.
+    #[serde(default)]
+    pub priority: PriorityView,
+}
+
+fn latest() -> String {
+    "latest".into()
+}
+
+/// Distribute a version
+///
+/// To a point, or to each point of a group, also those that come later. What was distributed there
+/// in the same words gets the new priority; other versions of the package stay distributed.
+#[utoipa::path(put, path = "/api/v1/assignments", tag = "points",
+    security(("token" = ["operator"])), request_body = NewAssignment,
+    responses((status = 200, description = "What is distributed", body = AssignmentView),
+        (status = 404, description = "The package, version, point or group is not there",
+            body = Problem)))]
+async fn assign(
+    State(site): State<Site>,
+    Extension(identity): Extension<Identity>,
+    Extension(note): Extension<AuditNote>,
+    Input(new): Input<NewAssignment>,
+) -> Result<Json<AssignmentView>, Problem> {
+    note.target(target_text(&new.package, &new.version, &new.point, &new.group));
+    let package: PackageName = field("package", &new.package)?;
+    let version: Selector = field("version", &new.version)?;
+    let assigned = blocking(move || {
+        let ledger = site.ledger()?;
+        let to = target(&ledger.registry, new.point.as_deref(), new.group.as_deref())?;
+        // What is not there now is a mistake in writing; what goes later is told by its status.
+        site.content()?.packages.resolve(&package, &version)?;
+        let (priority, created) = (new.priority.into(), Timestamp::now());
+        let created_by = identity.name;
+        let assignment = Assignment { package, version, to, priority, created, created_by };
+        let assigned = ledger.registry.assign(assignment)?;
+        Ok(AssignmentView::of(&ledger.registry, assigned))
+    });
+    Ok(Json(assigned.await?))
+}
+
+/// What is not to be distributed any more.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct GoneQuery {
+    /// The package.
+    #[param(example = "docs")]
+    package: String,
+    /// Only this version, in the words that it is distributed in; without it, all of the package.
+    version: Option<String>,
+    /// The point's name or id; this or a group.
+    #[param(example = "branch-7")]
+    point: Option<String>,
+    /// The group's name; this or a point.
+    group: Option<String>,
+}
+
+/// What is not distributed any more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"removed": [{
+    "package": "docs", "version": "stable", "group": "paris", "priority": "medium",
+    "created": "2026-11-22T12:00:00Z", "created_by": "ci"
+}]}))]
+pub struct Unassigned {
+    /// Each of it.
+    pub removed: Vec<AssignmentView>,
+}
+
+/// Undistribute a package
+///
+/// Points let go of the versions that nothing else distributes to them; the bytes that no other
+/// version has become free there after a grace time.
+#[utoipa::path(delete, path = "/api/v1/assignments", tag = "points",
+    security(("token" = ["operator"])), params(GoneQuery),
+    responses((status = 200, description = "What was distributed", body = Unassigned),
+        (status = 404, description = "Nothing of it is distributed there", body = Problem)))]
+async fn unassign(
+    State(site): State<Site>,
+    Extension(note): Extension<AuditNote>,
+    Query(gone): Query<GoneQuery>,
+) -> Result<Json<Unassigned>, Problem> {
+    let words = gone.version.clone().unwrap_or_else(|| "*".into());
+    note.target(target_text(&gone.package, &words, &gone.point, &gone.group));
+    let package: PackageName = parse_field("package", &gone.package)?;
+    let version: Option<Selector> =
+        gone.version.as_deref().map(|text| parse_field("version", text)).transpose()?;
+    let gone = blocking(move || {
+        let registry = &site.ledger()?.registry;
+        let to = target(registry, gone.point.as_deref(), gone.group.as_deref())?;
+        let gone = registry.unassign(&package, version.as_ref(), &to)?;
+        Ok(gone.into_iter().map(|one| AssignmentView::of(registry, one)).collect())
+    });
+    Ok(Json(Unassigned { removed: gone.await? }))
+}
+
+/// A field of a body as a value of its type.
+fn field<T: std::str::FromStr<Err: std::fmt::Display>>(
+    name: &str,
+    text: &str,
+) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::field(name, error.to_string()))
+}
+
+fn target(
+    registry: &Registry,
+    point: Option<&str>,
+    group: Option<&str>,
+) -> Result<Target, Problem> {
+    registry.target(point, group)?.ok_or_else(|| {
+        let detail = "name a distribution point or a group, and not both";
+        Problem::new(Kind::InvalidValue, detail)
+            .caused_by("point", "must be named, or a group")
+            .caused_by("group", "must be named, or a point")
+    })
+}
+
+/// `docs@stable to group/paris`, for the audit log.
+fn target_text(
+    package: &str,
+    version: &str,
+    point: &Option<String>,
+    group: &Option<String>,
+) -> String {
+    let to = match (point, group) {
+        (Some(point), _) => format!("point/{point}"),
+        (None, Some(group)) => format!("group/{group}"),
+        (None, None) => "nobody".into(),
+    };
+    format!("{package}@{version} to {to}")
+}
