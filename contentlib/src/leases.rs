@@ -76,6 +76,13 @@ impl Leases {
         Ok(())
     }
 
+    /// The names of durable leases that begin with `prefix`, in order.
+    pub(crate) fn durable(&self, prefix: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let names = state.durable.keys().filter(|name| name.starts_with(prefix));
+        names.cloned().collect()
+    }
+
     pub(crate) fn end_durable(&self, index: &Index, name: &str) -> Result<(), KvError> {
         let mut state = self.state.lock();
         let mut batch = Batch::default();

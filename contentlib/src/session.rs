@@ -56,6 +56,12 @@ impl Library {
         Ok(session)
     }
 
+    /// The names of sessions that outlive this process, begin with `prefix`, and were not ended, in
+    /// order. One that is expired goes with the next garbage collection.
+    pub fn open_sessions(&self, prefix: &str) -> Vec<String> {
+        self.inner.leases.durable(prefix)
+    }
+
     fn begin(&self, durable: Option<(String, Duration)>) -> Session {
         let inner = &self.inner;
         let epoch = inner.index.number("epoch").unwrap_or(0);
@@ -108,9 +114,10 @@ impl Session {
     pub fn missing_chunks(&self, chunks: &[ChunkId]) -> Result<Vec<bool>, AddError> {
         for step in chunks.chunks(PROVE_STEP) {
             let places = self.inner().index.chunks(step)?;
-            let condemned = step.iter().zip(places).filter_map(|(id, place)| {
-                (place?.standing == Standing::Condemned).then_some(id.0)
-            });
+            let condemned = step
+                .iter()
+                .zip(places)
+                .filter_map(|(id, place)| (place?.standing == Standing::Condemned).then_some(id.0));
             self.save(condemned.collect())?;
         }
         self.library.missing_chunks(chunks).map_err(read_error)

@@ -218,16 +218,17 @@ impl Plan {
 
 /// Of `files`, those whose contents are not held. A content of one chunk may be held and not yet be
 /// in the index.
-fn not_held(lease: &Session, files: Vec<FileEntry>) -> Result<Vec<FileEntry>, RemoteError> {
+fn not_held(lease: &Session, mut files: Vec<FileEntry>) -> Result<Vec<FileEntry>, RemoteError> {
     let contents: Vec<Digest> = files.iter().map(|file| file.digest).collect();
     let missing = lease.missing_contents(&contents).map_err(local)?;
-    let missing =
-        files.into_iter().zip(missing).filter_map(|(file, missing)| missing.then_some(file));
-    let (chunks, mut missing): (Vec<_>, Vec<_>) = missing.partition(|file| file.recipe.is_none());
-    let ids: Vec<ChunkId> = chunks.iter().map(|file| ChunkId(file.digest)).collect();
-    let lost = lease.missing_chunks(&ids).map_err(local)?;
-    missing.extend(chunks.into_iter().zip(lost).filter_map(|(file, lost)| lost.then_some(file)));
-    Ok(missing)
+    let mut missing = missing.into_iter();
+    files.retain(|_| missing.next().unwrap_or(true));
+    let chunks = files.iter().filter(|file| file.recipe.is_none());
+    let chunks: Vec<ChunkId> = chunks.map(|file| ChunkId(file.digest)).collect();
+    let missing = lease.missing_chunks(&chunks).map_err(local)?;
+    let mut missing = missing.into_iter();
+    files.retain(|file| file.recipe.is_some() || missing.next().unwrap_or(true));
+    Ok(files)
 }
 
 async fn push(ready: &mut mpsc::Sender<Batch>, batch: &mut Batch, piece: Piece) {

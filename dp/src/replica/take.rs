@@ -49,7 +49,12 @@ impl Work {
         let ids: Vec<ChunkId> = pieces.iter().map(|piece| piece.id).collect();
         let store = Store::new(self.packages.library());
         let taken = self.clone().take_into(store.clone(), pieces).await;
-        let saved = blocking(move || store.save()).await;
+        let lease = self.lease.clone();
+        let saved = blocking(move || {
+            store.save()?;
+            lease.renew().map_err(local)
+        })
+        .await;
         taken.and(saved)?;
         self.in_flight.done(&ids);
         Ok(())

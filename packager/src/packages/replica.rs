@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What the names of the sessions that keep versions on their way begin with.
+const SESSIONS: &str = "bringing/";
 /// How long the bytes of a version that has not become visible stay, after the last of them came.
 const BRINGING: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -57,8 +59,20 @@ impl Packages {
     /// came of it for a week.
     pub fn bringing(&self, package: &PackageName, version: u64) -> Result<Session, PackageError> {
         self.replica()?;
-        let name = format!("bringing/{package}/{version:010}");
+        let name = format!("{SESSIONS}{package}/{version:010}");
         Ok(self.library().open_session(&name, BRINGING)?)
+    }
+
+    /// The versions that something is kept of until they are adopted. As long as there is one,
+    /// nothing that became garbage since it began is freed; one that is not wanted any more is to be
+    /// let go ([`Packages::let_go`]).
+    pub fn on_their_way(&self) -> Vec<(PackageName, u64)> {
+        let sessions = self.library().open_sessions(SESSIONS);
+        let parsed = sessions.iter().filter_map(|name| {
+            let (package, version) = name.strip_prefix(SESSIONS)?.rsplit_once('/')?;
+            Some((package.parse().ok()?, version.parse().ok()?))
+        });
+        parsed.collect()
     }
 
     /// Makes a version visible, whose manifest, contents and recipes `session` added or the library
@@ -67,6 +81,8 @@ impl Packages {
     pub fn adopt(&self, session: &Session, info: &VersionInfo) -> Result<(), PackageError> {
         self.replica()?;
         info.verify(&self.public_key())?;
+        // What is on its way into the library cannot be looked at before.
+        session.commit(Vec::new())?;
         let manifest = self.manifest(info.manifest)?;
         let info = as_in_manifest(info, &manifest)?;
         session.keep(self.all_held(&info, &manifest)?);
