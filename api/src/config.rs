@@ -349,6 +349,22 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// How the library is opened.
+    pub(crate) fn library_options(&self) -> contentlib::Options {
+        let config = &self.library;
+        let mut options = contentlib::Options {
+            pack_target: config.pack_size.0,
+            cache_bytes: config.cache.0,
+            gc_grace: config.gc_grace,
+            reserve: config.reserve.0,
+            ..contentlib::Options::default()
+        };
+        if config.threads > 0 {
+            options.threads = config.threads as usize;
+        }
+        options
+    }
+
     /// The settings from the file, `environment` and `options`.
     ///
     /// The file is the one that `options` names, else the one that `DEPOT_CONFIG` names, else

@@ -38,10 +38,12 @@ pub mod routes;
 pub mod views;
 
 mod background;
+mod point;
 mod server;
 
 pub use config::{Config, ConfigError, Options};
 pub use extract::number_in_words;
+pub use point::serve_point;
 pub use problem::Problem;
 pub use routes::{local_router, router};
 pub use server::{ServeError, serve};

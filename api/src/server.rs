@@ -47,7 +47,7 @@ pub async fn serve(
         blocking(move || Ok((site.content()?, site.ledger()?, site_tls(&site)?))).await?
     };
     let address = site.config().listen;
-    let mut options = options(site.config());
+    let mut options = serve_options(site.config());
     options.api = Some(from_service(router(site.clone())));
     options.tls = Some(tls.clone());
     let listen = |source| ServeError::Listen { address, source };
@@ -97,16 +97,16 @@ fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
 }
 
 /// SIGTERM and SIGINT. Each instance hears all that come after it was made.
-struct Signals(Vec<Signal>);
+pub(crate) struct Signals(Vec<Signal>);
 
 impl Signals {
-    fn listen() -> Self {
+    pub fn listen() -> Self {
         // Where no handler can be set a signal ends the process, as it would without us.
         let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
         Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }
 
-    async fn heard(&mut self) {
+    pub async fn heard(&mut self) {
         let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
         let waits: Vec<_> = waits.collect();
         if waits.is_empty() {
@@ -116,7 +116,8 @@ impl Signals {
     }
 }
 
-fn options(config: &Config) -> ServeOptions {
+/// How content is served, by the settings.
+pub(crate) fn serve_options(config: &Config) -> ServeOptions {
     let dp = &config.dp;
     ServeOptions {
         workers: NonZeroUsize::new(dp.threads as usize),

@@ -207,7 +207,7 @@ impl Site {
         if let Some(content) = &*slot {
             return Ok(content.clone());
         }
-        let library = Library::open(&self.library_folder(), self.library_options())?;
+        let library = Library::open(&self.library_folder(), self.config().library_options())?;
         let key = self.key_file();
         // Made anew it would be one that no client trusts, and the loss would show at theirs first.
         // One that only cannot be looked at is not missing.
@@ -278,21 +278,6 @@ impl Site {
         self.folder().join("library")
     }
 
-    pub(crate) fn library_options(&self) -> contentlib::Options {
-        let config = &self.config().library;
-        let mut options = contentlib::Options {
-            pack_target: config.pack_size.0,
-            cache_bytes: config.cache.0,
-            gc_grace: config.gc_grace,
-            reserve: config.reserve.0,
-            ..contentlib::Options::default()
-        };
-        if config.threads > 0 {
-            options.threads = config.threads as usize;
-        }
-        options
-    }
-
     /// Lets go of the content library, so that it can be rebuilt; refuses while others use it.
     pub(crate) fn close_content(&self) -> Result<(), Problem> {
         if let Some(content) = self.0.content.lock().take() {
@@ -341,6 +326,10 @@ fn record_end(audit: &Audit, job: &Job, by: &Identity) {
 ///
 /// A mistyped path must not become a site: what it was to show would seem lost.
 fn takes_a_site(folder: &Path) -> io::Result<bool> {
+    // A distribution point has a library, too.
+    if folder.join("point.json").exists() {
+        return Ok(false);
+    }
     // Of a site that lost something, or that shares its folder, one of these is left.
     let marks = ["library/packs", "site/CURRENT", "keys/site.ed25519", "admin.token"];
     if marks.iter().any(|mark| folder.join(mark).exists()) {

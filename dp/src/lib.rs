@@ -31,6 +31,7 @@ mod ticket;
 
 pub mod field;
 pub mod identity;
+pub mod node;
 pub mod registry;
 pub mod remote;
 pub mod replica;

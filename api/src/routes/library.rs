@@ -251,7 +251,7 @@ async fn rebuild_index(
         let site = site.clone();
         move |progress: &Progress| {
             site.close_content()?;
-            let (folder, options) = (site.library_folder(), site.library_options());
+            let (folder, options) = (site.library_folder(), site.config().library_options());
             let report = Library::rebuild_index(&folder, options, progress)?;
             // Opened again here, so that a result means that it can be.
             site.content()?;

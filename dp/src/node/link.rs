@@ -1,0 +1,246 @@
+//! What a point asks its site and tells it.
+//!
+//! A site may have several addresses; the one that answered last is asked first. Nothing here tries
+//! again by itself: whoever asks knows how urgent it is.
+
+use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Wish};
+use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
+use crate::remote::Client;
+use packager::Clock;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use rustls::ClientConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// How long the site may keep a question for the next wish open.
+pub(super) const WAIT: Duration = Duration::from_secs(50);
+/// How long an answer may be without a byte: a feed that has nothing to say is quiet for [`WAIT`].
+const PATIENCE: Duration = Duration::from_secs(80);
+/// The longest wish: some ten thousand versions.
+const MAX_WISH: usize = 64 << 20;
+/// The longest other answer.
+const MAX_ANSWER: usize = 256 << 10;
+
+/// Why a question to the site came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// Whoever is there is not to be trusted, or does not trust us.
+    #[error("cannot speak to the site at {address}")]
+    Distrust {
+        /// The site's address.
+        address: String,
+        /// Why.
+        source: Distrust,
+    },
+    /// Nobody could be reached, or did not answer.
+    #[error("cannot reach the site at {address}")]
+    Unreachable {
+        /// Its address.
+        address: String,
+        /// What went wrong.
+        source: reqwest::Error,
+    },
+    /// The site does not know this point any more, or not yet.
+    #[error("the site does not let this machine in: {0}")]
+    NotLetIn(String),
+    /// The site refused for another reason.
+    #[error("the site answered {status}: {detail}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Its reason.
+        detail: String,
+    },
+    /// The answer is not what it should be.
+    #[error("the site answered with something else than {0}")]
+    Malformed(&'static str),
+    /// Keys or addresses cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+}
+
+impl LinkError {
+    /// Whether another address of the site may do better.
+    fn is_of_the_door(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Distrust { .. })
+    }
+}
+
+/// One address of the site.
+struct Door {
+    address: String,
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl Door {
+    fn new(config: &ClientConfig, address: &str) -> Result<Self, LinkError> {
+        let (builder, base) = identity::client(config, &Peer::Site, address)?;
+        let http = Client::with_times(builder).read_timeout(PATIENCE).build();
+        let address = address.to_owned();
+        match http {
+            Ok(http) => Ok(Self { address, http, base }),
+            Err(source) => Err(LinkError::Unreachable { address, source }),
+        }
+    }
+
+    fn closed(&self, source: reqwest::Error) -> LinkError {
+        let address = self.address.clone();
+        match Distrust::of(&source) {
+            Some(source) => LinkError::Distrust { address, source },
+            None => LinkError::Unreachable { address, source },
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, LinkError> {
+        let response = request.send().await.map_err(|error| self.closed(error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let bytes = self.read(response, MAX_ANSWER).await.unwrap_or_default();
+        let detail = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+        let detail = detail.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+        let detail = detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason"));
+        Err(match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => LinkError::NotLetIn(detail.into()),
+            _ => LinkError::Refused { status: status.as_u16(), detail: detail.into() },
+        })
+    }
+
+    /// The body, if it is no longer than `max` bytes.
+    async fn read(&self, mut response: Response, max: usize) -> Result<Vec<u8>, LinkError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(|error| self.closed(error))? {
+            if bytes.len() + piece.len() > max {
+                return Err(LinkError::Malformed("an answer of this kind: it is too long"));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    fn url(&self, path: &str) -> Url {
+        self.base.join(path).expect("paths of the interface are relative URLs")
+    }
+}
+
+/// The way to the site.
+pub(super) struct Link {
+    doors: Vec<Door>,
+    /// The door that was open last.
+    last: AtomicUsize,
+}
+
+impl Link {
+    pub fn new(identity: &Identity, sites: &[String], clock: &Clock) -> Result<Self, LinkError> {
+        let config = identity::client_config(identity, clock)?;
+        let doors = sites.iter().map(|site| Door::new(&config, site)).collect::<Result<_, _>>()?;
+        Ok(Self { doors, last: AtomicUsize::new(0) })
+    }
+
+    /// A client of the site's content plane, at the address that answered last.
+    pub fn content(&self) -> Client {
+        let door = &self.doors[self.last.load(Relaxed) % self.doors.len()];
+        Client::over(door.http.clone(), door.base.clone())
+    }
+
+    /// What the site wishes, once that is something else than `after`; nothing if it stays the same
+    /// for [`WAIT`].
+    pub async fn wish(&self, after: &str) -> Result<Option<Wish>, LinkError> {
+        let ask = |door: &Door| {
+            let mut url = door.url("api/v1/point/wish");
+            url.query_pairs_mut()
+                .append_pair("after", after)
+                .append_pair("wait", &WAIT.as_secs().to_string());
+            door.http.get(url)
+        };
+        let (door, response) = self.ask(ask).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        parse(&door.read(response, MAX_WISH).await?, "a wish").map(Some)
+    }
+
+    /// Tells the site what is held.
+    pub async fn report(&self, report: &Report) -> Result<(), LinkError> {
+        let body = json(report);
+        let ask = |door: &Door| {
+            let put = door.http.put(door.url("api/v1/point/report"));
+            put.header(CONTENT_TYPE, "application/json").body(body.clone())
+        };
+        self.ask(ask).await.map(drop)
+    }
+
+    /// A new certificate for the key that `request` (PEM) is of.
+    pub async fn renew(&self, request: &str) -> Result<String, LinkError> {
+        let body = json(&serde_json::json!({ "request": request }));
+        let ask = |door: &Door| {
+            let post = door.http.post(door.url("api/v1/point/renew"));
+            post.header(CONTENT_TYPE, "application/json").body(body.clone())
+        };
+        let (door, response) = self.ask(ask).await?;
+        #[derive(serde::Deserialize)]
+        struct Renewed {
+            certificate: String,
+        }
+        let renewed: Renewed = parse(&door.read(response, MAX_ANSWER).await?, "a certificate")?;
+        Ok(renewed.certificate)
+    }
+
+    /// Asks at each door until one is open.
+    async fn ask(
+        &self,
+        request: impl Fn(&Door) -> RequestBuilder,
+    ) -> Result<(&Door, Response), LinkError> {
+        let first = self.last.load(Relaxed);
+        let mut closed = None;
+        for at in (0..self.doors.len()).map(|n| (first + n) % self.doors.len()) {
+            let door = &self.doors[at];
+            match door.send(request(door)).await {
+                Err(error) if error.is_of_the_door() => closed = closed.or(Some(error)),
+                result => {
+                    self.last.store(at, Relaxed);
+                    return Ok((door, result?));
+                }
+            }
+        }
+        Err(closed.unwrap_or(LinkError::Malformed("an address")))
+    }
+}
+
+/// Joins the site that `token` tells of.
+pub(super) async fn join(
+    token: &JoinToken,
+    request: &JoinRequest,
+    clock: &Clock,
+) -> Result<JoinAnswer, LinkError> {
+    let config = identity::joining_config(token.authority, clock)?;
+    let body = json(request);
+    let mut closed = None;
+    for site in &token.sites {
+        let door = Door::new(&config, site)?;
+        let post = door.http.post(door.url("api/v1/point/join"));
+        let post = post.header(CONTENT_TYPE, "application/json").body(body.clone());
+        match door.send(post).await {
+            Ok(response) => {
+                return parse(&door.read(response, MAX_ANSWER).await?, "leave to join");
+            }
+            Err(error) if error.is_of_the_door() => closed = closed.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(closed.unwrap_or(LinkError::Malformed("an address")))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("it has string keys")
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], what: &'static str) -> Result<T, LinkError> {
+    serde_json::from_slice(bytes).map_err(|_| LinkError::Malformed(what))
+}

@@ -1,0 +1,190 @@
+//! What a point does next: a pure function of what it should hold, what it holds, and what failed.
+
+use crate::field::{Priority, Wish};
+use jiff::{SignedDuration, Timestamp};
+use packager::PackageName;
+use packager::sign::VersionInfo;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+/// The pause after the first failure of a version; each further one doubles it.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
+/// The longest pause.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+
+/// One version, by name.
+pub(super) type Key = (PackageName, u64);
+
+/// How often a version could not be brought, and what was said of it last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub tries: u32,
+    pub cause: String,
+    pub at: Timestamp,
+}
+
+impl Failure {
+    /// The failure after `before`, if there was one.
+    pub fn after(before: Option<&Failure>, cause: String, at: Timestamp) -> Self {
+        Self { tries: before.map_or(1, |before| before.tries.saturating_add(1)), cause, at }
+    }
+
+    /// When the version is tried again. `jitter` is from 0 to 1: points that failed together must
+    /// not come back together.
+    pub fn retry(&self, jitter: f64) -> Timestamp {
+        let doubled = FIRST_PAUSE.as_secs_f64() * f64::from(1u32 << (self.tries - 1).min(16));
+        let pause =
+            doubled.min(LONGEST_PAUSE.as_secs_f64()) * (0.75 + 0.5 * jitter.clamp(0.0, 1.0));
+        self.at.saturating_add(SignedDuration::from_secs_f64(pause)).unwrap_or(self.at)
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// Versions to bring, the most urgent first.
+    pub bring: Vec<VersionInfo>,
+    /// Versions that nobody wishes here any more.
+    pub let_go: Vec<Key>,
+    /// When to plan anew, if nothing else happens: a failed version may be tried again.
+    pub again: Option<Timestamp>,
+}
+
+/// What to do at `now`. `retry` says when a version that failed may be tried again.
+///
+/// A version that its package's newest name means is let go only when the one that replaces it is
+/// here: clients that ask for `latest` never find nothing where there was something.
+pub(super) fn plan(
+    wish: &Wish,
+    held: &[VersionInfo],
+    retry: &HashMap<Key, Timestamp>,
+    now: Timestamp,
+) -> Plan {
+    let is_held: HashSet<Key> = held.iter().map(key).collect();
+    let wished: HashSet<Key> = wish.versions.iter().map(|wanted| key(&wanted.version)).collect();
+    let mut plan = Plan::default();
+    let mut missing: Vec<(Reverse<Priority>, usize)> = Vec::new();
+    for (at, wanted) in wish.versions.iter().enumerate() {
+        let key = key(&wanted.version);
+        if is_held.contains(&key) {
+            continue;
+        }
+        match retry.get(&key).filter(|retry| **retry > now) {
+            Some(retry) => plan.again = Some(plan.again.map_or(*retry, |a| a.min(*retry))),
+            None => missing.push((Reverse(wanted.priority), at)),
+        }
+    }
+    missing.sort_unstable();
+    plan.bring = missing.into_iter().map(|(_, at)| wish.versions[at].version.clone()).collect();
+    let is_waited_for = |package: &PackageName| {
+        wish.versions
+            .iter()
+            .any(|w| w.version.package == *package && !is_held.contains(&key(&w.version)))
+    };
+    for version in held {
+        let key = key(version);
+        let is_latest = newest(&key.0, held) == Some(key.1);
+        let is_needed = wished.contains(&key) || is_latest && is_waited_for(&key.0);
+        if !is_needed {
+            plan.let_go.push(key);
+        }
+    }
+    plan
+}
+
+fn key(version: &VersionInfo) -> Key {
+    (version.package.clone(), version.version)
+}
+
+/// The newest version of a package that is held.
+fn newest(package: &PackageName, held: &[VersionInfo]) -> Option<u64> {
+    held.iter().filter(|v| v.package == *package).map(|v| v.version).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Wanted;
+    use contentlib::Digest;
+    use packager::sign::SiteKey;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// Version `number` of `package`; nothing here looks at its signature.
+    fn version(package: &str, number: u64) -> VersionInfo {
+        let digest = Digest::of(format!("{package} {number}").as_bytes());
+        let json = serde_json::json!({
+            "package": package, "version": number, "manifest": digest, "tree": digest,
+            "signature": "00".repeat(64), "key": SiteKey::from_seed([1; 32]).public(),
+            "n_files": 0, "n_folders": 0, "n_links": 0, "bytes": 0, "created": NOW,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn wish(wanted: &[(&str, u64, Priority)]) -> Wish {
+        let mut wish = Wish::default();
+        for &(package, number, priority) in wanted {
+            let version = version(package, number);
+            let names = wish.names.entry(version.package.clone()).or_default();
+            names.latest = names.latest.max(Some(number));
+            wish.versions.push(Wanted { version, priority });
+        }
+        wish
+    }
+
+    fn named(versions: &[VersionInfo]) -> Vec<String> {
+        versions.iter().map(|v| format!("{}@{}", v.package, v.version)).collect()
+    }
+
+    #[test]
+    fn the_urgent_come_first_and_equals_in_the_order_of_the_wish() {
+        use Priority::{High, Low, Medium};
+        let wish = wish(&[("a", 2, Low), ("b", 2, Medium), ("c", 2, High), ("d", 2, Medium)]);
+        let found = plan(&wish, &[version("d", 2)], &HashMap::new(), NOW);
+        assert_eq!(named(&found.bring), ["c@2", "b@2", "a@2"]);
+        assert!(found.let_go.is_empty() && found.again.is_none());
+    }
+
+    #[test]
+    fn a_version_is_let_go_when_what_replaces_it_is_here() {
+        let wish = wish(&[("a", 3, Priority::Medium)]);
+        let before = plan(&wish, &[version("a", 1), version("a", 2)], &HashMap::new(), NOW);
+        let package: PackageName = "a".parse().unwrap();
+        assert_eq!(before.let_go, [(package.clone(), 1)]);
+        let after = plan(&wish, &[version("a", 2), version("a", 3)], &HashMap::new(), NOW);
+        assert_eq!(after.let_go, [(package.clone(), 2)]);
+    }
+
+    #[test]
+    fn what_is_wished_no_more_goes_at_once() {
+        let found = plan(&Wish::default(), &[version("a", 2)], &HashMap::new(), NOW);
+        assert_eq!(found.let_go, [("a".parse().unwrap(), 2)]);
+        assert!(found.bring.is_empty());
+    }
+
+    #[test]
+    fn a_version_that_failed_waits_and_holds_up_no_other() {
+        let wish = wish(&[("a", 2, Priority::High), ("b", 2, Priority::Low)]);
+        let failure = Failure::after(None, "no".into(), NOW);
+        let retry = HashMap::from([(("a".parse().unwrap(), 2), failure.retry(0.5))]);
+        let found = plan(&wish, &[], &retry, NOW);
+        assert_eq!(named(&found.bring), ["b@2"]);
+        let again = found.again.unwrap();
+        assert_eq!(again, NOW + FIRST_PAUSE);
+        assert_eq!(named(&plan(&wish, &[], &retry, again).bring), ["a@2", "b@2"]);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_differ() {
+        let mut failure = Failure::after(None, "no".into(), NOW);
+        let mut last = SignedDuration::ZERO;
+        for _ in 0..40 {
+            let pause = failure.retry(0.5).duration_since(NOW);
+            assert!(pause >= last && pause <= LONGEST_PAUSE);
+            assert!(failure.retry(0.0) < failure.retry(1.0));
+            last = pause;
+            failure = Failure::after(Some(&failure), "no".into(), NOW);
+        }
+        assert_eq!(last, LONGEST_PAUSE);
+    }
+}
