@@ -393,6 +393,16 @@ async fn what_is_not_what_was_signed_is_refused() {
     let failed = copies.bring(&between.url(), &info).await;
     assert!(matches!(failed, Err(RemoteError::WrongBytes { .. })), "{failed:?}");
     assert!(copies.held(&[ChunkId(Digest::of(b"not asked for"))]).is_empty());
+    // The same again and again: it is not listened to for ever.
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        let again = |_| FrameItem::Block(Frame::pack(&[Bytes::from_static(b"again")], true));
+        let mut out = BytesMut::new();
+        (0..10_000).map(again).for_each(|item| item.encode(&mut out));
+        Reply::Whole(if path == "/chunks" { out.freeze() } else { body })
+    })
+    .await;
+    let failed = copies.bring(&between.url(), &info).await;
+    assert!(matches!(failed, Err(RemoteError::Malformed { .. })), "{failed:?}");
     // No frames at all.
     let between = Between::new(point.address, Duration::ZERO, move |path, body| {
         Reply::Whole(if path == "/chunks" { Bytes::from_static(b"no frames") } else { body })
@@ -564,6 +574,28 @@ async fn requests_overlap() {
     );
     assert!(between.most_at_once() >= 3, "{}", between.most_at_once());
     assert!(between.requests("chunks") <= 20, "{}", between.requests("chunks"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bringing_can_be_cancelled() {
+    let (point, package) = tools();
+    let progress = Arc::<Progress>::default();
+    let cancel = progress.clone();
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        if path == "/chunks" && cancel.total_bytes.load(SeqCst) > 0 {
+            cancel.cancel();
+        }
+        Reply::Whole(body)
+    })
+    .await;
+    let (copies, info) = (Copies::new(), version(&point, &package, 2));
+    let client = Client::new(&between.url()).unwrap();
+    let failed = bring(&client, &copies.packages, &info, &progress).await;
+    assert!(matches!(failed, Err(RemoteError::Cancelled(_))), "{failed:?}");
+    assert_eq!(copies.versions(), [""; 0]);
+    assert_eq!(copies.packages.on_their_way(), [(package.clone(), 2)]);
+    copies.bring(&between.url(), &info).await.unwrap();
+    assert!(copies.packages.on_their_way().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,8 +75,16 @@ impl Work {
             let ids: Vec<ChunkId> = left.keys().copied().collect();
             let asked: Arc<HashSet<ChunkId>> = Arc::new(ids.iter().copied().collect());
             let Some(mut frames) = self.client.frames(&ids, &mut retry).await? else { continue };
+            // Each item is of at least one chunk, and each chunk comes once; then there is an end.
+            let mut n_items = 0;
             while let Some(item) = frames.next(&mut retry).await? {
                 self.count_moved();
+                self.progress.check()?;
+                n_items += 1;
+                if n_items > ids.len() + 1 {
+                    let url = self.client.server().to_string();
+                    return Err(RemoteError::Malformed { url, wanted: "each chunk once" });
+                }
                 match item {
                     FrameItem::Missing(id) => lacking.extend(left.remove(&id)),
                     FrameItem::End => answered += 1,
