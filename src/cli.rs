@@ -4,9 +4,20 @@
 //! file joins them and holds what all of them share: where to work and how to print.
 
 use crate::{
-    audit::AuditArgs, completions::CompletionsArgs, config::ConfigCommand, content::ContentCommand,
-    fetch::FetchArgs, job::JobCommand, library::LibraryCommand, package::PackageCommand,
-    serve::ServeArgs, site::SiteCommand, token::TokenCommand,
+    audit::AuditArgs,
+    completions::CompletionsArgs,
+    config::ConfigCommand,
+    content::ContentCommand,
+    content_status::ContentStatusArgs,
+    distribute::{DistributeArgs, UndistributeArgs},
+    dp::DpCommand,
+    fetch::FetchArgs,
+    job::JobCommand,
+    library::LibraryCommand,
+    package::PackageCommand,
+    serve::ServeArgs,
+    site::SiteCommand,
+    token::TokenCommand,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
@@ -106,6 +117,21 @@ Examples:
   depot library verify"
     )]
     Library(LibraryCommand),
+    /// Distribution points: join-token, list, show, remove, group
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot dp join-token create --name branch-7
+  depot dp list"
+    )]
+    Dp(DpCommand),
+    /// Bring a package to distribution points, and keep it there
+    Distribute(DistributeArgs),
+    /// Let distribution points drop a package
+    Undistribute(UndistributeArgs),
+    /// How far what is distributed is, on each distribution point
+    ContentStatus(ContentStatusArgs),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,

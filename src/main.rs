@@ -9,6 +9,9 @@ mod cli;
 mod completions;
 mod config;
 mod content;
+mod content_status;
+mod distribute;
+mod dp;
 mod exit;
 mod fetch;
 mod job;
@@ -94,6 +97,10 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Library(command) => library::run(command, &client, out).await,
         Command::Job(command) => job::run(command, &client, out).await,
         Command::Site(command) => site::run(command, &client, out).await,
+        Command::Dp(command) => self::dp::run(command, &client, out).await,
+        Command::Distribute(args) => distribute::distribute(args, &client, out).await,
+        Command::Undistribute(args) => distribute::undistribute(args, &client, out).await,
+        Command::ContentStatus(args) => content_status::run(&args, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

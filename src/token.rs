@@ -132,7 +132,8 @@ pub async fn run(command: TokenCommand, client: &Client, out: Out) -> Result<(),
     }
 }
 
-fn new_secret_file(path: &Path) -> Result<std::fs::File, Failure> {
+/// A new file that only its owner may read.
+pub fn new_secret_file(path: &Path) -> Result<std::fs::File, Failure> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -83,6 +83,11 @@ pub fn when(at: jiff::Timestamp) -> String {
     at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
+/// How long ago `at` was: `3 min 5 s`.
+pub fn since(at: jiff::Timestamp, now: jiff::Timestamp) -> String {
+    duration(Duration::try_from(now.duration_since(at)).unwrap_or_default())
+}
+
 /// Reads a span of time as a person writes it, on the command line as in the configuration.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     api::config::parse_duration(text)

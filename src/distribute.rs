@@ -1,0 +1,158 @@
+//! `depot distribute` and `depot undistribute`: which packages distribution points hold.
+
+use crate::{
+    exit::Failure,
+    output::Out,
+    package::Selected,
+    transport::{Client, Request, with_query},
+};
+use api::routes::points::{AssignmentView, NewAssignment, PriorityView, Unassigned};
+use clap::{Args, ValueEnum};
+use http::Method;
+
+/// Bring a package to distribution points, and keep it there
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot distribute docs --dp branch-7               # its newest version, from now on
+  depot distribute docs@stable --group paris --priority high
+  depot distribute docs@3 --dp branch-7 --dp branch-8
+
+Without a version, and with a channel, points follow: when it moves they bring what it means then.
+How far they are: depot content-status docs")]
+pub struct DistributeArgs {
+    /// NAME, NAME@VERSION or NAME@CHANNEL
+    #[arg(value_name = "NAME[@VERSION]")]
+    package: Selected,
+    #[command(flatten)]
+    to: Targets,
+    /// How soon: all of a higher priority before any of a lower
+    #[arg(long, value_enum, default_value = "medium")]
+    priority: Priority,
+}
+
+/// Let distribution points drop a package
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot undistribute docs --dp branch-7             # all of it that was distributed there
+  depot undistribute docs@stable --group paris      # this alone, in the words that it was
+
+Points let go of versions that nothing else distributes to them; the bytes that no other version
+has become free there after a grace time.")]
+pub struct UndistributeArgs {
+    /// NAME, NAME@VERSION or NAME@CHANNEL
+    #[arg(value_name = "NAME[@VERSION]")]
+    package: Selected,
+    #[command(flatten)]
+    to: Targets,
+}
+
+/// Where to.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+struct Targets {
+    /// A distribution point, by name or id; may be given several times
+    #[arg(long, value_name = "NAME")]
+    dp: Vec<String>,
+    /// A group: each distribution point in it, also those that come later; may be given several
+    /// times
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+}
+
+impl Targets {
+    /// Each as point or group.
+    fn each(&self) -> impl Iterator<Item = (Option<&str>, Option<&str>)> {
+        let points = self.dp.iter().map(|name| (Some(name.as_str()), None));
+        points.chain(self.group.iter().map(|name| (None, Some(name.as_str()))))
+    }
+}
+
+/// How soon a version is brought.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Priority {
+    /// When nothing else waits
+    Low,
+    /// As usual
+    Medium,
+    /// Before all else
+    High,
+}
+
+impl From<Priority> for PriorityView {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Medium => Self::Medium,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+/// A priority as it is written.
+pub fn priority_name(priority: PriorityView) -> &'static str {
+    match priority {
+        PriorityView::Low => "low",
+        PriorityView::Medium => "medium",
+        PriorityView::High => "high",
+    }
+}
+
+/// Distributes a package to each point and group that is named.
+pub async fn distribute(args: DistributeArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let mut done: Vec<AssignmentView> = Vec::new();
+    for (point, group) in args.to.each() {
+        let new = NewAssignment {
+            package: args.package.name.clone(),
+            version: args.package.version_or_latest().to_owned(),
+            point: point.map(str::to_owned),
+            group: group.map(str::to_owned),
+            priority: args.priority.into(),
+        };
+        done.push(client.put("/assignments", &new).await?);
+    }
+    out.show(&done, |w| {
+        done.iter().try_for_each(|assignment| {
+            let priority = priority_name(assignment.priority);
+            let (what, to) = in_words(assignment);
+            writeln!(w, "{what} is distributed to {to}, priority {priority}")
+        })
+    })
+}
+
+/// Takes a package back from each point and group that is named.
+pub async fn undistribute(
+    args: UndistributeArgs,
+    client: &Client,
+    out: Out,
+) -> Result<(), Failure> {
+    let mut gone: Vec<AssignmentView> = Vec::new();
+    for (point, group) in args.to.each() {
+        let query = [
+            ("package", Some(args.package.name.as_str())),
+            ("version", args.package.version.as_deref()),
+            ("point", point),
+            ("group", group),
+        ];
+        let address = with_query("/assignments".to_owned(), &query);
+        let removed: Unassigned = client.ask(Request::new(Method::DELETE, &address)).await?;
+        gone.extend(removed.removed);
+    }
+    out.show(&gone, |w| {
+        gone.iter().try_for_each(|assignment| {
+            let (what, to) = in_words(assignment);
+            writeln!(w, "{what} is no longer distributed to {to}")
+        })
+    })
+}
+
+/// `docs@stable`, and `group paris`.
+fn in_words(assignment: &AssignmentView) -> (String, String) {
+    let what = format!("{}@{}", assignment.package, assignment.version);
+    let to = match (&assignment.point, &assignment.group) {
+        (Some(point), _) => format!("distribution point {point}"),
+        (None, group) => format!("group {}", group.as_deref().unwrap_or_default()),
+    };
+    (what, to)
+}

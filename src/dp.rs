@@ -1,0 +1,161 @@
+//! `depot dp …`: distribution points, as the site's administrator sees them, and being one.
+
+mod group;
+mod join_token;
+
+use crate::{
+    exit::Failure,
+    output::{Out, confirm, facts, table},
+    transport::{Client, Request, path},
+    units,
+};
+use api::routes::points::{AssignmentView, PointView};
+use clap::{Args, Subcommand};
+use http::Method;
+
+/// Commands on distribution points.
+#[derive(Debug, Subcommand)]
+pub enum DpCommand {
+    /// Tokens that machines join with: create, list, revoke
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot dp join-token create --name branch-7
+  depot dp join-token list"
+    )]
+    JoinToken(join_token::JoinTokenCommand),
+    /// List the distribution points
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  depot dp list
+  depot dp list --json | jq -r '.[] | select(.online | not) | .name'"
+    )]
+    List,
+    /// Show one distribution point
+    #[command(after_help = "\
+Examples:
+  depot dp show branch-7")]
+    Show {
+        /// Its name or id
+        point: String,
+    },
+    /// Remove a distribution point: from now on it is refused
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArgs),
+    /// Groups of distribution points: create, add, remove, list, show, delete
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot dp group create paris
+  depot dp group add paris branch-7"
+    )]
+    Group(group::GroupCommand),
+}
+
+/// Remove a distribution point
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot dp remove branch-7
+  depot dp remove branch-7 --yes
+
+It is refused at once and gets nothing any more. What its machine holds stays there; to use the
+machine again, let it join with a new token.")]
+pub struct RemoveArgs {
+    /// Its name or id
+    point: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Runs a command on distribution points.
+pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Failure> {
+    match command {
+        DpCommand::JoinToken(command) => join_token::run(command, client, out).await,
+        DpCommand::List => list(client, out).await,
+        DpCommand::Show { point } => show(&point, client, out).await,
+        DpCommand::Remove(args) => remove(args, client, out).await,
+        DpCommand::Group(command) => group::run(command, client, out).await,
+    }
+}
+
+async fn list(client: &Client, out: Out) -> Result<(), Failure> {
+    let points: Vec<PointView> = client.list("/points", &[], usize::MAX).await?;
+    let now = jiff::Timestamp::now();
+    let rows = points.iter().map(|point| {
+        [
+            point.name.clone(),
+            state_of(point, now),
+            point.address.clone().unwrap_or_default(),
+            point.groups.join(" "),
+            point.n_held.map(units::count).unwrap_or_default(),
+            point.n_missing.map(units::count).unwrap_or_default(),
+            point.bytes_left.map(units::bytes).unwrap_or_default(),
+            point.free_bytes.map(units::bytes).unwrap_or_default(),
+        ]
+    });
+    let columns = ["name", "state", "address", "groups", ">held", ">missing", ">left", ">free"];
+    out.show(&points, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+}
+
+/// `online`, or since when it is not.
+fn state_of(point: &PointView, now: jiff::Timestamp) -> String {
+    match point.seen {
+        _ if point.online => "online".to_owned(),
+        Some(seen) => format!("silent for {}", units::since(seen, now)),
+        None => "never seen".to_owned(),
+    }
+}
+
+async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
+    let point: PointView = client.get(&path(&["points", which])).await?;
+    if out.json {
+        return out.json_line(&point);
+    }
+    let all: Vec<AssignmentView> = client.list("/assignments", &[], usize::MAX).await?;
+    let its = all.iter().filter(|assignment| match (&assignment.point, &assignment.group) {
+        (Some(name), _) => *name == point.name,
+        (None, Some(group)) => point.groups.contains(group),
+        (None, None) => false,
+    });
+    let of = |n: Option<u64>| n.map(units::count).unwrap_or_default();
+    let mut rows = vec![
+        ("distribution point", point.name.clone()),
+        ("id", point.id.clone()),
+        ("state", state_of(&point, jiff::Timestamp::now())),
+        ("address", point.address.clone().unwrap_or_default()),
+        ("groups", point.groups.join(" ")),
+        ("joined", format!("{}, invited by {}", units::when(point.joined), point.invited_by)),
+        ("program", point.program.clone().unwrap_or_default()),
+        ("reported", point.reported.map(units::when).unwrap_or_default()),
+        ("held", of(point.n_held)),
+        ("missing", of(point.n_missing)),
+        ("failed", of(point.n_failed)),
+        ("left", point.bytes_left.map(units::bytes).unwrap_or_default()),
+        ("free", point.free_bytes.map(units::bytes).unwrap_or_default()),
+    ];
+    rows.extend(its.map(|assignment| ("distributed", assigned(assignment))));
+    out.show(&point, |w| w.write_all(facts(&rows).as_bytes()))
+}
+
+/// `docs@stable, priority high, by group paris`.
+fn assigned(assignment: &AssignmentView) -> String {
+    let AssignmentView { package, version, priority, group, .. } = assignment;
+    let by = group.as_ref().map(|group| format!(", by group {group}")).unwrap_or_default();
+    format!("{package}@{version}, priority {}{by}", crate::distribute::priority_name(*priority))
+}
+
+async fn remove(args: RemoveArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let point: PointView = client.get(&path(&["points", &args.point])).await?;
+    let what = format!("this removes distribution point {}; it must join again", point.name);
+    confirm(&what, args.yes)?;
+    // By its id: the name may be another's by now.
+    let address = path(&["points", &point.id]);
+    let removed: PointView = client.ask(Request::new(Method::DELETE, &address)).await?;
+    out.show(&removed, |w| writeln!(w, "distribution point {} is removed", removed.name))
+}
