@@ -577,6 +577,71 @@ async fn requests_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_collected_meanwhile() {
+    let (point, package) = tools();
+    let (copies, info) = (Copies::new(), version(&point, &package, 2));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, library) = (stop.clone(), copies.packages.library().clone());
+    let collecting = std::thread::spawn(move || {
+        let mut condemned = 0;
+        while !stopped.load(SeqCst) {
+            let (options, progress) = (GcOptions::default(), Progress::default());
+            condemned += library.gc(&options, &ManifestLinks, &progress).unwrap().condemned;
+        }
+        condemned
+    });
+    // Answers come in parts, so that there is time between them.
+    let n = AtomicUsize::new(0);
+    let between = Between::new(point.address, Duration::from_millis(30), move |path, body| match n
+        .fetch_add(1, SeqCst)
+        % 2
+    {
+        0 if path == "/chunks" => Reply::Cut(body.slice(..body.len() / 2)),
+        _ => Reply::Whole(body),
+    })
+    .await;
+    let brought = copies.bring(&between.url(), &info).await.unwrap();
+    stop.store(true, SeqCst);
+    let condemned = collecting.join().unwrap();
+    assert!(condemned > 0, "the test shows nothing");
+    // A cut takes at most the block that it is in.
+    assert!(brought.moved_bytes < 15_000_000, "{brought:?}");
+    copies.collect();
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+/// Overwrites some bytes in the middle of each pack.
+fn spoil(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            spoil(&path);
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 100].fill(0);
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_bad_is_brought_again_and_nothing_else() {
+    let (point, package) = tools();
+    let (copies, info) = (Copies::new(), version(&point, &package, 2));
+    copies.bring(&point.url("/"), &info).await.unwrap();
+    let library = copies.packages.library().clone();
+    library.close().unwrap();
+    spoil(&copies.folder.path().join("library/packs"));
+    let (options, progress) = (Default::default(), Progress::default());
+    let report = library.verify(&options, &ManifestLinks, &progress).unwrap();
+    assert!(!report.bad_chunks.is_empty(), "{report:?}");
+    let brought = copies.bring(&point.url("/"), &info).await.unwrap();
+    assert!((1..3_000_000).contains(&brought.moved_bytes), "{brought:?}");
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bringing_can_be_cancelled() {
     let (point, package) = tools();
     let progress = Arc::<Progress>::default();
