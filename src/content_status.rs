@@ -136,7 +136,7 @@ mod tests {
             "bytes_left": 1024, "state": "failed", "cause": "the disk is full",
             "since": null, "reported": "2026-11-22T12:00:00Z", "age": 65
         });
-        serde_json::from_value(row).unwrap()
+        serde_json::from_value(row).expect("a row as the site gives it")
     }
 
     #[test]

@@ -157,8 +157,13 @@ impl Registry {
         let hash: [u8; 32] = Sha256::digest(secret).into();
         let state = self.state.read();
         // All are compared, so that the time tells nothing.
-        let matching = state.tokens.values().filter(|token| token.secret.ct_eq(&hash).into());
-        let token = matching.last().filter(|token| now < token.info.expires);
+        let mut matching = None;
+        for token in state.tokens.values() {
+            if token.secret.ct_eq(&hash).into() {
+                matching = Some(token);
+            }
+        }
+        let token = matching.filter(|token| now < token.info.expires);
         let token = token.ok_or(RegistryError::NotAdmitted)?;
         let (id, sites) = (token.id(), token.info.sites.clone());
         let point = match (token.key, &token.info.used_by) {

@@ -127,7 +127,7 @@ impl Registry {
 /// Where a point is reached that says `address` and is heard of from `from`: a host that it does
 /// not know is the one that it is heard of from.
 pub(super) fn reached_at(address: &str, from: Option<IpAddr>) -> String {
-    let rest = |unspecified: &str| address.split_once(unspecified).map(|(a, b)| (a, b));
+    let rest = |unspecified: &str| address.split_once(unspecified);
     let Some((before, after)) = rest("://0.0.0.0:").or_else(|| rest("://[::]:")) else {
         return address.to_owned();
     };
