@@ -68,9 +68,9 @@ Examples:
 pub enum Role {
     /// See packages, content and jobs
     Reader,
-    /// Make and change packages
+    /// Make and change packages, and distribute them
     Operator,
-    /// Manage tokens and the library, revoke content, read the audit log
+    /// Manage tokens, distribution points and the library, revoke content, read the audit log
     Admin,
 }
 

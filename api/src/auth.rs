@@ -23,9 +23,9 @@ use utoipa::ToSchema;
 pub enum Role {
     /// Sees packages, content and jobs.
     Reader,
-    /// Makes and changes packages.
+    /// Makes and changes packages, and distributes them.
     Operator,
-    /// Manages tokens and the library, revokes content, reads the audit log.
+    /// Manages tokens, distribution points and the library, revokes content, reads the audit log.
     Admin,
 }
 

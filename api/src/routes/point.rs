@@ -17,6 +17,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use dp::field::{JoinAnswer, JoinRequest, PointId, Report, Wish};
 use dp::identity::{OverTls, requested_key};
+use dp::registry::Registry;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,7 +106,10 @@ async fn join(
     let joined = blocking(move || {
         let (ledger, now) = (site.ledger()?, Timestamp::now());
         let key = requested_key(&asked.request)?;
-        let admission = ledger.registry.admit(&asked.secret, key, now)?;
+        let admission = ledger.registry.admit(&asked.secret, key, now).inspect_err(|error| {
+            // Not in the audit log, which strangers must not fill.
+            tracing::warn!(?from, %error, "a machine was not let in");
+        })?;
         let authority = site.authority()?;
         let certificate = authority.sign(&asked.request, &admission.point.id, now)?;
         let key = site.content()?.packages.public_key();
@@ -181,11 +185,13 @@ struct WishQuery {
 /// Say what the point should hold
 ///
 /// As soon as it differs from the revision that the point has. 204 if it did not in the time that
-/// the point waits; then it asks again.
+/// the point waits; then it asks again. A point waits on one connection at a time.
 #[utoipa::path(get, path = "/api/v1/point/wish", tag = "point",
     security(("certificate" = [])), params(WishQuery),
     responses((status = 200, description = "The wish", body = WishView),
-        (status = 204, description = "It is still the same")))]
+        (status = 204, description = "It is still the same"),
+        (status = 409, description = "The same point began to wait on another connection",
+            body = Problem)))]
 async fn get_wish(
     State(site): State<Site>,
     Extension(point): Extension<PointId>,
@@ -221,26 +227,33 @@ async fn get_wish(
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };
-        let ended = tokio::select! {
+        tokio::select! {
             biased;
-            () = feed.cancelled() => true,
-            _ = changes.changed() => false,
-            () = moved => false,
-            () = tokio::time::sleep_until(deadline) => true,
-        };
-        if ended {
-            break;
+            () = feed.cancelled() => return Err(why_it_ended(registry, &point)),
+            _ = changes.changed() => {}
+            () = moved => {}
+            () = tokio::time::sleep_until(deadline) => {
+                registry.saw(&point, Timestamp::now());
+                return Ok(StatusCode::NO_CONTENT.into_response());
+            }
         }
     }
-    if !registry.knows(&point) {
-        return Err(not_a_point_any_more());
+}
+
+/// Why a point that waits is told to wait no longer.
+fn why_it_ended(registry: &Registry, point: &PointId) -> Problem {
+    if !registry.knows(point) {
+        return not_a_point_any_more();
     }
     if registry.is_closed() {
         let detail = "the site is stopping: ask again in a moment";
-        return Err(Problem::new(Kind::Unavailable, detail).retry_after(2));
+        return Problem::new(Kind::Unavailable, detail).retry_after(2);
     }
-    registry.saw(&point, Timestamp::now());
-    Ok(StatusCode::NO_CONTENT.into_response())
+    // A point that lost its connection does not read this. Two machines that take turns would never
+    // stop if this were a good answer.
+    let detail = "the same distribution point asks on another connection: if a machine was copied, \
+        let the copy join with a token of its own";
+    Problem::new(Kind::Conflict, detail).retry_after(10)
 }
 
 /// What the point should hold now; nothing if it was removed in this moment.

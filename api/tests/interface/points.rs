@@ -201,6 +201,26 @@ async fn a_point_is_told_of_what_changes_while_it_waits() {
     point.get("/api/v1/point/wish?wait=61").await.refused(400, "wait");
 }
 
+#[tokio::test]
+async fn a_point_waits_on_one_connection_and_not_for_a_site_that_stops() {
+    let site = TestSite::new();
+    let (_, point) = joined(&site, "a").await;
+    let wish = point.get("/api/v1/point/wish").await.expect(200).json;
+    let address =
+        format!("/api/v1/point/wish?wait=60&after={}", wish["revision"].as_str().unwrap());
+    let wait = || {
+        let (point, address) = (point.clone(), address.clone());
+        tokio::spawn(async move { point.get(&address).await })
+    };
+    let first = wait();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let second = wait();
+    first.await.unwrap().expect(409);
+    site.site.ledger().unwrap().registry.close();
+    assert_eq!(second.await.unwrap().expect(503).header("retry-after"), "2");
+    wait().await.unwrap().expect(503);
+}
+
 /// A change that somebody makes while a point waits.
 trait AsyncChange {
     fn make(&mut self) -> std::pin::Pin<Box<dyn Future<Output = ()> + '_>>;
