@@ -2,6 +2,7 @@
 
 mod group;
 mod join_token;
+pub mod serve;
 
 use crate::{
     exit::Failure,
@@ -54,6 +55,8 @@ Examples:
   depot dp group add paris branch-7"
     )]
     Group(group::GroupCommand),
+    /// Be a distribution point: serve content from this machine for a site
+    Serve(serve::DpServeArgs),
 }
 
 /// Remove a distribution point
@@ -81,6 +84,7 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::Show { point } => show(&point, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
+        DpCommand::Serve(_) => unreachable!("needs no site to ask"),
     }
 }
 

@@ -79,6 +79,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(command, out),
         // A server logs by its configuration; all other commands by `--verbose`.
         Command::Serve(args) => serve::run(args, &shared, out),
+        Command::Dp(self::dp::DpCommand::Serve(args)) => self::dp::serve::run(args, &shared, out),
         command => {
             log_to_stderr(shared.verbose);
             on_one_thread(dispatch(command, shared, out))?

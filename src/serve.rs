@@ -40,7 +40,8 @@ pub struct ServeArgs {
     set: Vec<(String, String)>,
 }
 
-fn key_and_value(text: &str) -> Result<(String, String), String> {
+/// A setting on the command line.
+pub fn key_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.trim().into(), value.trim().into())),
         _ => Err("want KEY=VALUE, for example log.level=debug".into()),
@@ -86,13 +87,7 @@ fn announce(
     token_file: Option<&Path>,
     out: Out,
 ) -> Result<(), Failure> {
-    // Who listens on all addresses is reached on each, and this machine is one.
-    let reached = match address.ip() {
-        ip if ip.is_unspecified() && ip.is_ipv4() => format!("127.0.0.1:{}", address.port()),
-        ip if ip.is_unspecified() => format!("[::1]:{}", address.port()),
-        _ => address.to_string(),
-    };
-    let url = format!("http://{reached}");
+    let url = url_of(address);
     if out.json {
         return out.json_line(&serde_json::json!({
             "url": url, "listen": address, "data": folder, "token_file": token_file,
@@ -126,8 +121,18 @@ fn announce(
     })
 }
 
+/// The URL that a server on this machine is reached at. Who listens on all addresses is reached on
+/// each, and this machine is one.
+pub fn url_of(address: SocketAddr) -> String {
+    match address.ip() {
+        ip if ip.is_unspecified() && ip.is_ipv4() => format!("http://127.0.0.1:{}", address.port()),
+        ip if ip.is_unspecified() => format!("http://[::1]:{}", address.port()),
+        _ => format!("http://{address}"),
+    }
+}
+
 /// Logs to stderr as the configuration says; `--verbose` wins over its level.
-fn log(config: &Config, verbose: u8) -> Result<(), Failure> {
+pub fn log(config: &Config, verbose: u8) -> Result<(), Failure> {
     let level = match verbose {
         0 => config.log.level.as_str(),
         1 => "debug",
