@@ -8,7 +8,7 @@ use crate::field::PointId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// A distribution point of the site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,17 +124,16 @@ impl Registry {
     }
 }
 
-/// Where a point is reached that says `address` and is heard of from `from`: a host that it does
-/// not know is the one that it is heard of from.
+/// Where a point is reached that says `address`, with a scheme or without, and is heard of from
+/// `from`: if it listens on all its addresses, that is one of them.
 pub(super) fn reached_at(address: &str, from: Option<IpAddr>) -> String {
-    let rest = |unspecified: &str| address.split_once(unspecified);
-    let Some((before, after)) = rest("://0.0.0.0:").or_else(|| rest("://[::]:")) else {
-        return address.to_owned();
-    };
-    match from.map(|from| from.to_canonical()) {
-        Some(IpAddr::V4(ip)) => format!("{before}://{ip}:{after}"),
-        Some(IpAddr::V6(ip)) => format!("{before}://[{ip}]:{after}"),
-        None => address.to_owned(),
+    let at = address.find("://").map_or(0, |at| at + "://".len());
+    let (scheme, place) = address.split_at(at);
+    match (place.parse::<SocketAddr>(), from) {
+        (Ok(place), Some(from)) if place.ip().is_unspecified() => {
+            format!("{scheme}{}", SocketAddr::new(from.to_canonical(), place.port()))
+        }
+        _ => address.to_owned(),
     }
 }
 
@@ -148,6 +147,8 @@ mod tests {
         let v6 = Some("2001:db8::7".parse().unwrap());
         assert_eq!(reached_at("http://0.0.0.0:80", v4), "http://192.0.2.7:80");
         assert_eq!(reached_at("https://[::]:80", v6), "https://[2001:db8::7]:80");
+        assert_eq!(reached_at("0.0.0.0:80", v4), "192.0.2.7:80");
+        assert_eq!(reached_at("[::1]:80", v4), "[::1]:80");
         assert_eq!(reached_at("http://h:80", v4), "http://h:80");
         assert_eq!(reached_at("http://0.0.0.0:80", None), "http://0.0.0.0:80");
     }
