@@ -89,3 +89,69 @@ impl Facts {
 fn key(version: &VersionInfo) -> Key {
     (version.package.clone(), version.version)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::Priority::Medium;
+    use crate::node::plan::tests::{NOW, version, wish};
+    use jiff::SignedDuration;
+
+    fn told(facts: &[Fact]) -> Vec<(String, FactState, u64)> {
+        let one = |f: &Fact| (format!("{}@{}", f.package, f.version), f.state, f.bytes_left);
+        facts.iter().map(one).collect()
+    }
+
+    fn later(seconds: i64) -> Timestamp {
+        NOW + SignedDuration::from_secs(seconds)
+    }
+
+    #[test]
+    fn each_version_is_told_once_as_it_is() {
+        use FactState::*;
+        let wish = wish(&[("a", 2, Medium), ("b", 2, Medium), ("c", 2, Medium), ("d", 2, Medium)]);
+        let mut facts = Facts::default();
+        let progress = Arc::new(Progress::default());
+        progress.bytes.store(70, Relaxed);
+        facts.fetching = Some((("b".parse().unwrap(), 2), progress));
+        let failure = Failure::after(None, "no room".into(), NOW);
+        facts.failures.insert(("c".parse().unwrap(), 2), failure);
+        let found = facts.tell(Some(&wish), &[version("d", 2), version("e", 7)], NOW);
+        let want = [("a@2", Waiting, 100), ("b@2", Fetching, 30), ("c@2", Failed, 100)];
+        let want = want.into_iter().chain([("d@2", Held, 0), ("e@7", Leaving, 0)]);
+        let want: Vec<_> = want.map(|(name, state, left)| (name.to_owned(), state, left)).collect();
+        assert_eq!(told(&found), want);
+        let causes: Vec<_> = found.iter().filter_map(|fact| fact.cause.as_deref()).collect();
+        assert_eq!(causes, ["no room"]);
+    }
+
+    #[test]
+    fn nothing_leaves_before_the_site_was_heard() {
+        let found = Facts::default().tell(None, &[version("a", 2)], NOW);
+        assert_eq!(told(&found), [("a@2".to_owned(), FactState::Held, 0)]);
+    }
+
+    #[test]
+    fn a_state_keeps_the_time_when_it_began() {
+        let wish = wish(&[("a", 2, Medium)]);
+        let mut facts = Facts::default();
+        let mut since = |held: &[VersionInfo], now| facts.tell(Some(&wish), held, now)[0].since;
+        assert_eq!(since(&[], later(1)), later(1));
+        assert_eq!(since(&[], later(2)), later(1));
+        assert_eq!(since(&[version("a", 2)], later(3)), later(3));
+        assert_eq!(since(&[version("a", 2)], later(4)), later(3));
+    }
+
+    #[test]
+    fn what_failed_and_is_wished_no_more_is_forgotten() {
+        let mut facts = Facts::default();
+        for name in ["a", "b"] {
+            let failure = Failure::after(None, "no".into(), NOW);
+            facts.failures.insert((name.parse().unwrap(), 2), failure);
+        }
+        facts.forget_unwished(&wish(&[("b", 2, Medium)]));
+        let left = facts.retries("0");
+        assert_eq!(left.keys().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"]);
+        assert_ne!(left.values().next(), facts.retries("1").values().next(), "points differ");
+    }
+}

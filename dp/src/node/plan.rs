@@ -92,6 +92,14 @@ pub(super) fn plan(
     plan
 }
 
+/// Which of the versions that are `on_their_way` nobody wishes any more: what came of them is kept
+/// until somebody says so.
+pub(super) fn given_up(wish: &Wish, mut on_their_way: Vec<Key>) -> Vec<Key> {
+    let wished: HashSet<Key> = wish.versions.iter().map(|wanted| key(&wanted.version)).collect();
+    on_their_way.retain(|key| !wished.contains(key));
+    on_their_way
+}
+
 fn key(version: &VersionInfo) -> Key {
     (version.package.clone(), version.version)
 }
@@ -102,26 +110,26 @@ fn newest(package: &PackageName, held: &[VersionInfo]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::field::Wanted;
     use contentlib::Digest;
     use packager::sign::SiteKey;
 
-    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     /// Version `number` of `package`; nothing here looks at its signature.
-    fn version(package: &str, number: u64) -> VersionInfo {
+    pub fn version(package: &str, number: u64) -> VersionInfo {
         let digest = Digest::of(format!("{package} {number}").as_bytes());
         let json = serde_json::json!({
             "package": package, "version": number, "manifest": digest, "tree": digest,
             "signature": "00".repeat(64), "key": SiteKey::from_seed([1; 32]).public(),
-            "n_files": 0, "n_folders": 0, "n_links": 0, "bytes": 0, "created": NOW,
+            "n_files": 0, "n_folders": 0, "n_links": 0, "bytes": 100, "created": NOW,
         });
         serde_json::from_value(json).unwrap()
     }
 
-    fn wish(wanted: &[(&str, u64, Priority)]) -> Wish {
+    pub fn wish(wanted: &[(&str, u64, Priority)]) -> Wish {
         let mut wish = Wish::default();
         for &(package, number, priority) in wanted {
             let version = version(package, number);
@@ -160,6 +168,15 @@ mod tests {
         let found = plan(&Wish::default(), &[version("a", 2)], &HashMap::new(), NOW);
         assert_eq!(found.let_go, [("a".parse().unwrap(), 2)]);
         assert!(found.bring.is_empty());
+    }
+
+    #[test]
+    fn what_came_of_a_version_is_given_up_with_the_wish_for_it() {
+        let wish = wish(&[("a", 3, Priority::Medium)]);
+        let on_their_way = [("a", 2), ("a", 3), ("b", 3)];
+        let on_their_way = on_their_way.map(|(name, n)| (name.parse().unwrap(), n)).to_vec();
+        let given_up = given_up(&wish, on_their_way);
+        assert_eq!(given_up, [("a".parse().unwrap(), 2), ("b".parse().unwrap(), 3)]);
     }
 
     #[test]

@@ -166,7 +166,8 @@ async fn settle(node: &Arc<Node>, wish: &Arc<Wish>) -> Result<Plan, PackageError
             }
         }
         let plan = plan_now(&node, &wish)?;
-        for (package, version) in &plan.let_go {
+        let given_up = plan::given_up(&wish, node.packages.on_their_way());
+        for (package, version) in plan.let_go.iter().chain(&given_up) {
             node.packages.let_go(package, *version)?;
             tracing::info!(%package, version, "let go");
             node.news.notify_one();
@@ -314,9 +315,10 @@ async fn renew_now(node: &Arc<Node>) -> Result<Timestamp, NodeError> {
 /// Keeps the library in order: seals idle packs, collects garbage.
 async fn tidy(node: Arc<Node>) {
     let mut collected = tokio::time::Instant::now();
+    let (interval, is_wanted) = (node.gc_interval, !node.gc_interval.is_zero());
     loop {
-        tokio::time::sleep(MINUTE.min(node.gc_interval)).await;
-        let is_time = collected.elapsed() >= node.gc_interval;
+        tokio::time::sleep(if is_wanted { MINUTE.min(interval) } else { MINUTE }).await;
+        let is_time = is_wanted && collected.elapsed() >= interval;
         let library = node.packages.library().clone();
         let done = blocking(move || {
             library.seal_idle().map_err(PackageError::from)?;
