@@ -304,7 +304,8 @@ impl From<PackageError> for Problem {
             ),
             PackageError::TakesUploads(_)
             | PackageError::TakesFolder { .. }
-            | PackageError::VersionInUse { .. } => Problem::new(Kind::Conflict, text),
+            | PackageError::VersionInUse { .. }
+            | PackageError::OfAPoint => Problem::new(Kind::Conflict, text),
             PackageError::Manifest { .. } => {
                 Problem::new(Kind::Damaged, with_causes(&error)).retry_after(60)
             }
