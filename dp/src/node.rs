@@ -1,11 +1,11 @@
 //! A distribution point as a process of its own: it joins a site once, and from then on holds what
 //! the site wishes it to hold.
 //!
-//! * [`home`]: the point's own folder, and joining.
-//! * [`link`]: what it asks the site and tells it, over mutual TLS.
-//! * [`plan`]: what to do next, as a pure function.
-//! * [`facts`]: what it says of itself, derived from its library.
-//! * [`tasks`]: the feed, the work, the reports, the renewal: they share [`Node`] and nothing else.
+//! * `home`: the point's own folder, and joining.
+//! * `link`: what it asks the site and tells it, over mutual TLS.
+//! * `plan`: what to do next, as a pure function.
+//! * `facts`: what it says of itself, derived from its library.
+//! * `tasks`: the feed, the work, the reports, the renewal: they share `Node` and nothing else.
 //!
 //! The content plane is served all the while, whether or not the site can be reached: what is held
 //! needs nobody's leave.

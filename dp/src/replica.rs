@@ -2,9 +2,9 @@
 //!
 //! 1. The manifest, as content: by its recipe, and of its chunks those that are not held. The
 //!    site's signature covers it, and it names all that follows.
-//! 2. [`plan`]: which files are not held, their recipes, which of their chunks are not held. What
+//! 2. `plan`: which files are not held, their recipes, which of their chunks are not held. What
 //!    any version of any package has costs nothing.
-//! 3. [`take`]: those chunks, in large requests, several at a time. The stored bytes of a block go
+//! 3. `take`: those chunks, in large requests, several at a time. The stored bytes of a block go
 //!    into a pack as they come, once its chunks hashed to names that were asked for.
 //! 4. Each file's recipe is put in the library as soon as its chunks are; it is read and hashed
 //!    first.
