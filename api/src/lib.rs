@@ -2,7 +2,8 @@
 //!
 //! [`Site::open`] takes a data folder into use; [`router`] is its interface. `depot serve` puts the
 //! router behind the content plane's listener ([`serve`]); a command with `--data DIR` calls the
-//! same router in process ([`local_router`]). So there is one interface, and one set of rules.
+//! same router in process ([`local_router`]). So there is one interface, and one set of rules. A
+//! distribution point that is no site has none of it but the settings ([`serve_point`]).
 //!
 //! Handlers (`routes/`) only translate: they make domain types, call one function of the crate that
 //! knows, off the async threads, and turn its answer back. What is the same for all operations —

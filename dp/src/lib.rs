@@ -1,10 +1,17 @@
-//! The distribution point: hands content to clients over HTTP, and fetches it from one.
+//! The distribution point: hands content to clients over HTTP, fetches it from one, and holds what
+//! its site wishes it to hold.
 //!
 //! The way of a request, in the order to read it: a server has workers, a worker accepts
-//! connections, a connection runs hyper over a transport, the service finds the route and answers
-//! with a body. [`remote`] is the other side: it fetches packages and chunks from a server.
-//! [`replica`] brings whole versions into the library of another distribution point.
-//! `dp/PROTOCOL.md` describes what both speak.
+//! connections, a connection runs hyper over a transport, plain or under TLS, the service finds the
+//! route and answers with a body. [`remote`] is the other side: it fetches packages and chunks from a
+//! server.
+//!
+//! A site and its points, in the order to read it: [`field`] is what they say to each other,
+//! [`identity`] how they know each other. [`registry`] is the site's side: which points there are and
+//! what each should hold. The point's side is [`replica`], which brings one version, and [`node`], the
+//! process that joins, hears, brings, serves and reports.
+//!
+//! `dp/PROTOCOL.md` describes what all of them speak.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod connection;
@@ -29,12 +36,16 @@ mod service;
 mod target;
 mod ticket;
 
+pub mod remote;
+
 pub mod field;
 pub mod identity;
-pub mod node;
+
 pub mod registry;
-pub mod remote;
+
 pub mod replica;
+
+pub mod node;
 
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
