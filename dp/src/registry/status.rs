@@ -216,7 +216,8 @@ fn rows_of<'a>(
     }
     let mut held: BTreeMap<PackageName, u64> = BTreeMap::new();
     for fact in facts {
-        if fact.state == FactState::Held {
+        // One on its way out is there, and answered for, until it is gone.
+        if matches!(fact.state, FactState::Held | FactState::Leaving) {
             let newest = held.entry(fact.package.clone()).or_default();
             *newest = fact.version.max(*newest);
         }

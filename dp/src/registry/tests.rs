@@ -310,6 +310,19 @@ fn status_is_wish_and_report_side_by_side() {
 }
 
 #[test]
+fn a_version_is_held_until_the_one_that_takes_its_place_is_there() {
+    let (registry, site) = (registry(), Site::new());
+    let docs = site.package("docs");
+    let point = joined(&registry, "a");
+    let to = Target::Point(point.id.clone());
+    registry.assign(assignment(&docs, "latest", to, Priority::Medium)).unwrap();
+    let facts = vec![fact(&docs, 1, FactState::Failed), fact(&docs, 4, FactState::Leaving)];
+    registry.report(&point.id, report(&point.id, facts), None, now()).unwrap();
+    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99).unwrap();
+    assert_eq!(rows.iter().map(|row| row.held).collect::<Vec<_>>(), [Some(4), Some(4)]);
+}
+
+#[test]
 fn a_report_of_another_point_or_of_endless_texts_is_refused() {
     let registry = registry();
     let (a, b) = (joined(&registry, "a"), joined(&registry, "b"));
