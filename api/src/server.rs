@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::problem::Problem;
 use crate::routes::router;
 use crate::site::{Site, blocking};
-use dp::identity::ServerTls;
+use dp::identity::{Peer, ServerTls};
 use dp::{ServeOptions, Server, from_service};
 use std::io;
 use std::net::SocketAddr;
@@ -50,6 +50,14 @@ pub async fn serve(
     let mut options = serve_options(site.config());
     options.api = Some(from_service(router(site.clone())));
     options.tls = Some(tls.clone());
+    options.refuses = {
+        let ledger = ledger.clone();
+        let is_removed = move |peer: &Peer| match peer {
+            Peer::Point(id) => !ledger.registry.knows(id),
+            Peer::Site => false,
+        };
+        Some(Arc::new(is_removed))
+    };
     let listen = |source| ServeError::Listen { address, source };
     let server = Server::bind(address, options).map_err(listen)?;
     site.listens_on(server.local_addr());
@@ -131,5 +139,6 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         access_log: config.log.access,
         api: None,
         tls: None,
+        refuses: None,
     }
 }

@@ -58,6 +58,11 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Body { source, ticket } = &mut *self;
+        let is_content =
+            matches!(source, Source::Content(_) | Source::Parts(_) | Source::Frames(_));
+        if is_content && ticket.connection.is_refused() {
+            return Poll::Ready(Some(Err("the peer is refused from now on".into())));
+        }
         let polled = match source {
             Source::Empty => Poll::Ready(None),
             Source::Bytes(bytes) => Poll::Ready(match std::mem::take(bytes) {

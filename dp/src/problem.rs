@@ -83,6 +83,10 @@ impl Problem {
 fn kind(status: StatusCode) -> (&'static str, &'static str) {
     match status {
         StatusCode::BAD_REQUEST => ("malformed-request", "The request cannot be read"),
+        // Nobody else is refused content.
+        StatusCode::FORBIDDEN => {
+            ("not-a-point", "This is only for distribution points of the site")
+        }
         StatusCode::NOT_FOUND => ("not-found", "There is no such thing"),
         StatusCode::METHOD_NOT_ALLOWED => ("method-not-allowed", "The address has no such method"),
         // Nothing else goes from here.

@@ -1,7 +1,7 @@
 //! The server: one port, a worker for each core, and an orderly end.
 
 use crate::fallback::Fallback;
-use crate::identity::ServerTls;
+use crate::identity::{Peer, ServerTls};
 use crate::worker::{Shared, Worker};
 use contentlib::Library;
 use packager::Packages;
@@ -22,6 +22,9 @@ pub struct Content {
     /// Their names.
     pub packages: Arc<Packages>,
 }
+
+/// Says whether somebody who has a good certificate is refused all the same.
+pub type Refuses = Arc<dyn Fn(&Peer) -> bool + Send + Sync>;
 
 /// How a server serves it.
 #[derive(Clone)]
@@ -48,6 +51,9 @@ pub struct ServeOptions {
     pub api: Option<Arc<dyn Fallback>>,
     /// What clients are shown that come by HTTPS, on the same port; nothing if there is no HTTPS.
     pub tls: Option<Arc<ServerTls>>,
+    /// Whose certificate counts no more: they get no content over it from then on, and nothing more of
+    /// what they are getting. What answers below `/api/` sees to itself.
+    pub refuses: Option<Refuses>,
 }
 
 impl Default for ServeOptions {
@@ -64,6 +70,7 @@ impl Default for ServeOptions {
             access_log: false,
             api: None,
             tls: None,
+            refuses: None,
         }
     }
 }

@@ -67,6 +67,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             let detail = "a request of HTTP/1.1 has one Host header";
             return now(problem(Problem::bad_request(detail), ticket));
         }
+        let is_for_api = || matches!(Target::parse(request.uri().path()), Ok(Target::Api));
+        if self.connection.is_refused() && !is_for_api() {
+            let detail = "the distribution point was removed from this site: to use the machine as \
+                one again, let it join with a new token";
+            return now(problem(Problem::new(StatusCode::FORBIDDEN, detail), ticket));
+        }
         let worker = &self.connection.worker;
         if request.method() == Method::GET || request.method() == Method::HEAD {
             let generation = worker.shared.content.library.generation();

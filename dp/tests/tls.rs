@@ -9,7 +9,7 @@ use dp::field::PointId;
 use dp::identity::{
     Authority, Distrust, Identity, OverTls, Peer, ServerTls, client, client_config, joining_config,
 };
-use dp::{RequestBody, ServeOptions, from_service};
+use dp::{Refuses, RequestBody, ServeOptions, from_service};
 use http::{Request, Response};
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
@@ -21,6 +21,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -214,6 +215,38 @@ fn curl_shows_a_certificate_too() {
         let seen = site.curl(&[version, &cert].concat(), "/api/v1/who");
         assert!(seen.text().contains("Some(Point("), "{}", seen.text());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_gets_no_more_content_over_a_certificate_also_in_the_middle() {
+    let is_removed = Arc::new(AtomicBool::new(false));
+    let refuses: Refuses = {
+        let (is_removed, removed) = (is_removed.clone(), Peer::Point(PointId::from_random(1)));
+        Arc::new(move |peer| is_removed.load(SeqCst) && *peer == removed)
+    };
+    let site = site_with(ServeOptions { refuses: Some(refuses), ..Default::default() });
+    // More than any window or buffer takes.
+    let path = format!("/content/{}", site.point.add(&noise(64 << 20, 1)));
+    let point = |bits| {
+        let config = client_config(&site.identity(bits), &site.clock).unwrap();
+        let (builder, url) = client(&config, &Peer::Site, &site.address()).unwrap();
+        (builder.build().unwrap(), url.join(&path).unwrap())
+    };
+    let ((removed, url), (other, _)) = (point(1), point(2));
+    let mut begun = removed.get(url.clone()).send().await.unwrap();
+    assert!(begun.chunk().await.unwrap().is_some());
+    let others = other.get(url.clone()).send().await.unwrap();
+
+    is_removed.store(true, SeqCst);
+    let rest = begun.bytes().await;
+    assert!(rest.is_err(), "it came to its end");
+    let refused = removed.get(url.clone()).send().await.unwrap();
+    assert_eq!(refused.status(), 403);
+    assert!(refused.text().await.unwrap().contains("urn:depot:problem:not-a-point"));
+    assert_eq!(others.bytes().await.unwrap().len(), 64 << 20);
+    assert_eq!(site.curl(&["-r", "0-9"], &path).status, 206, "without a certificate");
+    let who = removed.get(url.join("/api/v1/who").unwrap()).send().await.unwrap();
+    assert_eq!(who.status(), 200, "the API sees to itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
