@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each scenario uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod point;
 pub mod relay;
 pub mod tmpfs;
 pub mod tree;
@@ -149,11 +150,15 @@ impl Site {
 
     /// The same on an address of choice; else the log of the site that did not start.
     pub fn start_at(address: &str, data: &Path, args: &[&str]) -> Result<Self, String> {
+        let mut serve = depot();
+        serve.args(["serve", "--listen", address, "--data"]).arg(data).args(args);
+        Self::start_by(serve, data)
+    }
+
+    /// Runs a command that serves `data`, and waits until it answers.
+    pub fn start_by(mut serve: Command, data: &Path) -> Result<Self, String> {
         let log = data.with_extension("log");
-        let mut child = depot()
-            .args(["serve", "--listen", address, "--data"])
-            .arg(data)
-            .args(args)
+        let mut child = serve
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()

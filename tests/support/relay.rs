@@ -1,14 +1,17 @@
-//! A server that a client loses in the middle: its bytes pass until so many have, then none do.
+//! A server that a client loses in the middle ([`relay`]): its bytes pass until so many have, then
+//! none do; or that is far away ([`Line`]).
 //!
 //! So a test decides where work stops, whatever the machine does meanwhile.
 
+use rustix::net::sockopt;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering::SeqCst},
+        Arc, Condvar, Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 /// Whose bytes are counted and withheld.
@@ -50,5 +53,117 @@ fn pass(mut source: TcpStream, mut dest: TcpStream, left: Option<&AtomicI64>) {
     }
     for end in [source, dest] {
         let _ = end.shutdown(Shutdown::Both);
+    }
+}
+
+/// A line to a server that goes at the pace that a test sets, and counts what comes from the server.
+/// What was held up passes later: no byte is lost.
+pub struct Line {
+    /// Where its near end is: `127.0.0.1:PORT`.
+    pub address: String,
+    state: Arc<LineState>,
+}
+
+struct LineState {
+    pace: Mutex<Pace>,
+    changed: Condvar,
+    server: Mutex<String>,
+    passed: AtomicU64,
+}
+
+/// How what comes from the server passes.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// As it comes.
+    Free,
+    /// So many bytes a second, of all connections together.
+    Slow(u64),
+    /// Not at all from the moment on when so many bytes have passed.
+    UpTo(u64),
+}
+
+/// What waits in the line at most, on each side: what a test says of the pace is soon true.
+const IN_THE_LINE: usize = 64 << 10;
+
+impl Line {
+    /// A free line to the server at `url`.
+    pub fn to(url: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let state = Arc::new(LineState {
+            pace: Mutex::new(Pace::Free),
+            changed: Condvar::new(),
+            server: Mutex::new(String::new()),
+            passed: AtomicU64::new(0),
+        });
+        let line = Self { address, state };
+        line.lead_to(url);
+        let state = line.state.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = state.server.lock().unwrap().clone();
+                // As nobody listens there, so nobody does here.
+                let Ok(server) = TcpStream::connect(server) else { continue };
+                sockopt::set_socket_recv_buffer_size(&server, IN_THE_LINE).unwrap();
+                sockopt::set_socket_send_buffer_size(&client, IN_THE_LINE).unwrap();
+                let (source, dest) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+                std::thread::spawn(move || pass(source, dest, None));
+                let state = state.clone();
+                std::thread::spawn(move || state.pass(server, client));
+            }
+        });
+        line
+    }
+
+    /// Leads new connections to the server at `url`.
+    pub fn lead_to(&self, url: &str) {
+        let server = url.trim_start_matches("http://").to_owned();
+        *self.state.server.lock().unwrap() = server;
+    }
+
+    /// From now on.
+    pub fn set(&self, pace: Pace) {
+        *self.state.pace.lock().unwrap() = pace;
+        self.state.changed.notify_all();
+    }
+
+    /// Bytes that came from the server and passed.
+    pub fn passed(&self) -> u64 {
+        self.state.passed.load(SeqCst)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.set(Pace::Free);
+    }
+}
+
+impl LineState {
+    fn pass(&self, mut server: TcpStream, mut client: TcpStream) {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(n @ 1..) = server.read(&mut buffer) {
+            self.wait_for(n as u64);
+            if client.write_all(&buffer[..n]).is_err() {
+                break;
+            }
+        }
+        for end in [server, client] {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Until `n` more bytes may pass.
+    fn wait_for(&self, n: u64) {
+        let is_held = |pace: &mut Pace| {
+            let passed = self.passed.load(SeqCst);
+            matches!(*pace, Pace::UpTo(limit) if passed + n > limit)
+        };
+        let pace = self.changed.wait_while(self.pace.lock().unwrap(), is_held).unwrap();
+        self.passed.fetch_add(n, SeqCst);
+        if let Pace::Slow(rate) = *pace {
+            // Under the lock: the others wait as long.
+            std::thread::sleep(Duration::from_secs_f64(n as f64 / rate as f64));
+        }
     }
 }
