@@ -26,6 +26,18 @@ fn a_folder_of_other_files_does_not_become_a_site() {
 }
 
 #[test]
+fn the_folder_of_a_distribution_point_is_no_site() {
+    let folder = temp_folder();
+    let point = folder.path().join("point");
+    tree::write(&point, &[(b"point.json", b"{}"), (b"library/packs/x", b"x")]);
+    let before = tree::read(&point);
+    assert!(on_data(&point, ["package", "list"]).fails(3).contains("depot dp serve --data"));
+    let served = Run::of(depot().args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&point));
+    assert!(served.fails(3).contains("is the folder of a distribution point"));
+    tree::assert_same(&tree::read(&point), &before);
+}
+
+#[test]
 fn an_empty_folder_becomes_a_site_and_stays_one_whatever_lies_beside_it() {
     let folder = temp_folder();
     let data = folder.path().join("data");

@@ -99,6 +99,15 @@ pub enum SiteError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A distribution point's folder.
+    #[error(
+        "{folder:?} is the folder of a distribution point, not of a site: serve it with `depot dp \
+         serve --data`, and ask its site what it holds with `depot content-status`"
+    )]
+    OfAPoint {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The file system failed.
     #[error("cannot use {path:?} as a data folder: {source}")]
     Io {
@@ -119,6 +128,10 @@ impl Site {
             move |source| SiteError::Io { path, source }
         };
         make_folder(folder).map_err(failed(folder))?;
+        // It has a library, too.
+        if folder.join("point.json").exists() {
+            return Err(SiteError::OfAPoint { folder: folder.clone() });
+        }
         if !takes_a_site(folder).map_err(failed(folder))? {
             return Err(SiteError::NotADataFolder { folder: folder.clone() });
         }
@@ -326,10 +339,6 @@ fn record_end(audit: &Audit, job: &Job, by: &Identity) {
 ///
 /// A mistyped path must not become a site: what it was to show would seem lost.
 fn takes_a_site(folder: &Path) -> io::Result<bool> {
-    // A distribution point has a library, too.
-    if folder.join("point.json").exists() {
-        return Ok(false);
-    }
     // Of a site that lost something, or that shares its folder, one of these is left.
     let marks = ["library/packs", "site/CURRENT", "keys/site.ed25519", "admin.token"];
     if marks.iter().any(|mark| folder.join(mark).exists()) {

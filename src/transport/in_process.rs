@@ -80,7 +80,7 @@ impl InProcess {
 pub fn open_failure(error: SiteError) -> Failure {
     let exit = match error {
         SiteError::InUse { .. } => Exit::Conflict,
-        SiteError::NotADataFolder { .. } => Exit::NotFound,
+        SiteError::NotADataFolder { .. } | SiteError::OfAPoint { .. } => Exit::NotFound,
         _ => Exit::Failed,
     };
     Failure::new(exit, chain(&error))
