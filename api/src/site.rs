@@ -253,6 +253,20 @@ impl Site {
         }
         let keys = self.folder().join("keys");
         make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let files = ["authority.key", "authority.pem"].map(|name| keys.join(name));
+        // Made anew it would be one that no point trusts, and the loss would show at theirs first.
+        if files.iter().all(|file| file.try_exists().is_ok_and(|is_there| !is_there)) {
+            let n_points = self.ledger()?.registry.points().len();
+            if n_points > 0 {
+                let [key, certificate] = &files;
+                let detail = format!(
+                    "{key:?} and {certificate:?} are missing, by which {n_points} distribution \
+                     points know this site: put them back from a backup; if there is none, remove \
+                     each point with `depot --data DIR dp remove NAME`, and let it join anew"
+                );
+                return Err(Problem::new(Kind::Unavailable, detail));
+            }
+        }
         let authority = Arc::new(Authority::open(&keys, jiff::Timestamp::now())?);
         *slot = Some(Arc::clone(&authority));
         Ok(authority)

@@ -74,6 +74,27 @@ async fn a_machine_joins_once_with_its_token() {
 }
 
 #[tokio::test]
+async fn an_authority_that_is_lost_is_not_made_anew_while_points_know_it() {
+    let site = TestSite::new();
+    joined(&site, "branch-7").await;
+    let config = site.site.config().clone();
+    site.site.close().await.unwrap();
+    let TestSite { folder: temporary, site: closed } = site;
+    drop(closed);
+    for name in ["authority.key", "authority.pem"] {
+        std::fs::remove_file(config.data.join("keys").join(name)).unwrap();
+    }
+    let site = TestSite { folder: temporary, site: api::Site::open(config, "a test").unwrap() };
+    let local = site.local();
+    let refused = local.post("/api/v1/point-tokens", json!({"name": "b"})).await.expect(503);
+    assert!(refused.json["detail"].as_str().unwrap().contains("dp remove"));
+    let served = api::serve(site.site.clone(), Default::default(), |_| panic!("it serves")).await;
+    assert!(served.unwrap_err().to_string().contains("authority.key"));
+    local.delete("/api/v1/points/branch-7").await.expect(200);
+    local.post("/api/v1/point-tokens", json!({"name": "b"})).await.expect(201);
+}
+
+#[tokio::test]
 async fn a_wrong_join_is_refused_and_changes_nothing() {
     let site = TestSite::new();
     let token = token(&site.local(), "a").await;
