@@ -1,7 +1,7 @@
 //! What a point says of itself. Each fact follows from the wish, what is held, what is on its way
 //! and what failed; nothing is remembered that could be wrong, but when a state began.
 
-use super::plan::{Failure, Key};
+use super::plan::{Failure, Key, key};
 use crate::field::{Fact, FactState, Wish};
 use contentlib::Progress;
 use jiff::Timestamp;
@@ -84,10 +84,6 @@ impl Facts {
         self.began.retain(|key, _| told(key));
         facts
     }
-}
-
-fn key(version: &VersionInfo) -> Key {
-    (version.package.clone(), version.version)
 }
 
 #[cfg(test)]

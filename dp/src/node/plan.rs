@@ -50,13 +50,15 @@ pub(super) struct Plan {
     pub again: Option<Timestamp>,
 }
 
-/// What to do at `now`. `retry` says when a version that failed may be tried again.
+/// What to do at `now`. `retry` says when a version that failed may be tried again, `named` which
+/// versions `latest` or a channel means here.
 ///
-/// A version that its package's newest name means is let go only when the one that replaces it is
-/// here: clients that ask for `latest` never find nothing where there was something.
+/// A version that a name means is let go only when all that is wished of its package is here:
+/// clients that ask by name never find nothing where there was something.
 pub(super) fn plan(
     wish: &Wish,
     held: &[VersionInfo],
+    named: &HashSet<Key>,
     retry: &HashMap<Key, Timestamp>,
     now: Timestamp,
 ) -> Plan {
@@ -83,8 +85,7 @@ pub(super) fn plan(
     };
     for version in held {
         let key = key(version);
-        let is_latest = newest(&key.0, held) == Some(key.1);
-        let is_needed = wished.contains(&key) || is_latest && is_waited_for(&key.0);
+        let is_needed = wished.contains(&key) || named.contains(&key) && is_waited_for(&key.0);
         if !is_needed {
             plan.let_go.push(key);
         }
@@ -100,13 +101,9 @@ pub(super) fn given_up(wish: &Wish, mut on_their_way: Vec<Key>) -> Vec<Key> {
     on_their_way
 }
 
-fn key(version: &VersionInfo) -> Key {
+/// A version's name.
+pub(super) fn key(version: &VersionInfo) -> Key {
     (version.package.clone(), version.version)
-}
-
-/// The newest version of a package that is held.
-fn newest(package: &PackageName, held: &[VersionInfo]) -> Option<u64> {
-    held.iter().filter(|v| v.package == *package).map(|v| v.version).max()
 }
 
 #[cfg(test)]
@@ -140,6 +137,10 @@ pub(super) mod tests {
         wish
     }
 
+    fn nothing() -> HashSet<Key> {
+        HashSet::new()
+    }
+
     fn named(versions: &[VersionInfo]) -> Vec<String> {
         versions.iter().map(|v| format!("{}@{}", v.package, v.version)).collect()
     }
@@ -148,24 +149,29 @@ pub(super) mod tests {
     fn the_urgent_come_first_and_equals_in_the_order_of_the_wish() {
         use Priority::{High, Low, Medium};
         let wish = wish(&[("a", 2, Low), ("b", 2, Medium), ("c", 2, High), ("d", 2, Medium)]);
-        let found = plan(&wish, &[version("d", 2)], &HashMap::new(), NOW);
+        let found = plan(&wish, &[version("d", 2)], &nothing(), &HashMap::new(), NOW);
         assert_eq!(named(&found.bring), ["c@2", "b@2", "a@2"]);
         assert!(found.let_go.is_empty() && found.again.is_none());
     }
 
     #[test]
-    fn a_version_is_let_go_when_what_replaces_it_is_here() {
-        let wish = wish(&[("a", 3, Priority::Medium)]);
-        let before = plan(&wish, &[version("a", 1), version("a", 2)], &HashMap::new(), NOW);
-        let package: PackageName = "a".parse().unwrap();
-        assert_eq!(before.let_go, [(package.clone(), 1)]);
-        let after = plan(&wish, &[version("a", 2), version("a", 3)], &HashMap::new(), NOW);
-        assert_eq!(after.let_go, [(package.clone(), 2)]);
+    fn a_version_that_a_name_means_goes_when_what_replaces_it_is_here() {
+        let wish = wish(&[("a", 4, Priority::Medium)]);
+        let key = |number| ("a".parse::<PackageName>().unwrap(), number);
+        let held = [version("a", 1), version("a", 2), version("a", 3)];
+        // 2 by a channel, 3 as the newest.
+        let named = HashSet::from([key(2), key(3)]);
+        let before = plan(&wish, &held, &named, &HashMap::new(), NOW);
+        assert_eq!(before.let_go, [key(1)]);
+        let held = [&held[1..], &[version("a", 4)]].concat();
+        let after = plan(&wish, &held, &named, &HashMap::new(), NOW);
+        assert_eq!(after.let_go, [key(2), key(3)]);
     }
 
     #[test]
     fn what_is_wished_no_more_goes_at_once() {
-        let found = plan(&Wish::default(), &[version("a", 2)], &HashMap::new(), NOW);
+        let named = HashSet::from([("a".parse().unwrap(), 2)]);
+        let found = plan(&Wish::default(), &[version("a", 2)], &named, &HashMap::new(), NOW);
         assert_eq!(found.let_go, [("a".parse().unwrap(), 2)]);
         assert!(found.bring.is_empty());
     }
@@ -184,11 +190,11 @@ pub(super) mod tests {
         let wish = wish(&[("a", 2, Priority::High), ("b", 2, Priority::Low)]);
         let failure = Failure::after(None, "no".into(), NOW);
         let retry = HashMap::from([(("a".parse().unwrap(), 2), failure.retry(0.5))]);
-        let found = plan(&wish, &[], &retry, NOW);
+        let found = plan(&wish, &[], &nothing(), &retry, NOW);
         assert_eq!(named(&found.bring), ["b@2"]);
         let again = found.again.unwrap();
         assert_eq!(again, NOW + FIRST_PAUSE);
-        assert_eq!(named(&plan(&wish, &[], &retry, again).bring), ["a@2", "b@2"]);
+        assert_eq!(named(&plan(&wish, &[], &nothing(), &retry, again).bring), ["a@2", "b@2"]);
     }
 
     #[test]

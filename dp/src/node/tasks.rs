@@ -9,8 +9,9 @@ use crate::replica;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
 use packager::sign::VersionInfo;
-use packager::{ManifestLinks, PackageError};
+use packager::{ManifestLinks, PackageError, PackageName};
 use rand::RngExt;
+use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +181,23 @@ async fn settle(node: &Arc<Node>, wish: &Arc<Wish>) -> Result<Plan, PackageError
 fn plan_now(node: &Node, wish: &Wish) -> Result<Plan, PackageError> {
     let held = node.packages.held()?;
     let retries = node.facts.lock().retries(node.home.id().as_str());
-    Ok(plan::plan(wish, &held, &retries, (node.clock)()))
+    let named = named(node, wish, &held)?;
+    Ok(plan::plan(wish, &held, &named, &retries, (node.clock)()))
+}
+
+/// Which of the versions that are held and not wished a name means here.
+fn named(node: &Node, wish: &Wish, held: &[VersionInfo]) -> Result<HashSet<Key>, PackageError> {
+    let wished: HashSet<Key> = wish.versions.iter().map(|w| plan::key(&w.version)).collect();
+    let unwished = held.iter().filter(|version| !wished.contains(&plan::key(version)));
+    let packages: BTreeSet<&PackageName> = unwished.map(|version| &version.package).collect();
+    let mut named = HashSet::new();
+    for package in packages {
+        let info = node.packages.show(package)?;
+        let latest = info.latest.map(|latest| latest.version);
+        let numbers = info.channels.into_values().chain(latest);
+        named.extend(numbers.map(|number| (package.clone(), number)));
+    }
+    Ok(named)
 }
 
 /// Brings one version, unless the wish changes so that another comes first. What came of it until
