@@ -218,8 +218,9 @@ impl Work {
             if contents.is_empty() {
                 return Ok(());
             }
-            let packages = self.packages.clone();
-            let (left, pieces) = blocking(move || put_together(&packages, contents)).await?;
+            let (packages, lease) = (self.packages.clone(), self.lease.clone());
+            let (left, pieces) =
+                blocking(move || put_together(&packages, &lease, contents)).await?;
             contents = left;
             if !pieces.is_empty() {
                 // Found damaged just now, or lost by somebody else who was about to store them.
@@ -242,12 +243,20 @@ impl Work {
 /// Puts what can be put together in the library. Answers what is left, and the chunks that it lacks.
 fn put_together(
     packages: &Packages,
+    lease: &Session,
     contents: Vec<Whole>,
 ) -> Result<(Vec<Whole>, Vec<Piece>), RemoteError> {
     let session = packages.library().session();
     let (mut left, mut pieces) = (Vec::new(), Vec::new());
     for whole in contents {
-        match session.put_recipe(whole.digest, &whole.recipe) {
+        let mut put = session.put_recipe(whole.digest, &whole.recipe);
+        if let Err(AddError::MissingChunks(condemned)) = &put {
+            // Nothing refers to them yet, so a collection may have condemned them meanwhile. The lease
+            // keeps them all the same, and makes them live again: they need not come twice.
+            lease.missing_chunks(condemned).map_err(local)?;
+            put = session.put_recipe(whole.digest, &whole.recipe);
+        }
+        match put {
             Ok(()) => {}
             Err(AddError::MissingChunks(missing)) => {
                 pieces.extend(whole.pieces().filter(|piece| missing.contains(&piece.id)));

@@ -580,6 +580,39 @@ async fn requests_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_collection_in_the_middle_of_a_file_has_nothing_sent_again() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let point = point();
+    let package = point.package("large");
+    write(&point.source("large").join("file"), &noise(40 << 20, 1));
+    point.update(&package);
+    let (copies, info) = (Copies::new(), version(&point, &package, 2));
+    let library = copies.packages.library().clone();
+    let n = AtomicUsize::new(0);
+    let condemned = Arc::new(AtomicUsize::new(0));
+    let told = condemned.clone();
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        // The last of three requests is answered when the chunks of the others have been stored, and
+        // condemned: nothing refers to them before the file is whole.
+        if path == "/chunks" && n.fetch_add(1, SeqCst) == 2 {
+            tokio::task::block_in_place(|| {
+                while library.stats().unwrap().plain_bytes < 22 << 20 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                let progress = Progress::default();
+                let report = library.gc(&GcOptions::default(), &ManifestLinks, &progress).unwrap();
+                told.store(report.condemned as usize, SeqCst);
+            });
+        }
+        Reply::Whole(body)
+    })
+    .await;
+    let brought = copies.bring(&between.url(), &info).await.unwrap();
+    assert!(condemned.load(SeqCst) > 100, "the test shows nothing");
+    assert!(brought.moved_bytes < 41 << 20, "{brought:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn garbage_is_collected_meanwhile() {
     let (point, package) = tools();
     let (copies, info) = (Copies::new(), version(&point, &package, 2));
@@ -590,6 +623,8 @@ async fn garbage_is_collected_meanwhile() {
         while !stopped.load(SeqCst) {
             let (options, progress) = (GcOptions::default(), Progress::default());
             condemned += library.gc(&options, &ManifestLinks, &progress).unwrap().condemned;
+            // Not so often that no file is ever put together in between.
+            std::thread::sleep(Duration::from_millis(200));
         }
         condemned
     });
