@@ -57,6 +57,12 @@ impl Home {
                 if found.1.authority().fingerprint() != token.authority {
                     return Err(NodeError::OtherSite(folder));
                 }
+                let name = &found.0.name;
+                tracing::warn!(
+                    name,
+                    "the token is not used: this folder has joined already; to join anew, start with \
+                     an empty one"
+                );
                 found
             }
             (None, None) => return Err(NodeError::NotJoined(folder)),

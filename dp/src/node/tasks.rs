@@ -88,13 +88,14 @@ fn chain(error: &dyn Error) -> String {
 /// Hears what the site wishes.
 async fn hear(node: Arc<Node>) {
     let mut pause = Pause::new();
-    let mut was_heard = true;
+    // What keeps the site from being heard, so that it is said once.
+    let mut trouble: Option<String> = None;
     loop {
         let after = node.wish.borrow().as_ref().map_or(String::new(), |w| w.revision.clone());
         match node.link().wish(&after).await {
             Ok(wish) => {
                 pause = Pause::new();
-                if !std::mem::replace(&mut was_heard, true) {
+                if trouble.take().is_some() {
                     tracing::info!("the site is heard again");
                 }
                 if let Some(wish) = wish {
@@ -105,9 +106,11 @@ async fn hear(node: Arc<Node>) {
                 }
             }
             Err(error) => {
-                if std::mem::replace(&mut was_heard, false) {
-                    tracing::warn!(error = chain(&error), "the site is not heard; trying again");
+                let error = chain(&error);
+                if trouble.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the site is not heard; trying again");
                 }
+                trouble = Some(error);
                 pause.take().await;
             }
         }
