@@ -26,7 +26,7 @@ fn library() -> Library {
 
 fn open(library: Library, site: &Site) -> Result<Packages, PackageError> {
     let key = site.packages.public_key();
-    Packages::open_replica(library, key, site.path("copies"), Arc::new(jiff::Timestamp::now))
+    Packages::open_replica(library, key, site.path("copies/cache"), Arc::new(jiff::Timestamp::now))
 }
 
 fn copies(site: &Site) -> Packages {
