@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Point, curl, noise, point, prose, write};
+use common::{Point, curl, noise, point, prose, write, write_tools};
 use contentlib::{Digest, Progress};
 use dp::remote::{FetchOptions, FetchReport, RemoteError, fetch, repair_source};
 use packager::{PackageName, SiteKey};
@@ -24,14 +24,7 @@ fn tools() -> (Point, PackageName) {
     let point = point();
     let package = point.package("tools");
     let source = point.source("tools");
-    write(&source.join("big.bin"), &noise(6 << 20, 1));
-    write(&source.join("text/prose.txt"), &prose(3 << 20, 2));
-    for n in 0..300 {
-        write(&source.join(format!("small/{}/{n}.conf", n % 7)), &prose(100 + n * 13, n as u8));
-    }
-    write(&source.join("twice/a"), &noise(500_000, 3));
-    write(&source.join("twice/b"), &noise(500_000, 3));
-    write(&source.join("empty"), b"");
+    write_tools(&source);
     write(&source.join(OsStr::from_bytes(b"odd \xff\nname")), b"odd");
     fs::create_dir_all(source.join("empty-folder/inner")).unwrap();
     symlink("big.bin", source.join("link")).unwrap();

@@ -8,7 +8,7 @@ mod common;
 
 use between::{Between, Reply};
 use bytes::{Bytes, BytesMut};
-use common::{Point, noise, point, prose, write};
+use common::{Point, noise, point, prose, write, write_tools};
 use contentlib::frames::FrameItem;
 use contentlib::{ChunkId, Digest, Frame, GcOptions, Library, Options, Progress, Recipe};
 use dp::remote::{Client, FetchOptions, RemoteError, fetch};
@@ -131,20 +131,11 @@ async fn assert_served(copies: &Copies, address: &str, source: &Path) {
     serving.await.unwrap().unwrap();
 }
 
-/// A package with large and small files, the same ones twice, and an empty one.
 fn tools() -> (Point, PackageName) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let point = point();
     let package = point.package("tools");
-    let source = point.source("tools");
-    write(&source.join("big.bin"), &noise(6 << 20, 1));
-    write(&source.join("text/prose.txt"), &prose(3 << 20, 2));
-    for n in 0..300 {
-        write(&source.join(format!("small/{}/{n}.conf", n % 7)), &prose(100 + n * 13, n as u8));
-    }
-    write(&source.join("twice/a"), &noise(500_000, 3));
-    write(&source.join("twice/b"), &noise(500_000, 3));
-    write(&source.join("empty"), b"");
+    write_tools(&point.source("tools"));
     point.update(&package);
     (point, package)
 }

@@ -193,3 +193,15 @@ pub fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
 }
+
+/// Writes large and small files, the same ones twice, and an empty one.
+pub fn write_tools(source: &Path) {
+    write(&source.join("big.bin"), &noise(6 << 20, 1));
+    write(&source.join("text/prose.txt"), &prose(3 << 20, 2));
+    for n in 0..300 {
+        write(&source.join(format!("small/{}/{n}.conf", n % 7)), &prose(100 + n * 13, n as u8));
+    }
+    write(&source.join("twice/a"), &noise(500_000, 3));
+    write(&source.join("twice/b"), &noise(500_000, 3));
+    write(&source.join("empty"), b"");
+}
