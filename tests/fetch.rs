@@ -99,7 +99,9 @@ fn a_fetch_that_was_killed_goes_on_where_it_stopped() {
     let report = fetch(&site, "latest", &out);
     tree::assert_same(&fetched(&out), &tree::read(&source));
     let moved = report["moved_bytes"].as_u64().unwrap();
-    assert!(moved <= whole - there * (4 << 20), "what was there is not moved again: {report}");
+    // The manifest, the recipes and the framing travel again, and nothing that was in place.
+    let small = 1 << 20;
+    assert!(moved < whole - there * (4 << 20) + small, "what was there moved again: {report}");
 }
 
 #[test]
