@@ -7,11 +7,13 @@
 
 mod join;
 mod report;
+mod settings;
 mod token;
 mod wish;
 
 pub use join::{JoinAnswer, JoinRequest};
 pub use report::{Fact, FactState, Report};
+pub use settings::{Limit, Settings};
 pub use token::{BadJoinToken, JoinToken};
 pub use wish::{Names, Priority, Wanted, Wish};
 

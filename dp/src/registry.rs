@@ -18,6 +18,7 @@ mod join;
 mod name;
 mod points;
 mod reports;
+mod settings;
 mod status;
 mod stock;
 mod wishes;

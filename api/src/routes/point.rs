@@ -148,6 +148,27 @@ pub struct WishView {
     /// What `latest` and channels mean, by package.
     #[schema(value_type = BTreeMap<String, NamesView>)]
     pub names: BTreeMap<String, NamesView>,
+    /// What is set for the point.
+    pub settings: SettingsView,
+}
+
+/// What is set for one point. What is absent is not set.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct SettingsView {
+    /// How fast it may bring what it lacks.
+    #[serde(default)]
+    pub limit: Option<LimitView>,
+}
+
+/// A token bucket: over any time, no more than the burst and what the rate gives in that time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"rate": 2500000, "burst": 4000000}))]
+pub struct LimitView {
+    /// Bytes a second.
+    pub rate: u64,
+    /// Bytes that may come at once after a quiet time.
+    pub burst: u64,
 }
 
 /// One version that a point should hold.

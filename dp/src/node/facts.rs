@@ -39,7 +39,8 @@ impl Facts {
 
     /// One fact for each version that is wished or held, at `now`.
     pub fn tell(&mut self, wish: Option<&Wish>, held: &[VersionInfo], now: Timestamp) -> Vec<Fact> {
-        let wished = wish.into_iter().flat_map(|wish| &wish.versions).map(|wanted| &wanted.version);
+        let wished =
+            wish.into_iter().flat_map(|wish| wish.versions.iter()).map(|wanted| &wanted.version);
         let is_wished: HashSet<Key> = wished.clone().map(key).collect();
         let is_held: HashSet<Key> = held.iter().map(key).collect();
         let mut facts = Vec::new();

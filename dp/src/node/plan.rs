@@ -112,6 +112,7 @@ pub(super) mod tests {
     use crate::field::Wanted;
     use contentlib::Digest;
     use packager::sign::SiteKey;
+    use std::sync::Arc;
 
     pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
@@ -130,9 +131,9 @@ pub(super) mod tests {
         let mut wish = Wish::default();
         for &(package, number, priority) in wanted {
             let version = version(package, number);
-            let names = wish.names.entry(version.package.clone()).or_default();
+            let names = Arc::make_mut(&mut wish.names).entry(version.package.clone()).or_default();
             names.latest = names.latest.max(Some(number));
-            wish.versions.push(Wanted { version, priority });
+            Arc::make_mut(&mut wish.versions).push(Wanted { version, priority });
         }
         wish
     }

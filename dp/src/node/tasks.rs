@@ -164,7 +164,7 @@ async fn sleep_or_forever(time: Option<Duration>) {
 async fn settle(node: &Arc<Node>, wish: &Arc<Wish>) -> Result<Plan, PackageError> {
     let (node, wish) = (node.clone(), wish.clone());
     blocking(move || {
-        for (package, names) in &wish.names {
+        for (package, names) in wish.names.iter() {
             if node.packages.set_names(package, names.latest, &names.channels)? {
                 node.news.notify_one();
             }

@@ -173,6 +173,7 @@ impl Registry {
                 joined: now,
                 invited_by: token.info.created_by.clone(),
                 renewed: None,
+                limit: None,
             },
             (Some(used_with), Some(point)) if used_with == key => {
                 let point = state.points.get(point);

@@ -4,7 +4,7 @@ use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
 use super::groups::{GROUPS, Group};
 use super::reports::{FACTS, STANDINGS};
 use super::{GroupName, PointName, Registry, RegistryError, State};
-use crate::field::PointId;
+use crate::field::{Limit, PointId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
@@ -24,6 +24,9 @@ pub struct Point {
     /// When it last got a new certificate.
     #[serde(default)]
     pub renewed: Option<Timestamp>,
+    /// How fast it may bring what it lacks.
+    #[serde(default)]
+    pub limit: Option<Limit>,
 }
 impl Value for Point {}
 

@@ -1,7 +1,7 @@
 //! What the registry promises, with real tables and real packages.
 
 use super::*;
-use crate::field::{Fact, FactState, JoinToken, PointId, Priority, Report};
+use crate::field::{Fact, FactState, JoinToken, Limit, PointId, Priority, Report};
 use contentlib::{Library, Options};
 use jiff::{SignedDuration, Timestamp};
 use packager::name::Selector;
@@ -242,6 +242,48 @@ fn points_that_should_hold_the_same_share_a_wish() {
     let before = of(&a);
     site.package("other");
     assert!(Arc::ptr_eq(&before, &of(&a)), "what is not assigned changes no wish");
+}
+
+#[test]
+fn what_is_set_for_a_point_is_told_with_its_wish_to_it_alone() {
+    let (db, site) = (Db::in_memory(), Site::new());
+    let registry = Registry::open(db.clone()).unwrap();
+    let docs = site.package("docs");
+    let (a, b) = (joined(&registry, "a"), joined(&registry, "b"));
+    for point in [&a, &b] {
+        let to = Target::Point(point.id.clone());
+        registry.assign(assignment(&docs, "latest", to, Priority::Medium)).unwrap();
+    }
+    let of = |point: &Point| registry.wish(&point.id, &site.packages).unwrap();
+    let before = of(&a);
+    let mut changes = registry.changes();
+    changes.mark_unchanged();
+    let set = |limit: Option<Limit>| {
+        let change = |point: &mut Point| {
+            point.limit = limit;
+            Ok::<_, RegistryError>(())
+        };
+        registry.set("a", change).unwrap()
+    };
+    let limit = Some(Limit { rate: 1000, burst: 2000 });
+    assert_eq!(set(limit).limit, limit);
+    assert!(changes.has_changed().unwrap(), "the point is told at once");
+    assert_eq!(of(&a).settings.limit, limit);
+    assert_ne!(of(&a).revision, before.revision);
+    assert!(Arc::ptr_eq(&of(&a).versions, &of(&b).versions), "versions are shared all the same");
+    assert_eq!(of(&b), before);
+
+    changes.mark_unchanged();
+    set(limit);
+    assert!(!changes.has_changed().unwrap(), "nothing changed");
+    let json = serde_json::to_vec(&*of(&a)).unwrap();
+    assert_eq!(serde_json::from_slice::<crate::field::Wish>(&json).unwrap(), *of(&a));
+    let again = Registry::open(db).unwrap();
+    assert_eq!(again.wish(&a.id, &site.packages).unwrap(), of(&a));
+    set(None);
+    assert_eq!(of(&a), before);
+    let unknown = registry.set("c", |_| Ok::<_, RegistryError>(()));
+    assert!(matches!(unknown, Err(RegistryError::UnknownPoint(_))));
 }
 
 #[test]

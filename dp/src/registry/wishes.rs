@@ -1,11 +1,14 @@
 //! What each point should hold, from what is assigned and what the site has.
 //!
-//! A wish is made anew only when one of the two changed, and is shared by all points that should
-//! hold the same: a site of hundreds of points makes few.
+//! A wish is made anew only when one of the two changed. Its versions are shared by all points that
+//! should hold the same: a site of hundreds of points makes few. What is set for a point is put
+//! beside them.
 
+use super::settings::settings;
 use super::{Assignment, Group, GroupName, Registry, RegistryError, Stock, Target};
-use crate::field::{Names, PointId, Priority, Wanted, Wish};
+use crate::field::{Names, PointId, Priority, Settings, Wanted, Wish};
 use packager::{PackageError, PackageName, Packages};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -25,6 +28,7 @@ pub enum WishError {
 type Effective = BTreeMap<(PackageName, u64), Priority>;
 
 /// What `point` should hold of `stock`: all that is assigned to it, or to a group that it is in.
+/// Nothing is set for it.
 ///
 /// Of two assignments that mean one version, the higher priority counts. What means no version is
 /// left out; [`Registry::status`] says why. The revision is a digest of all else.
@@ -66,22 +70,33 @@ fn effective<'a>(
 }
 
 fn wish_of(effective: &Effective, stock: &Stock) -> Wish {
-    let mut wish = Wish::default();
+    let (mut versions, mut names) = (Vec::new(), BTreeMap::new());
     for ((package, number), priority) in effective {
         let Some(stocked) = stock.0.get(package) else { continue };
         let Some(version) = stocked.versions.get(number) else { continue };
-        wish.versions.push(Wanted { version: version.clone(), priority: *priority });
-        let names = wish.names.entry(package.clone()).or_insert_with(Names::default);
+        versions.push(Wanted { version: version.clone(), priority: *priority });
+        let names = names.entry(package.clone()).or_insert_with(Names::default);
         names.latest = names.latest.max(Some(*number));
         let here = stocked.channels.iter().filter(|(_, to)| *to == number);
         names.channels.extend(here.map(|(channel, to)| (channel.clone(), *to)));
     }
+    let revision = revision_of(&(&versions, &names));
+    let (versions, names) = (Arc::new(versions), Arc::new(names));
+    Wish { revision, versions, names, settings: Settings::default() }
+}
+
+/// `wish` of a point for which this is set. It has another revision for anything else.
+fn with(wish: &Wish, settings: Settings) -> Wish {
+    let revision = revision_of(&(&wish.revision, &settings));
+    Wish { revision, settings, ..wish.clone() }
+}
+
+fn revision_of(it: &impl Serialize) -> String {
     let mut hash = blake3::Hasher::new();
     // A wish has text keys and finite numbers, and a hash takes all.
-    let hashed = serde_json::to_writer(&mut hash, &(&wish.versions, &wish.names));
+    let hashed = serde_json::to_writer(&mut hash, it);
     debug_assert!(hashed.is_ok());
-    wish.revision = hash.finalize().to_hex()[..32].to_owned();
-    wish
+    hash.finalize().to_hex()[..32].to_owned()
 }
 
 /// The wishes that were made, and of what.
@@ -91,6 +106,7 @@ pub(super) struct Known {
     of: Option<(u64, u64)>,
     stock: Arc<Stock>,
     by_point: HashMap<PointId, Arc<Wish>>,
+    /// Nothing is set in these.
     by_content: HashMap<Effective, Arc<Wish>>,
 }
 
@@ -100,9 +116,9 @@ impl Registry {
         let mut known = self.wishes.lock();
         self.renew(&mut known, packages)?;
         let state = self.state.read();
-        if !state.points.contains_key(point) {
+        let Some(record) = state.points.get(point) else {
             return Err(RegistryError::UnknownPoint(point.to_string()).into());
-        }
+        };
         if let Some(wish) = known.by_point.get(point) {
             return Ok(wish.clone());
         }
@@ -115,6 +131,10 @@ impl Registry {
                 known.by_content.insert(effective, made.clone());
                 made
             }
+        };
+        let made = match settings(record, &state) {
+            nothing if nothing == Settings::default() => made,
+            settings => Arc::new(with(&made, settings)),
         };
         known.by_point.insert(point.clone(), made.clone());
         Ok(made)
