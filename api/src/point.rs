@@ -1,7 +1,7 @@
 //! A distribution point of its own, from the settings: `depot dp serve`.
 
 use crate::config::Config;
-use crate::server::{Signals, serve_options};
+use crate::server::{Signals, serve_options, told_to_stop};
 use dp::field::JoinToken;
 use dp::node::{self, NodeError, NodeOptions, Who};
 use std::sync::Arc;
@@ -24,29 +24,11 @@ pub async fn serve_point(
         gc_interval: config.library.gc_interval,
         clock: Arc::new(jiff::Timestamp::now),
     };
-    let (mut first, mut second) = (Signals::listen(), Signals::listen());
-    let told = {
-        let stop = stop.clone();
-        async move {
-            tokio::select! {
-                () = first.heard() => {}
-                () = stop.cancelled() => {}
-            }
-            tracing::info!("stopping: requests under way may end");
-            stop.cancel();
-            std::future::pending::<()>().await
-        }
-    };
-    let told_again = async {
-        second.heard().await;
-        second.heard().await;
-    };
+    let signals = Signals::listen();
+    let drain = CancellationToken::new();
+    let stopped = told_to_stop(signals, stop, || drain.cancel());
     tokio::select! {
-        served = node::run(options, token, stop.clone(), started) => served,
-        () = told => unreachable!("waits for ever"),
-        () = told_again => {
-            tracing::warn!("told to stop twice: requests under way are cut off");
-            Ok(())
-        }
+        served = node::run(options, token, drain.clone(), started) => served,
+        () = stopped => Ok(()),
     }
 }

@@ -61,36 +61,24 @@ pub async fn serve(
     let listen = |source| ServeError::Listen { address, source };
     let server = Server::bind(address, options).map_err(listen)?;
     site.listens_on(server.local_addr());
+    // Before anybody is told that it serves: from then on it may be told to stop.
+    let signals = Signals::listen();
     started(server.local_addr());
     let tasks = CancellationToken::new();
     background::start(&site, &tls, &tasks);
-    let mut signals = Signals::listen();
-    let first = {
-        let (tasks, mut signals) = (tasks.clone(), Signals::listen());
-        async move {
-            tokio::select! {
-                () = signals.heard() => {}
-                () = stop.cancelled() => {}
-            }
-            tracing::info!("stopping: requests under way may end");
-            tasks.cancel();
-            // Now, not at the end: those who follow a job, and points that wait for a wish, are
-            // requests under way too.
-            ledger.registry.close();
-            tokio::spawn(async move { ledger.jobs.close().await });
-        }
-    };
+    let drain = CancellationToken::new();
+    let stopped = told_to_stop(signals, stop, || {
+        drain.cancel();
+        tasks.cancel();
+        // Now, not at the end: those who follow a job, and points that wait for a wish, are
+        // requests under way too.
+        ledger.registry.close();
+        tokio::spawn(async move { ledger.jobs.close().await });
+    });
     let content = dp::Content { library: content.library, packages: Arc::new(content.packages) };
-    let second = async {
-        signals.heard().await;
-        signals.heard().await;
-    };
     let served = tokio::select! {
-        served = server.serve(Arc::new(content), first) => served,
-        () = second => {
-            tracing::warn!("told to stop twice: requests under way are cut off");
-            Ok(())
-        }
+        served = server.serve(Arc::new(content), drain.clone().cancelled_owned()) => served,
+        () = stopped => Ok(()),
     };
     tasks.cancel();
     site.close().await?;
@@ -104,7 +92,25 @@ fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
     Ok(Arc::new(ServerTls::new(&identity, Arc::new(now))?))
 }
 
-/// SIGTERM and SIGINT. Each instance hears all that come after it was made.
+/// Waits until a signal comes or `stop` is cancelled, and has requests under way end by `drain`; ends
+/// when another signal comes, which cuts them off.
+pub(crate) async fn told_to_stop(
+    mut signals: Signals,
+    stop: CancellationToken,
+    drain: impl FnOnce(),
+) {
+    tokio::select! {
+        () = signals.heard() => {}
+        () = stop.cancelled() => {}
+    }
+    tracing::info!("stopping: requests under way may end");
+    drain();
+    signals.heard().await;
+    tracing::warn!("told to stop twice: requests under way are cut off");
+}
+
+/// SIGTERM and SIGINT, those that come after it was made. One for a process: of two, a signal that
+/// comes while they are made would be heard by one alone.
 pub(crate) struct Signals(Vec<Signal>);
 
 impl Signals {
@@ -114,7 +120,7 @@ impl Signals {
         Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }
 
-    pub async fn heard(&mut self) {
+    async fn heard(&mut self) {
         let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
         let waits: Vec<_> = waits.collect();
         if waits.is_empty() {
