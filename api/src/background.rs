@@ -23,8 +23,6 @@ use tokio_util::sync::CancellationToken;
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often old records are forgotten, and old versions looked for.
 const HOUR: Duration = Duration::from_secs(3600);
-/// How often the site gets a new certificate; one is good for months.
-const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The slowest scrub, so that a small library does not take a month.
 const MIN_SCRUB_PACE: u64 = 2 << 20;
 /// Changes that the feed of the site database keeps.
@@ -49,7 +47,7 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(HOUR, stop, site, forget);
     every(HOUR, stop, site, expire_versions);
     let tls = tls.clone();
-    every(DAY, stop, site, move |site| renew_certificate(site, tls.clone()));
+    every(MINUTE, stop, site, move |site| renew_certificates(site, tls.clone()));
     if !library.gc_interval.is_zero() {
         every(library.gc_interval, stop, site, collect);
     }
@@ -76,11 +74,18 @@ fn every<F: Future<Output = Result<(), Problem>> + Send>(
     });
 }
 
-/// Shows a new certificate to those who come from now on.
-async fn renew_certificate(site: Site, tls: Arc<ServerTls>) -> Result<(), Problem> {
+/// Shows a new certificate to points that come from now on, where the one before is old; and the
+/// administrator's own as its files have it.
+async fn renew_certificates(site: Site, tls: Arc<ServerTls>) -> Result<(), Problem> {
     let renew = move || {
-        let identity = site.authority()?.site_identity(Timestamp::now())?;
-        Ok(tls.replace(&identity)?)
+        if tls.is_stale() {
+            tls.replace(&site.authority()?.site_identity(Timestamp::now())?)?;
+            tracing::info!("points are shown a new certificate");
+        }
+        if tls.refresh()? {
+            tracing::info!("clients are shown the new certificate");
+        }
+        Ok(())
     };
     blocking(renew).await
 }

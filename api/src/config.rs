@@ -14,6 +14,9 @@ pub use nearest::nearest;
 pub use site_url::{BadSiteUrl, SiteUrl, SiteUrls};
 pub use units::{ByteSize, format_duration, parse_duration};
 
+use dp::PlainHttp;
+use dp::identity::OwnFiles;
+pub use setting::OptionalPath;
 use setting::{Raw, Setting};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -112,6 +115,12 @@ pub struct Dp {
     pub stall_timeout: Duration,
     /// How long requests under way may take to end at shutdown.
     pub shutdown_grace: Duration,
+    /// Who may come without TLS.
+    pub plain_http: PlainHttp,
+    /// The certificate that clients are shown; none: one of the site's authority.
+    pub certificate: OptionalPath,
+    /// The key of that certificate.
+    pub key: OptionalPath,
 }
 
 /// Packages.
@@ -182,6 +191,9 @@ impl Default for Config {
                 idle_timeout: secs(75),
                 stall_timeout: secs(30),
                 shutdown_grace: secs(30),
+                plain_http: PlainHttp::Any,
+                certificate: OptionalPath::default(),
+                key: OptionalPath::default(),
             },
             packages: Packages { keep_versions: 5 },
             upload: Upload { expire: secs(24 * HOUR), max_size: ByteSize(1 << 40) },
@@ -263,6 +275,9 @@ const KEYS: &[KeyDef] = &[
     key!("dp.idle_timeout", dp.idle_timeout, positive),
     key!("dp.stall_timeout", dp.stall_timeout, positive),
     key!("dp.shutdown_grace", dp.shutdown_grace),
+    key!("dp.plain_http", dp.plain_http),
+    key!("dp.certificate", dp.certificate),
+    key!("dp.key", dp.key),
     key!("packages.keep_versions", packages.keep_versions, |n| unless(
         (1..=100_000).contains(n),
         "must be from 1 to 100000"
@@ -336,6 +351,14 @@ pub enum ConfigError {
         /// The name that was probably meant.
         nearest: String,
     },
+    /// Of two settings that belong together one is missing.
+    #[error("{given} is set, and {missing} is not: both are needed")]
+    HalfSet {
+        /// The setting that is there.
+        given: &'static str,
+        /// The other.
+        missing: &'static str,
+    },
     /// A setting cannot have this value.
     #[error("{place}: {key} {detail}")]
     WrongValue {
@@ -349,6 +372,13 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Where the certificate is that clients are shown, if not one of the site's authority.
+    pub(crate) fn own_files(&self) -> Option<OwnFiles> {
+        let Dp { certificate, key, .. } = &self.dp;
+        let (certificate, key) = (certificate.0.clone()?, key.0.clone()?);
+        Some(OwnFiles { certificate, key })
+    }
+
     /// How the library is opened.
     pub(crate) fn library_options(&self) -> contentlib::Options {
         let config = &self.library;
@@ -408,6 +438,11 @@ impl Config {
         if let Some(listen) = options.listen {
             config.listen = listen;
         }
+        match (&config.dp.certificate.0, &config.dp.key.0) {
+            (Some(_), None) => Err(half_set("dp.certificate", "dp.key"))?,
+            (None, Some(_)) => Err(half_set("dp.key", "dp.certificate"))?,
+            _ => {}
+        }
         Ok(config)
     }
 
@@ -422,11 +457,15 @@ impl Config {
         // No file can set an empty path: one that is still empty was not set.
         let before = std::mem::take(&mut self.data);
         self.read_toml(&text, &path.display().to_string())?;
-        // A relative folder in a file means the same wherever the command is run.
+        // A relative path in a file means the same wherever the command is run.
+        let folder = path.parent().unwrap_or(Path::new(""));
         self.data = match self.data.as_os_str().is_empty() {
             true => before,
-            false => path.parent().unwrap_or(Path::new("")).join(&self.data),
+            false => folder.join(&self.data),
         };
+        for file in [&mut self.dp.certificate, &mut self.dp.key] {
+            file.0 = file.0.take().map(|file| folder.join(file));
+        }
         Ok(())
     }
 
@@ -509,6 +548,10 @@ impl Config {
             detail,
         })
     }
+}
+
+fn half_set(given: &'static str, missing: &'static str) -> ConfigError {
+    ConfigError::HalfSet { given, missing }
 }
 
 fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>, place: String) -> ConfigError {

@@ -20,6 +20,7 @@ pub async fn serve_point(
         folder: config.data.clone(),
         listen: config.listen,
         serve: serve_options(config),
+        own: config.own_files(),
         library: config.library_options(),
         gc_interval: config.library.gc_interval,
         clock: Arc::new(jiff::Timestamp::now),

@@ -89,7 +89,7 @@ pub async fn serve(
 fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
     let now = jiff::Timestamp::now;
     let identity = site.authority()?.site_identity(now())?;
-    Ok(Arc::new(ServerTls::new(&identity, Arc::new(now))?))
+    Ok(Arc::new(ServerTls::new(&identity, site.config().own_files(), Arc::new(now))?))
 }
 
 /// Waits until a signal comes or `stop` is cancelled, and has requests under way end by `drain`; ends
@@ -145,6 +145,7 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         access_log: config.log.access,
         api: None,
         tls: None,
+        plain_http: dp.plain_http,
         refuses: None,
     }
 }

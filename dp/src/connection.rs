@@ -110,6 +110,11 @@ impl Connection {
         self.tls.get().is_some()
     }
 
+    /// Whether the peer must come by TLS, and has not.
+    pub fn lacks_tls(&self) -> bool {
+        !self.worker.shared.plain_http.allows(self.peer) && !self.is_secure()
+    }
+
     /// Who the peer is, as its certificate says now.
     pub fn identity(&self) -> Option<&Peer> {
         let vouched = self.tls.get()?.as_ref()?;

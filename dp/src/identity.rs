@@ -15,12 +15,14 @@
 
 mod anchor;
 mod authority;
+mod belief;
 mod certificate;
 mod client;
 mod der;
 mod distrust;
 mod file;
 mod request;
+mod shown;
 mod tls;
 
 pub use anchor::Anchor;
@@ -28,7 +30,8 @@ pub use authority::Authority;
 pub use client::client;
 pub use distrust::Distrust;
 pub use request::{Request, requested_key};
-pub use tls::{OverTls, ServerTls, client_config, joining_config, server_config};
+pub use shown::OwnFiles;
+pub use tls::{OverTls, ServerTls, client_config, fetching_config, joining_config};
 
 pub(crate) use certificate::Vouched;
 
@@ -112,6 +115,14 @@ pub enum IdentityError {
     KeyIsGone {
         /// Where the key should be.
         path: PathBuf,
+    },
+    /// The administrator's own certificate cannot be shown.
+    #[error("{path:?} cannot be shown to clients as this server's certificate: {why}")]
+    OwnCertificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// What came is no request that can be signed.
     #[error("this is no certificate request that can be signed: {0}")]

@@ -50,4 +50,4 @@ pub mod node;
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;
-pub use server::{Content, Refuses, ServeOptions, Server};
+pub use server::{Content, PlainHttp, Refuses, ServeOptions, Server};

@@ -17,7 +17,7 @@ mod plan;
 mod tasks;
 
 use crate::field::{JoinToken, PointId, Wish};
-use crate::identity::{Identity, IdentityError, ServerTls};
+use crate::identity::{Identity, IdentityError, OwnFiles, ServerTls};
 use crate::server::{Content, ServeOptions, Server};
 use contentlib::{CommitError, Library, OpenError};
 use facts::Facts;
@@ -44,6 +44,9 @@ pub struct NodeOptions {
     pub listen: SocketAddr,
     /// How it serves them; its certificate is put in by the point itself.
     pub serve: ServeOptions,
+    /// The administrator's own certificate, shown to clients that come by HTTPS; nothing: they are shown
+    /// the point's own.
+    pub own: Option<OwnFiles>,
     /// Its library.
     pub library: contentlib::Options,
     /// How often it collects garbage.
@@ -142,7 +145,7 @@ pub async fn run(
     stop: CancellationToken,
     started: impl FnOnce(Who),
 ) -> Result<(), NodeError> {
-    let NodeOptions { folder, listen, mut serve, library, gc_interval, clock } = options;
+    let NodeOptions { folder, listen, mut serve, own, library, gc_interval, clock } = options;
     let home = Home::open(folder, token.as_ref(), &clock).await?;
     let library = {
         let folder = home.library_folder();
@@ -152,7 +155,7 @@ pub async fn run(
     let packages =
         Packages::open_replica(library.clone(), key, home.cache_folder(), clock.clone())?;
     let identity = home.identity();
-    let tls = Arc::new(ServerTls::new(identity, clock.clone())?);
+    let tls = Arc::new(ServerTls::new(identity, own, clock.clone())?);
     serve.tls = Some(tls.clone());
     let taken = |source| NodeError::Listen { address: listen, source };
     let server = Server::bind(listen, serve).map_err(taken)?;

@@ -101,6 +101,7 @@ fn kind(status: StatusCode) -> (&'static str, &'static str) {
         StatusCode::RANGE_NOT_SATISFIABLE => {
             ("range-not-satisfiable", "The content has no such range")
         }
+        StatusCode::UPGRADE_REQUIRED => ("https-required", "This server takes HTTPS alone"),
         StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "This is not available now"),
         _ => ("internal", "The server failed"),
     }

@@ -23,6 +23,29 @@ pub struct Content {
     pub packages: Arc<Packages>,
 }
 
+/// Who may come by plain HTTP. Whether a server lives is told to everybody all the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlainHttp {
+    /// Everybody.
+    #[default]
+    Any,
+    /// Those on this machine.
+    Local,
+    /// Nobody.
+    None,
+}
+
+impl PlainHttp {
+    /// Whether one at `peer` may.
+    pub(crate) fn allows(self, peer: SocketAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Local => peer.ip().to_canonical().is_loopback(),
+            Self::None => false,
+        }
+    }
+}
+
 /// Says whether somebody who has a good certificate is refused all the same.
 pub type Refuses = Arc<dyn Fn(&Peer) -> bool + Send + Sync>;
 
@@ -51,6 +74,8 @@ pub struct ServeOptions {
     pub api: Option<Arc<dyn Fallback>>,
     /// What clients are shown that come by HTTPS, on the same port; nothing if there is no HTTPS.
     pub tls: Option<Arc<ServerTls>>,
+    /// Who may come without TLS.
+    pub plain_http: PlainHttp,
     /// Whose certificate counts no more: they get no content over it from then on, and nothing more of
     /// what they are getting. What answers below `/api/` sees to itself.
     pub refuses: Option<Refuses>,
@@ -70,6 +95,7 @@ impl Default for ServeOptions {
             access_log: false,
             api: None,
             tls: None,
+            plain_http: PlainHttp::Any,
             refuses: None,
         }
     }

@@ -67,6 +67,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             let detail = "a request of HTTP/1.1 has one Host header";
             return now(problem(Problem::bad_request(detail), ticket));
         }
+        if self.connection.lacks_tls() && !is_public(request.uri().path()) {
+            let detail = "nothing is served here without TLS: ask again with https://";
+            return now(problem(Problem::new(StatusCode::UPGRADE_REQUIRED, detail), ticket));
+        }
         let is_for_api = || matches!(Target::parse(request.uri().path()), Ok(Target::Api));
         if self.connection.is_refused() && !is_for_api() {
             let detail = "the distribution point was removed from this site: to use the machine as \
@@ -88,6 +92,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             Err(error) => now(problem(Problem::bad_request(error.to_string()), ticket)),
         }
     }
+}
+
+/// Whether a path tells nothing but whether the server lives.
+fn is_public(path: &str) -> bool {
+    matches!(Target::parse(path), Ok(Target::Health | Target::Ready))
 }
 
 /// Whether a request of HTTP/1.1 has no `Host`, or several (RFC 9112, section 3.2). Others tell the

@@ -11,7 +11,7 @@ use crate::held::Hot;
 use crate::identity::ServerTls;
 use crate::metrics::Counters;
 use crate::secure::HANDSHAKE;
-use crate::server::{Content, Refuses, ServeOptions};
+use crate::server::{Content, PlainHttp, Refuses, ServeOptions};
 use contentlib::LibraryStats;
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub content: Arc<Content>,
     pub fallback: Option<Arc<dyn Fallback>>,
     pub tls: Option<Arc<ServerTls>>,
+    pub plain_http: PlainHttp,
     pub refuses: Option<Refuses>,
     /// Where the fallback runs.
     pub runtime: tokio::runtime::Handle,
@@ -50,6 +51,7 @@ impl Shared {
             content,
             fallback: options.api.clone(),
             tls: options.tls.clone(),
+            plain_http: options.plain_http,
             refuses: options.refuses.clone(),
             runtime: tokio::runtime::Handle::current(),
             access_log: options.access_log,

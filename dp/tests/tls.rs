@@ -7,9 +7,10 @@ use bytes::Bytes;
 use common::{Answer, Point, curl, noise, point_with, prose};
 use dp::field::PointId;
 use dp::identity::{
-    Authority, Distrust, Identity, OverTls, Peer, ServerTls, client, client_config, joining_config,
+    Authority, Distrust, Identity, OverTls, OwnFiles, Peer, ServerTls, client, client_config,
+    fetching_config, joining_config,
 };
-use dp::{Refuses, RequestBody, ServeOptions, from_service};
+use dp::{PlainHttp, Refuses, RequestBody, ServeOptions, from_service};
 use http::{Request, Response};
 use http_body_util::Full;
 use jiff::{SignedDuration, Timestamp};
@@ -40,6 +41,10 @@ fn site() -> Site {
 }
 
 fn site_with(options: ServeOptions) -> Site {
+    site_that_shows(None, options)
+}
+
+fn site_that_shows(own: Option<OwnFiles>, options: ServeOptions) -> Site {
     let keys = tempfile::tempdir().unwrap();
     let now = Arc::new(Mutex::new(Timestamp::now()));
     let clock: Clock = {
@@ -48,7 +53,7 @@ fn site_with(options: ServeOptions) -> Site {
     };
     let authority = Authority::open(keys.path(), clock()).unwrap();
     let identity = authority.site_identity(clock()).unwrap();
-    let tls = Arc::new(ServerTls::new(&identity, clock.clone()).unwrap());
+    let tls = Arc::new(ServerTls::new(&identity, own, clock.clone()).unwrap());
     // The API says whom it sees.
     let api = from_service(tower::service_fn(async |request: Request<RequestBody>| {
         let seen = request.extensions();
@@ -349,6 +354,99 @@ async fn a_certificate_is_replaced_while_serving() {
         got.extend_from_slice(&more);
     }
     assert!(got == bytes, "what was running goes on");
+}
+
+/// Puts a new certificate of its own making for `name` into `folder`.
+fn own_certificate(folder: &std::path::Path, name: &str) -> OwnFiles {
+    let files = OwnFiles { certificate: folder.join("own.pem"), key: folder.join("own.key") };
+    let made = rcgen::generate_simple_self_signed(vec![name.into()]).unwrap();
+    fs::write(&files.certificate, made.cert.pem()).unwrap();
+    fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_are_shown_the_own_certificate_and_peers_that_of_the_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = own_certificate(folder.path(), "content.example");
+    let site = site_that_shows(Some(files.clone()), ServeOptions::default());
+    let port = site.point.address.port();
+    let own = |name: &str| {
+        let resolve = format!("{name}:{port}:127.0.0.1");
+        let believed = files.certificate.to_str().unwrap();
+        let url = format!("https://{name}:{port}/healthz");
+        curl(&["--resolve", &resolve, "--cacert", believed, &url])
+    };
+    assert_eq!(own("content.example").status, 200);
+    assert_eq!(site.curl(&[], "/healthz").status, 200, "the site's name, by its authority");
+    assert!(site.says(&site.identity(1)).await.unwrap().contains("Point"));
+    assert!(!site.tls.refresh().unwrap(), "nothing changed");
+
+    // A key that is not the certificate's, as between the two writes of a renewal.
+    let other = tempfile::tempdir().unwrap();
+    let renewed = own_certificate(other.path(), "content2.example");
+    fs::copy(&renewed.certificate, &files.certificate).unwrap();
+    let said = site.tls.refresh().unwrap_err().to_string();
+    assert!(said.contains("own.pem"), "{said}");
+    fs::copy(&renewed.key, &files.key).unwrap();
+    assert!(site.tls.refresh().unwrap());
+    assert_eq!(own("content2.example").status, 200);
+    fs::remove_file(&files.key).unwrap();
+    let said = site.tls.refresh().unwrap_err().to_string();
+    assert!(said.contains("own.key"), "{said}");
+    assert_eq!(own("content2.example").status, 200, "the one before is shown still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_fetches_believes_those_it_was_told_of_by_any_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = own_certificate(folder.path(), "127.0.0.1");
+    let (site, other) = (site(), site());
+    let shows_own = site_that_shows(Some(own.clone()), ServeOptions::default());
+    let fetch = async |believed: &str, from: &Site| {
+        let config = fetching_config(believed, &from.clock).unwrap();
+        let builder = reqwest::Client::builder().use_preconfigured_tls((*config).clone());
+        let url = reqwest::Url::parse(&from.address()).unwrap();
+        said(&builder.build().unwrap(), &url).await
+    };
+    let authority = fs::read_to_string(site.file("authority.pem")).unwrap();
+    assert_eq!(fetch(&authority, &site).await.unwrap(), "Some(OverTls) None");
+    let error = fetch(&authority, &other).await.unwrap_err();
+    assert_eq!(Distrust::of(&error), Some(Distrust::OtherAuthority));
+    // A point of the site, too.
+    site.tls.replace(&site.identity(1)).unwrap();
+    assert!(fetch(&authority, &site).await.is_ok());
+    site.advance(91 * 24);
+    let error = fetch(&authority, &site).await.unwrap_err();
+    assert_eq!(Distrust::of(&error), Some(Distrust::Dates));
+    // By the name in the URL, as anywhere.
+    let own = fs::read_to_string(&own.certificate).unwrap();
+    assert!(fetch(&own, &shows_own).await.is_ok());
+    assert!(fetch(&format!("{authority}{own}"), &shows_own).await.is_ok());
+    assert!(fetch(&authority, &shows_own).await.is_err());
+    for nothing in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        assert!(fetching_config(nothing, &site.clock).is_err(), "{nothing:?}");
+    }
+}
+
+#[test]
+fn one_without_tls_is_told_to_use_it_where_that_is_wanted() {
+    let options = ServeOptions { plain_http: PlainHttp::None, ..Default::default() };
+    let site = site_with(options);
+    let path = format!("/content/{}", site.point.add(b"x"));
+    let refused = curl(&[&site.point.url(&path)]);
+    assert_eq!(refused.status, 426);
+    assert!(String::from_utf8_lossy(&refused.body).contains("https://"));
+    assert_eq!(curl(&[&site.point.url("/healthz")]).status, 200);
+    // Twice: looked up, then hot.
+    for _ in 0..2 {
+        assert_eq!(site.curl(&[], &path).body, b"x");
+    }
+    assert_eq!(curl(&[&site.point.url(&path)]).status, 426, "hot or not");
+    let local = ServeOptions { plain_http: PlainHttp::Local, ..Default::default() };
+    let site = site_with(local);
+    let path = format!("/content/{}", site.point.add(b"x"));
+    assert_eq!(curl(&[&site.point.url(&path)]).status, 200);
 }
 
 fn short() -> ServeOptions {

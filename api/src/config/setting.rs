@@ -2,6 +2,7 @@
 
 use super::LogFormat;
 use super::units::{ByteSize, format_duration, parse_duration};
+use dp::PlainHttp;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,6 +91,39 @@ impl Setting for PathBuf {
     }
     fn write(&self) -> String {
         self.display().to_string()
+    }
+}
+
+/// A path, or none: an empty text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OptionalPath(pub Option<PathBuf>);
+
+impl Setting for OptionalPath {
+    const WANTED: &'static str = "a path, or empty for none";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        text(raw).map(|text| Self((!text.is_empty()).then(|| PathBuf::from(text))))
+    }
+    fn write(&self) -> String {
+        self.0.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+impl Setting for PlainHttp {
+    const WANTED: &'static str = "any, local or none";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        match text(raw)? {
+            "any" => Some(Self::Any),
+            "local" => Some(Self::Local),
+            "none" => Some(Self::None),
+            _ => None,
+        }
+    }
+    fn write(&self) -> String {
+        match self {
+            Self::Any => "any".into(),
+            Self::Local => "local".into(),
+            Self::None => "none".into(),
+        }
     }
 }
 

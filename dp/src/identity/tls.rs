@@ -1,19 +1,19 @@
 //! TLS by identities: what a server shows and asks for, and whom a client believes.
 //!
-//! Both sides ask the site's authority alone, and the time they are handed. A server takes clients
+//! Peers ask the site's authority alone, and the time they are handed; a client that is nobody's peer
+//! believes what it was told to (`belief`). A server takes clients
 //! without a certificate, who are nobody in particular; one who shows a certificate is refused if it
 //! does not hold.
 
-use super::anchor::fingerprint;
-use super::{Anchor, Distrust, Identity, IdentityError, Peer, Vouched, certificate};
+use super::belief::Belief;
+use super::shown::Shown;
+use super::{Identity, IdentityError, OwnFiles, Peer, Vouched, certificate};
+use jiff::Timestamp;
 use packager::Clock;
-use parking_lot::RwLock;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use parking_lot::Mutex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::time_provider::TimeProvider;
@@ -22,6 +22,7 @@ use rustls::{
     OtherError, ServerConfig, SignatureScheme, WantsVerifier,
 };
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// In the extensions of a request that came over TLS, whoever sent it.
@@ -30,31 +31,66 @@ pub struct OverTls;
 
 /// What a server shows to its clients; it can be replaced while the server runs.
 pub struct ServerTls {
-    config: RwLock<Arc<ServerConfig>>,
+    config: Arc<ServerConfig>,
+    shown: Arc<Shown>,
+    /// From when to when what peers are shown is as fresh as it should be.
+    fresh: Mutex<Range<Timestamp>>,
     clock: Clock,
 }
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerTls").finish_non_exhaustive()
+        f.debug_struct("ServerTls").field("shown", &self.shown).finish_non_exhaustive()
     }
 }
 
 impl ServerTls {
-    /// For a server that is `identity`.
-    pub fn new(identity: &Identity, clock: Clock) -> Result<Self, IdentityError> {
-        let config = RwLock::new(server_config(identity, &clock)?);
-        Ok(Self { config, clock })
+    /// For a server that is `identity`, HTTP/2 or HTTP/1.1; certificates of clients are welcome and
+    /// verified. Clients who ask for no peer by its name are shown the certificate in `own`, if that
+    /// is given.
+    pub fn new(
+        identity: &Identity,
+        own: Option<OwnFiles>,
+        clock: Clock,
+    ) -> Result<Self, IdentityError> {
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(identity.authority.roots()?, provider())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| IdentityError::Tls(rustls::Error::General(error.to_string())))?;
+        let shown = Arc::new(Shown::new(identity, own, provider())?);
+        let mut config = ServerConfig::builder_with_details(provider(), time(&clock))
+            .with_safe_default_protocol_versions()
+            .map_err(IdentityError::Tls)?
+            .with_client_cert_verifier(Arc::new(NamedClients(verifier)))
+            .with_cert_resolver(shown.clone());
+        config.alpn_protocols = protocols();
+        let fresh = Mutex::new(fresh(identity));
+        Ok(Self { config: Arc::new(config), shown, fresh, clock })
     }
 
-    /// Connections that begin from now on are shown `identity`. Those that are there go on.
+    /// Connections of peers that begin from now on are shown `identity`, which is of the same
+    /// authority. Those that are there go on.
     pub fn replace(&self, identity: &Identity) -> Result<(), IdentityError> {
-        *self.config.write() = server_config(identity, &self.clock)?;
+        self.shown.replace(identity)?;
+        *self.fresh.lock() = fresh(identity);
         Ok(())
     }
 
+    /// Whether what peers are shown should be replaced: it is old, or of a time that a clock which was
+    /// wrong then took for its own.
+    pub fn is_stale(&self) -> bool {
+        !self.fresh.lock().contains(&(self.clock)())
+    }
+
+    /// Reads the files of the administrator's own certificate again, and shows what they hold now.
+    /// Answers whether that is something else. After an error the ones before are shown still.
+    pub fn refresh(&self) -> Result<bool, IdentityError> {
+        self.shown.refresh()
+    }
+
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
-        self.config.read().clone()
+        self.config.clone()
     }
 
     /// The one that `vouched` names, as long as that holds: a connection, or a session that is
@@ -64,25 +100,8 @@ impl ServerTls {
     }
 }
 
-/// TLS for a server that is `identity`: HTTP/2 or HTTP/1.1, certificates of clients welcome and
-/// verified.
-pub fn server_config(
-    identity: &Identity,
-    clock: &Clock,
-) -> Result<Arc<ServerConfig>, IdentityError> {
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(identity.authority.roots()?, provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(|error| IdentityError::Tls(rustls::Error::General(error.to_string())))?;
-    let mut config = ServerConfig::builder_with_details(provider(), time(clock))
-        .with_safe_default_protocol_versions()
-        .map_err(IdentityError::Tls)?
-        .with_client_cert_verifier(Arc::new(NamedClients(verifier)))
-        .with_single_cert(identity.chain(), identity.private_key())
-        .map_err(IdentityError::Tls)?;
-    config.alpn_protocols = protocols();
-    Ok(Arc::new(config))
+fn fresh(identity: &Identity) -> Range<Timestamp> {
+    identity.vouched.from..identity.renew_at()
 }
 
 /// TLS for a client that is `identity` and believes its own authority alone.
@@ -99,16 +118,24 @@ pub fn client_config(
 }
 
 /// TLS for a machine that is nobody yet and knows no more of a site than the fingerprint of its
-/// authority (see [`Anchor::fingerprint`]).
+/// authority (see [`Anchor::fingerprint`](super::Anchor::fingerprint)).
 pub fn joining_config(
     fingerprint: [u8; 32],
     clock: &Clock,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    let verifier =
-        BySiteFingerprint { fingerprint, algorithms: provider().signature_verification_algorithms };
+    nobody(Belief::in_site_of(fingerprint), clock)
+}
+
+/// TLS for a client that is nobody and believes those that the certificates of `pem` vouch for: as
+/// whom its URL names, as anywhere, or as a site or one of its points, by whatever address.
+pub fn fetching_config(pem: &str, clock: &Clock) -> Result<Arc<ClientConfig>, IdentityError> {
+    nobody(Belief::in_vouched_by(pem)?, clock)
+}
+
+fn nobody(belief: Belief, clock: &Clock) -> Result<Arc<ClientConfig>, IdentityError> {
     let mut config = client_builder(clock)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(Arc::new(belief))
         .with_no_client_auth();
     config.alpn_protocols = protocols();
     Ok(Arc::new(config))
@@ -122,7 +149,7 @@ fn client_builder(
         .map_err(IdentityError::Tls)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
@@ -195,57 +222,6 @@ impl ClientCertVerifier for NamedClients {
     }
 }
 
-/// Believes the site whose chain has the authority with this fingerprint in it.
-#[derive(Debug)]
-struct BySiteFingerprint {
-    fingerprint: [u8; 32],
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for BySiteFingerprint {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let authority = chain.iter().find(|one| fingerprint(one) == self.fingerprint);
-        let authority = authority.ok_or_else(|| refused(Distrust::OtherSite))?;
-        let anchor = Anchor::of(authority.clone().into_owned()).map_err(refused)?;
-        let roots = anchor.roots().map_err(refused)?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
-            .build()
-            .map_err(|error| rustls::Error::General(error.to_string()))?;
-        // Whatever the URL calls it: a point of the same authority is not the site.
-        let site = ServerName::try_from(Peer::Site.name()).map_err(refused)?;
-        verifier.verify_server_cert(leaf, chain, &site, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, leaf, signed, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        leaf: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, leaf, signed, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-fn refused(why: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
+pub(super) fn refused(why: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
     rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
 }

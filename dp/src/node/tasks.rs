@@ -303,10 +303,25 @@ async fn report(node: &Arc<Node>) -> Result<Report, NodeError> {
     .await
 }
 
-/// Renews the certificate when a third of its life is left.
+/// Renews the certificate when a third of its life is left, and shows the administrator's own as its
+/// files have it.
 async fn renew(node: Arc<Node>) {
     let mut due = node.home.identity().renew_at();
     loop {
+        let refreshed = {
+            let node = node.clone();
+            blocking(move || node.tls.refresh()).await
+        };
+        match refreshed {
+            Ok(true) => tracing::info!("clients are shown the new certificate"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "clients are still shown the certificate before"
+                );
+            }
+        }
         let now = (node.clock)();
         if now >= due {
             match renew_now(&node).await {
