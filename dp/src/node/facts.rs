@@ -1,14 +1,16 @@
 //! What a point says of itself. Each fact follows from the wish, what is held, what is on its way
-//! and what failed; nothing is remembered that could be wrong, but when a state began.
+//! and what failed; nothing is remembered that could be wrong, but how long ago a state began. That is
+//! measured and not read off the clock, so a clock that is set makes no state older or newer.
 
 use super::plan::{Failure, Key, key};
 use crate::field::{Fact, FactState, Wish};
 use contentlib::Progress;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use packager::sign::VersionInfo;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// What happened to versions since the point was started.
 #[derive(Default)]
@@ -17,13 +19,29 @@ pub(super) struct Facts {
     pub fetching: Option<(Key, Arc<Progress>)>,
     /// Versions that could not be brought.
     pub failures: HashMap<Key, Failure>,
-    began: HashMap<Key, (FactState, Timestamp)>,
+    began: HashMap<Key, (FactState, Instant)>,
+}
+
+/// One moment: by the clock, which may be set, and as time that passes.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub clock: Timestamp,
+    pub passing: Instant,
+}
+
+impl Moment {
+    /// What the clock would have said at `then`, had it been as it is now.
+    fn clock_at(&self, then: Instant) -> Timestamp {
+        let ago = self.passing.saturating_duration_since(then);
+        let ago = SignedDuration::try_from(ago).unwrap_or(SignedDuration::MAX);
+        self.clock.saturating_sub(ago).unwrap_or(Timestamp::MIN)
+    }
 }
 
 impl Facts {
     /// When each version that failed may be tried again. The pauses differ by what a point and a
     /// version are called, so that points which failed together do not come back together.
-    pub fn retries(&self, point: &str) -> HashMap<Key, Timestamp> {
+    pub fn retries(&self, point: &str) -> HashMap<Key, Instant> {
         let jitter = |key: &Key| {
             let seed = format!("{point} {} {}", key.0, key.1);
             f64::from(blake3::hash(seed.as_bytes()).as_bytes()[0]) / 255.0
@@ -38,7 +56,7 @@ impl Facts {
     }
 
     /// One fact for each version that is wished or held, at `now`.
-    pub fn tell(&mut self, wish: Option<&Wish>, held: &[VersionInfo], now: Timestamp) -> Vec<Fact> {
+    pub fn tell(&mut self, wish: Option<&Wish>, held: &[VersionInfo], now: Moment) -> Vec<Fact> {
         let wished =
             wish.into_iter().flat_map(|wish| wish.versions.iter()).map(|wanted| &wanted.version);
         let is_wished: HashSet<Key> = wished.clone().map(key).collect();
@@ -66,11 +84,11 @@ impl Facts {
                     (None, None) => FactState::Waiting,
                 }
             };
-            let since = match self.began.get(&key) {
-                Some((before, since)) if *before == state => *since,
-                _ => now,
+            let began = match self.began.get(&key) {
+                Some((before, began)) if *before == state => *began,
+                _ => now.passing,
             };
-            self.began.insert(key, (state, since));
+            self.began.insert(key, (state, began));
             facts.push(Fact {
                 package: version.package.clone(),
                 version: version.version,
@@ -78,7 +96,7 @@ impl Facts {
                 bytes: version.bytes,
                 bytes_left,
                 cause,
-                since,
+                since: now.clock_at(began),
             });
         }
         let told = |key: &Key| is_wished.contains(key) || is_held.contains(key);
@@ -91,16 +109,20 @@ impl Facts {
 mod tests {
     use super::*;
     use crate::field::Priority::Medium;
-    use crate::node::plan::tests::{NOW, version, wish};
-    use jiff::SignedDuration;
+    use crate::node::plan::tests::{now, version, wish};
+    use std::time::Duration;
 
     fn told(facts: &[Fact]) -> Vec<(String, FactState, u64)> {
         let one = |f: &Fact| (format!("{}@{}", f.package, f.version), f.state, f.bytes_left);
         facts.iter().map(one).collect()
     }
 
-    fn later(seconds: i64) -> Timestamp {
-        NOW + SignedDuration::from_secs(seconds)
+    const CLOCK: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// So many seconds after the tests' moment, when the clock says so many.
+    fn at(passed: u64, clock: i64) -> Moment {
+        let clock = CLOCK + SignedDuration::from_secs(clock);
+        Moment { clock, passing: now() + Duration::from_secs(passed) }
     }
 
     #[test]
@@ -111,9 +133,9 @@ mod tests {
         let progress = Arc::new(Progress::default());
         progress.bytes.store(70, Relaxed);
         facts.fetching = Some((("b".parse().unwrap(), 2), progress));
-        let failure = Failure::after(None, "no room".into(), NOW);
+        let failure = Failure::after(None, "no room".into(), now());
         facts.failures.insert(("c".parse().unwrap(), 2), failure);
-        let found = facts.tell(Some(&wish), &[version("d", 2), version("e", 7)], NOW);
+        let found = facts.tell(Some(&wish), &[version("d", 2), version("e", 7)], at(0, 0));
         let want = [("a@2", Waiting, 100), ("b@2", Fetching, 30), ("c@2", Failed, 100)];
         let want = want.into_iter().chain([("d@2", Held, 0), ("e@7", Leaving, 0)]);
         let want: Vec<_> = want.map(|(name, state, left)| (name.to_owned(), state, left)).collect();
@@ -124,7 +146,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_before_the_site_was_heard() {
-        let found = Facts::default().tell(None, &[version("a", 2)], NOW);
+        let found = Facts::default().tell(None, &[version("a", 2)], at(0, 0));
         assert_eq!(told(&found), [("a@2".to_owned(), FactState::Held, 0)]);
     }
 
@@ -132,18 +154,33 @@ mod tests {
     fn a_state_keeps_the_time_when_it_began() {
         let wish = wish(&[("a", 2, Medium)]);
         let mut facts = Facts::default();
-        let mut since = |held: &[VersionInfo], now| facts.tell(Some(&wish), held, now)[0].since;
-        assert_eq!(since(&[], later(1)), later(1));
-        assert_eq!(since(&[], later(2)), later(1));
-        assert_eq!(since(&[version("a", 2)], later(3)), later(3));
-        assert_eq!(since(&[version("a", 2)], later(4)), later(3));
+        let mut since = |held: &[VersionInfo], now| {
+            facts.tell(Some(&wish), held, now)[0].since.duration_since(CLOCK).as_secs()
+        };
+        assert_eq!(since(&[], at(1, 1)), 1);
+        assert_eq!(since(&[], at(2, 2)), 1);
+        assert_eq!(since(&[version("a", 2)], at(3, 3)), 3);
+        assert_eq!(since(&[version("a", 2)], at(4, 4)), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_no_state_older_or_newer() {
+        const DAYS: i64 = 5 * 24 * 3600;
+        let wish = wish(&[("a", 2, Medium)]);
+        let mut facts = Facts::default();
+        let mut age = |now: Moment| {
+            now.clock.duration_since(facts.tell(Some(&wish), &[], now)[0].since).as_secs()
+        };
+        assert_eq!(age(at(10, 10)), 0);
+        assert_eq!(age(at(12, DAYS)), 2);
+        assert_eq!(age(at(15, -DAYS)), 5);
     }
 
     #[test]
     fn what_failed_and_is_wished_no_more_is_forgotten() {
         let mut facts = Facts::default();
         for name in ["a", "b"] {
-            let failure = Failure::after(None, "no".into(), NOW);
+            let failure = Failure::after(None, "no".into(), now());
             facts.failures.insert((name.parse().unwrap(), 2), failure);
         }
         facts.forget_unwished(&wish(&[("b", 2, Medium)]));

@@ -1,41 +1,42 @@
 //! What a point does next: a pure function of what it should hold, what it holds, and what failed.
 
 use crate::field::{Priority, Wish};
-use jiff::{SignedDuration, Timestamp};
 use packager::PackageName;
 use packager::sign::VersionInfo;
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
 /// The pause after the first failure of a version; each further one doubles it.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// The longest pause.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// One version, by name.
 pub(super) type Key = (PackageName, u64);
 
-/// How often a version could not be brought, and what was said of it last.
+/// How often a version could not be brought, and what was said of it last. Its pause is measured, not
+/// read off the clock: a clock that is set back must not make it last for days.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub tries: u32,
     pub cause: String,
-    pub at: Timestamp,
+    pub at: Instant,
 }
 
 impl Failure {
     /// The failure after `before`, if there was one.
-    pub fn after(before: Option<&Failure>, cause: String, at: Timestamp) -> Self {
+    pub fn after(before: Option<&Failure>, cause: String, at: Instant) -> Self {
         Self { tries: before.map_or(1, |before| before.tries.saturating_add(1)), cause, at }
     }
 
     /// When the version is tried again. `jitter` is from 0 to 1: points that failed together must
     /// not come back together.
-    pub fn retry(&self, jitter: f64) -> Timestamp {
+    pub fn retry(&self, jitter: f64) -> Instant {
         let doubled = FIRST_PAUSE.as_secs_f64() * f64::from(1u32 << (self.tries - 1).min(16));
         let pause =
             doubled.min(LONGEST_PAUSE.as_secs_f64()) * (0.75 + 0.5 * jitter.clamp(0.0, 1.0));
-        self.at.saturating_add(SignedDuration::from_secs_f64(pause)).unwrap_or(self.at)
+        self.at + Duration::from_secs_f64(pause)
     }
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Plan {
     /// Versions that nobody wishes here any more.
     pub let_go: Vec<Key>,
     /// When to plan anew, if nothing else happens: a failed version may be tried again.
-    pub again: Option<Timestamp>,
+    pub again: Option<Instant>,
 }
 
 /// What to do at `now`. `retry` says when a version that failed may be tried again, `named` which
@@ -59,8 +60,8 @@ pub(super) fn plan(
     wish: &Wish,
     held: &[VersionInfo],
     named: &HashSet<Key>,
-    retry: &HashMap<Key, Timestamp>,
-    now: Timestamp,
+    retry: &HashMap<Key, Instant>,
+    now: Instant,
 ) -> Plan {
     let is_held: HashSet<Key> = held.iter().map(key).collect();
     let wished: HashSet<Key> = wish.versions.iter().map(|wanted| key(&wanted.version)).collect();
@@ -114,7 +115,11 @@ pub(super) mod tests {
     use packager::sign::SiteKey;
     use std::sync::Arc;
 
-    pub const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    /// The moment that all tests are at.
+    pub fn now() -> Instant {
+        static NOW: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+        *NOW
+    }
 
     /// Version `number` of `package`; nothing here looks at its signature.
     pub fn version(package: &str, number: u64) -> VersionInfo {
@@ -122,7 +127,7 @@ pub(super) mod tests {
         let json = serde_json::json!({
             "package": package, "version": number, "manifest": digest, "tree": digest,
             "signature": "00".repeat(64), "key": SiteKey::from_seed([1; 32]).public(),
-            "n_files": 0, "n_folders": 0, "n_links": 0, "bytes": 100, "created": NOW,
+            "n_files": 0, "n_folders": 0, "n_links": 0, "bytes": 100, "created": jiff::Timestamp::UNIX_EPOCH,
         });
         serde_json::from_value(json).unwrap()
     }
@@ -150,7 +155,7 @@ pub(super) mod tests {
     fn the_urgent_come_first_and_equals_in_the_order_of_the_wish() {
         use Priority::{High, Low, Medium};
         let wish = wish(&[("a", 2, Low), ("b", 2, Medium), ("c", 2, High), ("d", 2, Medium)]);
-        let found = plan(&wish, &[version("d", 2)], &nothing(), &HashMap::new(), NOW);
+        let found = plan(&wish, &[version("d", 2)], &nothing(), &HashMap::new(), now());
         assert_eq!(named(&found.bring), ["c@2", "b@2", "a@2"]);
         assert!(found.let_go.is_empty() && found.again.is_none());
     }
@@ -162,17 +167,17 @@ pub(super) mod tests {
         let held = [version("a", 1), version("a", 2), version("a", 3)];
         // 2 by a channel, 3 as the newest.
         let named = HashSet::from([key(2), key(3)]);
-        let before = plan(&wish, &held, &named, &HashMap::new(), NOW);
+        let before = plan(&wish, &held, &named, &HashMap::new(), now());
         assert_eq!(before.let_go, [key(1)]);
         let held = [&held[1..], &[version("a", 4)]].concat();
-        let after = plan(&wish, &held, &named, &HashMap::new(), NOW);
+        let after = plan(&wish, &held, &named, &HashMap::new(), now());
         assert_eq!(after.let_go, [key(2), key(3)]);
     }
 
     #[test]
     fn what_is_wished_no_more_goes_at_once() {
         let named = HashSet::from([("a".parse().unwrap(), 2)]);
-        let found = plan(&Wish::default(), &[version("a", 2)], &named, &HashMap::new(), NOW);
+        let found = plan(&Wish::default(), &[version("a", 2)], &named, &HashMap::new(), now());
         assert_eq!(found.let_go, [("a".parse().unwrap(), 2)]);
         assert!(found.bring.is_empty());
     }
@@ -189,25 +194,25 @@ pub(super) mod tests {
     #[test]
     fn a_version_that_failed_waits_and_holds_up_no_other() {
         let wish = wish(&[("a", 2, Priority::High), ("b", 2, Priority::Low)]);
-        let failure = Failure::after(None, "no".into(), NOW);
+        let failure = Failure::after(None, "no".into(), now());
         let retry = HashMap::from([(("a".parse().unwrap(), 2), failure.retry(0.5))]);
-        let found = plan(&wish, &[], &nothing(), &retry, NOW);
+        let found = plan(&wish, &[], &nothing(), &retry, now());
         assert_eq!(named(&found.bring), ["b@2"]);
         let again = found.again.unwrap();
-        assert_eq!(again, NOW + FIRST_PAUSE);
+        assert_eq!(again, now() + FIRST_PAUSE);
         assert_eq!(named(&plan(&wish, &[], &nothing(), &retry, again).bring), ["a@2", "b@2"]);
     }
 
     #[test]
     fn pauses_grow_to_a_limit_and_differ() {
-        let mut failure = Failure::after(None, "no".into(), NOW);
-        let mut last = SignedDuration::ZERO;
+        let mut failure = Failure::after(None, "no".into(), now());
+        let mut last = Duration::ZERO;
         for _ in 0..40 {
-            let pause = failure.retry(0.5).duration_since(NOW);
+            let pause = failure.retry(0.5).duration_since(now());
             assert!(pause >= last && pause <= LONGEST_PAUSE);
             assert!(failure.retry(0.0) < failure.retry(1.0));
             last = pause;
-            failure = Failure::after(Some(&failure), "no".into(), NOW);
+            failure = Failure::after(Some(&failure), "no".into(), now());
         }
         assert_eq!(last, LONGEST_PAUSE);
     }

@@ -1,6 +1,7 @@
 //! What a point does by itself, each a loop of its own: hear what the site wishes, bring it there,
 //! tell what is held, keep its certificate and its library in order.
 
+use super::facts::Moment;
 use super::plan::{self, Failure, Key, Plan};
 use super::{Node, NodeError, blocking};
 use crate::field::{Report, Wish};
@@ -14,7 +15,7 @@ use rand::RngExt;
 use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -140,7 +141,7 @@ async fn work(node: Arc<Node>) {
             bring(&node, next, &mut wishes).await;
             continue;
         }
-        let again = plan.again.map(|at| until(at, (node.clock)()));
+        let again = plan.again.map(|at| at.saturating_duration_since(Instant::now()));
         tokio::select! {
             _ = wishes.changed() => {}
             () = sleep_or_forever(again) => {}
@@ -148,14 +149,9 @@ async fn work(node: Arc<Node>) {
     }
 }
 
-fn until(at: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
 async fn sleep_or_forever(time: Option<Duration>) {
     match time {
-        // Not at once again, whatever the clock does.
-        Some(time) => tokio::time::sleep(time.max(PAUSE.0)).await,
+        Some(time) => tokio::time::sleep(time).await,
         None => std::future::pending().await,
     }
 }
@@ -185,7 +181,7 @@ fn plan_now(node: &Node, wish: &Wish) -> Result<Plan, PackageError> {
     let held = node.packages.held()?;
     let retries = node.facts.lock().retries(node.home.id().as_str());
     let named = named(node, wish, &held)?;
-    Ok(plan::plan(wish, &held, &named, &retries, (node.clock)()))
+    Ok(plan::plan(wish, &held, &named, &retries, Instant::now()))
 }
 
 /// Which of the versions that are held and not wished a name means here.
@@ -231,7 +227,7 @@ async fn bring(
         Some(Err(error)) => {
             let cause = chain(&error);
             tracing::warn!(package = %key.0, version = key.1, cause, "could not be brought");
-            let failure = Failure::after(facts.failures.get(&key), cause, (node.clock)());
+            let failure = Failure::after(facts.failures.get(&key), cause, Instant::now());
             facts.failures.insert(key, failure);
         }
     }
@@ -289,10 +285,10 @@ async fn report(node: &Arc<Node>) -> Result<Report, NodeError> {
         let held = node.packages.held()?;
         let volumes = node.packages.library().volumes().map_err(PackageError::from)?;
         let wish = node.wish.borrow().clone();
-        let now = (node.clock)();
+        let now = Moment { clock: (node.clock)(), passing: Instant::now() };
         Ok(Report {
             point: node.home.id().clone(),
-            at: now,
+            at: now.clock,
             program: env!("CARGO_PKG_VERSION").into(),
             address: node.listen.to_string(),
             revision: wish.as_ref().map_or(String::new(), |wish| wish.revision.clone()),
