@@ -4,6 +4,7 @@ use crate::{
     exit::Failure,
     output::Out,
     package::Selected,
+    several::each,
     transport::{Client, Request, with_query},
 };
 use api::routes::points::{AssignmentView, NewAssignment, PriorityView, Unassigned};
@@ -101,8 +102,7 @@ pub fn priority_name(priority: PriorityView) -> &'static str {
 
 /// Distributes a package to each point and group that is named.
 pub async fn distribute(args: DistributeArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let mut done: Vec<AssignmentView> = Vec::new();
-    for (point, group) in args.to.each() {
+    let distribute = async |(point, group): (Option<&str>, Option<&str>)| {
         let new = NewAssignment {
             package: args.package.name.clone(),
             version: args.package.version_or_latest().to_owned(),
@@ -110,15 +110,17 @@ pub async fn distribute(args: DistributeArgs, client: &Client, out: Out) -> Resu
             group: group.map(str::to_owned),
             priority: args.priority.into(),
         };
-        done.push(client.put("/assignments", &new).await?);
-    }
-    out.show(&done, |w| {
+        client.put::<AssignmentView>("/assignments", &new).await
+    };
+    let (done, failed) = each(args.to.each(), distribute).await;
+    let shown = out.show(&done, |w| {
         done.iter().try_for_each(|assignment| {
             let priority = priority_name(assignment.priority);
             let (what, to) = in_words(assignment);
             writeln!(w, "{what} is distributed to {to}, priority {priority}")
         })
-    })
+    });
+    failed.and(shown)
 }
 
 /// Takes a package back from each point and group that is named.
@@ -127,8 +129,7 @@ pub async fn undistribute(
     client: &Client,
     out: Out,
 ) -> Result<(), Failure> {
-    let mut gone: Vec<AssignmentView> = Vec::new();
-    for (point, group) in args.to.each() {
+    let undistribute = async |(point, group): (Option<&str>, Option<&str>)| {
         let query = [
             ("package", Some(args.package.name.as_str())),
             ("version", args.package.version.as_deref()),
@@ -136,15 +137,17 @@ pub async fn undistribute(
             ("group", group),
         ];
         let address = with_query("/assignments".to_owned(), &query);
-        let removed: Unassigned = client.ask(Request::new(Method::DELETE, &address)).await?;
-        gone.extend(removed.removed);
-    }
-    out.show(&gone, |w| {
+        client.ask::<Unassigned>(Request::new(Method::DELETE, &address)).await
+    };
+    let (gone, failed) = each(args.to.each(), undistribute).await;
+    let gone: Vec<AssignmentView> = gone.into_iter().flat_map(|gone| gone.removed).collect();
+    let shown = out.show(&gone, |w| {
         gone.iter().try_for_each(|assignment| {
             let (what, to) = in_words(assignment);
             writeln!(w, "{what} is no longer distributed to {to}")
         })
-    })
+    });
+    failed.and(shown)
 }
 
 /// `docs@stable`, and `group paris`.

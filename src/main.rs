@@ -20,6 +20,7 @@ mod output;
 mod package;
 mod progress;
 mod serve;
+mod several;
 mod site;
 mod token;
 mod transport;

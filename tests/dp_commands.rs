@@ -74,6 +74,13 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
 
     assert!(site.depot(["distribute", "docs@9", "--dp", "branch-7"]).fails(3).contains('9'));
     assert!(site.depot(["distribute", "docs"]).fails(2).contains("--dp"));
+    let both = ["--dp", "branch-8", "--dp", "branch-7"];
+    let put = site.depot(["distribute", "docs@1"].into_iter().chain(both));
+    assert!(put.stdout.contains("docs@1 is distributed to distribution point branch-7"));
+    assert!(put.fails(3).contains("branch-8"), "what can be done is done, and the rest is told");
+    let taken = site.depot(["undistribute", "docs@1"].into_iter().chain(both));
+    assert!(taken.stdout.contains("no longer"), "{}", taken.stdout);
+    taken.fails(3);
     let other = ["undistribute", "docs@1", "--dp", "branch-7"];
     assert!(site.depot(other).fails(3).contains("docs@1"));
     site.depot(["undistribute", "docs", "--dp", "branch-7"]).ok();

@@ -3,6 +3,7 @@
 use crate::{
     exit::Failure,
     output::{Out, confirm, facts, table},
+    several::each,
     transport::{Client, Request, path},
     units,
 };
@@ -126,18 +127,19 @@ async fn change(
     client: &Client,
     out: Out,
 ) -> Result<(), Failure> {
-    let mut changed = None;
-    for point in points {
+    let change = async |point: &String| {
         let address = path(&["point-groups", group, "points", point]);
-        changed = Some(client.ask::<GroupView>(Request::new(method.clone(), &address)).await?);
-    }
-    // The command line takes at least one.
-    let Some(group) = changed else { return Ok(()) };
-    out.show(&group, |w| {
+        client.ask::<GroupView>(Request::new(method.clone(), &address)).await
+    };
+    let (mut changed, failed) = each(points, change).await;
+    // The last answer tells of all.
+    let Some(group) = changed.pop() else { return failed };
+    let shown = out.show(&group, |w| {
         let n =
             units::counted(group.points.len() as u64, "distribution point", "distribution points");
         writeln!(w, "group {} has {n}: {}", group.name, group.points.join(" "))
-    })
+    });
+    failed.and(shown)
 }
 
 async fn show(group: &str, client: &Client, out: Out) -> Result<(), Failure> {
@@ -145,14 +147,14 @@ async fn show(group: &str, client: &Client, out: Out) -> Result<(), Failure> {
     if out.json {
         return out.json_line(&group);
     }
-    let all: Vec<AssignmentView> = client.list("/assignments", &[], usize::MAX).await?;
-    let its = all.iter().filter(|assignment| assignment.group.as_ref() == Some(&group.name));
+    let of = [("group", Some(group.name.as_str()))];
+    let its: Vec<AssignmentView> = client.list("/assignments", &of, usize::MAX).await?;
     let mut rows = vec![
         ("group", group.name.clone()),
         ("points", group.points.join(" ")),
         ("created", format!("{} by {}", units::when(group.created), group.created_by)),
     ];
-    rows.extend(its.map(|assignment| {
+    rows.extend(its.iter().map(|assignment| {
         let AssignmentView { package, version, priority, .. } = assignment;
         let priority = crate::distribute::priority_name(*priority);
         ("distributed", format!("{package}@{version}, priority {priority}"))
