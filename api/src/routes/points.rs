@@ -104,7 +104,8 @@ impl PointView {
         let standing = standing.as_ref();
         Self {
             groups: groups.iter().map(ToString::to_string).collect(),
-            online: seen.is_some_and(|seen| now.duration_since(seen) < SILENT_AFTER),
+            // A clock that was set back does not make one be there that is not.
+            online: seen.is_some_and(|seen| now.duration_since(seen).abs() < SILENT_AFTER),
             seen,
             reported: standing.map(|s| s.received),
             program: standing.map(|s| s.program.clone()),
