@@ -121,12 +121,8 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
     if out.json {
         return out.json_line(&point);
     }
-    let all: Vec<AssignmentView> = client.list("/assignments", &[], usize::MAX).await?;
-    let its = all.iter().filter(|assignment| match (&assignment.point, &assignment.group) {
-        (Some(name), _) => *name == point.name,
-        (None, Some(group)) => point.groups.contains(group),
-        (None, None) => false,
-    });
+    let of = [("point", Some(point.id.as_str()))];
+    let its: Vec<AssignmentView> = client.list("/assignments", &of, usize::MAX).await?;
     let of = |n: Option<u64>| n.map(units::count).unwrap_or_default();
     let mut rows = vec![
         ("distribution point", point.name.clone()),
@@ -143,7 +139,7 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
         ("left", point.bytes_left.map(units::bytes).unwrap_or_default()),
         ("free", point.free_bytes.map(units::bytes).unwrap_or_default()),
     ];
-    rows.extend(its.map(|assignment| ("distributed", assigned(assignment))));
+    rows.extend(its.iter().map(|assignment| ("distributed", assigned(assignment))));
     out.show(&point, |w| w.write_all(facts(&rows).as_bytes()))
 }
 

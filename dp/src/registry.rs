@@ -168,10 +168,14 @@ impl Registry {
     }
 
     /// The right to wait for a wish of `point`. It ends when the point begins to wait again, is
-    /// removed, or the registry is closed.
+    /// removed, or the registry is closed; that of an unknown point has ended already.
     pub fn feed(&self, point: &PointId) -> CancellationToken {
         let feed = self.closed.child_token();
-        if let Some(older) = self.feeds.lock().insert(point.clone(), feed.clone()) {
+        let mut feeds = self.feeds.lock();
+        // Under the lock that a removal takes after it: one in this moment is seen here, or sees this.
+        if !self.knows(point) {
+            feed.cancel();
+        } else if let Some(older) = feeds.insert(point.clone(), feed.clone()) {
             older.cancel();
         }
         feed

@@ -6,7 +6,7 @@ use dp::field::{JoinToken, Wish};
 use dp::identity::{Identity, OverTls, Peer};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A join token for a point of that name.
 async fn token(admin: &Client, name: &str) -> JoinToken {
@@ -192,10 +192,8 @@ async fn a_point_is_told_of_what_changes_while_it_waits() {
             waiting.get(&format!("/api/v1/point/wish?wait=30&after={after}")).await
         });
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let began = Instant::now();
         change.make().await;
         let wish = waiting.await.unwrap().expect(200).json;
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         revision = wish["revision"].clone();
         wish
     };
@@ -233,10 +231,9 @@ async fn a_point_waits_on_one_connection_and_not_for_a_site_that_stops() {
         let (point, address) = (point.clone(), address.clone());
         tokio::spawn(async move { point.get(&address).await })
     };
-    let first = wait();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let second = wait();
-    first.await.unwrap().expect(409);
+    // Whichever came first.
+    let (first, second) = futures::future::select(wait(), wait()).await.factor_first();
+    first.unwrap().expect(409);
     site.site.ledger().unwrap().registry.close();
     assert_eq!(second.await.unwrap().expect(503).header("retry-after"), "2");
     wait().await.unwrap().expect(503);
@@ -333,6 +330,16 @@ async fn what_is_not_there_cannot_be_distributed() {
     let listed = admin.get("/api/v1/assignments").await.expect(200).json;
     assert_eq!(listed["items"].as_array().unwrap().len(), 1);
     delete("package=docs&version=1&point=a").await.refused(404, "package");
+    let of = async |query: &str| admin.get(&format!("/api/v1/assignments?{query}")).await;
+    assert_eq!(of("point=a").await.expect(200).json, listed);
+    admin.post("/api/v1/point-groups", json!({"name": "g"})).await.expect(201);
+    assert_eq!(of("group=g").await.expect(200).json["items"], json!([]));
+    put(json!({"package": "docs", "version": "1", "group": "g"})).await.expect(200);
+    admin.put("/api/v1/point-groups/g/points/a", json!({})).await.expect(200);
+    assert_eq!(of("group=g").await.json["items"].as_array().unwrap().len(), 1);
+    assert_eq!(of("point=a").await.json["items"].as_array().unwrap().len(), 2, "by its group too");
+    of("point=b").await.refused(404, "point");
+    of("point=a&group=g").await.refused(422, "group");
     let gone = delete("package=docs&version=latest&point=a").await.expect(200).json;
     assert_eq!(gone["removed"][0]["version"], "latest");
 }

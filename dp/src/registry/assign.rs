@@ -3,6 +3,7 @@
 //! A version is named as it is meant: by its number, or as `latest` or a channel, which follows
 //! where they go. Several may be assigned to one place; taking one away leaves the others.
 
+use super::wishes::is_for;
 use super::{GroupName, Registry, RegistryError};
 use crate::field::{PointId, Priority};
 use jiff::Timestamp;
@@ -74,9 +75,16 @@ impl Assignment {
 pub(super) const ASSIGNMENTS: Table<AssignmentKey, Assignment> = Table::new("assignments");
 
 impl Registry {
-    /// All assignments: by package, then target, then version.
-    pub fn assignments(&self) -> Vec<Assignment> {
-        self.state.read().assignments.values().cloned().collect()
+    /// What is assigned to a group, or to a point itself and to its groups, or without `of` to all:
+    /// by package, then target, then version.
+    pub fn assignments(&self, of: Option<&Target>) -> Vec<Assignment> {
+        let state = self.state.read();
+        let fits = |assignment: &&Assignment| match of {
+            None => true,
+            Some(Target::Point(point)) => is_for(assignment, &state.groups, point),
+            Some(group) => assignment.to == *group,
+        };
+        state.assignments.values().filter(fits).cloned().collect()
     }
 
     /// The point or group called so, as a target.
@@ -115,6 +123,8 @@ impl Registry {
                 Target::Group(name) => drop(state.group(name.as_str())?),
             }
             match state.assignments.get(&key) {
+                // Nothing is written, and nobody who waits is told.
+                Some(old) if old.priority == assignment.priority => return Ok(old.clone()),
                 Some(old) => Assignment { priority: assignment.priority, ..old.clone() },
                 None if state.assignments.len() >= MOST_ASSIGNMENTS => {
                     let (what, most) = ("assignments", MOST_ASSIGNMENTS);

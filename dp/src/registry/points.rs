@@ -66,9 +66,12 @@ impl Registry {
         of.map(|group| group.name.clone()).collect()
     }
 
-    /// Notes that a point was heard of, from its address if that is known.
+    /// Notes that a point was heard of. Of one that was removed nothing is noted.
     pub fn saw(&self, id: &PointId, now: Timestamp) {
-        self.seen.lock().insert(id.clone(), now);
+        let mut seen = self.seen.lock();
+        if self.knows(id) {
+            seen.insert(id.clone(), now);
+        }
     }
 
     /// When a point was heard of last, as far as this run of the site, or its last report, tells.

@@ -161,7 +161,7 @@ fn everything_is_there_again_after_a_restart_but_no_secret() {
     let again = Registry::open(db).unwrap();
     assert_eq!(again.points(), registry.points());
     assert_eq!(again.groups(), registry.groups());
-    assert_eq!(again.assignments(), registry.assignments());
+    assert_eq!(again.assignments(None), registry.assignments(None));
     assert_eq!(again.standing(&point.id), registry.standing(&point.id));
     assert_eq!(again.wish(&point.id, &site.packages).unwrap(), wish);
     assert!(again.admit(&open, [1; 32], now()).is_ok());
@@ -179,7 +179,11 @@ fn a_removed_point_leaves_nothing_behind() {
     let feed = registry.feed(&point.id);
     registry.remove_point(point.id.as_str()).unwrap();
     assert!(feed.is_cancelled() && !registry.knows(&point.id));
-    assert!(registry.assignments().is_empty() && registry.groups()[0].members.is_empty());
+    // What it asked a moment before, and is answered now.
+    registry.saw(&point.id, now());
+    assert_eq!(registry.seen(&point.id), None);
+    assert!(registry.feed(&point.id).is_cancelled());
+    assert!(registry.assignments(None).is_empty() && registry.groups()[0].members.is_empty());
     assert!(registry.report(&point.id, report(&point.id, vec![]), None, now()).is_err());
     assert!(registry.assign(assignment(&docs, "1", to, Priority::Low)).is_err());
     assert!(registry.wish(&point.id, &site.packages).is_err());
@@ -295,6 +299,17 @@ fn changes_are_told_and_a_newer_feed_ends_the_older() {
     registry.report(&point.id, report(&point.id, vec![]), None, now()).unwrap();
     assert!(!changes.has_changed().unwrap(), "no wish follows from a report");
     registry.create_group("g".parse().unwrap(), "admin", now()).unwrap();
+    assert!(changes.has_changed().unwrap());
+    let docs = "docs".parse().unwrap();
+    let assign = |priority| {
+        let to = Target::Point(point.id.clone());
+        registry.assign(assignment(&docs, "latest", to, priority)).unwrap()
+    };
+    assign(Priority::Low);
+    changes.mark_unchanged();
+    assign(Priority::Low);
+    assert!(!changes.has_changed().unwrap(), "nothing follows from what is so already");
+    assign(Priority::High);
     assert!(changes.has_changed().unwrap());
     let older = registry.feed(&point.id);
     let newer = registry.feed(&point.id);

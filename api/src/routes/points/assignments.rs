@@ -98,19 +98,46 @@ fn key(assignment: &Assignment) -> String {
     format!("{}\0{}\0{}", assignment.package, assignment.to, assignment.version)
 }
 
+/// Which assignments are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AssignmentQuery {
+    /// Entries a page may have, from 1 to 1000.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// The `next` of the page before; without it, the first page.
+    cursor: Option<String>,
+    /// Only those of this point, by name or id: its own, and those of its groups.
+    point: Option<String>,
+    /// Only those of this group.
+    group: Option<String>,
+}
+
 /// List what is distributed
 ///
 /// By package, then where to, then version.
 #[utoipa::path(get, path = "/api/v1/assignments", tag = "points",
-    security(("token" = ["reader"])), params(PageQuery),
-    responses((status = 200, description = "A page of assignments", body = Page<AssignmentView>)))]
+    security(("token" = ["reader"])), params(AssignmentQuery),
+    responses((status = 200, description = "A page of assignments", body = Page<AssignmentView>),
+        (status = 404, description = "The point or group is not there", body = Problem),
+        (status = 422, description = "Both a point and a group are named", body = Problem)))]
 async fn list_assignments(
     State(site): State<Site>,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<AssignmentQuery>,
 ) -> Result<Json<Page<AssignmentView>>, Problem> {
-    let (limit, after) = (query.limit()?, query.after("assignments")?);
+    let AssignmentQuery { limit, cursor, point, group } = query;
+    let page = PageQuery { limit, cursor };
+    let (limit, after) = (page.limit()?, page.after("assignments")?);
     let ledger = blocking(move || site.ledger()).await?;
-    let mut all = ledger.registry.assignments();
+    let registry = &ledger.registry;
+    let mut all = match (point, group) {
+        (None, None) => registry.assignments(None),
+        (point, group) => {
+            let of = target(registry, point.as_deref(), group.as_deref())?;
+            registry.assignments(Some(&of))
+        }
+    };
     all.sort_by_cached_key(key);
     let page = Page::cut("assignments", all, after.as_deref(), limit, key);
     Ok(Json(page.map(|assignment| AssignmentView::of(&ledger.registry, assignment))))
