@@ -68,10 +68,21 @@ impl VerifyReport {
     }
 }
 
-type Entry = (ChunkId, ChunkPlace);
-type Blocks = BTreeMap<u32, Vec<Entry>>;
-type Entries = (Blocks, Vec<(Digest, RecipePlace)>);
+/// What verifying found so far.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub report: VerifyReport,
+    pub bad: BTreeSet<ChunkId>,
+}
 
+type Entry = (ChunkId, ChunkPlace);
+/// Chunks by the offset of their block.
+type Blocks = BTreeMap<u32, Vec<Entry>>;
+/// What the index says is in one pack.
+pub(crate) type Entries = (Blocks, Vec<(Digest, RecipePlace)>);
+
+/// The longest that a slow run sleeps before it looks whether it is cancelled.
+const NAP: Duration = Duration::from_millis(100);
 /// Packs whose entries are held at once: each time costs a walk over the index.
 const PACKS_AT_ONCE: usize = 64;
 
@@ -86,9 +97,23 @@ impl Library {
     ) -> Result<VerifyReport, MaintainError> {
         let inner = &self.inner;
         inner.commit(Vec::new(), Relied::default())?;
-        let mut report = VerifyReport::default();
-        let mut bad = BTreeSet::new();
         let packs = inner.index.packs()?;
+        let mut found = Found::default();
+        self.verify_listed(&packs, options, progress, &mut found)?;
+        let mut report = found.report;
+        report.bad_chunks = found.bad.iter().map(|id| id.0).collect();
+        report.bad_contents = self.hit_by(&found.bad, links)?;
+        Ok(report)
+    }
+
+    /// Compares these packs with what the index says of them.
+    pub(crate) fn verify_listed(
+        &self,
+        packs: &[(u32, PackInfo)],
+        options: &VerifyOptions,
+        progress: &Progress,
+        found: &mut Found,
+    ) -> Result<(), MaintainError> {
         let total: u64 = packs.iter().map(|(_, info)| info.len).sum();
         progress.total_bytes.store(total, std::sync::atomic::Ordering::Relaxed);
         let mut log_is_hit = false;
@@ -96,40 +121,10 @@ impl Library {
             let mut entries = self.entries_of(packs)?;
             for (seq, info) in packs {
                 progress.check()?;
-                if info.state == PackState::Condemned {
-                    continue;
-                }
-                report.packs += 1;
-                let entries = entries.remove(seq).unwrap_or_default();
-                let file = match inner.store.open(info.id) {
-                    Ok(file) => Some(file),
-                    // Garbage collection deleted it since it was listed.
-                    Err(_) if self.is_deleted(*seq)? => continue,
-                    Err(error) => {
-                        let error = format!("cannot be opened: {error}");
-                        report.bad_packs.push(PackProblem { pack: info.id, error });
-                        log_is_hit = true;
-                        None
-                    }
-                };
-                let mut wrong = Vec::new();
-                if let Some(file) = &file {
-                    wrong = frame_of_pack(&**file, info, options)?;
-                    log_is_hit |= !wrong.is_empty();
-                }
-                let is_there = file.is_some();
-                let pack = (*seq, file);
-                let damaged =
-                    self.verify_records(pack, entries, options, progress, &mut report, &mut bad)?;
-                if is_there && damaged > 0 {
-                    wrong.push(format!(
-                        "{damaged} of its chunks, recipes and record headers are damaged"
-                    ));
-                }
-                if !wrong.is_empty() {
-                    self.mark_torn(*seq)?;
-                    let error = wrong.join("; ");
-                    report.bad_packs.push(PackProblem { pack: info.id, error });
+                if info.state != PackState::Condemned {
+                    let entries = entries.remove(seq).unwrap_or_default();
+                    log_is_hit |=
+                        self.verify_pack((*seq, info), entries, options, progress, found)?;
                 }
             }
         }
@@ -141,20 +136,57 @@ impl Library {
                 tracing::error!(%error, "refs and other names could not be written again");
             }
         }
-        report.bad_chunks = bad.iter().map(|id| id.0).collect();
-        report.bad_contents = self.hit_by(&bad, links)?;
-        Ok(report)
+        Ok(())
+    }
+
+    /// Compares one pack. Whether the log of refs in it may be hit.
+    fn verify_pack(
+        &self,
+        (seq, info): (u32, &PackInfo),
+        entries: Entries,
+        options: &VerifyOptions,
+        progress: &Progress,
+        found: &mut Found,
+    ) -> Result<bool, MaintainError> {
+        found.report.packs += 1;
+        let mut log_is_hit = false;
+        let file = match self.inner.store.open(info.id) {
+            Ok(file) => Some(file),
+            // Garbage collection deleted it since it was listed.
+            Err(_) if self.is_deleted(seq)? => return Ok(false),
+            Err(error) => {
+                let error = format!("cannot be opened: {error}");
+                found.report.bad_packs.push(PackProblem { pack: info.id, error });
+                log_is_hit = true;
+                None
+            }
+        };
+        let mut wrong = Vec::new();
+        if let Some(file) = &file {
+            wrong = frame_of_pack(&**file, info, options)?;
+            log_is_hit |= !wrong.is_empty();
+        }
+        let is_there = file.is_some();
+        let damaged = self.verify_records((seq, file), entries, options, progress, found)?;
+        if is_there && damaged > 0 {
+            wrong.push(format!("{damaged} of its chunks, recipes and record headers are damaged"));
+        }
+        if !wrong.is_empty() {
+            self.mark_torn(seq)?;
+            let error = wrong.join("; ");
+            found.report.bad_packs.push(PackProblem { pack: info.id, error });
+        }
+        Ok(log_is_hit)
     }
 
     /// Compares a pack's records, and marks what is damaged. Returns how much that is.
-    fn verify_records(
+    pub(crate) fn verify_records(
         &self,
         (seq, file): (u32, Option<Arc<dyn PackFile>>),
         (blocks, recipes): Entries,
         options: &VerifyOptions,
         progress: &Progress,
-        report: &mut VerifyReport,
-        bad: &mut BTreeSet<ChunkId>,
+        found: &mut Found,
     ) -> Result<u64, MaintainError> {
         let inner = &self.inner;
         let mut damaged = 0u64;
@@ -167,10 +199,10 @@ impl Library {
                 Some(_) if !sampled => continue,
                 Some(file) => {
                     let length = RECORD_HEADER as u64 + u64::from(first.body_len);
-                    report.records += 1;
-                    report.bytes += length;
+                    found.report.records += 1;
+                    found.report.bytes += length;
                     progress.add(&progress.bytes, length);
-                    pace(options.pace, length);
+                    pace(options.pace, length, progress)?;
                     let (sound, wrong) = self.wrong_chunks(&**file, offset, &chunks)?;
                     // All chunks may be right in a record whose header went bad.
                     damaged += u64::from(!sound && wrong.is_empty());
@@ -179,7 +211,7 @@ impl Library {
             };
             for (id, place) in wrong {
                 damaged += 1;
-                bad.insert(*id);
+                found.bad.insert(*id);
                 inner.mark_chunk_suspect(*id, place)?;
             }
         }
@@ -200,7 +232,7 @@ impl Library {
         Ok(damaged)
     }
 
-    fn is_deleted(&self, seq: u32) -> Result<bool, MaintainError> {
+    pub(crate) fn is_deleted(&self, seq: u32) -> Result<bool, MaintainError> {
         let info = self.inner.index.pack(seq)?;
         Ok(info.is_none_or(|info| info.state == PackState::Condemned))
     }
@@ -326,7 +358,7 @@ impl Library {
     }
 
     /// Whether a content can be read whole, or garbage collection may delete it anyway.
-    fn is_whole(&self, content: Digest) -> Result<bool, MaintainError> {
+    pub(crate) fn is_whole(&self, content: Digest) -> Result<bool, MaintainError> {
         let inner = &self.inner;
         Ok(match inner.index.form(content)? {
             None => true,
@@ -418,8 +450,19 @@ fn sample(offset: u32) -> u32 {
     (offset.wrapping_mul(2_654_435_761) >> 8) % 100
 }
 
-fn pace(bytes_per_second: Option<u64>, bytes: u64) {
-    if let Some(rate) = bytes_per_second {
-        std::thread::sleep(Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
+/// Waits as long as so many bytes may take. Ends early when it is cancelled.
+fn pace(
+    bytes_per_second: Option<u64>,
+    bytes: u64,
+    progress: &Progress,
+) -> Result<(), MaintainError> {
+    let Some(rate) = bytes_per_second else { return Ok(()) };
+    let mut left = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+    while !left.is_zero() {
+        progress.check()?;
+        let nap = left.min(NAP);
+        std::thread::sleep(nap);
+        left -= nap;
     }
+    Ok(())
 }

@@ -13,12 +13,14 @@ mod publish;
 mod replica;
 mod revoke;
 mod show;
+mod whole;
 
 pub use channel::ChannelMoved;
 pub use delete::{Deleted, Force, Freed};
 pub use replica::Gone;
 pub use revoke::{Holding, Revocation};
 pub use show::{DiffPage, PackageInfo};
+pub use whole::Hurt;
 
 use crate::error::PackageError;
 use crate::manifest::Manifest;

@@ -261,3 +261,38 @@ fn what_came_is_kept_until_the_version_is_adopted_or_let_go() {
     collect(&copies);
     assert!(copies.library().missing_contents(&all).unwrap().iter().all(|missing| *missing));
 }
+
+#[test]
+fn a_version_that_is_not_whole_any_more_is_named() {
+    let (site, info) = site();
+    let folder = site.path("copies/library");
+    let packs = folder.join("packs");
+    let copies = open(Library::open(&folder, Options::default()).unwrap(), &site).unwrap();
+    bring(&site, &copies, &info);
+    assert_eq!(copies.hurt_versions().unwrap(), []);
+    let all = copies.contents_of(&info).unwrap();
+    assert_eq!(all.len(), 3);
+    assert_eq!(all[0], info.manifest);
+
+    // All of it is lost, as a reader finds.
+    let files = common::tree(&packs).into_keys().map(|path| String::from_utf8(path).unwrap());
+    let pack = files.into_iter().find(|path| path.ends_with(".pack")).unwrap();
+    std::fs::remove_file(packs.join(pack)).unwrap();
+    let verify = |contents: &[Digest]| {
+        let (options, progress) = (contentlib::VerifyOptions::default(), Progress::default());
+        copies.library().verify_contents(contents, &options, &progress).unwrap()
+    };
+    verify(&all[1..2]);
+    let hurt = copies.hurt(&info).unwrap().unwrap();
+    assert_eq!((hurt.n_contents, hurt.manifest), (1, false), "{hurt:?}");
+    assert!(hurt.bytes < info.bytes);
+    verify(&all);
+    let hurt = copies.hurt_versions().unwrap();
+    assert_eq!(hurt.len(), 1);
+    assert!(hurt[0].manifest && hurt[0].bytes == info.bytes, "{hurt:?}");
+    assert_eq!(copies.contents_of(&info).unwrap(), [info.manifest]);
+
+    copies.library().seal_idle().unwrap();
+    bring(&site, &copies, &info);
+    assert_eq!(copies.hurt_versions().unwrap(), []);
+}

@@ -8,13 +8,14 @@
 //! While the bytes of a version come, a durable session of the library ([`Packages::bringing`])
 //! keeps them from garbage collection, also when the process ends meanwhile.
 
+use super::whole::{is_whole, sized};
 use super::{Clock, MAX_CONFLICTS, Packages, Signer};
 use crate::error::PackageError;
 use crate::manifest::Manifest;
 use crate::name::{ChannelName, PackageName};
 use crate::refs::{self, PackageRecord, Source, Stored};
 use crate::sign::{PublicKey, VersionInfo};
-use contentlib::{CommitError, Digest, Expect, Library, ReadError, Ref, RefChange, Session};
+use contentlib::{CommitError, Digest, Expect, Library, Ref, RefChange, Session};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -118,18 +119,10 @@ impl Packages {
         info: &VersionInfo,
         manifest: &Manifest,
     ) -> Result<Vec<Digest>, PackageError> {
-        let files = manifest.digests().iter().copied().zip(manifest.sizes().iter().copied());
-        let mut files: Vec<(Digest, u64)> = files.collect();
-        files.sort_unstable();
-        files.dedup();
+        let files = sized(manifest);
         let (mut n, mut first) = (0, None);
         for &(digest, size) in &files {
-            let held = match self.library().stat(digest) {
-                Ok(stat) => !stat.suspect && stat.size == size,
-                Err(ReadError::Unknown(_) | ReadError::Suspect { .. }) => false,
-                Err(error) => return Err(error.into()),
-            };
-            if !held {
+            if !is_whole(self.library(), digest, size)? {
                 n += 1;
                 first = first.or(Some(digest));
             }
@@ -187,8 +180,14 @@ impl Packages {
             record.latest = record.latest.filter(|latest| *latest != version);
             Ok(true)
         })?;
+        // An index that was made anew from damaged packs may know the version and not its package.
+        let is_left = !was_held && self.library().get_ref(&key)?.is_some();
+        if is_left {
+            let change = RefChange::Delete { name: key, expect: Expect::Any };
+            self.library().session().commit(vec![change])?;
+        }
         self.bringing(package, version)?.end()?;
-        Ok(if was_held { Gone::Now } else { Gone::Before })
+        Ok(if was_held || is_left { Gone::Now } else { Gone::Before })
     }
 
     /// All versions that are visible, by package and number.
