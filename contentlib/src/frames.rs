@@ -115,6 +115,11 @@ impl FrameDecoder {
         self.ended && self.bytes.is_empty()
     }
 
+    /// Whether no bytes are left that were pushed and not yet part of an item.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The next item, or `None` until more bytes are pushed. After an error the stream is lost.
     pub fn next_item(&mut self) -> Result<Option<FrameItem>, BadFrame> {
         if self.ended && !self.bytes.is_empty() {

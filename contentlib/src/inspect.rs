@@ -2,7 +2,7 @@
 
 use crate::digest::{ChunkId, Digest};
 use crate::error::MaintainError;
-use crate::index::Standing;
+use crate::index::{ChunkPlace, RecipePlace, Standing};
 use crate::library::Library;
 use crate::links::{Holder, Links, Why, holders};
 use crate::store::PackStore;
@@ -57,6 +57,32 @@ impl Library {
         stats.free_bytes = inner.store.free_space().unwrap_or(None);
         stats.volumes = self.volumes()?;
         Ok(stats)
+    }
+
+    /// Visits the chunks that are held and not known to be damaged, in the order of their names, until
+    /// `visit` breaks. What is condemned counts as not held. Walks the index.
+    pub fn each_chunk(
+        &self,
+        mut visit: impl FnMut(ChunkId) -> ControlFlow<()>,
+    ) -> Result<(), MaintainError> {
+        let each = |id, place: ChunkPlace| match place.standing {
+            Standing::Live => visit(id),
+            _ => ControlFlow::Continue(()),
+        };
+        Ok(self.inner.index.each_chunk(each)?)
+    }
+
+    /// Visits the contents of more than one chunk whose recipe is held, as
+    /// [`Library::each_chunk`] does. Whether their chunks are, that tells.
+    pub fn each_recipe(
+        &self,
+        mut visit: impl FnMut(Digest) -> ControlFlow<()>,
+    ) -> Result<(), MaintainError> {
+        let each = |content, place: RecipePlace| match place.standing {
+            Standing::Live => visit(content),
+            _ => ControlFlow::Continue(()),
+        };
+        Ok(self.inner.index.each_recipe(each)?)
     }
 
     /// Chunks and recipes known to be damaged and not yet healed.

@@ -3,7 +3,8 @@
 //! Read in this order: what a tree may hold ([`path`], [`manifest`]), how versions differ
 //! ([`diff`], [`tree`]) and are signed ([`sign`]); how folders are read and written without
 //! following what lies in them ([`folder`]); how a source becomes a snapshot ([`scan`]); and what
-//! can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`restore`]). All
+//! can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`restore`]), and how versions travel
+//! without a network ([`prestage`]). All
 //! state lies in references of the content library; see [`packages::Packages`].
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -35,6 +36,8 @@ pub mod tar;
 pub mod upload;
 
 pub mod restore;
+
+pub mod prestage;
 
 pub mod links;
 

@@ -108,6 +108,13 @@ fn statement(package: &PackageName, version: u64, manifest: Digest, tree: TreeDi
     out
 }
 
+/// The bytes that are signed of a bundle; `packager/FORMAT.md`, "Bundle".
+fn bundle_statement(head: &[u8]) -> Vec<u8> {
+    let mut out = b"depot prestage bundle v1\0".to_vec();
+    out.extend_from_slice(Digest::of(head).as_bytes());
+    out
+}
+
 /// The site's signing key.
 #[derive(Clone)]
 pub struct SiteKey(SigningKey);
@@ -174,6 +181,11 @@ impl SiteKey {
     ) -> Signature {
         Signature(self.0.sign(&statement(package, version, manifest, tree)).to_bytes())
     }
+
+    /// Signs what a bundle of content says of itself.
+    pub(crate) fn sign_bundle(&self, head: &[u8]) -> Signature {
+        Signature(self.0.sign(&bundle_statement(head)).to_bytes())
+    }
 }
 
 impl fmt::Debug for SiteKey {
@@ -203,6 +215,33 @@ pub struct PublicKey([u8; 32]);
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Signature([u8; 64]);
+
+impl PublicKey {
+    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether `signature` is this key's, of a bundle's head.
+    pub(crate) fn has_signed_bundle(&self, head: &[u8], signature: &Signature) -> bool {
+        let signature = DalekSignature::from_bytes(&signature.0);
+        let key = VerifyingKey::from_bytes(&self.0);
+        key.and_then(|key| key.verify_strict(&bundle_statement(head), &signature)).is_ok()
+    }
+}
+
+impl Signature {
+    pub(crate) fn as_bytes(&self) -> &[u8; 64] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 64]) -> Self {
+        Self(bytes)
+    }
+}
 
 /// Text that is no key or signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
