@@ -71,6 +71,10 @@ pub struct Shared {
     /// File that holds the server's token [env: DEPOT_TOKEN_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// Certificates in PEM to believe a server by that is asked over HTTPS, and no others: of its authority,
+    /// or as `depot site authority` prints it [env: DEPOT_CA]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Print JSON for scripts
     #[arg(long, global = true)]
     pub json: bool,

@@ -5,12 +5,21 @@ use crate::{
     output::{Out, confirm},
     transport::Client,
 };
-use api::routes::server::SigningKey;
+use api::routes::server::{AuthorityView, SigningKey};
 use clap::Subcommand;
 
 /// Commands on the site itself.
 #[derive(Debug, Subcommand)]
 pub enum SiteCommand {
+    /// Print the certificate of the site's authority, for clients that come by HTTPS
+    #[command(after_help = "\
+Examples:
+  depot site authority > site.pem
+  depot --ca site.pem fetch https://depot.example:8520/packages/docs/latest -o ./out
+
+It vouches for the site and its distribution points. With --ca a client believes them by any address,
+and nobody else.")]
+    Authority,
     /// Make a new signing key, where the site's own is lost for good
     #[command(after_help = "\
 Examples:
@@ -29,6 +38,10 @@ new one: `depot fetch --key`. Needs --data: no server may have the folder open."
 /// Runs a command on the site.
 pub async fn run(command: SiteCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
+        SiteCommand::Authority => {
+            let authority: AuthorityView = client.get("/authority").await?;
+            out.show(&authority, |w| w.write_all(authority.certificate.as_bytes()))
+        }
         SiteCommand::NewKey { yes } => {
             confirm("this makes a signing key that no client trusts yet", yes)?;
             let made: SigningKey = client.post("/key", &serde_json::json!({})).await?;

@@ -7,6 +7,7 @@
 mod events;
 mod in_process;
 mod remote;
+mod trust;
 
 use crate::{
     cli::Shared,
@@ -337,8 +338,15 @@ mod tests {
             stream.write_all(answer.as_bytes()).expect("answered");
         });
         let (data, token_file) = (None, None);
-        let shared =
-            Shared { data, url: Some(url), token_file, json: false, quiet: true, verbose: 0 };
+        let shared = Shared {
+            data,
+            url: Some(url),
+            token_file,
+            ca: None,
+            json: false,
+            quiet: true,
+            verbose: 0,
+        };
         let client = Client::open(&shared).expect("an address");
         let sent = client.send(Request::new(Method::DELETE, "/packages/x")).await;
         let Err(failure) = sent else { panic!("a redirect passed for a success") };

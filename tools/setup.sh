@@ -6,7 +6,8 @@ set -euo pipefail
 # clang: clang++ compiles RocksDB, and brings the libclang that its Rust bindings are made with.
 build_packages=(build-essential ca-certificates clang git make pkg-config python3)
 # curl speaks HTTP/1.1 and HTTP/2 to the servers under test; tar and zstd make and read bundles.
-test_packages=(curl tar zstd)
+# libfaketime sets the clocks of single processes.
+test_packages=(curl libfaketime tar zstd)
 
 fail() {
     echo "setup: $*" >&2

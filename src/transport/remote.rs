@@ -4,16 +4,18 @@
 //! into a message, a log or an argument; a redirect is not followed, so it cannot leave with it;
 //! a server that stops sending is given up after [`SILENCE`], a slow one never.
 
-use super::{Reply, Request};
+use super::{Reply, Request, trust};
 use crate::{
     cli::Shared,
     exit::{Failure, chain},
 };
 use futures::StreamExt;
 use http::{HeaderValue, header};
+use rustls::ClientConfig;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -55,7 +57,7 @@ impl Remote {
             (by_default && std::fs::File::open(&file).is_ok()).then_some(file)
         });
         let token = token_file.as_deref().map(read_token).transpose()?;
-        let http = client(&base)?;
+        let http = client(&base, trust::of(shared)?)?;
         Ok(Self { http, base, token, token_file, by_default })
     }
 
@@ -128,7 +130,7 @@ fn broken_off(base: &str, error: &reqwest::Error) -> Failure {
 }
 
 /// An environment variable that holds something.
-fn variable(name: &str) -> Option<OsString> {
+pub(super) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
@@ -176,7 +178,7 @@ pub fn with_tls() {
 }
 
 /// An HTTP client for one server.
-fn client(base: &str) -> Result<reqwest::Client, Failure> {
+fn client(base: &str, trust: Option<Arc<ClientConfig>>) -> Result<reqwest::Client, Failure> {
     with_tls();
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
@@ -184,6 +186,9 @@ fn client(base: &str) -> Result<reqwest::Client, Failure> {
         .connect_timeout(CONNECT)
         .read_timeout(SILENCE)
         .tcp_nodelay(true);
+    if let Some(trust) = trust {
+        builder = builder.use_preconfigured_tls((*trust).clone());
+    }
     if is_loopback(base) {
         builder = builder.no_proxy();
     }

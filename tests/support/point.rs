@@ -20,6 +20,12 @@ impl Point {
     pub fn start(data: &Path, token: Option<&Path>, more: &[&str]) -> Self {
         let mut serve = dp_serve(data, token);
         serve.args(more);
+        Self::start_by(serve, data)
+    }
+
+    /// Runs a command that serves the point in `data`, and waits until it answers.
+    #[track_caller]
+    pub fn start_by(serve: Command, data: &Path) -> Self {
         let started = Site::start_by(serve, data);
         Self(started.unwrap_or_else(|log| panic!("the point does not start; its log:\n{log}")))
     }

@@ -31,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(health))
         .routes(routes!(version))
         .routes(routes!(whoami))
+        .routes(routes!(authority))
         .routes(routes!(new_key))
         .routes(routes!(openapi))
 }
@@ -95,6 +96,31 @@ pub struct Whoami {
     responses((status = 200, description = "Who the request acts for", body = Whoami)))]
 async fn whoami(Extension(identity): Extension<Identity>) -> Json<Whoami> {
     Json(Whoami { name: identity.name, token: identity.token, role: identity.role })
+}
+
+/// Who vouches for the site and its distribution points.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "certificate": "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n",
+    "fingerprint": "91aa0c9d1f0b6c1f5a1f8e9f7f1c2f35f0a6a5d0c3d4e5f60718293a4b5c6d7e"
+}))]
+pub struct AuthorityView {
+    /// Its certificate, in PEM.
+    pub certificate: String,
+    /// SHA-256 of the certificate in DER, as 64 hex digits.
+    pub fingerprint: String,
+}
+
+/// Give the certificate of the site's authority
+///
+/// Takes no token. A client that believes it can tell the site and its distribution points from
+/// anybody else over HTTPS, if it did not come over a line that somebody else may have written to.
+#[utoipa::path(get, path = "/api/v1/authority", tag = "server", security(()),
+    responses((status = 200, description = "The authority", body = AuthorityView)))]
+async fn authority(State(site): State<Site>) -> Result<Json<AuthorityView>, Problem> {
+    let authority = blocking(move || site.authority()).await?;
+    let fingerprint = authority.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Json(AuthorityView { certificate: authority.anchor().pem(), fingerprint }))
 }
 
 /// What versions are signed with from now on.
