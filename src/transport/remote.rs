@@ -9,6 +9,7 @@ use crate::{
     cli::Shared,
     exit::{Failure, chain},
 };
+use dp::identity::Distrust;
 use futures::StreamExt;
 use http::{HeaderValue, header};
 use rustls::ClientConfig;
@@ -110,19 +111,32 @@ impl Remote {
         if !error.is_connect() {
             return broken_off(&self.base, error);
         }
+        if Distrust::of(error).is_some() {
+            return Failure::failed(format!(
+                "the server at {} is not believed: {}; --ca FILE names whom to believe, and `depot \
+                 site authority` on a site prints its own",
+                self.base,
+                last_cause(error)
+            ));
+        }
         let hint = if self.by_default {
             "; start one with `make run` or `depot serve`, name another with --url, or work on a \
              folder with --data DIR"
         } else {
             ""
         };
-        // Of the chain only the last cause says something: "connection refused".
-        let mut cause: &dyn std::error::Error = error;
-        while let Some(next) = cause.source() {
-            cause = next;
-        }
+        let cause = last_cause(error);
         Failure::failed(format!("no server answers at {}: {cause}{hint}", self.base)).passing()
     }
+}
+
+/// Of the chain only the last says something: "connection refused".
+fn last_cause(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause
 }
 
 fn broken_off(base: &str, error: &reqwest::Error) -> Failure {

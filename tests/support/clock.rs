@@ -38,7 +38,8 @@ impl Clock {
 
 /// libfaketime, wherever this machine's architecture has it.
 fn library() -> OsString {
-    let here = |folder: &Path| Some(folder.join("faketime/libfaketimeMT.so.1")).filter(|l| l.exists());
+    let here =
+        |folder: &Path| Some(folder.join("faketime/libfaketimeMT.so.1")).filter(|l| l.exists());
     let folders = fs::read_dir("/usr/lib").unwrap().map(|entry| entry.unwrap().path());
     let found = folders.filter_map(|folder| here(&folder)).next();
     found.expect("libfaketime is not here: tools/setup.sh tests installs it").into()
