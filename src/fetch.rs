@@ -27,6 +27,7 @@ Examples:
   depot fetch http://127.0.0.1:8520/packages/docs/latest -o ./out
   depot fetch http://depot.example:8520/packages/tools/stable -o /opt/tools
   depot fetch http://depot.example:8520/packages/tools/7 -o /opt/tools --key 91aa…
+  depot fetch http://branch-7:8520/packages/tools/7 http://depot.example:8520/packages/tools/7 -o tools
 
 Every byte is checked against the version's signed manifest. The signing key of the first fetch is
 kept in FOLDER/.depot, and later fetches into the folder take no other; --key states it from the
@@ -34,8 +35,11 @@ start (`depot package show NAME` prints it). A second run moves only what change
 left the package; a run that was cut off goes on where it stopped. No token is needed.")]
 pub struct FetchArgs {
     /// http://SERVER/packages/NAME/VERSION, where VERSION is a number, `latest` or a channel
-    #[arg(value_name = "URL")]
-    from: String,
+    ///
+    /// Several are servers of the same version: what one does not give, in the middle of a file or from
+    /// the start, the next one does
+    #[arg(value_name = "URL", required = true)]
+    from: Vec<String>,
     /// Folder to write to; made if it is not there
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
@@ -62,10 +66,15 @@ pub async fn from_server(
     out: Out,
 ) -> Result<(), Failure> {
     let address = path(&["packages", &package.name, package.version_or_latest()]);
-    fetch(&format!("{}{address}", remote.base()), dest, None, out).await
+    fetch(&[format!("{}{address}", remote.base())], dest, None, out).await
 }
 
-async fn fetch(from: &str, dest: &Path, key: Option<PublicKey>, out: Out) -> Result<(), Failure> {
+async fn fetch(
+    from: &[String],
+    dest: &Path,
+    key: Option<PublicKey>,
+    out: Out,
+) -> Result<(), Failure> {
     with_tls();
     let progress = Arc::new(Progress::default());
     let options = FetchOptions { key, progress: Arc::clone(&progress), ..FetchOptions::default() };
@@ -122,7 +131,17 @@ fn people(w: &mut dyn Write, report: &FetchReport) -> std::io::Result<()> {
 }
 
 fn refused(error: RemoteError) -> Failure {
-    let exit = match &error {
+    Failure::new(exit_of(&error), chain(&error))
+}
+
+fn exit_of(error: &RemoteError) -> Exit {
+    match error {
+        // What all of them say.
+        RemoteError::AllFailed(errors) => {
+            let mut exits = errors.iter().map(exit_of);
+            let first = exits.next().unwrap_or(Exit::Failed);
+            if exits.all(|exit| exit == first) { first } else { Exit::Failed }
+        }
         RemoteError::Address(_) => Exit::Usage,
         RemoteError::Refused { status: 404 | 410, .. } => Exit::NotFound,
         RemoteError::Refused { status: 503, .. }
@@ -132,6 +151,5 @@ fn refused(error: RemoteError) -> Failure {
             Exit::Conflict
         }
         _ => Exit::Failed,
-    };
-    Failure::new(exit, chain(&error))
+    }
 }

@@ -21,6 +21,7 @@ pub enum Kind {
     Unauthorized,
     Forbidden,
     NotAPoint,
+    NotPrivate,
     UnknownRoute,
     NotFound,
     MethodNotAllowed,
@@ -51,6 +52,7 @@ impl Kind {
             Kind::NotAPoint => {
                 ("not-a-point", "This is only for distribution points of the site", 403)
             }
+            Kind::NotPrivate => ("not-private", "This is only taken over HTTPS", 403),
             Kind::UnknownRoute => ("unknown-route", "There is no such address", 404),
             Kind::NotFound => ("not-found", "There is no such thing", 404),
             Kind::MethodNotAllowed => ("method-not-allowed", "The address has no such method", 405),

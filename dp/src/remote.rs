@@ -7,8 +7,10 @@
 //! `dp/PROTOCOL.md` describes the wire.
 
 mod address;
+mod attempt;
 mod client;
 mod fetch;
+mod gather;
 mod holder;
 mod manifest;
 mod out;
@@ -16,13 +18,14 @@ mod parts;
 mod place;
 mod plan;
 mod sink;
+mod sources;
 mod state;
 
 pub use address::{BadAddress, PackageAddress};
-pub use client::Client;
-pub(crate) use client::Retry;
-pub use fetch::{FetchOptions, FetchReport, fetch};
+pub use client::{Client, Server};
+pub use fetch::{FetchOptions, FetchReport, fetch, fetch_from};
 pub(crate) use fetch::{RECIPES_IN_FLIGHT, blocking, recipe};
+pub(crate) use gather::Take;
 pub use holder::{Holder, repair_source};
 
 use contentlib::{Cancelled, Digest};
@@ -39,6 +42,9 @@ pub enum RemoteError {
     /// The address is not one of a package or server.
     #[error(transparent)]
     Address(#[from] BadAddress),
+    /// No server could give it, each for a reason of its own.
+    #[error("no server could give it: {}", each(.0))]
+    AllFailed(Vec<RemoteError>),
     /// The server could not be reached, or stopped sending; it was tried several times.
     #[error("cannot fetch from {url}")]
     Transport {
@@ -167,6 +173,20 @@ impl RemoteError {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// Errors with their causes, one after the other.
+fn each(errors: &[RemoteError]) -> String {
+    let told = |error: &RemoteError| {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    };
+    errors.iter().map(told).collect::<Vec<_>>().join("; ")
 }
 
 /// Which version is meant where an address does not say.

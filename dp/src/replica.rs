@@ -28,6 +28,7 @@ use packager::manifest::Manifest;
 use packager::sign::VersionInfo;
 use packager::{PackageError, PackageName, Packages};
 use plan::{Batch, Piece, Plan};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -223,8 +224,13 @@ impl Work {
                 blocking(move || put_together(&packages, &lease, contents)).await?;
             contents = left;
             if !pieces.is_empty() {
-                // Found damaged just now, or lost by somebody else who was about to store them.
-                self.clone().take(pieces).await?;
+                // Found damaged just now, or lost by somebody else who was about to store them. They were
+                // counted when they came, or were held.
+                let pieces: HashMap<ChunkId, Piece> =
+                    pieces.into_iter().map(|piece| (piece.id, piece)).collect();
+                let again = pieces.values().map(Piece::len).sum();
+                self.progress.bytes.fetch_sub(again, Relaxed);
+                self.clone().take(pieces.into_values().collect()).await?;
             }
         }
         match contents.first() {
@@ -236,7 +242,7 @@ impl Work {
     }
 
     fn wrong(&self, digest: Digest) -> RemoteError {
-        RemoteError::WrongBytes { url: self.client.server().to_string(), digest }
+        RemoteError::WrongBytes { url: self.client.shown(), digest }
     }
 }
 

@@ -40,7 +40,7 @@ fn address(point: &Point, version: &str) -> String {
 }
 
 async fn get(point: &Point, version: &str, out: &Path) -> FetchReport {
-    fetch(&address(point, version), out, FetchOptions::default()).await.unwrap()
+    fetch(&[address(point, version)], out, FetchOptions::default()).await.unwrap()
 }
 
 /// Whether two folders are the same, but for what fetching keeps.
@@ -180,13 +180,13 @@ async fn what_is_in_the_way_stays() {
     let elsewhere = tempfile::tempdir().unwrap();
     symlink(elsewhere.path(), out.path().join("small")).unwrap();
     let error =
-        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+        fetch(&[address(&point, "latest")], out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(&error, RemoteError::InTheWay(path) if path.ends_with("small")), "{error}");
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 0, "links are not followed");
     fs::remove_file(out.path().join("small")).unwrap();
     write(&out.path().join("big.bin/mine"), b"x");
     let error =
-        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+        fetch(&[address(&point, "latest")], out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(&error, RemoteError::InTheWay(path) if path.ends_with("big.bin")), "{error}");
     fs::remove_dir_all(out.path().join("big.bin")).unwrap();
     get(&point, "latest", out.path()).await;
@@ -199,11 +199,11 @@ async fn keys_are_pinned() {
     let out = tempfile::tempdir().unwrap();
     let other = SiteKey::from_seed([9; 32]).public();
     let options = FetchOptions { key: Some(other), ..Default::default() };
-    let error = fetch(&address(&point, "latest"), out.path(), options).await.unwrap_err();
+    let error = fetch(&[address(&point, "latest")], out.path(), options).await.unwrap_err();
     assert!(matches!(error, RemoteError::NotProven(_)), "{error}");
     assert!(!out.path().join("big.bin").exists());
     let options = FetchOptions { key: Some(point.packages.public_key()), ..Default::default() };
-    let report = fetch(&address(&point, "latest"), out.path(), options).await.unwrap();
+    let report = fetch(&[address(&point, "latest")], out.path(), options).await.unwrap();
     assert!(!report.trusted_on_first_use);
     // The site's key as this folder knows it is another one.
     let state = out.path().join(".depot/state");
@@ -211,7 +211,7 @@ async fn keys_are_pinned() {
     fs::write(&state, text.replace(&point.packages.public_key().to_string(), &other.to_string()))
         .unwrap();
     let error =
-        fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+        fetch(&[address(&point, "latest")], out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(error, RemoteError::OtherKey { .. }), "{error}");
 }
 
@@ -224,10 +224,10 @@ async fn a_folder_holds_one_package() {
     let out = tempfile::tempdir().unwrap();
     get(&point, "latest", out.path()).await;
     let url = point.url("/packages/other/latest");
-    let error = fetch(&url, out.path(), Default::default()).await.unwrap_err();
+    let error = fetch(&[&url], out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(error, RemoteError::OtherPackage { .. }), "{error}");
     for (path, status) in [("/packages/none/latest", 404), ("/packages/tools/77", 404)] {
-        let error = fetch(&point.url(path), out.path(), Default::default()).await.unwrap_err();
+        let error = fetch(&[point.url(path)], out.path(), Default::default()).await.unwrap_err();
         assert!(matches!(error, RemoteError::Refused { status: s, .. } if s == status), "{error}");
     }
 }
@@ -241,7 +241,7 @@ async fn a_version_with_revoked_content_is_refused_and_says_why() {
         point.packages.revoke(digest, "leaked").unwrap();
         let out = tempfile::tempdir().unwrap();
         let error =
-            fetch(&address(&point, "latest"), out.path(), Default::default()).await.unwrap_err();
+            fetch(&[address(&point, "latest")], out.path(), Default::default()).await.unwrap_err();
         let said = error.to_string();
         assert!(matches!(error, RemoteError::Refused { status: 410, .. }), "{path}: {said}");
         assert!(said.contains("revoked") && said.contains(&digest.to_string()), "{said}");
@@ -281,7 +281,7 @@ async fn a_file_that_holds_the_bytes_of_a_revoked_content_arrives_all_the_same()
     // Where a version holds both, its bytes in the larger one do not bring it.
     let out = tempfile::tempdir().unwrap();
     let error =
-        fetch(&address(&point, &with_both), out.path(), Default::default()).await.unwrap_err();
+        fetch(&[address(&point, &with_both)], out.path(), Default::default()).await.unwrap_err();
     assert!(matches!(error, RemoteError::Refused { status: 410, .. }), "{error}");
     assert!(error.to_string().contains(&Digest::of(alone[1]).to_string()), "{error}");
     assert!(!out.path().join("alone.bin").exists());
@@ -345,7 +345,7 @@ async fn a_connection_that_breaks_again_and_again_is_gone_on_with() {
     let out = tempfile::tempdir().unwrap();
     let (address, count) = proxy(point.address, Fault::CutAfter(2 << 20));
     let url = format!("http://{address}/packages/tools/latest");
-    let report = fetch(&url, out.path(), Default::default()).await.unwrap();
+    let report = fetch(&[&url], out.path(), Default::default()).await.unwrap();
     assert_same(&point.source("tools"), out.path());
     // How many requests share a connection before it is cut is a matter of timing.
     assert!(count.load(Ordering::Relaxed) > 3);
@@ -359,7 +359,7 @@ async fn damaged_bytes_are_asked_for_again_and_never_written() {
     let (address, _) = proxy(point.address, Fault::Flip);
     let url = format!("http://{address}/packages/tools/latest");
     // It may succeed or give up: what is there is right.
-    if fetch(&url, out.path(), Default::default()).await.is_err() {
+    if fetch(&[&url], out.path(), Default::default()).await.is_err() {
         assert!(
             !out.path().join("big.bin").exists()
                 || fs::read(out.path().join("big.bin")).unwrap() == noise(6 << 20, 1)
@@ -373,7 +373,7 @@ async fn damaged_bytes_are_asked_for_again_and_never_written() {
 async fn a_fetch_that_was_cut_off_goes_on_from_what_it_left() {
     let (point, _) = tools();
     let out = tempfile::tempdir().unwrap();
-    let url = address(&point, "latest");
+    let urls = [address(&point, "latest")];
     let mut n_cut = 0;
     let mut moved = 0;
     let report = loop {
@@ -386,7 +386,7 @@ async fn a_fetch_that_was_cut_off_goes_on_from_what_it_left() {
             }
         };
         tokio::select! {
-            fetched = fetch(&url, out.path(), options) => match fetched {
+            fetched = fetch(&urls, out.path(), options) => match fetched {
                 // The cut-off fetch's last writes may still hold the folder.
                 Err(RemoteError::Busy(_)) => tokio::time::sleep(Duration::from_millis(50)).await,
                 report => break report.unwrap(),

@@ -123,7 +123,7 @@ async fn assert_served(copies: &Copies, address: &str, source: &Path) {
         let _ = stopped.await;
     }));
     let out = tempfile::tempdir().unwrap();
-    fetch(&address, out.path(), FetchOptions::default()).await.unwrap();
+    fetch(&[&address], out.path(), FetchOptions::default()).await.unwrap();
     let how = ["-r", "--no-dereference", "--exclude", ".depot"];
     let diff = Command::new("diff").args(how).args([source, out.path()]).output().unwrap();
     assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));

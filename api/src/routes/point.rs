@@ -101,7 +101,7 @@ async fn join(
     let from = peer.map(|Extension(peer)| peer.ip().to_canonical());
     if tls.is_none() && from.is_some_and(|from| !from.is_loopback()) {
         let detail = "join over HTTPS: anybody on the way could read the secret";
-        return Err(Problem::new(Kind::Forbidden, detail));
+        return Err(Problem::new(Kind::NotPrivate, detail));
     }
     let joined = blocking(move || {
         let (ledger, now) = (site.ledger()?, Timestamp::now());

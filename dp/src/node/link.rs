@@ -5,7 +5,7 @@
 
 use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Wish};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
-use crate::remote::Client;
+use crate::remote::{Client, Server};
 use packager::Clock;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
@@ -64,28 +64,40 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether another address of the site may do better.
+    /// Whether another address of the site may do better: nobody is there, or somebody who is not the
+    /// site and cannot reach it either.
     fn is_of_the_door(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Distrust { .. })
+        match self {
+            Self::Unreachable { .. } | Self::Distrust { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 502..=504),
+            _ => false,
+        }
     }
 }
 
 /// One address of the site.
 struct Door {
     address: String,
+    /// For questions. What the site has to say must not wait behind content, nor a stalled transfer be
+    /// waited for as long as a feed, so content has connections of its own.
     http: reqwest::Client,
+    content: reqwest::Client,
     base: Url,
 }
 
 impl Door {
     fn new(config: &ClientConfig, address: &str) -> Result<Self, LinkError> {
-        let (builder, base) = identity::client(config, &Peer::Site, address)?;
-        let http = Client::with_times(builder).read_timeout(PATIENCE).build();
-        let address = address.to_owned();
-        match http {
-            Ok(http) => Ok(Self { address, http, base }),
-            Err(source) => Err(LinkError::Unreachable { address, source }),
-        }
+        let unusable = |source| LinkError::Unreachable { address: address.to_owned(), source };
+        let builder = || identity::client(config, &Peer::Site, address);
+        let (questions, base) = builder()?;
+        let http = Client::with_times(questions).read_timeout(PATIENCE).build();
+        let content = Client::with_times(builder()?.0).build();
+        Ok(Self {
+            address: address.to_owned(),
+            http: http.map_err(unusable)?,
+            content: content.map_err(unusable)?,
+            base,
+        })
     }
 
     fn closed(&self, source: reqwest::Error) -> LinkError {
@@ -146,7 +158,11 @@ impl Link {
     /// A client of the site's content plane, at the address that answered last.
     pub fn content(&self) -> Client {
         let door = &self.doors[self.last.load(Relaxed) % self.doors.len()];
-        Client::over(door.http.clone(), door.base.clone())
+        Client::of(vec![Server::over(
+            door.content.clone(),
+            door.base.clone(),
+            format!("{}/", door.address),
+        )])
     }
 
     /// What the site wishes, once that is something else than `after`; nothing if it stays the same

@@ -1,6 +1,7 @@
 //! Addresses of packages: `http://SERVER/packages/NAME/VERSION`.
 
 use super::DEFAULT;
+use super::sources::MOST;
 use packager::name::{BadName, PackageName, Selector};
 use reqwest::Url;
 
@@ -14,6 +15,12 @@ pub enum BadAddress {
     /// No package in it.
     #[error("{0:?} names no package; want http://SERVER/packages/NAME/VERSION")]
     NoPackage(String),
+    /// Addresses that are to mean the same name different things.
+    #[error("{0:?} and {1:?} are not of the same package and version; name one version alone")]
+    Differ(String, String),
+    /// No address, or more servers than are asked.
+    #[error("{0} addresses are given; name from 1 to {MOST} servers")]
+    Number(usize),
     /// The package or version has no possible name.
     #[error("in {address:?}: {why}")]
     Name {
@@ -57,6 +64,27 @@ impl PackageAddress {
     }
 }
 
+/// The version that all of `addresses` are of, and where its servers are, each once.
+pub(super) fn of_one_version<A: AsRef<str>>(
+    addresses: &[A],
+) -> Result<(PackageName, Selector, Vec<Url>), BadAddress> {
+    let Some(first) = addresses.first().filter(|_| addresses.len() <= MOST) else {
+        return Err(BadAddress::Number(addresses.len()));
+    };
+    let PackageAddress { server, package, selector } = PackageAddress::parse(first.as_ref())?;
+    let mut servers = vec![server];
+    for other in &addresses[1..] {
+        let found = PackageAddress::parse(other.as_ref())?;
+        if (&found.package, &found.selector) != (&package, &selector) {
+            return Err(BadAddress::Differ(first.as_ref().into(), other.as_ref().into()));
+        }
+        if !servers.contains(&found.server) {
+            servers.push(found.server);
+        }
+    }
+    Ok((package, selector, servers))
+}
+
 /// A server's address; what is relative to it lies below its path.
 pub(super) fn parse_server(text: &str) -> Result<Url, BadAddress> {
     let mut url = parse_http(text)?;
@@ -94,6 +122,26 @@ mod tests {
             assert_eq!(found.package.as_str(), "docs");
             assert_eq!(found.selector.to_string(), selector);
         }
+    }
+
+    #[test]
+    fn several_addresses_are_of_one_version() {
+        let (one, two) = ("http://a/packages/docs/2", "http://b:1/depot/packages/docs/2");
+        let (package, _, servers) = of_one_version(&[one, two, one]).unwrap();
+        let servers: Vec<&str> = servers.iter().map(Url::as_str).collect();
+        assert_eq!(
+            (package.as_str(), &servers[..]),
+            ("docs", &["http://a/", "http://b:1/depot/"][..])
+        );
+        for other in ["http://b/packages/docs/3", "http://b/packages/docs", "http://b/packages/x/2"]
+        {
+            assert!(
+                matches!(of_one_version(&[one, other]), Err(BadAddress::Differ(..))),
+                "{other}"
+            );
+        }
+        assert_eq!(of_one_version::<&str>(&[]), Err(BadAddress::Number(0)));
+        assert_eq!(of_one_version(&[one; 33]), Err(BadAddress::Number(33)));
     }
 
     #[test]

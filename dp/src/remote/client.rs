@@ -1,18 +1,22 @@
-//! Requests to a distribution point, tried again while that makes sense.
+//! Requests to one or several servers' content planes, tried again while that makes sense.
 //!
-//! Every wait ends after [`PROGRESS`] without a byte, and none before. A failure that may pass (no
-//! connection, a cut answer, a 5xx) is tried [`TRIES`] times with growing pauses; each byte of
-//! progress starts the count anew, bytes that came before do not.
+//! Each server is to answer the same, and each answer is checked by its digest, so it does not matter
+//! whose it is: which server is asked is decided in `sources`, request by request, and what one began
+//! another may end. Every wait ends after [`PROGRESS`] without a byte, and none before. A failure that
+//! may pass (no connection, a cut answer, a 5xx) leads to the next server, or to another try after a
+//! growing pause. A piece of work fails when each server has failed it; progress starts the count
+//! anew, bytes that came before do not.
 
+use super::attempt::{Attempt, Failed};
+use super::sources::{MOST, Set, Standings};
 use super::{RemoteError, address};
-use crate::frames::IDS_TYPE;
 use crate::package::VERSION_TYPE;
 use bytes::{Bytes, BytesMut};
-use contentlib::frames::{FrameDecoder, FrameItem, MEDIA_TYPE};
 use contentlib::{ChunkId, Digest, Recipe};
 use packager::sign::VersionInfo;
 use packager::{PackageName, Selector};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, RANGE, RETRY_AFTER};
+use parking_lot::Mutex;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,10 +26,6 @@ use std::time::Duration;
 /// How long to wait for the next byte.
 const PROGRESS: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
-/// How often a request is made in all, if nothing comes of it.
-const TRIES: u32 = 5;
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest description of a version.
 const MAX_VERSION: usize = 64 << 10;
 /// The longest problem document.
@@ -33,19 +33,77 @@ const MAX_PROBLEM: usize = 64 << 10;
 /// The longest recipe: 2^21 chunks of 36 bytes, and a head.
 const MAX_RECIPE: usize = 80 << 20;
 
-/// A client of one server's content plane. Cheap to clone.
+/// A server of content, and how it is reached.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct Server {
     http: reqwest::Client,
-    server: Url,
-    moved: Arc<AtomicU64>,
+    base: Url,
+    shown: String,
+    rank: u32,
 }
 
-/// Why one try failed.
-enum Failed {
-    /// It may work the next time.
-    Passing(RemoteError, Option<Duration>),
-    Final(RemoteError),
+impl Server {
+    /// The server at this address, over connections of its own.
+    ///
+    /// # Panics
+    /// If the process has installed no rustls provider.
+    pub fn at(address: &str) -> Result<Self, RemoteError> {
+        Self::of_url(address::parse_server(address)?)
+    }
+
+    /// The server at `base`, a URL that ends in a slash, over connections that somebody else sets up
+    /// ([`Client::with_times`] sets their times); `shown` is where it is, for people.
+    pub fn over(http: reqwest::Client, base: Url, shown: String) -> Self {
+        Self { http, base, shown, rank: 0 }
+    }
+
+    /// The same server, to be asked after those of a lower rank.
+    pub fn ranked(self, rank: u32) -> Self {
+        Self { rank, ..self }
+    }
+
+    pub(super) fn of_url(base: Url) -> Result<Self, RemoteError> {
+        let mut http = Client::with_times(reqwest::Client::builder());
+        if Client::is_on_this_machine(&base) {
+            http = http.no_proxy();
+        }
+        let http = http
+            .build()
+            .map_err(|source| RemoteError::Transport { url: base.to_string(), source })?;
+        let shown = base.to_string();
+        Ok(Self::over(http, base, shown))
+    }
+
+    /// Where it is, for people.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    pub(super) fn asks(&self, path: &str) -> Asks<'_> {
+        let url = self.base.join(path).expect("paths of the protocol are relative URLs");
+        Asks { http: &self.http, url, shown: format!("{}{path}", self.shown) }
+    }
+}
+
+/// One request: what is asked for, where, and what people are told that it was.
+pub(super) struct Asks<'a> {
+    pub http: &'a reqwest::Client,
+    pub url: Url,
+    pub shown: String,
+}
+
+/// The servers of a client, and what is known of them. Shared by its clones.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub list: Vec<Server>,
+    pub standings: Mutex<Standings>,
+}
+
+/// A client of the content plane of some servers that answer the same. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    pub(super) servers: Arc<Servers>,
+    moved: Arc<AtomicU64>,
 }
 
 impl Client {
@@ -54,13 +112,15 @@ impl Client {
     /// # Panics
     /// If the process has installed no rustls provider.
     pub fn new(server: &str) -> Result<Self, RemoteError> {
-        Self::of_url(address::parse_server(server)?)
+        Ok(Self::of(vec![Server::at(server)?]))
     }
 
-    /// A client of the server at `server`, a URL that ends in a slash, over connections that
-    /// somebody else sets up; [`Client::with_times`] sets their times.
-    pub fn over(http: reqwest::Client, server: Url) -> Self {
-        Self { http, server, moved: Arc::default() }
+    /// A client of these servers, of which each may be asked in place of any other; of more than 32
+    /// the first. Those of the lowest rank are preferred.
+    pub fn of(mut servers: Vec<Server>) -> Self {
+        servers.truncate(MOST);
+        let standings = Mutex::new(Standings::new(servers.iter().map(|server| server.rank)));
+        Self { servers: Arc::new(Servers { list: servers, standings }), moved: Arc::default() }
     }
 
     /// Connections with the times of this module: they wait for progress, and not for a total.
@@ -68,23 +128,16 @@ impl Client {
         http.connect_timeout(CONNECT)
             .read_timeout(PROGRESS)
             .tcp_keepalive(PROGRESS)
+            // All requests share a connection of HTTP/2: one that is dead must not be asked again.
+            .http2_keep_alive_interval(PROGRESS / 2)
+            .http2_keep_alive_timeout(PROGRESS)
             .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
     }
 
-    pub(super) fn of_url(server: Url) -> Result<Self, RemoteError> {
-        let mut http = Self::with_times(reqwest::Client::builder());
-        if Self::is_on_this_machine(&server) {
-            http = http.no_proxy();
-        }
-        let http = http
-            .build()
-            .map_err(|source| RemoteError::Transport { url: server.to_string(), source })?;
-        Ok(Self::over(http, server))
-    }
-
-    /// Where the server is.
-    pub fn server(&self) -> &Url {
-        &self.server
+    /// The servers, for people.
+    pub fn shown(&self) -> String {
+        let shown: Vec<&str> = self.servers.list.iter().map(Server::shown).collect();
+        shown.join(", ")
     }
 
     /// The same client, over the same connections, that counts anew what it receives.
@@ -105,31 +158,28 @@ impl Client {
         self.moved.load(Relaxed)
     }
 
-    fn url(&self, path: &str) -> Url {
-        self.server.join(path).expect("paths of the protocol are relative URLs")
-    }
-
     /// The signed description of a version; not yet verified.
     pub async fn version(
         &self,
         package: &PackageName,
         selector: &Selector,
     ) -> Result<VersionInfo, RemoteError> {
-        let url = self.url(&format!("packages/{package}/{selector}"));
-        let wanted = Wanted { accept: Some(VERSION_TYPE), ..Wanted::all(MAX_VERSION) };
-        let bytes = self.get(&url, wanted).await?;
-        let malformed = |_| RemoteError::Malformed {
-            url: url.to_string(),
-            wanted: "the description of a version",
+        let path = format!("packages/{package}/{selector}");
+        // Two servers may mean different versions by one name, so nobody goes on with another's.
+        let wanted =
+            Wanted { accept: Some(VERSION_TYPE), is_one: true, ..Wanted::all(MAX_VERSION) };
+        let parse = |url: &str, bytes: Bytes| {
+            let what = "the description of a version";
+            serde_json::from_slice(&bytes)
+                .map_err(|_| RemoteError::Malformed { url: url.to_owned(), wanted: what })
         };
-        serde_json::from_slice(&bytes).map_err(malformed)
+        self.get(&path, wanted, parse).await
     }
 
     /// A whole content of at most `max` bytes, checked.
     pub async fn content(&self, digest: Digest, max: usize) -> Result<Bytes, RemoteError> {
-        let url = self.url(&format!("content/{digest}"));
-        let bytes = self.get(&url, Wanted::all(max)).await?;
-        checked(&url, bytes, digest)
+        let check = |url: &str, bytes| checked(url, bytes, digest);
+        self.get(&format!("content/{digest}"), Wanted::all(max), check).await
     }
 
     /// The bytes `range` of a content, checked to be `chunk`.
@@ -139,85 +189,102 @@ impl Client {
         range: Range<u64>,
         chunk: ChunkId,
     ) -> Result<Bytes, RemoteError> {
-        let url = self.url(&format!("content/{content}"));
         let max = (range.end - range.start) as usize;
         let wanted = Wanted { part: Some(range), ..Wanted::all(max) };
-        let bytes = self.get(&url, wanted).await?;
-        checked(&url, bytes, chunk.0)
+        let check = |url: &str, bytes| checked(url, bytes, chunk.0);
+        self.get(&format!("content/{content}"), wanted, check).await
     }
 
-    /// The recipe of a content; `None` if the server does not hold it. It is not yet checked to be
-    /// that content's.
+    /// The recipe of a content; `None` if no server holds it. It is not checked to be that content's.
     pub async fn recipe(&self, digest: Digest) -> Result<Option<Recipe>, RemoteError> {
-        let url = self.url(&format!("recipes/{digest}"));
-        let bytes = match self.get(&url, Wanted::all(MAX_RECIPE)).await {
-            Err(RemoteError::Refused { status: 404, .. }) => return Ok(None),
-            bytes => bytes?,
-        };
-        let malformed = |_| RemoteError::Malformed { url: url.to_string(), wanted: "a recipe" };
-        Recipe::decode(&bytes).map(Some).map_err(malformed)
-    }
-
-    /// Asks once for `ids`, at most 4096, and hands on what comes. An error may pass: ask again
-    /// for what is still missing with [`Retry`].
-    pub(super) async fn chunks(
-        &self,
-        ids: &[ChunkId],
-        retry: &mut Retry,
-        mut take: impl AsyncFnMut(FrameItem) -> Result<(), RemoteError>,
-    ) -> Result<(), RemoteError> {
-        let Some(mut frames) = self.frames(ids, retry).await? else { return Ok(()) };
-        while let Some(item) = frames.next(retry).await? {
-            take(item).await?;
+        let recipe = self.recipe_if(digest, |_| true).await;
+        match recipe {
+            Err(RemoteError::Refused { status: 404, .. }) => Ok(None),
+            recipe => recipe.map(Some),
         }
-        Ok(())
     }
 
-    /// Asks once for `ids`, at most 4096. After a failure that may pass it waits, and there is
-    /// nothing.
-    pub(crate) async fn frames(
+    /// The recipe of a content that is `right`.
+    pub(crate) async fn recipe_if(
         &self,
-        ids: &[ChunkId],
-        retry: &mut Retry,
-    ) -> Result<Option<Frames>, RemoteError> {
-        let url = self.url("chunks");
-        let body: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
-        let request = self.http.post(url.clone()).header(CONTENT_TYPE, IDS_TYPE);
-        let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
-        match accepted(&url, request.send().await).await {
-            Ok(response) => {
-                let (decoder, moved) = (FrameDecoder::default(), self.moved.clone());
-                Ok(Some(Frames { url, response, decoder, moved }))
+        digest: Digest,
+        is_right: impl Fn(&Recipe) -> bool,
+    ) -> Result<Recipe, RemoteError> {
+        let decode = |url: &str, bytes: Bytes| {
+            let url = url.to_owned();
+            match Recipe::decode(&bytes) {
+                Ok(recipe) if is_right(&recipe) => Ok(recipe),
+                Ok(_) => Err(RemoteError::WrongBytes { url, digest }),
+                Err(_) => Err(RemoteError::Malformed { url, wanted: "a recipe" }),
             }
-            Err(failed) => retry.pause(failed).await.map(|()| None),
-        }
+        };
+        self.get(&format!("recipes/{digest}"), Wanted::all(MAX_RECIPE), decode).await
     }
 
-    /// A body. A cut answer is gone on with where it was cut.
-    async fn get(&self, url: &Url, wanted: Wanted) -> Result<Bytes, RemoteError> {
-        let (mut retry, mut furthest) = (Retry::default(), 0);
-        let mut got = BytesMut::new();
-        loop {
-            let failed = match self.try_get(url, &wanted, &mut got).await {
-                Ok(()) => return Ok(got.freeze()),
+    /// What `check` makes of a body. A cut answer is gone on with where it was cut, also by another
+    /// server.
+    async fn get<T>(
+        &self,
+        path: &str,
+        mut wanted: Wanted,
+        check: impl Fn(&str, Bytes) -> Result<T, RemoteError>,
+    ) -> Result<T, RemoteError> {
+        let mut attempt = Attempt::new(self.servers.clone());
+        let (mut got, mut furthest) = (BytesMut::new(), 0);
+        // Whose bytes they are.
+        let mut from = Set::default();
+        while let Some(turn) = attempt.turn(|_| true).await {
+            let asks = self.servers.list[turn.at].asks(path);
+            let has_others = {
+                let mut others = from;
+                others.remove(turn.at);
+                !others.is_empty()
+            };
+            if wanted.is_one && has_others {
+                got.clear();
+            }
+            if got.is_empty() {
+                from = Set::default();
+            }
+            from.add(turn.at);
+            let failed = match self.try_get(&asks, &wanted, &mut got).await {
+                Ok(()) => match check(&asks.shown, std::mem::take(&mut got).freeze()) {
+                    Ok(done) => {
+                        attempt.progressed(&turn);
+                        return Ok(done);
+                    }
+                    // Nobody can say whose bytes are wrong: again, of one server alone.
+                    Err(_) if has_others && !wanted.is_one => {
+                        wanted.is_one = true;
+                        continue;
+                    }
+                    Err(error) => Failed::Wrong(error),
+                },
                 Err(failed) => failed,
             };
             // What comes again is no progress: not every proxy goes on where it is asked to.
             if got.len() > furthest {
                 furthest = got.len();
-                retry.progressed();
+                attempt.progressed(&turn);
             }
-            retry.pause(failed).await?;
+            attempt.failed(turn, failed)?;
         }
+        Err(attempt.gave_up(|_| unreachable!("all are out")))
     }
 
-    async fn try_get(&self, url: &Url, wanted: &Wanted, got: &mut BytesMut) -> Result<(), Failed> {
-        let mut request = self.http.get(url.clone());
+    async fn try_get(
+        &self,
+        asks: &Asks<'_>,
+        wanted: &Wanted,
+        got: &mut BytesMut,
+    ) -> Result<(), Failed> {
+        let mut request = asks.http.get(asks.url.clone());
         if let Some(accept) = wanted.accept {
             request = request.header(ACCEPT, accept);
         }
-        if let Some(range) = wanted.range(got.len()) {
-            request = request.header(RANGE, range);
+        let range = wanted.range(got.len());
+        if let Some((_, header)) = &range {
+            request = request.header(RANGE, header);
         }
         let sent = request.send().await;
         let past_the_end =
@@ -226,64 +293,44 @@ impl Client {
             // The answer was cut right after its last byte.
             return Ok(());
         }
-        let mut response = accepted(url, sent).await?;
+        let mut response = accepted(&asks.shown, sent).await?;
         let malformed =
-            |wanted| Failed::Final(RemoteError::Malformed { url: url.to_string(), wanted });
+            |wanted| Failed::Wrong(RemoteError::Malformed { url: asks.shown.clone(), wanted });
         if response.status() != StatusCode::PARTIAL_CONTENT {
             if wanted.part.is_some() {
                 return Err(malformed("the range that was asked for"));
             }
             got.clear();
+        } else if first_byte(&response).is_some_and(|first| Some(first) != range.map(|(at, _)| at))
+        {
+            return Err(malformed("the range that was asked for"));
         }
-        while let Some(bytes) = response.chunk().await.map_err(|e| passing(url, e))? {
-            self.moved.fetch_add(bytes.len() as u64, Relaxed);
+        while let Some(bytes) = self.read(&asks.shown, &mut response).await? {
             if got.len() + bytes.len() > wanted.max {
+                got.clear();
                 return Err(malformed("a document of reasonable length"));
             }
             got.extend_from_slice(&bytes);
         }
         Ok(())
     }
+
+    /// The next bytes of a body: all that a client receives is received here.
+    pub(super) async fn read(
+        &self,
+        shown: &str,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Failed> {
+        let bytes = response.chunk().await.map_err(|error| passing(shown, error))?;
+        self.moved.fetch_add(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64), Relaxed);
+        Ok(bytes)
+    }
 }
 
-/// An answer with chunks.
-pub(crate) struct Frames {
-    url: Url,
-    response: Response,
-    decoder: FrameDecoder,
-    moved: Arc<AtomicU64>,
-}
-
-impl Frames {
-    /// The next item. After a failure that may pass it waits, and there is no more; only an answer
-    /// that came whole has an end mark.
-    pub async fn next(&mut self, retry: &mut Retry) -> Result<Option<FrameItem>, RemoteError> {
-        match self.try_next(retry).await {
-            Ok(item) => Ok(item),
-            Err(failed) => retry.pause(failed).await.map(|()| None),
-        }
-    }
-
-    async fn try_next(&mut self, retry: &mut Retry) -> Result<Option<FrameItem>, Failed> {
-        let malformed = || {
-            let (url, wanted) = (self.url.to_string(), "frames");
-            Failed::Passing(RemoteError::Malformed { url, wanted }, None)
-        };
-        loop {
-            if let Some(item) = self.decoder.next_item().map_err(|_| malformed())? {
-                retry.progressed();
-                return Ok(Some(item));
-            }
-            match self.response.chunk().await.map_err(|error| passing(&self.url, error))? {
-                Some(bytes) => {
-                    self.moved.fetch_add(bytes.len() as u64, Relaxed);
-                    self.decoder.push(&bytes);
-                }
-                None if self.decoder.is_complete() => return Ok(None),
-                None => return Err(malformed()),
-            }
-        }
-    }
+/// Where the part of a content begins that a response has.
+fn first_byte(response: &Response) -> Option<u64> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
 /// What a GET is for.
@@ -291,37 +338,47 @@ struct Wanted {
     accept: Option<&'static str>,
     /// These bytes alone.
     part: Option<Range<u64>>,
+    /// Whether all bytes must be of one server.
+    is_one: bool,
     /// The most bytes that may come.
     max: usize,
 }
 
 impl Wanted {
     fn all(max: usize) -> Self {
-        Self { accept: None, part: None, max }
+        Self { accept: None, part: None, is_one: false, max }
     }
 
-    /// The `Range` header, once the first `got` bytes came.
-    fn range(&self, got: usize) -> Option<String> {
+    /// The `Range` header once the first `got` bytes came, and where that begins.
+    fn range(&self, got: usize) -> Option<(u64, String)> {
         match &self.part {
-            Some(part) => Some(format!("bytes={}-{}", part.start + got as u64, part.end - 1)),
-            None => (got > 0).then(|| format!("bytes={got}-")),
+            Some(part) => {
+                let first = part.start + got as u64;
+                Some((first, format!("bytes={first}-{}", part.end - 1)))
+            }
+            None => (got > 0).then(|| (got as u64, format!("bytes={got}-"))),
         }
     }
 }
 
-fn checked(url: &Url, bytes: Bytes, digest: Digest) -> Result<Bytes, RemoteError> {
+fn checked(url: &str, bytes: Bytes, digest: Digest) -> Result<Bytes, RemoteError> {
     if Digest::of(&bytes) != digest {
-        return Err(RemoteError::WrongBytes { url: url.to_string(), digest });
+        return Err(RemoteError::WrongBytes { url: url.to_owned(), digest });
     }
     Ok(bytes)
 }
 
-fn passing(url: &Url, source: reqwest::Error) -> Failed {
-    Failed::Passing(RemoteError::Transport { url: url.to_string(), source }, None)
+fn passing(url: &str, source: reqwest::Error) -> Failed {
+    // The URL in it has the peer's name, which tells nobody where that is.
+    let source = source.without_url();
+    Failed::Passing(RemoteError::Transport { url: url.to_owned(), source }, None)
 }
 
 /// The response, if it is one of success.
-async fn accepted(url: &Url, sent: reqwest::Result<Response>) -> Result<Response, Failed> {
+pub(super) async fn accepted(
+    url: &str,
+    sent: reqwest::Result<Response>,
+) -> Result<Response, Failed> {
     let response = sent.map_err(|e| passing(url, e))?;
     let status = response.status();
     if status.is_success() {
@@ -331,11 +388,14 @@ async fn accepted(url: &Url, sent: reqwest::Result<Response>) -> Result<Response
     let detail = reason(response).await;
     let detail = detail.or_else(|| status.canonical_reason().map(str::to_owned));
     let detail = detail.unwrap_or_default();
-    let error = RemoteError::Refused { url: url.to_string(), status: status.as_u16(), detail };
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return Err(Failed::Passing(error, after.map(Duration::from_secs)));
-    }
-    Err(Failed::Final(error))
+    let error = RemoteError::Refused { url: url.to_owned(), status: status.as_u16(), detail };
+    Err(match status {
+        // What one knows to be revoked, no other should give.
+        StatusCode::GONE => Failed::Final(error),
+        StatusCode::TOO_MANY_REQUESTS => Failed::Passing(error, after.map(Duration::from_secs)),
+        _ if status.is_server_error() => Failed::Passing(error, after.map(Duration::from_secs)),
+        _ => Failed::Refused(error),
+    })
 }
 
 /// Why the server refused, as its problem document says; of no other answer that is an error more
@@ -352,37 +412,10 @@ async fn reason(mut response: Response) -> Option<String> {
     problem["detail"].as_str().map(str::to_owned)
 }
 
-/// Counts the tries of one piece of work.
-#[derive(Debug, Default)]
-pub(crate) struct Retry {
-    failures: u32,
-}
-
-impl Retry {
-    fn progressed(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Waits before the next try, or gives up.
-    async fn pause(&mut self, failed: Failed) -> Result<(), RemoteError> {
-        let (error, after) = match failed {
-            Failed::Final(error) => return Err(error),
-            Failed::Passing(error, after) => (error, after),
-        };
-        self.failures += 1;
-        if self.failures >= TRIES {
-            return Err(error);
-        }
-        let pause = after.unwrap_or(FIRST_PAUSE * 2u32.pow(self.failures - 1));
-        tracing::debug!(%error, ?pause, "trying again");
-        tokio::time::sleep(pause.min(LONGEST_PAUSE)).await;
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::sources::TRIES;
     use std::io::{BufRead, BufReader, Write};
 
     #[tokio::test]

@@ -10,22 +10,23 @@
 //!    written last. Killed anywhere, the next run goes on from what is there.
 
 use super::RemoteError;
-use super::address::PackageAddress;
-use super::client::{Client, Retry};
+use super::address;
+use super::client::{Client, Server};
+use super::gather::Take;
 use super::out::{Inside, Out};
 use super::place::Placer;
 use super::plan::{Found, compare, is_untouched, look, parallel, stamp};
 use super::sink::{ChunkPlace, OneChunk, Sink, Wanted};
 use super::state::{Stamp, State};
 use bytes::Bytes;
-use contentlib::frames::FrameItem;
-use contentlib::{ChunkId, Digest, Progress, Recipe};
+use contentlib::{ChunkId, Digest, Frame, Progress, Recipe};
 use futures::{StreamExt, TryStreamExt};
 use packager::fetch_state::FOLDER;
 use packager::folder::FileStat;
 use packager::manifest::{FileEntry, Kind, Manifest};
 use packager::sign::VersionInfo;
 use packager::{PackageName, PublicKey, Selector};
+use reqwest::Url;
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind::PermissionDenied;
 use std::path::Path;
@@ -87,27 +88,44 @@ pub struct FetchReport {
     pub seconds: f64,
 }
 
-/// Fetches the version at `address` (`http://SERVER/packages/NAME/VERSION`) into `out`.
+/// Fetches the version at `addresses` (`http://SERVER/packages/NAME/VERSION`), each of which has the
+/// same, into `out`. What one server does not give, the next does; the first is preferred.
 ///
 /// # Panics
 /// If the process has installed no rustls provider.
-pub async fn fetch(
-    address: &str,
+pub async fn fetch<A: AsRef<str>>(
+    addresses: &[A],
+    out: &Path,
+    options: FetchOptions,
+) -> Result<FetchReport, RemoteError> {
+    let (package, selector, servers) = address::of_one_version(addresses)?;
+    fetch_from(&servers, &package, &selector, out, options).await
+}
+
+/// Fetches a version of `package` into `out` from `servers`, URLs that end in a slash, the preferred
+/// one first.
+///
+/// # Panics
+/// If the process has installed no rustls provider.
+pub async fn fetch_from(
+    servers: &[Url],
+    package: &PackageName,
+    selector: &Selector,
     out: &Path,
     options: FetchOptions,
 ) -> Result<FetchReport, RemoteError> {
     let began = std::time::Instant::now();
-    let address = PackageAddress::parse(address)?;
-    let client = Client::of_url(address.server.clone())?;
-    let info = client.version(&address.package, &address.selector).await?;
-    let is_other = match address.selector {
-        Selector::Number(number) => number != info.version,
+    let ranked = |(url, rank): (&Url, u32)| Ok(Server::of_url(url.clone())?.ranked(rank));
+    let ranked = servers.iter().zip(0..).map(ranked).collect::<Result<_, RemoteError>>()?;
+    let client = Client::of(ranked);
+    let info = client.version(package, selector).await?;
+    let is_other = match selector {
+        Selector::Number(number) => *number != info.version,
         _ => false,
     };
-    if info.package != address.package || is_other {
-        let url = format!("{}packages/{}/{}", address.server, address.package, address.selector);
+    if info.package != *package || is_other {
         return Err(RemoteError::OtherVersion {
-            url,
+            url: client.shown(),
             package: info.package,
             version: info.version,
         });
@@ -457,7 +475,7 @@ impl Job {
         Ok(())
     }
 
-    /// Fetches one batch; the chunks that the server does not hold.
+    /// Fetches one batch; the chunks that no server holds.
     async fn take_batch(
         self: Arc<Self>,
         client: &Client,
@@ -465,37 +483,14 @@ impl Job {
         needed: &Arc<HashMap<Digest, Vec<usize>>>,
         batch: Vec<ChunkId>,
     ) -> Result<Vec<ChunkId>, RemoteError> {
-        let mut lacking = HashSet::new();
-        let mut retry = Retry::default();
-        loop {
-            let wanted = |id: &ChunkId| sink.wants(*id) && !lacking.contains(id);
-            let ids: Vec<ChunkId> = batch.iter().copied().filter(wanted).collect();
-            if ids.is_empty() {
-                return Ok(lacking.into_iter().collect());
-            }
-            let take = async |item| {
-                self.progress.new_bytes.store(client.moved(), Relaxed);
-                match item {
-                    FrameItem::Missing(id) => drop(lacking.insert(id)),
-                    FrameItem::Block(frame) => {
-                        let (job, sink, needed) = (self.clone(), sink.clone(), needed.clone());
-                        blocking(move || {
-                            let mut placer = job.placer();
-                            // What does not decode, or hashes to something else, stays missing.
-                            for (id, bytes) in frame.chunks().unwrap_or_default() {
-                                job.place(&mut placer, &sink, &needed, id, &bytes)?;
-                            }
-                            Ok(())
-                        })
-                        .await?;
-                    }
-                    // A complete answer: what did not come, the server sent wrong.
-                    FrameItem::End => lacking.extend(ids.iter().filter(|id| sink.wants(**id))),
-                }
-                Ok(())
-            };
-            client.chunks(&ids, &mut retry, take).await?;
-        }
+        let ids: Vec<ChunkId> = batch.into_iter().filter(|id| sink.wants(*id)).collect();
+        let mut placing = Placing {
+            job: self,
+            sink: sink.clone(),
+            needed: needed.clone(),
+            client: client.clone(),
+        };
+        client.gather(ids, &mut placing).await
     }
 
     /// Counts files that are in place.
@@ -530,20 +525,44 @@ impl Job {
     }
 }
 
+/// Puts what comes in its places.
+struct Placing {
+    job: Arc<Job>,
+    sink: Arc<Sink>,
+    needed: Arc<HashMap<Digest, Vec<usize>>>,
+    client: Client,
+}
+
+impl Take for Placing {
+    async fn take(&mut self, frame: Frame) -> Result<Vec<ChunkId>, RemoteError> {
+        self.job.progress.new_bytes.store(self.client.moved(), Relaxed);
+        let (job, sink, needed) = (self.job.clone(), self.sink.clone(), self.needed.clone());
+        blocking(move || {
+            let mut placer = job.placer();
+            // What does not decode, or hashes to something else, stays missing.
+            let chunks = frame.chunks().unwrap_or_default();
+            for (id, bytes) in &chunks {
+                job.place(&mut placer, &sink, &needed, *id, bytes)?;
+            }
+            Ok(chunks.into_iter().map(|(id, _)| id).collect())
+        })
+        .await
+    }
+}
+
 /// The recipe of a file, checked against the one that the manifest names.
 pub(crate) async fn recipe(
     client: &Client,
     file: &FileEntry,
     signed: Digest,
 ) -> Result<Recipe, RemoteError> {
-    let Some(recipe) = client.recipe(file.digest).await? else {
-        return Err(RemoteError::Incomplete { n: 1, first: file.digest });
-    };
-    if recipe.digest() != signed || recipe.size() != file.size {
-        let url = format!("recipes/{}", file.digest);
-        return Err(RemoteError::WrongBytes { url, digest: signed });
+    let is_right = |recipe: &Recipe| recipe.digest() == signed && recipe.size() == file.size;
+    match client.recipe_if(file.digest, is_right).await {
+        Err(RemoteError::Refused { status: 404, .. }) => {
+            Err(RemoteError::Incomplete { n: 1, first: file.digest })
+        }
+        recipe => recipe,
     }
-    Ok(recipe)
 }
 
 /// Chunks that the server named as lacking, by why.

@@ -1,8 +1,8 @@
 //! Another server as a source of good bytes for a damaged library.
 
 use super::RemoteError;
-use super::client::{Client, Retry};
-use contentlib::frames::FrameItem;
+use super::client::Client;
+use super::gather::Take;
 use contentlib::{ChunkId, Digest, Frame, Recipe, RepairSource};
 use std::collections::HashSet;
 use std::error::Error;
@@ -34,31 +34,31 @@ impl RepairSource for Holder {
     }
 }
 
+/// The frames of some chunks.
+struct Kept {
+    wanted: HashSet<ChunkId>,
+    frames: Vec<Frame>,
+}
+
+impl Take for Kept {
+    async fn take(&mut self, frame: Frame) -> Result<Vec<ChunkId>, RemoteError> {
+        // What does not decode to a wanted chunk is not worth handing on.
+        let chunks = frame.chunks().unwrap_or_default().into_iter().map(|(id, _)| id);
+        let came: Vec<ChunkId> = chunks.filter(|id| self.wanted.remove(id)).collect();
+        if !came.is_empty() {
+            self.frames.push(frame);
+        }
+        Ok(came)
+    }
+}
+
 /// Frames with those of `chunks` that the server holds.
 async fn fetch(client: &Client, chunks: &[ChunkId]) -> Result<Vec<Frame>, RemoteError> {
-    let mut wanted: HashSet<ChunkId> = chunks.iter().copied().collect();
-    let (mut frames, mut retry) = (Vec::new(), Retry::default());
-    while !wanted.is_empty() {
-        let ids: Vec<ChunkId> = wanted.iter().copied().collect();
-        let take = async |item| {
-            match item {
-                FrameItem::Missing(id) => drop(wanted.remove(&id)),
-                FrameItem::Block(frame) => {
-                    // What does not decode to a wanted chunk is not worth handing on.
-                    let mut is_wanted = false;
-                    for (id, _) in frame.chunks().unwrap_or_default() {
-                        is_wanted |= wanted.remove(&id);
-                    }
-                    if is_wanted {
-                        frames.push(frame);
-                    }
-                }
-                // The server answered in full; what is left, it answered with other bytes.
-                FrameItem::End => wanted.clear(),
-            }
-            Ok(())
-        };
-        client.chunks(&ids, &mut retry, take).await?;
+    let wanted: HashSet<ChunkId> = chunks.iter().copied().collect();
+    let mut kept = Kept { wanted: wanted.clone(), frames: Vec::new() };
+    match client.gather(wanted, &mut kept).await {
+        // The server answered in full; what did not come, it answered with other bytes.
+        Ok(_) | Err(RemoteError::WrongBytes { .. }) => Ok(kept.frames),
+        Err(error) => Err(error),
     }
-    Ok(frames)
 }

@@ -5,11 +5,11 @@
 //! fetched that the older one lacks.
 
 use super::RemoteError;
-use super::client::{Client, Retry};
+use super::client::Client;
+use super::gather::Take;
 use super::sink::chunks_of;
 use bytes::Bytes;
-use contentlib::frames::FrameItem;
-use contentlib::{ChunkId, Digest, Recipe};
+use contentlib::{ChunkId, Digest, Frame, Recipe};
 use std::collections::{HashMap, HashSet};
 
 /// As much as a packager writes.
@@ -37,36 +37,39 @@ pub(super) async fn fetch(
     client.content(digest, MAX_MANIFEST).await
 }
 
+/// The bytes of some chunks.
+struct Kept {
+    wanted: HashSet<ChunkId>,
+    came: HashMap<ChunkId, Bytes>,
+}
+
+impl Take for Kept {
+    async fn take(&mut self, frame: Frame) -> Result<Vec<ChunkId>, RemoteError> {
+        let chunks = frame.chunks().unwrap_or_default();
+        let ids = chunks.iter().map(|(id, _)| *id).collect();
+        self.came.extend(chunks.into_iter().filter(|(id, _)| self.wanted.contains(id)));
+        Ok(ids)
+    }
+}
+
 async fn assemble(
     client: &Client,
     recipe: &Recipe,
     old: &[u8],
 ) -> Result<Option<Vec<u8>>, RemoteError> {
     let held = chunks_of(old);
-    let mut wanted: HashSet<ChunkId> =
+    let wanted: HashSet<ChunkId> =
         recipe.chunks().iter().filter(|id| !held.contains_key(id)).copied().collect();
-    let mut came: HashMap<ChunkId, Bytes> = HashMap::new();
-    let mut retry = Retry::default();
-    while !wanted.is_empty() {
-        let ids: Vec<ChunkId> = wanted.iter().take(crate::MAX_CHUNKS).copied().collect();
-        let take = async |item| {
-            match item {
-                FrameItem::Block(frame) => {
-                    let chunks = frame.chunks().unwrap_or_default();
-                    came.extend(chunks.into_iter().filter(|(id, _)| wanted.remove(id)));
-                }
-                FrameItem::Missing(id) => drop(wanted.remove(&id)),
-                // A complete answer: what did not come, the server sent wrong.
-                FrameItem::End => {
-                    for id in &ids {
-                        wanted.remove(id);
-                    }
-                }
-            }
-            Ok(())
-        };
-        client.chunks(&ids, &mut retry, take).await?;
+    let ids: Vec<ChunkId> = wanted.iter().copied().collect();
+    let mut kept = Kept { wanted, came: HashMap::new() };
+    for ids in ids.chunks(crate::MAX_CHUNKS) {
+        match client.gather(ids.iter().copied(), &mut kept).await {
+            Ok(lacking) if lacking.is_empty() => {}
+            Ok(_) | Err(RemoteError::WrongBytes { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
+    let came = kept.came;
     let mut bytes = Vec::with_capacity(recipe.size() as usize);
     for id in recipe.chunks() {
         match held.get(id).copied().or_else(|| came.get(id).map(|b| &b[..])) {

@@ -2,8 +2,7 @@
 
 use super::plan::Piece;
 use super::{Work, local};
-use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Retry, blocking};
-use contentlib::frames::FrameItem;
+use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Take, blocking};
 use contentlib::{AddError, ChunkId, Frame, Library, Session};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -65,46 +64,14 @@ impl Work {
         store: Store,
         pieces: Vec<Piece>,
     ) -> Result<(), RemoteError> {
-        let mut left: HashMap<ChunkId, Piece> =
+        self.progress.check()?;
+        let pieces: HashMap<ChunkId, Piece> =
             pieces.into_iter().map(|piece| (piece.id, piece)).collect();
-        let mut lacking: Vec<Piece> = Vec::new();
-        let mut retry = Retry::default();
-        let mut answered = 0;
-        while !left.is_empty() {
-            self.progress.check()?;
-            let ids: Vec<ChunkId> = left.keys().copied().collect();
-            let asked: Arc<HashSet<ChunkId>> = Arc::new(ids.iter().copied().collect());
-            let Some(mut frames) = self.client.frames(&ids, &mut retry).await? else { continue };
-            // Each item is of at least one chunk, and each chunk comes once; then there is an end.
-            let mut n_items = 0;
-            while let Some(item) = frames.next(&mut retry).await? {
-                self.count_moved();
-                self.progress.check()?;
-                n_items += 1;
-                if n_items > ids.len() + 1 {
-                    let url = self.client.server().to_string();
-                    return Err(RemoteError::Malformed { url, wanted: "each chunk once" });
-                }
-                match item {
-                    FrameItem::Missing(id) => lacking.extend(left.remove(&id)),
-                    FrameItem::End => answered += 1,
-                    FrameItem::Block(frame) => {
-                        for id in store.put(frame, asked.clone()).await? {
-                            if let Some(piece) = left.remove(&id) {
-                                self.progress.bytes.fetch_add(piece.len(), Relaxed);
-                            }
-                        }
-                    }
-                }
-            }
-            // What was answered in full, twice, and did not come, came as something else. The first
-            // time it may have shared a block with a damaged chunk.
-            if answered > 1
-                && let Some(id) = left.keys().min()
-            {
-                return Err(self.wrong(id.0));
-            }
-        }
+        let ids: Vec<ChunkId> = pieces.keys().copied().collect();
+        let asked = Arc::new(ids.iter().copied().collect());
+        let mut taking = Taking { work: self.clone(), store: store.clone(), left: pieces, asked };
+        let lacking = self.client.gather(ids, &mut taking).await?;
+        let lacking = lacking.iter().filter_map(|id| taking.left.remove(id)).collect();
         self.take_lacking(store, lacking).await
     }
 
@@ -137,6 +104,28 @@ impl Work {
             }
         });
         futures::stream::iter(taken).buffer_unordered(RECIPES_IN_FLIGHT).try_collect().await
+    }
+}
+
+/// Takes what comes into the library.
+struct Taking {
+    work: Arc<Work>,
+    store: Store,
+    left: HashMap<ChunkId, Piece>,
+    asked: Arc<HashSet<ChunkId>>,
+}
+
+impl Take for Taking {
+    async fn take(&mut self, frame: Frame) -> Result<Vec<ChunkId>, RemoteError> {
+        self.work.count_moved();
+        self.work.progress.check()?;
+        let came = self.store.put(frame, self.asked.clone()).await?;
+        for id in &came {
+            if let Some(piece) = self.left.remove(id) {
+                self.work.progress.bytes.fetch_add(piece.len(), Relaxed);
+            }
+        }
+        Ok(came)
     }
 }
 

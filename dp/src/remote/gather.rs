@@ -1,0 +1,165 @@
+//! Many chunks of several servers: each is asked for what it may have, until all came or nobody is
+//! left who may have more.
+
+use super::RemoteError;
+use super::attempt::{Attempt, Failed, Turn};
+use super::client::{Client, accepted};
+use super::sources::Set;
+use crate::frames::IDS_TYPE;
+use contentlib::frames::{FrameDecoder, FrameItem, MEDIA_TYPE};
+use contentlib::{ChunkId, Frame};
+use reqwest::Response;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use std::collections::HashMap;
+
+/// Whoever takes what comes.
+pub(crate) trait Take: Send {
+    /// Takes a block. Answers which chunks are in it; what is not what its name says it leaves out.
+    fn take(
+        &mut self,
+        frame: Frame,
+    ) -> impl Future<Output = Result<Vec<ChunkId>, RemoteError>> + Send;
+}
+
+/// What is left to get of some chunks.
+struct Hunt {
+    /// Chunks that have not come, and who lacks each.
+    left: HashMap<ChunkId, Set>,
+    /// Servers that answered in full, and with something else.
+    doubtful: Set,
+}
+
+/// What a request came to, beside the chunks.
+enum Ended {
+    Well,
+    /// It was answered in full, but this chunk and perhaps others came as something else.
+    Wrong(ChunkId),
+}
+
+impl Client {
+    /// Gets chunks, at most 4096, and hands blocks to `taker` as they come. What came is never asked for
+    /// again. Answers which chunks no server holds.
+    pub(crate) async fn gather(
+        &self,
+        ids: impl IntoIterator<Item = ChunkId>,
+        taker: &mut impl Take,
+    ) -> Result<Vec<ChunkId>, RemoteError> {
+        let left = ids.into_iter().map(|id| (id, Set::default())).collect();
+        let mut hunt = Hunt { left, doubtful: Set::default() };
+        let mut attempt = Attempt::new(self.servers.clone());
+        while !hunt.left.is_empty() {
+            let may = |at| hunt.left.values().any(|lacked| !lacked.has(at));
+            let Some(turn) = attempt.turn(may).await else { break };
+            match self.ask(&mut hunt, &mut attempt, &turn, taker).await? {
+                Ok(Ended::Well) => {}
+                Ok(Ended::Wrong(first)) => {
+                    // The first time, what came may have shared a block with a damaged chunk. Others
+                    // do not have to be asked twice.
+                    if attempt.has_others(&turn) || hunt.doubtful.has(turn.at) {
+                        let url = self.servers.list[turn.at].shown().to_owned();
+                        let wrong = RemoteError::WrongBytes { url, digest: first.0 };
+                        attempt.failed(turn, Failed::Wrong(wrong))?;
+                    } else {
+                        hunt.doubtful.add(turn.at);
+                    }
+                }
+                Err(failed) => attempt.failed(turn, failed)?,
+            }
+        }
+        let lacking: Vec<ChunkId> = hunt.left.into_keys().collect();
+        match lacking.iter().min() {
+            Some(first) if !attempt.out().is_empty() => {
+                let (n, first) = (lacking.len(), first.0);
+                Err(attempt.gave_up(|_| RemoteError::Incomplete { n, first }))
+            }
+            _ => Ok(lacking),
+        }
+    }
+
+    /// Asks one server once for what is left and it may have. The outer error is the taker's.
+    async fn ask(
+        &self,
+        hunt: &mut Hunt,
+        attempt: &mut Attempt,
+        turn: &Turn,
+        taker: &mut impl Take,
+    ) -> Result<Result<Ended, Failed>, RemoteError> {
+        let wanted = hunt.left.iter().filter(|(_, lacked)| !lacked.has(turn.at));
+        let ids: Vec<ChunkId> = wanted.map(|(id, _)| *id).collect();
+        let mut frames = match self.frames(turn.at, &ids).await {
+            Ok(frames) => frames,
+            Err(failed) => return Ok(Err(failed)),
+        };
+        loop {
+            let item = match frames.next(self).await {
+                Ok(Some(item)) => item,
+                Ok(None) => break,
+                Err(failed) => return Ok(Err(failed)),
+            };
+            let mut is_news = false;
+            match item {
+                FrameItem::Missing(id) => {
+                    if let Some(lacked) = hunt.left.get_mut(&id).filter(|l| !l.has(turn.at)) {
+                        lacked.add(turn.at);
+                        is_news = true;
+                    }
+                }
+                FrameItem::Block(frame) => {
+                    for id in taker.take(frame).await? {
+                        is_news |= hunt.left.remove(&id).is_some();
+                    }
+                }
+                FrameItem::End => {}
+            }
+            if is_news {
+                attempt.progressed(turn);
+            }
+        }
+        let is_wrong = |id: &&ChunkId| hunt.left.get(id).is_some_and(|l| !l.has(turn.at));
+        Ok(Ok(ids.iter().filter(is_wrong).min().map_or(Ended::Well, |id| Ended::Wrong(*id))))
+    }
+
+    async fn frames(&self, server: usize, ids: &[ChunkId]) -> Result<Frames, Failed> {
+        let asks = self.servers.list[server].asks("chunks");
+        let body: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
+        let request = asks.http.post(asks.url).header(CONTENT_TYPE, IDS_TYPE);
+        let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
+        let response = accepted(&asks.shown, request.send().await).await?;
+        // Each item is of at least one chunk, and each chunk comes once; then there is an end.
+        let (decoder, items_left) = (FrameDecoder::default(), ids.len() + 1);
+        Ok(Frames { url: asks.shown, response, decoder, items_left })
+    }
+}
+
+/// An answer with chunks.
+struct Frames {
+    url: String,
+    response: Response,
+    decoder: FrameDecoder,
+    items_left: usize,
+}
+
+impl Frames {
+    /// The next item. Only an answer that came whole has an end mark, and then there is no more.
+    async fn next(&mut self, client: &Client) -> Result<Option<FrameItem>, Failed> {
+        let malformed = |wanted| RemoteError::Malformed { url: self.url.clone(), wanted };
+        loop {
+            match self.decoder.next_item() {
+                Err(_) => return Err(Failed::Garbled(malformed("frames"))),
+                Ok(Some(_)) if self.items_left == 0 => {
+                    return Err(Failed::Wrong(malformed("each chunk once")));
+                }
+                Ok(Some(item)) => {
+                    self.items_left -= 1;
+                    return Ok(Some(item));
+                }
+                Ok(None) => {}
+            }
+            match client.read(&self.url, &mut self.response).await? {
+                Some(bytes) => self.decoder.push(&bytes),
+                None if self.decoder.is_complete() => return Ok(None),
+                None => return Err(Failed::Passing(malformed("frames to their end"), None)),
+            }
+        }
+    }
+}
