@@ -49,6 +49,15 @@ impl From<RegistryError> for Problem {
             RegistryError::UnknownGroup(_) => about(Kind::NotFound, "group"),
             RegistryError::UnknownToken(_) => about(Kind::NotFound, "token"),
             RegistryError::NotAssigned { .. } => about(Kind::NotFound, "package"),
+            RegistryError::UnknownBoundary(_) => about(Kind::NotFound, "boundary"),
+            RegistryError::UnknownBoundaryGroup(_) => about(Kind::NotFound, "group"),
+            RegistryError::NotANeighbour { .. } => about(Kind::NotFound, "neighbour"),
+            RegistryError::BoundaryExists { .. } => about(Kind::Conflict, "range"),
+            RegistryError::BoundaryGroupExists(_) => about(Kind::Conflict, "name"),
+            RegistryError::IsDefault(_) => about(Kind::Conflict, "group"),
+            RegistryError::NoGroup => about(Kind::InvalidValue, "groups"),
+            RegistryError::OwnNeighbour(_) => about(Kind::InvalidValue, "neighbour"),
+            RegistryError::TooLate => about(Kind::InvalidValue, "after"),
             RegistryError::PointExists(_)
             | RegistryError::TokenExists(_)
             | RegistryError::GroupExists(_) => about(Kind::Conflict, "name"),

@@ -43,6 +43,8 @@ pub mod identity;
 
 pub mod registry;
 
+pub mod locate;
+
 pub mod replica;
 
 pub mod node;

@@ -4,7 +4,8 @@
 //! In the order to read it: a machine is let in once by a token ([`Registry::admit`]), and is a
 //! [`Point`] until it is removed; points are put into groups; packages are assigned to points and
 //! groups; what follows from all of it for one point is its [wish](wish()); what it
-//! reports is kept, and compared with the wish, is its [`StatusRow`]s.
+//! reports is kept, and compared with the wish, is its [`StatusRow`]s. Beside that stands which clients
+//! each is for: boundaries and boundary groups, by which [`Registry::locate`] finds sources.
 //!
 //! Always true:
 //! * everything but reports is in memory as it is in the tables, so a check costs no read;
@@ -13,9 +14,14 @@
 //! * a point that was removed is unknown from that moment on, and nothing names it any more.
 
 mod assign;
+mod boundaries;
+mod boundary_groups;
 mod groups;
+mod holdings;
 mod join;
+mod locating;
 mod name;
+mod on_demand;
 mod points;
 mod reports;
 mod settings;
@@ -24,9 +30,12 @@ mod stock;
 mod wishes;
 
 pub use assign::{Assignment, Target};
+pub use boundaries::Overlaps;
+pub use boundary_groups::{DeletedBoundaryGroup, LONGEST_FALLBACK};
 pub use groups::Group;
 pub use join::{Admission, NewToken, TokenInfo};
-pub use name::{BadName, GroupName, PointName};
+pub use name::{BadName, BoundaryGroupName, GroupName, PointName};
+pub use on_demand::{Ask, Demand, Demanded};
 pub use points::Point;
 pub use reports::Standing;
 pub use status::{StatusFilter, StatusKey, StatusRow, StatusState};
@@ -34,13 +43,17 @@ pub use stock::{Lack, Stock, Stocked};
 pub use wishes::{WishError, wish};
 
 use crate::field::PointId;
+use crate::locate::{AddressRange, Areas, Atlas};
 use assign::{ASSIGNMENTS, AssignmentKey};
+use boundaries::BOUNDARIES;
+use boundary_groups::{BOUNDARY_GROUPS, RULES};
 use groups::GROUPS;
 use join::{TOKENS, TokenRecord};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use points::POINTS;
 use sitedb::{Batch, CommitError, Db, DbError, Order};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +93,46 @@ pub enum RegistryError {
         /// The point or group.
         to: String,
     },
+    /// There is no boundary of exactly these addresses.
+    #[error("there is no boundary {0}; `depot boundary test` says which one an address is in")]
+    UnknownBoundary(AddressRange),
+    /// No boundary group has that name.
+    #[error("there is no boundary group {0}: make it with `depot boundary-group create`")]
+    UnknownBoundaryGroup(String),
+    /// There is a boundary of exactly these addresses.
+    #[error(
+        "{range} is a boundary already, of {}: change its groups with `depot boundary change`",
+        names(groups)
+    )]
+    BoundaryExists {
+        /// The addresses.
+        range: AddressRange,
+        /// The groups that it is in.
+        groups: Vec<BoundaryGroupName>,
+    },
+    /// A boundary group has the name already.
+    #[error("there is a boundary group {0} already: choose another name")]
+    BoundaryGroupExists(BoundaryGroupName),
+    /// A boundary that is in no group says nothing.
+    #[error("a boundary is in at least one boundary group: name it")]
+    NoGroup,
+    /// A group as a neighbour of itself.
+    #[error("{0} cannot be its own neighbour: its clients turn to its points at once")]
+    OwnNeighbour(BoundaryGroupName),
+    /// There is no such neighbour.
+    #[error("{neighbour} is no neighbour of {of}")]
+    NotANeighbour {
+        /// The group.
+        of: BoundaryGroupName,
+        /// What is none.
+        neighbour: String,
+    },
+    /// A time that stands for never.
+    #[error("clients cannot be let wait for more than 30 days: say that they never turn there")]
+    TooLate,
+    /// The default group is needed.
+    #[error("{0} is the default group: choose another, or none, before it is deleted")]
+    IsDefault(BoundaryGroupName),
     /// A report that cannot be kept.
     #[error("the report {0}")]
     BadReport(&'static str),
@@ -99,7 +152,12 @@ pub enum RegistryError {
     Write(#[from] CommitError),
 }
 
-/// The most points, groups and tokens that a site takes: of each so many.
+/// `paris, lyon`.
+fn names(groups: &[BoundaryGroupName]) -> String {
+    groups.iter().map(BoundaryGroupName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The most points, groups, boundary groups and tokens that a site takes: of each so many.
 const MOST: usize = 20_000;
 
 /// What a site knows of its points. Calls that change something block on the disk.
@@ -115,6 +173,9 @@ pub struct Registry {
     feeds: Mutex<HashMap<PointId, CancellationToken>>,
     seen: Mutex<HashMap<PointId, jiff::Timestamp>>,
     wishes: Mutex<wishes::Known>,
+    holdings: holdings::Holdings,
+    /// The boundaries, ready to be asked; nothing since one changed.
+    atlas: Mutex<Option<Arc<Atlas>>>,
 }
 
 /// The tables as they are, in memory.
@@ -126,6 +187,8 @@ struct State {
     groups: BTreeMap<GroupName, Group>,
     assignments: BTreeMap<AssignmentKey, Assignment>,
     standings: BTreeMap<PointId, Standing>,
+    /// Shared with those who look something up in it.
+    areas: Arc<Areas>,
 }
 
 impl Registry {
@@ -144,6 +207,14 @@ impl Registry {
         for (_, standing) in reports::STANDINGS.scan(&db, Order::Ascending, None, usize::MAX)? {
             state.standings.insert(standing.point.clone(), standing);
         }
+        let areas = Areas {
+            boundaries: all(BOUNDARIES.scan(&db, Order::Ascending, None, usize::MAX)?, |b| b.range),
+            groups: all(BOUNDARY_GROUPS.scan(&db, Order::Ascending, None, usize::MAX)?, |g| {
+                g.name.clone()
+            }),
+            rules: RULES.get(&db, &())?.unwrap_or_default(),
+        };
+        state.areas = Arc::new(areas);
         Ok(Self {
             db,
             changing: Mutex::default(),
@@ -153,6 +224,8 @@ impl Registry {
             feeds: Mutex::default(),
             seen: Mutex::default(),
             wishes: Mutex::default(),
+            holdings: holdings::Holdings::default(),
+            atlas: Mutex::default(),
         })
     }
 

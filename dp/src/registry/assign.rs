@@ -3,6 +3,7 @@
 //! A version is named as it is meant: by its number, or as `latest` or a channel, which follows
 //! where they go. Several may be assigned to one place; taking one away leaves the others.
 
+use super::on_demand::Demand;
 use super::wishes::is_for;
 use super::{GroupName, Registry, RegistryError};
 use crate::field::{PointId, Priority};
@@ -51,6 +52,9 @@ pub struct Assignment {
     pub created: Timestamp,
     /// Who assigned it.
     pub created_by: String,
+    /// If no person did: for which clients it was.
+    #[serde(default)]
+    pub on_demand: Option<Demand>,
 }
 impl Value for Assignment {}
 
@@ -123,6 +127,11 @@ impl Registry {
                 Target::Group(name) => drop(state.group(name.as_str())?),
             }
             match state.assignments.get(&key) {
+                // What a person assigned is not a matter of demand any more.
+                Some(old) if old.on_demand.is_none() && assignment.on_demand.is_some() => {
+                    return Ok(old.clone());
+                }
+                Some(old) if old.on_demand.is_some() => assignment,
                 // Nothing is written, and nobody who waits is told.
                 Some(old) if old.priority == assignment.priority => return Ok(old.clone()),
                 Some(old) => Assignment { priority: assignment.priority, ..old.clone() },

@@ -1,4 +1,4 @@
-//! What points and groups are called: as packages are, and so that no name can be taken for an id.
+//! What points, groups and boundary groups are called: as packages are, and so that no name can be taken for an id.
 
 use crate::field::PointId;
 use std::fmt;
@@ -74,6 +74,8 @@ names! {
     PointName, "distribution point";
     /// What people call a group of distribution points.
     GroupName, "group";
+    /// What people call a boundary group.
+    BoundaryGroupName, "boundary group";
 }
 
 #[cfg(test)]

@@ -1,14 +1,17 @@
 //! The points of a site: from the day a machine joined until it is removed.
 
 use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
+use super::boundary_groups::BOUNDARY_GROUPS;
 use super::groups::{GROUPS, Group};
 use super::reports::{FACTS, STANDINGS};
 use super::{GroupName, PointName, Registry, RegistryError, State};
 use crate::field::{Limit, PointId};
+use crate::locate::BoundaryGroup;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// A distribution point of the site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +32,13 @@ pub struct Point {
     pub limit: Option<Limit>,
 }
 impl Value for Point {}
+
+impl Point {
+    /// Whether people let it have clients.
+    pub fn is_offered(&self) -> bool {
+        true
+    }
+}
 
 /// Points by their id.
 pub(super) const POINTS: Table<String, Point> = Table::new("points");
@@ -95,6 +105,7 @@ impl Registry {
     /// assigned to it any more.
     pub fn remove_point(&self, which: &str) -> Result<Point, RegistryError> {
         let changing = self.change();
+        let areas = self.areas();
         let (point, groups, assignments) = {
             let state = self.state.read();
             let point = state.find(which)?.clone();
@@ -108,6 +119,15 @@ impl Registry {
             let assignments: Vec<AssignmentKey> = its.map(Assignment::key).collect();
             (point, groups, assignments)
         };
+        let near = areas.groups.values().filter(|group| group.points.contains(&point.id));
+        let near: Vec<BoundaryGroup> = near
+            .map(|group| {
+                let mut group = group.clone();
+                group.points.remove(&point.id);
+                group
+            })
+            .collect();
+        drop(areas);
         let mut batch = Batch::new();
         let key = point.id.to_string();
         POINTS.delete(&mut batch, &key);
@@ -115,13 +135,19 @@ impl Registry {
         FACTS.delete(&mut batch, &key);
         groups.iter().for_each(|group| GROUPS.put(&mut batch, &group.name.to_string(), group));
         assignments.iter().for_each(|key| ASSIGNMENTS.delete(&mut batch, key));
+        near.iter().for_each(|g| BOUNDARY_GROUPS.put(&mut batch, &g.name.to_string(), g));
         self.apply(&changing, batch, |state| {
             state.points.remove(&point.id);
             state.by_name.remove(&point.name);
             state.standings.remove(&point.id);
             state.groups.extend(groups.into_iter().map(|group| (group.name.clone(), group)));
             assignments.iter().for_each(|key| drop(state.assignments.remove(key)));
+            if !near.is_empty() {
+                let near = near.into_iter().map(|group| (group.name.clone(), group));
+                Arc::make_mut(&mut state.areas).groups.extend(near);
+            }
         })?;
+        self.holdings.remove(&point.id);
         if let Some(feed) = self.feeds.lock().remove(&point.id) {
             feed.cancel();
         }

@@ -4,6 +4,7 @@
 //! apart and in memory, and the facts are written only when they changed. A report that a crash
 //! takes back comes again, so none waits for the disk.
 
+use super::holdings::marks;
 use super::points::reached_at;
 use super::{Registry, RegistryError};
 use crate::field::{Fact, FactState, PointId, Report};
@@ -112,10 +113,14 @@ impl Registry {
         };
         let mut batch = Batch::relaxed();
         STANDINGS.put(&mut batch, &point.to_string(), &standing);
-        if before != Some(standing.facts) {
+        let marks = (before != Some(standing.facts)).then(|| marks(&report.facts));
+        if marks.is_some() {
             FACTS.put(&mut batch, &point.to_string(), &Facts(report.facts));
         }
         self.db.kv().write(batch)?;
+        if let Some(marks) = marks {
+            self.holdings.put(point, marks);
+        }
         // No wish follows from it, so nobody is told.
         self.state.write().standings.insert(point.clone(), standing);
         Ok(())

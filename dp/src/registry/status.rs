@@ -22,6 +22,8 @@ pub struct StatusRow {
     pub wished: Vec<Selector>,
     /// How soon, if it is wished.
     pub priority: Option<Priority>,
+    /// Whether it is wished on demand of clients alone.
+    pub on_demand: bool,
     /// The newest version of the package that the point holds whole.
     pub held: Option<u64>,
     /// How far it is.
@@ -167,6 +169,7 @@ fn rows_of<'a>(
         version,
         wished: Vec::new(),
         priority: None,
+        on_demand: false,
         held: None,
         state,
         bytes: 0,
@@ -189,6 +192,7 @@ fn rows_of<'a>(
                 lacking.push(StatusRow {
                     wished: vec![assignment.version.clone()],
                     priority: Some(assignment.priority),
+                    on_demand: assignment.on_demand.is_some(),
                     cause: Some(lack.to_string()),
                     ..row(package, number, StatusState::Unavailable)
                 });
@@ -211,6 +215,7 @@ fn rows_of<'a>(
                 },
             )
         });
+        row.on_demand = assignment.on_demand.is_some() && (row.on_demand || row.wished.is_empty());
         row.wished.push(assignment.version.clone());
         row.priority = row.priority.max(Some(assignment.priority));
     }

@@ -44,6 +44,8 @@ fn joined(registry: &Registry, name: &str) -> Point {
     registry.join(admission).unwrap()
 }
 
+mod places;
+
 /// Packages in a folder that is gone with the test.
 struct Site {
     packages: Packages,
@@ -72,8 +74,8 @@ impl Site {
 
 fn assignment(package: &PackageName, version: &str, to: Target, priority: Priority) -> Assignment {
     let version = version.parse().unwrap();
-    let (created, created_by) = (now(), "admin".into());
-    Assignment { package: package.clone(), version, to, priority, created, created_by }
+    let (created, created_by, on_demand) = (now(), "admin".into(), None);
+    Assignment { package: package.clone(), version, to, priority, created, created_by, on_demand }
 }
 
 fn fact(package: &PackageName, version: u64, state: FactState) -> Fact {

@@ -193,8 +193,9 @@ async fn assign(
         // What is not there now is a mistake in writing; what goes later is told by its status.
         site.content()?.packages.resolve(&package, &version)?;
         let (priority, created) = (new.priority.into(), Timestamp::now());
-        let created_by = identity.name;
-        let assignment = Assignment { package, version, to, priority, created, created_by };
+        let (created_by, on_demand) = (identity.name, None);
+        let assignment =
+            Assignment { package, version, to, priority, created, created_by, on_demand };
         let assigned = ledger.registry.assign(assignment)?;
         Ok(AssignmentView::of(&ledger.registry, assigned))
     });
