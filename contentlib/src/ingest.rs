@@ -9,6 +9,7 @@
 //! compresses badly.
 
 mod buffers;
+mod rebuilt;
 mod unnamed;
 mod whole;
 

@@ -7,6 +7,7 @@ pub mod chunker;
 pub mod recipe;
 
 pub mod block;
+pub mod delta;
 pub mod frames;
 
 mod pack;
@@ -59,6 +60,6 @@ pub use refs::{Expect, Ref, RefChange};
 pub use scrub::PackSize;
 pub use session::Session;
 pub use store::volumes::VolumeState;
-pub use transfer::{FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
+pub use transfer::{Cost, FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};
 pub use volumes::{DrainReport, NewVolume, VolumeStats};

@@ -53,6 +53,44 @@ impl Library {
     }
 }
 
+/// What chunks take, each as often as it is named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Plain bytes.
+    pub plain: u64,
+    /// About the bytes that they take as frames.
+    pub stored: u64,
+}
+
+impl Library {
+    /// What `chunks` take; nothing if one of them is not held, is known to be damaged, or is itself a
+    /// content that was revoked. No pack is read.
+    pub fn cost_of(&self, chunks: &[ChunkId]) -> Result<Option<Cost>, ReadError> {
+        if self.has_revoked(chunks) {
+            return Ok(None);
+        }
+        let mut cost = Cost::default();
+        for place in self.inner.index.chunks(chunks)? {
+            let Some(place) = place.filter(|place| place.standing != Standing::Suspect) else {
+                return Ok(None);
+            };
+            cost.plain += u64::from(place.plain_len);
+            cost.stored += match place.codec {
+                Codec::Raw => u64::from(place.plain_len),
+                // Its share of the block, as if the block's chunks were all alike.
+                Codec::Zstd => u64::from(place.body_len).div_ceil(place.n_chunks.max(1).into()),
+            };
+        }
+        Ok(Some(cost))
+    }
+
+    /// Whether one of `chunks` is itself a content that was revoked.
+    pub fn has_revoked(&self, chunks: &[ChunkId]) -> bool {
+        let revoked = self.inner.revoked.read();
+        chunks.iter().any(|id| revoked.contains(id.0))
+    }
+}
+
 impl FrameStream {
     fn block(&mut self, mut chunks: Vec<(ChunkId, ChunkPlace)>) -> Option<FrameItem> {
         let inner = &self.library.inner;
