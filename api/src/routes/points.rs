@@ -6,7 +6,7 @@ mod groups;
 mod status;
 mod tokens;
 
-pub use assignments::{AssignmentView, NewAssignment, PriorityView, Unassigned};
+pub use assignments::{AssignmentView, DemandView, NewAssignment, PriorityView, Unassigned};
 pub use groups::{DeletedGroup, GroupView, NewGroup};
 pub use status::{ContentStateView, ContentStatusView};
 pub use tokens::{CreatedJoinToken, JoinTokenView, NewJoinToken};

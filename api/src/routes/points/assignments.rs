@@ -9,7 +9,7 @@ use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use dp::field::Priority;
-use dp::registry::{Assignment, Registry, Target};
+use dp::registry::{Assignment, Demand, Registry, Target};
 use jiff::Timestamp;
 use packager::PackageName;
 use packager::name::Selector;
@@ -79,18 +79,47 @@ pub struct AssignmentView {
     pub created: Timestamp,
     /// Who did.
     pub created_by: String,
+    /// For whose clients it was, if no person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<DemandView>,
+}
+
+/// That something is distributed because clients asked for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "group": "paris", "asked": "2026-11-22T12:00:00Z", "expires": "2026-12-22T12:00:00Z"
+}))]
+pub struct DemandView {
+    /// The boundary group of these clients.
+    pub group: String,
+    /// When one asked last, to the hour.
+    #[schema(value_type = String, format = DateTime)]
+    pub asked: Timestamp,
+    /// When it goes, if none asks until then.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires: Timestamp,
+}
+
+impl From<Demand> for DemandView {
+    fn from(demand: Demand) -> Self {
+        let (asked, expires) = (demand.asked, demand.expires());
+        Self { group: demand.group.to_string(), asked, expires }
+    }
 }
 
 impl AssignmentView {
     fn of(registry: &Registry, assignment: Assignment) -> Self {
-        let Assignment { package, version, to, priority, created, created_by } = assignment;
+        let Assignment { package, version, to, priority, created, created_by, on_demand } =
+            assignment;
         let name = registry.name_of(&to);
         let (point, group) = match to {
             Target::Point(_) => (Some(name), None),
             Target::Group(_) => (None, Some(name)),
         };
         let (package, version) = (package.to_string(), version.to_string());
-        Self { package, version, point, group, priority: priority.into(), created, created_by }
+        let priority = priority.into();
+        let on_demand = on_demand.map(DemandView::from);
+        Self { package, version, point, group, priority, created, created_by, on_demand }
     }
 }
 
