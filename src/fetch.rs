@@ -6,19 +6,23 @@ use crate::{
     output::Out,
     package::Selected,
     progress::{Standing, until},
-    transport::{Remote, path, with_tls},
+    transport::{Remote, path, trust_of, with_tls},
     units,
 };
 use clap::Args;
-use contentlib::Progress;
+use dp::identity::Distrust;
 use dp::remote::{FetchOptions, FetchReport, RemoteError};
 use packager::PublicKey;
+use rustls::ClientConfig;
 use std::{
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
+
+/// What to do where a server over HTTPS is not believed.
+const BELIEVE: &str = "; --ca FILE names whom to believe";
 
 /// Bring a package version from a server into a folder, moving only what changed
 #[derive(Debug, Args)]
@@ -27,6 +31,7 @@ Examples:
   depot fetch http://127.0.0.1:8520/packages/docs/latest -o ./out
   depot fetch http://depot.example:8520/packages/tools/stable -o /opt/tools
   depot fetch http://depot.example:8520/packages/tools/7 -o /opt/tools --key 91aa…
+  depot --ca site.pem fetch https://depot.example:8520/packages/tools/7 -o /opt/tools
   depot fetch http://branch-7:8520/packages/tools/7 http://depot.example:8520/packages/tools/7 -o tools
 
 Every byte is checked against the version's signed manifest. The signing key of the first fetch is
@@ -55,7 +60,8 @@ pub async fn run(args: FetchArgs, shared: &Shared, out: Out) -> Result<(), Failu
             "fetch reads from a server; `depot --data DIR package restore` reads a data folder",
         ));
     }
-    fetch(&args.from, &args.output, args.key, out).await
+    let options = options(args.key, trust_of(shared)?);
+    fetch(&args.from, &args.output, options, out).await
 }
 
 /// The same for a package of the server that the other commands speak to.
@@ -66,18 +72,22 @@ pub async fn from_server(
     out: Out,
 ) -> Result<(), Failure> {
     let address = path(&["packages", &package.name, package.version_or_latest()]);
-    fetch(&[format!("{}{address}", remote.base())], dest, None, out).await
+    let from = format!("{}{address}", remote.base());
+    fetch(&[from], dest, options(None, remote.trust()), out).await
+}
+
+fn options(key: Option<PublicKey>, tls: Option<Arc<ClientConfig>>) -> FetchOptions {
+    FetchOptions { key, tls, ..FetchOptions::default() }
 }
 
 async fn fetch(
     from: &[String],
     dest: &Path,
-    key: Option<PublicKey>,
+    options: FetchOptions,
     out: Out,
 ) -> Result<(), Failure> {
     with_tls();
-    let progress = Arc::new(Progress::default());
-    let options = FetchOptions { key, progress: Arc::clone(&progress), ..FetchOptions::default() };
+    let progress = Arc::clone(&options.progress);
     // What is in place stays, so leaving at once loses nothing.
     let stopped = async { drop(tokio::signal::ctrl_c().await) };
     let work = async { dp::remote::fetch(from, dest, options).await.map_err(refused) };
@@ -131,7 +141,13 @@ fn people(w: &mut dyn Write, report: &FetchReport) -> std::io::Result<()> {
 }
 
 fn refused(error: RemoteError) -> Failure {
-    Failure::new(exit_of(&error), chain(&error))
+    let is_distrust = |error: &RemoteError| Distrust::of(error).is_some();
+    let hint = match &error {
+        RemoteError::AllFailed(errors) if errors.iter().any(is_distrust) => BELIEVE,
+        error if is_distrust(error) => BELIEVE,
+        _ => "",
+    };
+    Failure::new(exit_of(&error), chain(&error) + hint)
 }
 
 fn exit_of(error: &RemoteError) -> Exit {

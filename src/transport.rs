@@ -24,6 +24,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 pub use in_process::{InProcess, open_failure};
 pub use remote::{Remote, is_default, with_tls};
 use serde::{Serialize, de::DeserializeOwned};
+pub use trust::of as trust_of;
 
 /// Root of the admin API.
 pub const API: &str = "/api/v1";

@@ -39,6 +39,7 @@ pub struct Remote {
     token_file: Option<PathBuf>,
     /// Nobody named a server: this is the default one.
     by_default: bool,
+    trust: Option<Arc<ClientConfig>>,
 }
 
 impl Remote {
@@ -58,13 +59,19 @@ impl Remote {
             (by_default && std::fs::File::open(&file).is_ok()).then_some(file)
         });
         let token = token_file.as_deref().map(read_token).transpose()?;
-        let http = client(&base, trust::of(shared)?)?;
-        Ok(Self { http, base, token, token_file, by_default })
+        let trust = trust::of(shared)?;
+        let http = client(&base, trust.as_ref())?;
+        Ok(Self { http, base, token, token_file, by_default, trust })
     }
 
     /// Scheme and authority, without a slash at the end.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Whom it is believed to be, if that was said.
+    pub fn trust(&self) -> Option<Arc<ClientConfig>> {
+        self.trust.clone()
     }
 
     /// Whether the server is on this machine.
@@ -192,7 +199,7 @@ pub fn with_tls() {
 }
 
 /// An HTTP client for one server.
-fn client(base: &str, trust: Option<Arc<ClientConfig>>) -> Result<reqwest::Client, Failure> {
+fn client(base: &str, trust: Option<&Arc<ClientConfig>>) -> Result<reqwest::Client, Failure> {
     with_tls();
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
@@ -201,7 +208,7 @@ fn client(base: &str, trust: Option<Arc<ClientConfig>>) -> Result<reqwest::Clien
         .read_timeout(SILENCE)
         .tcp_nodelay(true);
     if let Some(trust) = trust {
-        builder = builder.use_preconfigured_tls((*trust).clone());
+        builder = builder.use_preconfigured_tls((**trust).clone());
     }
     if is_loopback(base) {
         builder = builder.no_proxy();

@@ -18,6 +18,7 @@ use packager::{PackageName, Selector};
 use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, Url};
+use rustls::ClientConfig;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -48,7 +49,7 @@ impl Server {
     /// # Panics
     /// If the process has installed no rustls provider.
     pub fn at(address: &str) -> Result<Self, RemoteError> {
-        Self::of_url(address::parse_server(address)?)
+        Self::of_url(address::parse_server(address)?, None)
     }
 
     /// The server at `base`, a URL that ends in a slash, over connections that somebody else sets up
@@ -62,10 +63,14 @@ impl Server {
         Self { rank, ..self }
     }
 
-    pub(super) fn of_url(base: Url) -> Result<Self, RemoteError> {
+    /// The server at `base`, believed as `tls` says if that is given.
+    pub(super) fn of_url(base: Url, tls: Option<&Arc<ClientConfig>>) -> Result<Self, RemoteError> {
         let mut http = Client::with_times(reqwest::Client::builder());
         if Client::is_on_this_machine(&base) {
             http = http.no_proxy();
+        }
+        if let Some(tls) = tls {
+            http = http.use_preconfigured_tls((**tls).clone());
         }
         let http = http
             .build()

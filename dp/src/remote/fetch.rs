@@ -27,6 +27,7 @@ use packager::manifest::{FileEntry, Kind, Manifest};
 use packager::sign::VersionInfo;
 use packager::{PackageName, PublicKey, Selector};
 use reqwest::Url;
+use rustls::ClientConfig;
 use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind::PermissionDenied;
 use std::path::Path;
@@ -50,6 +51,9 @@ pub struct FetchOptions {
     pub key: Option<PublicKey>,
     /// Threads for hashing and writing; 0 for as many as there are cores.
     pub jobs: usize,
+    /// Whom servers over HTTPS are believed to be ([`crate::identity::fetching_config`]); nothing:
+    /// those that the system's authorities vouch for.
+    pub tls: Option<Arc<ClientConfig>>,
     /// Shows how far it is, in files and bytes of what has to be written; `new_bytes` are those
     /// that came over the wire. To end a fetch, drop it.
     pub progress: Arc<Progress>,
@@ -115,7 +119,8 @@ pub async fn fetch_from(
     options: FetchOptions,
 ) -> Result<FetchReport, RemoteError> {
     let began = std::time::Instant::now();
-    let ranked = |(url, rank): (&Url, u32)| Ok(Server::of_url(url.clone())?.ranked(rank));
+    let tls = options.tls.as_ref();
+    let ranked = |(url, rank): (&Url, u32)| Ok(Server::of_url(url.clone(), tls)?.ranked(rank));
     let ranked = servers.iter().zip(0..).map(ranked).collect::<Result<_, RemoteError>>()?;
     let client = Client::of(ranked);
     let info = client.version(package, selector).await?;
