@@ -147,5 +147,6 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         tls: None,
         plain_http: dp.plain_http,
         refuses: None,
+        deltas: None,
     }
 }

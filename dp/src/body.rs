@@ -5,6 +5,7 @@
 //! sent. A body that cannot go on ends in an error, which cuts the connection: what a client got
 //! is a true beginning, never a wrong byte.
 
+use crate::deltas::FileBody;
 use crate::fallback::{BoxBody, BoxError};
 use crate::frames::FramesBody;
 use crate::ticket::Ticket;
@@ -39,6 +40,7 @@ pub(crate) enum Source {
     Content(ContentBody),
     Parts(Box<PartsBody>),
     Frames(Box<FramesBody>),
+    File(FileBody),
     Other(BoxBody),
 }
 
@@ -58,8 +60,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Body { source, ticket } = &mut *self;
-        let is_content =
-            matches!(source, Source::Content(_) | Source::Parts(_) | Source::Frames(_));
+        let is_content = matches!(
+            source,
+            Source::Content(_) | Source::Parts(_) | Source::Frames(_) | Source::File(_)
+        );
         if is_content && ticket.connection.is_refused() {
             return Poll::Ready(Some(Err("the peer is refused from now on".into())));
         }
@@ -72,6 +76,7 @@ impl http_body::Body for Body {
             Source::Content(content) => content.poll_next(cx, ticket).map(framed),
             Source::Parts(parts) => parts.poll_next(cx, ticket).map(framed),
             Source::Frames(frames) => frames.poll_next(cx).map(framed),
+            Source::File(file) => file.poll_next(cx).map(framed),
             Source::Other(body) => body.as_mut().poll_frame(cx),
         };
         ticket.set_busy(polled.is_pending());
@@ -90,6 +95,7 @@ impl http_body::Body for Body {
             Source::Content(content) => content.range.is_empty(),
             Source::Parts(parts) => parts.left == 0,
             Source::Frames(_) => false,
+            Source::File(file) => file.left() == 0,
             Source::Other(body) => body.is_end_stream(),
         }
     }
@@ -101,6 +107,7 @@ impl http_body::Body for Body {
             Source::Content(content) => SizeHint::with_exact(content.left()),
             Source::Parts(parts) => SizeHint::with_exact(parts.left),
             Source::Frames(_) => SizeHint::default(),
+            Source::File(file) => SizeHint::with_exact(file.left()),
             Source::Other(body) => body.size_hint(),
         }
     }

@@ -40,6 +40,15 @@ pub(crate) async fn post(
         Ok(ids) => ids,
         Err(problem) => return Err((problem, ticket)),
     };
+    send(library, ids, ticket).await
+}
+
+/// Answers with frames that hold `ids`.
+pub(crate) async fn send(
+    library: Library,
+    ids: Vec<ChunkId>,
+    ticket: Ticket,
+) -> Result<Response<Body>, (Problem, Ticket)> {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -56,23 +65,7 @@ async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, 
             format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
     };
-    // As its length is stated: nobody waits for a body that is refused in any case.
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        body.refuse(asked.contains_key(EXPECT));
-        return Err(too_large());
-    }
-    let content_type = asked.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    let essence = content_type.unwrap_or_default();
-    let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let bytes = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(too_large()),
-        Err(error) => {
-            // hyper says only that; the cause says why, such as a bad length of a piece.
-            let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
-            return Err(Problem::bad_request(format!("the body could not be read: {error}{why}")));
-        }
-    };
+    let (essence, bytes) = read_body(asked, body, MAX_BODY, too_large).await?;
     let ids = match essence.as_str() {
         IDS_TYPE => binary_ids(&bytes)?,
         "application/json" => json_ids(&bytes)?,
@@ -82,6 +75,32 @@ async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, 
         }
     };
     if ids.len() > MAX_CHUNKS { Err(too_large()) } else { Ok(ids) }
+}
+
+/// A request's body of at most `most` bytes, with its media type in lower case.
+pub(crate) async fn read_body(
+    asked: &HeaderMap,
+    body: RequestBody,
+    most: usize,
+    too_large: impl Fn() -> Problem,
+) -> Result<(String, Bytes), Problem> {
+    // As its length is stated: nobody waits for a body that is refused in any case.
+    if body.size_hint().lower() > most as u64 {
+        body.refuse(asked.contains_key(EXPECT));
+        return Err(too_large());
+    }
+    let content_type = asked.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let essence = content_type.unwrap_or_default();
+    let essence = essence.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match Limited::new(body, most).collect().await {
+        Ok(whole) => Ok((essence, whole.to_bytes())),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => {
+            // hyper says only that; the cause says why, such as a bad length of a piece.
+            let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
+            Err(Problem::bad_request(format!("the body could not be read: {error}{why}")))
+        }
+    }
 }
 
 fn binary_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {

@@ -23,6 +23,7 @@ mod worker;
 
 mod body;
 mod condition;
+mod deltas;
 mod fallback;
 mod frames;
 mod held;
@@ -49,6 +50,7 @@ pub mod replica;
 
 pub mod node;
 
+pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;

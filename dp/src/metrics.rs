@@ -6,6 +6,7 @@
 mod volumes;
 
 use crate::deadline::Late;
+use crate::deltas::DeltaCounts;
 use contentlib::LibraryStats;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,12 +35,14 @@ pub(crate) enum Route {
     Package,
     Recipe,
     Chunks,
+    Deltas,
     Api,
     Status,
     Other,
 }
 
-const ROUTES: [&str; 7] = ["content", "packages", "recipes", "chunks", "api", "status", "other"];
+const ROUTES: [&str; 8] =
+    ["content", "packages", "recipes", "chunks", "deltas", "api", "status", "other"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// Upper bounds of the duration buckets: powers of four from 64 us to 67 s.
 const N_BUCKETS: usize = 11;
@@ -91,7 +94,11 @@ impl Counters {
 }
 
 /// The text of `GET /metrics`.
-pub(crate) fn render(workers: &[&Counters], library: Option<&LibraryStats>) -> String {
+pub(crate) fn render(
+    workers: &[&Counters],
+    deltas: Option<&DeltaCounts>,
+    library: Option<&LibraryStats>,
+) -> String {
     let mut out = String::with_capacity(8 << 10);
     render_requests(&mut out, workers);
     let sum = |of: fn(&Counters) -> &Count| -> u64 { workers.iter().map(|w| of(w).get()).sum() };
@@ -115,6 +122,14 @@ pub(crate) fn render(workers: &[&Counters], library: Option<&LibraryStats>) -> S
     let (hits, misses) = (sum(|w| &w.hot_hits), sum(|w| &w.hot_misses));
     counter(&mut out, "depot_hot_hits_total", "Requests answered without a look-up.", hits);
     counter(&mut out, "depot_hot_misses_total", "Requests that needed a look-up.", misses);
+    if let Some(deltas) = deltas {
+        let name = "depot_deltas_total";
+        header(&mut out, name, "counter", "Requests for deltas, by how they were answered.");
+        let counts = [("made", &deltas.made), ("found", &deltas.found), ("plain", &deltas.plain)];
+        for (how, n) in counts {
+            line(&mut out, name, &[("how", how)], n.load(Relaxed));
+        }
+    }
     if let Some(library) = library {
         render_library(&mut out, library);
         volumes::render(&mut out, library);

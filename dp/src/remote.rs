@@ -9,6 +9,7 @@
 mod address;
 mod attempt;
 mod client;
+mod deltas;
 mod fetch;
 mod gather;
 mod holder;
@@ -23,6 +24,7 @@ mod state;
 
 pub use address::{BadAddress, PackageAddress};
 pub use client::{Client, Server};
+pub(crate) use deltas::{Delta, TakeDelta, Wanted};
 pub use fetch::{FetchOptions, FetchReport, fetch, fetch_from};
 pub(crate) use fetch::{RECIPES_IN_FLIGHT, blocking, recipe};
 pub(crate) use gather::Take;

@@ -16,19 +16,23 @@
 //! version's own. In memory are the manifest, a name for each content that is missing, and what is
 //! under way, which is bounded.
 
+mod align;
+mod bases;
+mod delta;
 mod plan;
 mod take;
 
-use crate::MAX_CHUNKS;
 use crate::remote::{Client, RemoteError, blocking};
+use bases::Bases;
 use contentlib::{AddError, ChunkId, CommitError, Digest, Progress, Recipe, Session};
+use delta::Deltas;
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use packager::manifest::Manifest;
 use packager::sign::VersionInfo;
 use packager::{PackageError, PackageName, Packages};
 use plan::{Batch, Piece, Plan};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -60,6 +64,8 @@ pub struct Brought {
     pub bytes: u64,
     /// Bytes that came over the wire.
     pub moved_bytes: u64,
+    /// Of them, those that came as deltas to what was held.
+    pub delta_bytes: u64,
     /// How long it took.
     pub seconds: f64,
 }
@@ -89,10 +95,19 @@ pub async fn bring(
         lease: Arc::new(lease),
         progress: progress.clone(),
         in_flight: InFlight::default(),
+        deltas: Deltas::default(),
     });
-    let manifest = work.manifest(info).await?;
-    work.files(manifest.clone()).await?;
-    let moved_bytes = work.client.moved();
+    let like = {
+        let (packages, info) = (packages.clone(), info.clone());
+        blocking(move || Bases::version(&packages, &info)).await?
+    };
+    let manifest = work.manifest(info, like.as_ref()).await?;
+    let bases = match like {
+        Some(like) => work.bases(like, manifest.clone()).await?,
+        None => None,
+    };
+    work.files(manifest.clone(), bases).await?;
+    let (moved_bytes, delta_bytes) = (work.client.moved(), work.deltas.moved.load(Relaxed));
     let (packages, adopted) = (packages.clone(), info.clone());
     blocking(move || {
         packages.adopt(&packages.library().session(), &adopted)?;
@@ -107,6 +122,7 @@ pub async fn bring(
         files: manifest.n_files(),
         bytes: manifest.bytes(),
         moved_bytes,
+        delta_bytes,
         seconds: began.elapsed().as_secs_f64(),
     })
 }
@@ -120,6 +136,7 @@ struct Work {
     progress: Arc<Progress>,
     /// Chunks that are asked for.
     in_flight: InFlight,
+    deltas: Deltas,
 }
 
 /// A content of several chunks, to be put together.
@@ -129,8 +146,13 @@ struct Whole {
 }
 
 impl Work {
-    /// The manifest, brought if it is not held, and checked.
-    async fn manifest(self: &Arc<Self>, info: &VersionInfo) -> Result<Arc<Manifest>, RemoteError> {
+    /// The manifest, brought if it is not held, and checked. That of the version `like` is likely to be
+    /// like it.
+    async fn manifest(
+        self: &Arc<Self>,
+        info: &VersionInfo,
+        like: Option<&VersionInfo>,
+    ) -> Result<Arc<Manifest>, RemoteError> {
         let digest = info.manifest;
         let lease = self.lease.clone();
         let is_missing =
@@ -142,7 +164,8 @@ impl Work {
             if is_other || recipe.is_empty() || recipe.size() > MAX_MANIFEST {
                 return Err(self.wrong(digest));
             }
-            self.content(Whole { digest, recipe: Arc::new(recipe) }).await?;
+            let like = like.map(|like| like.manifest);
+            self.content(Whole { digest, recipe: Arc::new(recipe) }, like).await?;
         }
         let (packages, tree) = (self.packages.clone(), info.tree);
         blocking(move || {
@@ -152,24 +175,53 @@ impl Work {
         .await
     }
 
-    /// Brings one content.
-    async fn content(self: &Arc<Self>, whole: Whole) -> Result<(), RemoteError> {
+    /// Brings one content, which may be like another one that is held.
+    async fn content(
+        self: &Arc<Self>,
+        whole: Whole,
+        like: Option<Digest>,
+    ) -> Result<(), RemoteError> {
         let pieces = self.missing(&whole).await?;
-        let batches: Vec<Vec<Piece>> = pieces.chunks(MAX_CHUNKS).map(<[_]>::to_vec).collect();
-        let taken = futures::stream::iter(batches).map(|batch| self.clone().take(batch));
-        let () = taken.buffer_unordered(IN_FLIGHT).try_collect().await?;
+        let near = match like {
+            Some(like) => self.near_content(&whole, &pieces, like).await?,
+            None => Vec::new(),
+        };
+        let batches = plan::batches(pieces, near);
+        let taken = futures::stream::iter(batches).map(|batch| self.clone().take_batch(batch));
+        let () = taken.buffer_unordered(IN_FLIGHT).map_ok(drop).try_collect().await?;
         self.clone().finish(vec![whole]).await
     }
 
+    /// What is held of the version `like`, which the one with `manifest` is likely to be like. If it
+    /// cannot be read, there are no deltas.
+    async fn bases(
+        &self,
+        like: VersionInfo,
+        manifest: Arc<Manifest>,
+    ) -> Result<Option<Arc<Bases>>, RemoteError> {
+        let packages = self.packages.clone();
+        blocking(move || {
+            let old = packages.manifest(like.manifest);
+            let old = old.inspect_err(|error| tracing::warn!(%error, "no deltas are asked for"));
+            let library = packages.library().clone();
+            Ok(old.ok().map(|old| Arc::new(Bases::new(library, old, manifest))))
+        })
+        .await
+    }
+
     /// Brings all files of the version.
-    async fn files(self: &Arc<Self>, manifest: Arc<Manifest>) -> Result<(), RemoteError> {
+    async fn files(
+        self: &Arc<Self>,
+        manifest: Arc<Manifest>,
+        bases: Option<Arc<Bases>>,
+    ) -> Result<(), RemoteError> {
         // The manifest's own bytes are none of the version's.
         self.progress.bytes.store(0, Relaxed);
         self.progress.total_files.store(manifest.n_files(), Relaxed);
         self.progress.total_bytes.store(manifest.bytes(), Relaxed);
         let (ready, batches) = mpsc::channel(READY);
         let (put, taken) = mpsc::channel(TAKEN);
-        let plan = Plan::new(self.clone(), manifest).run(ready);
+        let plan = Plan::new(self.clone(), manifest, bases).run(ready);
         let (take, finish) = (self.clone().take_all(batches, put), self.clone().finish_all(taken));
         tokio::try_join!(plan, take, finish)?;
         Ok(())
@@ -182,19 +234,22 @@ impl Work {
         batches: mpsc::Receiver<Batch>,
         mut put: mpsc::Sender<Batch>,
     ) -> Result<(), RemoteError> {
-        let taken = batches.map(move |mut batch| {
-            let work = self.clone();
-            async move {
-                work.take(std::mem::take(&mut batch.pieces)).await?;
-                Ok::<_, RemoteError>(batch)
-            }
-        });
+        let taken = batches.map(move |batch| self.clone().take_batch(batch));
         let mut taken = taken.buffered(IN_FLIGHT);
         while let Some(batch) = taken.try_next().await? {
             // If nobody takes it, finishing has failed, and says why.
             let _ = put.send(batch).await;
         }
         Ok(())
+    }
+
+    /// Takes the chunks of one batch.
+    async fn take_batch(self: Arc<Self>, mut batch: Batch) -> Result<Batch, RemoteError> {
+        let (pieces, near) = batch.take_pieces();
+        let plain = self.clone().take(pieces, Vec::new());
+        let deltas = self.take(near.pieces, near.base);
+        tokio::try_join!(plain, deltas)?;
+        Ok(batch)
     }
 
     /// Puts the files of all batches together.
@@ -230,7 +285,9 @@ impl Work {
                     pieces.into_iter().map(|piece| (piece.id, piece)).collect();
                 let again = pieces.values().map(Piece::len).sum();
                 self.progress.bytes.fetch_sub(again, Relaxed);
-                self.clone().take(pieces.into_values().collect()).await?;
+                for batch in plan::batches(pieces.into_values().collect(), Vec::new()) {
+                    self.clone().take_batch(batch).await?;
+                }
             }
         }
         match contents.first() {
@@ -265,6 +322,7 @@ fn put_together(
         match put {
             Ok(()) => {}
             Err(AddError::MissingChunks(missing)) => {
+                let missing: HashSet<ChunkId> = missing.into_iter().collect();
                 pieces.extend(whole.pieces().filter(|piece| missing.contains(&piece.id)));
                 left.push(whole);
             }

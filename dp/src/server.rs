@@ -1,5 +1,6 @@
 //! The server: one port, a worker for each core, and an orderly end.
 
+use crate::deltas::DeltaOptions;
 use crate::fallback::Fallback;
 use crate::identity::{Peer, ServerTls};
 use crate::worker::{Shared, Worker};
@@ -79,6 +80,8 @@ pub struct ServeOptions {
     /// Whose certificate counts no more: they get no content over it from then on, and nothing more of
     /// what they are getting. What answers below `/api/` sees to itself.
     pub refuses: Option<Refuses>,
+    /// Where deltas between versions are kept; nothing if none are made.
+    pub deltas: Option<DeltaOptions>,
 }
 
 impl Default for ServeOptions {
@@ -97,6 +100,7 @@ impl Default for ServeOptions {
             tls: None,
             plain_http: PlainHttp::Any,
             refuses: None,
+            deltas: None,
         }
     }
 }

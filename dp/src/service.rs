@@ -7,6 +7,7 @@
 use crate::body::{self, Body, ContentBody, PartsBody, Source};
 use crate::condition::{self, Validators, Verdict};
 use crate::connection::Connection;
+use crate::deltas;
 use crate::fallback::RequestBody;
 use crate::frames;
 use crate::held::{Described, Held};
@@ -113,6 +114,7 @@ impl Service {
             Target::Recipe(_) => Route::Recipe,
             Target::Package(_) => Route::Package,
             Target::Chunks => Route::Chunks,
+            Target::Deltas => Route::Deltas,
             Target::Api => Route::Api,
             Target::Health | Target::Ready | Target::Metrics => Route::Status,
             Target::Unknown => Route::Other,
@@ -122,7 +124,7 @@ impl Service {
             return self.hand_on(request, ticket);
         }
         let allowed = match target {
-            Target::Chunks => POSTERS,
+            Target::Chunks | Target::Deltas => POSTERS,
             _ => READERS,
         };
         let is_allowed = match *request.method() {
@@ -162,6 +164,15 @@ impl Service {
                     posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
                 }))
             }
+            Target::Deltas => {
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
+                let (deltas, library) = (shared.deltas.clone(), content.library.clone());
+                Answer::Later(Box::pin(async move {
+                    let posted = deltas::post(deltas, library, &head.headers, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
             Target::Health => now(text("text/plain; charset=utf-8", "ok\n".into(), ticket)),
             Target::Ready if shared.draining.load(Relaxed) => {
                 now(problem(Problem::unavailable("the server is shutting down"), ticket))
@@ -173,7 +184,8 @@ impl Service {
                     let rendered = blocking(move || {
                         let workers = shared.workers.get().map_or(&[][..], Vec::as_slice);
                         let counters: Vec<_> = workers.iter().map(|w| &w.counters).collect();
-                        Ok(metrics::render(&counters, shared.library_stats().as_ref()))
+                        let deltas = shared.deltas.as_deref().map(|deltas| &deltas.counts);
+                        Ok(metrics::render(&counters, deltas, shared.library_stats().as_ref()))
                     });
                     match rendered.await {
                         Ok(rendered) => text("text/plain; version=0.0.4", rendered.into(), ticket),

@@ -18,6 +18,8 @@ pub(crate) enum Target {
     Package(PackagePath),
     /// `/chunks`
     Chunks,
+    /// `/deltas`
+    Deltas,
     /// `/healthz`
     Health,
     /// `/readyz`
@@ -65,6 +67,7 @@ impl Target {
             ("packages", Some(rest)) => return package(rest),
             ("api", Some(_)) => Target::Api,
             ("chunks", None) => Target::Chunks,
+            ("deltas", None) => Target::Deltas,
             ("healthz", None) => Target::Health,
             ("readyz", None) => Target::Ready,
             ("metrics", None) => Target::Metrics,

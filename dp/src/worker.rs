@@ -6,6 +6,7 @@
 
 use crate::connection::{self, Connection};
 use crate::deadline::{self, Limits, TICK};
+use crate::deltas::Deltas;
 use crate::fallback::Fallback;
 use crate::held::Hot;
 use crate::identity::ServerTls;
@@ -28,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 /// What all workers of a server share.
 pub(crate) struct Shared {
     pub content: Arc<Content>,
+    /// Nothing if none are made.
+    pub deltas: Option<Arc<Deltas>>,
     pub fallback: Option<Arc<dyn Fallback>>,
     pub tls: Option<Arc<ServerTls>>,
     pub plain_http: PlainHttp,
@@ -48,6 +51,7 @@ const STATS_AGE: Duration = Duration::from_secs(60);
 impl Shared {
     pub fn new(content: Arc<Content>, options: &ServeOptions) -> Self {
         Self {
+            deltas: open_deltas(&content, options),
             content,
             fallback: options.api.clone(),
             tls: options.tls.clone(),
@@ -73,6 +77,19 @@ impl Shared {
             }
         }
         stats.as_ref().map(|(_, counted)| counted.clone())
+    }
+}
+
+/// Makes deltas, if they are wanted. Without a place for them content is served all the same.
+fn open_deltas(content: &Content, options: &ServeOptions) -> Option<Arc<Deltas>> {
+    let wanted = options.deltas.as_ref()?;
+    match Deltas::open(content.library.clone(), wanted) {
+        Ok(deltas) => Some(Arc::new(deltas)),
+        Err(error) => {
+            let folder = wanted.folder.display();
+            tracing::warn!(%folder, %error, "no deltas are made: their folder cannot be used");
+            None
+        }
     }
 }
 

@@ -102,6 +102,8 @@ pub(super) struct Asks<'a> {
 pub(super) struct Servers {
     pub list: Vec<Server>,
     pub standings: Mutex<Standings>,
+    /// Those that make no deltas.
+    pub without_deltas: Mutex<Set>,
 }
 
 /// A client of the content plane of some servers that answer the same. Cheap to clone.
@@ -125,7 +127,8 @@ impl Client {
     pub fn of(mut servers: Vec<Server>) -> Self {
         servers.truncate(MOST);
         let standings = Mutex::new(Standings::new(servers.iter().map(|server| server.rank)));
-        Self { servers: Arc::new(Servers { list: servers, standings }), moved: Arc::default() }
+        let servers = Servers { list: servers, standings, without_deltas: Mutex::default() };
+        Self { servers: Arc::new(servers), moved: Arc::default() }
     }
 
     /// Connections with the times of this module: they wait for progress, and not for a total.

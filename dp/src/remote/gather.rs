@@ -125,14 +125,12 @@ impl Client {
         let request = asks.http.post(asks.url).header(CONTENT_TYPE, IDS_TYPE);
         let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
         let response = accepted(&asks.shown, request.send().await).await?;
-        // Each item is of at least one chunk, and each chunk comes once; then there is an end.
-        let (decoder, items_left) = (FrameDecoder::default(), ids.len() + 1);
-        Ok(Frames { url: asks.shown, response, decoder, items_left })
+        Ok(Frames::new(asks.shown, response, ids.len()))
     }
 }
 
 /// An answer with chunks.
-struct Frames {
+pub(super) struct Frames {
     url: String,
     response: Response,
     decoder: FrameDecoder,
@@ -140,8 +138,14 @@ struct Frames {
 }
 
 impl Frames {
+    /// The answer to a request for `n` chunks.
+    pub fn new(url: String, response: Response, n: usize) -> Self {
+        // Each item is of at least one chunk, and each chunk comes once; then there is an end.
+        Self { url, response, decoder: FrameDecoder::default(), items_left: n + 1 }
+    }
+
     /// The next item. Only an answer that came whole has an end mark, and then there is no more.
-    async fn next(&mut self, client: &Client) -> Result<Option<FrameItem>, Failed> {
+    pub async fn next(&mut self, client: &Client) -> Result<Option<FrameItem>, Failed> {
         let malformed = |wanted| RemoteError::Malformed { url: self.url.clone(), wanted };
         loop {
             match self.decoder.next_item() {

@@ -3,14 +3,17 @@
 //! The manifest is gone through in its order, which is about that of the packs. Recipes are asked
 //! for ahead; a batch goes out when it is full, or when the next recipe is not there yet.
 
+use super::bases::{self, Bases, Held};
+use super::delta::Near;
 use super::{Whole, Work, local};
 use crate::MAX_CHUNKS;
 use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, blocking, recipe};
+use contentlib::chunker::MAX_CHUNK;
 use contentlib::{ChunkId, Digest, Recipe, Session};
 use futures::channel::mpsc;
 use futures::{SinkExt, Stream, TryStreamExt};
 use packager::manifest::{FileEntry, Manifest};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
@@ -24,6 +27,9 @@ const WINDOW: usize = 4096;
 const BATCH_BYTES: u64 = 16 << 20;
 /// How long a batch that is not full waits for the next recipe.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// The same, where the batch asks for deltas: those of points that hold the same are to be the same,
+/// however fast recipes come.
+const DELTA_PATIENCE: Duration = Duration::from_secs(1);
 /// Chunks that the recipes under way may have together; of 40 bytes each.
 const RECIPE_ROOM: u32 = 1 << 20;
 /// Bytes of a file that count as one chunk of its recipe before that is known; half of what
@@ -47,7 +53,8 @@ impl Piece {
 /// Chunks of one request, and what is whole when they are here and those before them.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub pieces: Vec<Piece>,
+    pieces: Vec<Piece>,
+    near: Near,
     bytes: u64,
     /// Files that are one chunk each.
     pub n_files: u64,
@@ -57,17 +64,58 @@ pub(super) struct Batch {
 
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.files.is_empty() && self.n_files == 0
+        self.has_no_pieces() && self.files.is_empty() && self.n_files == 0
     }
 
-    fn has_room(&self, piece: &Piece) -> bool {
-        self.pieces.len() < MAX_CHUNKS && self.bytes + piece.len() <= BATCH_BYTES
+    fn has_no_pieces(&self) -> bool {
+        self.pieces.is_empty() && self.near.pieces.is_empty()
     }
 
-    fn push(&mut self, piece: Piece) {
+    fn has_room(&self, piece: &Piece, like: Option<&[Held]>) -> bool {
+        self.pieces.len() + self.near.pieces.len() < MAX_CHUNKS
+            && self.bytes + piece.len() <= BATCH_BYTES
+            && like.is_none_or(|held| self.near.has_room(held))
+    }
+
+    /// Adds a piece: to be asked for as a delta, if something is known that it is like.
+    fn push(&mut self, piece: Piece, like: Option<&[Held]>) {
         self.bytes += piece.len();
-        self.pieces.push(piece);
+        match like.filter(|_| piece.len() <= MAX_CHUNK as u64) {
+            Some(held) => self.near.push(piece, held),
+            None => self.pieces.push(piece),
+        }
     }
+
+    fn patience(&self) -> Duration {
+        if self.near.pieces.is_empty() { PATIENCE } else { DELTA_PATIENCE }
+    }
+
+    /// What to ask for: as chunks, and as a delta.
+    pub fn take_pieces(&mut self) -> (Vec<Piece>, Near) {
+        let (mut pieces, mut near) =
+            (std::mem::take(&mut self.pieces), std::mem::take(&mut self.near));
+        if near.base.is_empty() {
+            pieces.append(&mut near.pieces);
+        }
+        (pieces, near)
+    }
+}
+
+/// Batches of `pieces`, where `near` has for each of them what it is like; it may be shorter.
+pub(super) fn batches(pieces: Vec<Piece>, near: Vec<Vec<Held>>) -> Vec<Batch> {
+    let mut batches = vec![Batch::default()];
+    let near = near.iter().map(|held| Some(held.as_slice())).chain(std::iter::repeat(None));
+    for (piece, like) in pieces.into_iter().zip(near) {
+        let last = batches.last_mut().expect("there is one from the beginning");
+        if last.has_room(&piece, like) || last.has_no_pieces() {
+            last.push(piece, like);
+        } else {
+            let mut next = Batch::default();
+            next.push(piece, like);
+            batches.push(next);
+        }
+    }
+    batches
 }
 
 impl Whole {
@@ -86,18 +134,21 @@ impl Whole {
 struct Missing {
     file: FileEntry,
     recipe: Option<(Arc<Recipe>, OwnedSemaphorePermit)>,
+    /// The older file that it is likely to be like.
+    old: Option<FileEntry>,
 }
 
 /// Goes through a manifest.
 pub(super) struct Plan {
     work: Arc<Work>,
     manifest: Arc<Manifest>,
+    bases: Option<Arc<Bases>>,
     room: Arc<Semaphore>,
 }
 
 impl Plan {
-    pub fn new(work: Arc<Work>, manifest: Arc<Manifest>) -> Self {
-        Self { work, manifest, room: Arc::new(Semaphore::new(RECIPE_ROOM as usize)) }
+    pub fn new(work: Arc<Work>, manifest: Arc<Manifest>, bases: Option<Arc<Bases>>) -> Self {
+        Self { work, manifest, bases, room: Arc::new(Semaphore::new(RECIPE_ROOM as usize)) }
     }
 
     /// Hands out batches until there is no more to ask for.
@@ -110,7 +161,7 @@ impl Plan {
             let next = if batch.is_empty() {
                 missing.try_next().await?
             } else {
-                match tokio::time::timeout(PATIENCE, missing.try_next()).await {
+                match tokio::time::timeout(batch.patience(), missing.try_next()).await {
                     Ok(next) => next?,
                     Err(_) => {
                         send(&mut ready, &mut batch).await;
@@ -118,14 +169,15 @@ impl Plan {
                     }
                 }
             };
-            let Some(Missing { file, recipe }) = next else { break };
+            let Some(Missing { file, recipe, old }) = next else { break };
             match recipe {
                 None => {
                     let whole = 0..file.size;
                     let piece =
                         Piece { id: ChunkId(file.digest), content: file.digest, bytes: whole };
                     if plan.work.in_flight.add(piece.id) {
-                        push(&mut ready, &mut batch, piece).await;
+                        let like = plan.like_chunk(&file, old).await?;
+                        push(&mut ready, &mut batch, piece, like.as_deref()).await;
                     } else {
                         plan.work.progress.bytes.fetch_add(file.size, Relaxed);
                     }
@@ -136,8 +188,16 @@ impl Plan {
                     let pieces = plan.work.missing(&whole).await?;
                     let left: u64 = pieces.iter().map(Piece::len).sum();
                     plan.work.progress.bytes.fetch_add(file.size - left.min(file.size), Relaxed);
-                    for piece in pieces {
-                        push(&mut ready, &mut batch, piece).await;
+                    let near = match &plan.bases {
+                        Some(bases) => plan.work.near(bases.clone(), &whole, &pieces, old).await?,
+                        None => Vec::new(),
+                    };
+                    let near = near
+                        .iter()
+                        .map(|held| Some(held.as_slice()))
+                        .chain(std::iter::repeat(None));
+                    for (piece, like) in pieces.into_iter().zip(near) {
+                        push(&mut ready, &mut batch, piece, like).await;
                     }
                     batch.files.push(whole);
                     batch.permits.push(permit);
@@ -166,46 +226,72 @@ impl Plan {
             }
         });
         // Room is taken in order, so that what comes first never waits for what comes later.
-        let with_room = windows.try_flatten().and_then(move |file| {
+        let with_room = windows.try_flatten().and_then(move |(file, old)| {
             let room = room.clone();
             async move {
-                let Some(signed) = file.recipe else { return Ok((file, None)) };
+                let Some(signed) = file.recipe else { return Ok((file, old, None)) };
                 let n = (file.size / BYTES_A_CHUNK + 1).min(RECIPE_ROOM.into()) as u32;
                 let permit = room.acquire_many_owned(n).await.expect("never closed");
-                Ok((file, Some((signed, permit))))
+                Ok((file, old, Some((signed, permit))))
             }
         });
-        let with_recipe = with_room.map_ok(move |(file, has_recipe)| {
+        let with_recipe = with_room.map_ok(move |(file, old, has_recipe)| {
             let work = work.clone();
             async move {
                 let Some((signed, permit)) = has_recipe else {
-                    return Ok(Missing { file, recipe: None });
+                    return Ok(Missing { file, recipe: None, old });
                 };
                 let recipe = recipe(&work.client, &file, signed).await?;
                 work.count_moved();
-                Ok(Missing { file, recipe: Some((Arc::new(recipe), permit)) })
+                Ok(Missing { file, recipe: Some((Arc::new(recipe), permit)), old })
             }
         });
         with_recipe.try_buffered(RECIPES_IN_FLIGHT)
     }
 
-    /// The files of some entries that are not held. `seen` are those of the entries before.
+    /// What a content of one chunk is likely to be like, if it is to be asked for as a delta.
+    async fn like_chunk(
+        &self,
+        file: &FileEntry,
+        old: Option<FileEntry>,
+    ) -> Result<Option<Vec<Held>>, RemoteError> {
+        let Some(bases) = self.bases.clone() else { return Ok(None) };
+        let size = file.size;
+        Ok(match old {
+            None => Bases::takes(file).then(Vec::new),
+            Some(old) if old.recipe.is_none() => Some(bases.near_chunk(&old, size)),
+            Some(old) => Some(blocking(move || Ok(bases.near_chunk(&old, size))).await?),
+        })
+    }
+
+    /// The files of some entries that are not held, with those that they are likely to be like. `seen`
+    /// are those of the entries before.
     async fn window(
         &self,
         entries: Range<usize>,
         mut seen: HashSet<Digest>,
-    ) -> Result<(Vec<FileEntry>, HashSet<Digest>), RemoteError> {
+    ) -> Result<(Vec<(FileEntry, Option<FileEntry>)>, HashSet<Digest>), RemoteError> {
         let (manifest, lease) = (self.manifest.clone(), self.work.lease.clone());
+        let bases = self.bases.clone();
         let n_seen = seen.len();
         let (missing, seen, n_files, bytes) = blocking(move || {
-            let files: Vec<FileEntry> =
-                entries.filter_map(|at| manifest.entry(at).file()).collect();
+            let files = |at| Some((manifest.entry(at).file()?, at));
+            let (files, places): (Vec<FileEntry>, Vec<usize>) = entries.filter_map(files).unzip();
+            let places: HashMap<Digest, usize> =
+                files.iter().map(|file| file.digest).zip(places).collect();
             let (mut n_files, mut bytes) =
                 (files.len() as u64, files.iter().map(|file| file.size).sum::<u64>());
             let mut missing = not_held(&lease, files)?;
             missing.retain(|file| seen.insert(file.digest));
             n_files -= missing.len() as u64;
             bytes -= missing.iter().map(|file| file.size).sum::<u64>();
+            let with_old = |file: FileEntry| {
+                let place = places.get(&file.digest);
+                let old = bases.as_ref().zip(place).and_then(|(bases, at)| bases.by_path(*at));
+                // An empty one is like nothing.
+                (file, old.filter(|old| old.size > 0))
+            };
+            let missing: Vec<_> = missing.into_iter().map(with_old).collect();
             Ok((missing, seen, n_files, bytes))
         })
         .await?;
@@ -231,11 +317,16 @@ fn not_held(lease: &Session, mut files: Vec<FileEntry>) -> Result<Vec<FileEntry>
     Ok(files)
 }
 
-async fn push(ready: &mut mpsc::Sender<Batch>, batch: &mut Batch, piece: Piece) {
-    if !batch.has_room(&piece) && !batch.pieces.is_empty() {
+async fn push(
+    ready: &mut mpsc::Sender<Batch>,
+    batch: &mut Batch,
+    piece: Piece,
+    like: Option<&[Held]>,
+) {
+    if !batch.has_room(&piece, like) && !batch.has_no_pieces() {
         send(ready, batch).await;
     }
-    batch.push(piece);
+    batch.push(piece, like);
 }
 
 /// If nobody takes it, taking has failed, and says why.
@@ -257,7 +348,37 @@ impl Work {
         Ok(pieces)
     }
 
+    /// What each of the `pieces` of a content is likely to be like; `old` is the file that is like it
+    /// by its path.
+    async fn near(
+        &self,
+        bases: Arc<Bases>,
+        whole: &Whole,
+        pieces: &[Piece],
+        old: Option<FileEntry>,
+    ) -> Result<Vec<Vec<Held>>, RemoteError> {
+        let (recipe, wanted) = (whole.recipe.clone(), places(&whole.recipe, pieces));
+        blocking(move || Ok(bases.near(old, &recipe, &wanted))).await
+    }
+
+    /// The same, to the content `like`.
+    pub(super) async fn near_content(
+        &self,
+        whole: &Whole,
+        pieces: &[Piece],
+        like: Digest,
+    ) -> Result<Vec<Vec<Held>>, RemoteError> {
+        let (recipe, wanted) = (whole.recipe.clone(), places(&whole.recipe, pieces));
+        let library = self.packages.library().clone();
+        blocking(move || Ok(bases::near_content(&library, like, &recipe, &wanted))).await
+    }
+
     pub(super) fn count_moved(&self) {
         self.progress.new_bytes.store(self.client.moved(), Relaxed);
     }
+}
+
+/// Which chunks of a recipe `pieces` are.
+fn places(recipe: &Recipe, pieces: &[Piece]) -> Vec<usize> {
+    pieces.iter().map(|piece| recipe.covering(piece.bytes.clone()).start).collect()
 }

@@ -2,7 +2,7 @@
 
 use super::plan::Piece;
 use super::{Work, local};
-use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Take, blocking};
+use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Take, Wanted, blocking};
 use contentlib::{AddError, ChunkId, Frame, Library, Session};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -41,13 +41,19 @@ impl InFlight {
 impl Work {
     /// Takes these chunks into the library. What came of them is durable afterwards, also if not all
     /// did and there is an error.
-    pub(super) async fn take(self: Arc<Self>, pieces: Vec<Piece>) -> Result<(), RemoteError> {
+    ///
+    /// They are asked for as a delta to the chunks of `base`, which are held, if there are any.
+    pub(super) async fn take(
+        self: Arc<Self>,
+        pieces: Vec<Piece>,
+        base: Vec<ChunkId>,
+    ) -> Result<(), RemoteError> {
         if pieces.is_empty() {
             return Ok(());
         }
         let ids: Vec<ChunkId> = pieces.iter().map(|piece| piece.id).collect();
         let store = Store::new(self.packages.library());
-        let taken = self.clone().take_into(store.clone(), pieces).await;
+        let taken = self.clone().take_into(store.clone(), pieces, base).await;
         let lease = self.lease.clone();
         let saved = blocking(move || {
             store.save()?;
@@ -63,13 +69,20 @@ impl Work {
         self: Arc<Self>,
         store: Store,
         pieces: Vec<Piece>,
+        base: Vec<ChunkId>,
     ) -> Result<(), RemoteError> {
         self.progress.check()?;
+        // Equal needs make equal requests, which are answered once.
+        let wanted: Vec<Wanted> = pieces.iter().map(|piece| (piece.id, piece.len())).collect();
         let pieces: HashMap<ChunkId, Piece> =
             pieces.into_iter().map(|piece| (piece.id, piece)).collect();
-        let ids: Vec<ChunkId> = pieces.keys().copied().collect();
-        let asked = Arc::new(ids.iter().copied().collect());
-        let mut taking = Taking { work: self.clone(), store: store.clone(), left: pieces, asked };
+        let asked = Arc::new(pieces.keys().copied().collect());
+        let mut taking =
+            Taking { work: self.clone(), store: store.clone(), left: pieces, asked, base };
+        if !taking.base.is_empty() {
+            self.client.gather_delta(taking.base.clone(), wanted, &mut taking).await?;
+        }
+        let ids: Vec<ChunkId> = taking.left.keys().copied().collect();
         let lacking = self.client.gather(ids, &mut taking).await?;
         let lacking = lacking.iter().filter_map(|id| taking.left.remove(id)).collect();
         self.take_lacking(store, lacking).await
@@ -108,11 +121,13 @@ impl Work {
 }
 
 /// Takes what comes into the library.
-struct Taking {
-    work: Arc<Work>,
-    store: Store,
+pub(super) struct Taking {
+    pub work: Arc<Work>,
+    pub store: Store,
     left: HashMap<ChunkId, Piece>,
     asked: Arc<HashSet<ChunkId>>,
+    /// What deltas are made to.
+    pub base: Vec<ChunkId>,
 }
 
 impl Take for Taking {
@@ -120,18 +135,25 @@ impl Take for Taking {
         self.work.count_moved();
         self.work.progress.check()?;
         let came = self.store.put(frame, self.asked.clone()).await?;
-        for id in &came {
+        self.note(&came);
+        Ok(came)
+    }
+}
+
+impl Taking {
+    /// These are in the library now.
+    pub fn note(&mut self, came: &[ChunkId]) {
+        for id in came {
             if let Some(piece) = self.left.remove(id) {
                 self.work.progress.bytes.fetch_add(piece.len(), Relaxed);
             }
         }
-        Ok(came)
     }
 }
 
 /// Where the chunks of one request go.
 #[derive(Clone)]
-struct Store {
+pub(super) struct Store {
     session: Arc<Session>,
     saved: Arc<Mutex<Instant>>,
 }
@@ -147,23 +169,34 @@ impl Store {
         frame: Frame,
         asked: Arc<HashSet<ChunkId>>,
     ) -> Result<Vec<ChunkId>, RemoteError> {
-        let (session, saved) = (self.session.clone(), self.saved.clone());
+        let store = self.clone();
         blocking(move || {
             let wanted = |ids: &[ChunkId]| ids.iter().all(|id| asked.contains(id));
-            let ids = match session.put_frame_if(&frame, wanted) {
+            let ids = match store.session.put_frame_if(&frame, wanted) {
                 Ok(Some(ids)) => ids,
                 // What does not decode, or hashes to something else, has not come.
                 Ok(None) | Err(AddError::Frame(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(local(error)),
             };
-            let mut saved = saved.lock();
-            if saved.elapsed() >= DURABLE_AFTER {
-                session.commit(Vec::new()).map_err(local)?;
-                *saved = Instant::now();
-            }
+            store.save_now_and_then()?;
             Ok(ids)
         })
         .await
+    }
+
+    /// What takes in what comes.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Makes durable what was put, if it is time. Blocks.
+    pub fn save_now_and_then(&self) -> Result<(), RemoteError> {
+        let mut saved = self.saved.lock();
+        if saved.elapsed() >= DURABLE_AFTER {
+            self.save()?;
+            *saved = Instant::now();
+        }
+        Ok(())
     }
 
     /// Makes durable what was put.

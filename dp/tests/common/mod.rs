@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use contentlib::{AddOptions, Aliases, Digest, Library, Progress};
-use dp::{Content, ServeOptions, Server};
+use dp::{Content, DeltaOptions, ServeOptions, Server};
 use packager::{NewPackage, PackageName, Packages, SiteKey};
 use std::fs;
 use std::net::SocketAddr;
@@ -40,7 +40,12 @@ pub fn point_in(folder: TempDir, options: ServeOptions) -> Point {
     let clock = Arc::new(jiff::Timestamp::now);
     let packages = Arc::new(Packages::open(library.clone(), key, cache, clock).unwrap());
     let content = Content { library: library.clone(), packages: packages.clone() };
-    let options = ServeOptions { workers: std::num::NonZeroUsize::new(1), ..options };
+    let deltas = DeltaOptions { folder: folder.path().join("data/deltas"), bytes: 64 << 20 };
+    let options = ServeOptions {
+        workers: std::num::NonZeroUsize::new(1),
+        deltas: options.deltas.or(Some(deltas)),
+        ..options
+    };
     let (tell, address) = std::sync::mpsc::channel();
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
