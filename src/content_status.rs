@@ -26,8 +26,9 @@ Examples:
   depot content-status --dp branch-7 --json | jq -c '.[] | select(.state == \"failed\")'
 
 What is shown is what each distribution point last reported; AGE says how long ago that was.
-States: held, waiting, fetching, failed (it tries again by itself), leaving (held, and no longer
-distributed), unknown (nothing was reported yet), unavailable (gone from the site).")]
+States: held, waiting, fetching, failed (it tries again by itself), repairing (it was held, part of it
+was found damaged, and that is fetched again by itself), leaving (held, and no longer distributed),
+unknown (nothing was reported yet), unavailable (gone from the site).")]
 pub struct ContentStatusArgs {
     /// Only this package
     #[arg(value_name = "PKG")]
@@ -118,6 +119,7 @@ fn state_name(state: ContentStateView) -> &'static str {
         ContentStateView::Waiting => "waiting",
         ContentStateView::Fetching => "fetching",
         ContentStateView::Failed => "failed",
+        ContentStateView::Repairing => "repairing",
         ContentStateView::Leaving => "leaving",
         ContentStateView::Unknown => "unknown",
         ContentStateView::Unavailable => "unavailable",

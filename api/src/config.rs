@@ -38,6 +38,8 @@ pub struct Config {
     pub log: Log,
     /// The content library.
     pub library: Library,
+    /// A distribution point of its own.
+    pub point: Point,
     /// The content plane.
     pub dp: Dp,
     /// Packages.
@@ -94,6 +96,13 @@ pub struct Library {
     pub gc_interval: Duration,
     /// Days in which the whole library is read and checked once; 0: never.
     pub scrub_days: u64,
+}
+
+/// A distribution point of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// In which time it reads and checks all that it holds; zero: never.
+    pub scrub_period: Duration,
 }
 
 /// The content plane.
@@ -182,6 +191,7 @@ impl Default for Config {
                 gc_interval: secs(6 * HOUR),
                 scrub_days: 30,
             },
+            point: Point { scrub_period: secs(7 * 24 * HOUR) },
             dp: Dp {
                 threads: 0,
                 cache: ByteSize(192 * MIB),
@@ -264,6 +274,10 @@ const KEYS: &[KeyDef] = &[
         "must be at least 1min, or 0 for none"
     )),
     key!("library.scrub_days", library.scrub_days, |n| unless(*n <= 3650, "must be at most 3650")),
+    key!("point.scrub_period", point.scrub_period, |time: &Duration| unless(
+        time.is_zero() || time.as_secs() >= 1,
+        "must be at least 1s, or 0 for never"
+    )),
     key!("dp.threads", dp.threads, |n| unless(*n <= 1024, "must be at most 1024")),
     key!("dp.cache", dp.cache),
     key!("dp.max_connections", dp.max_connections, |n| unless(*n >= 1, "must be at least 1")),

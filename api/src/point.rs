@@ -23,6 +23,7 @@ pub async fn serve_point(
         own: config.own_files(),
         library: config.library_options(),
         gc_interval: config.library.gc_interval,
+        scrub_period: config.point.scrub_period,
         clock: Arc::new(jiff::Timestamp::now),
     };
     let signals = Signals::listen();

@@ -89,6 +89,12 @@ impl From<KvError> for OpenError {
 }
 
 impl OpenError {
+    /// Whether the library may be opened once its index is made anew from its packs
+    /// ([`crate::Library::rebuild_index`]): at the cost, perhaps, of what was added last.
+    pub fn is_of_the_index(&self) -> bool {
+        matches!(self, Self::IndexMissing { .. } | Self::Index(_) | Self::BadSector { .. })
+    }
+
     /// A pack whose header states version `found`.
     pub(crate) fn newer_pack(pack: PackId, found: u16) -> Self {
         let known = crate::pack::format::VERSION.into();
@@ -292,6 +298,19 @@ pub enum MaintainError {
     /// The operation was cancelled.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl MaintainError {
+    /// What the index said, if it is the index that failed.
+    pub fn of_the_index(&self) -> Option<&KvError> {
+        match self {
+            Self::Index(error)
+            | Self::Read(ReadError::Index(error))
+            | Self::Add(AddError::Index(error))
+            | Self::Commit(CommitError::Index(error)) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 /// Why a volume could not be opened or changed. Nothing was changed.

@@ -111,6 +111,11 @@ pub trait Kv: Send + Sync {
     ) -> Result<(), KvError>;
     /// Makes all that was written durable.
     fn flush(&self) -> Result<(), KvError>;
+    /// An error if what is stored is not where it should be any more, as far as that shows without
+    /// reading it: whoever opens it the next time will not find it whole.
+    fn check(&self) -> Result<(), KvError> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

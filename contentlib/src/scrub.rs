@@ -8,12 +8,14 @@ use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest};
 use crate::error::{MaintainError, ReadError};
 use crate::index::{ChunkPlace, Form, PackInfo, PackState, Standing};
+use crate::kv::{KvError, Table};
 use crate::library::Library;
 use crate::pack::format::PACK_HEADER;
 use crate::progress::Progress;
 use crate::store::PackStore;
 use crate::verify::{BadContent, Entries, Found, VerifyOptions, VerifyReport};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 /// Chunks that are compared at once when contents are verified, to bound the memory for their places.
 const STEP: usize = 1 << 16;
@@ -56,6 +58,25 @@ impl Library {
             inner.seal_open_pack()?;
         }
         Ok(hurt)
+    }
+
+    /// An error if the index is gone from the disk, or cut: it may still answer now, and will not when
+    /// the library is opened the next time. Then it is to be made anew ([`Library::rebuild_index`]).
+    pub fn check_index(&self) -> Result<(), KvError> {
+        self.inner.index.kv.check()
+    }
+
+    /// Reads the whole index, so that each of its checksums is compared.
+    pub fn read_index(&self, progress: &Progress) -> Result<(), MaintainError> {
+        for table in Table::ALL {
+            let mut cancelled = Ok(());
+            self.inner.index.kv.scan(table, &[], &mut |_, _| {
+                cancelled = progress.check();
+                if cancelled.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            cancelled?;
+        }
+        Ok(())
     }
 
     /// As [`Library::verify`], of the packs of these numbers alone; which contents are hit is not

@@ -123,3 +123,31 @@ fn a_slow_run_ends_soon_after_it_is_cancelled() {
         assert!(run.join().unwrap().is_err());
     });
 }
+
+#[test]
+fn an_index_that_is_gone_or_cut_is_seen_while_it_still_answers() {
+    for damage in ["all", "CURRENT", "sst"] {
+        let (folder, library, contents) = library(1);
+        // What was written is in tables.
+        library.close().unwrap();
+        library.check_index().unwrap();
+        library.read_index(&Progress::default()).unwrap();
+        let index = folder.path().join("index");
+        match damage {
+            "all" => std::fs::remove_dir_all(&index).unwrap(),
+            "CURRENT" => std::fs::write(index.join("CURRENT"), "garbage").unwrap(),
+            _ => {
+                let files = std::fs::read_dir(&index).unwrap().map(|file| file.unwrap().path());
+                let table = files.into_iter().find(|path| path.extension() == Some("sst".as_ref()));
+                let table = std::fs::File::options().write(true).open(table.unwrap()).unwrap();
+                table.set_len(100).unwrap();
+            }
+        }
+        let error = library.check_index().unwrap_err().to_string();
+        assert!(error.contains("is gone, or not as it was written"), "{damage}: {error}");
+        assert!(read(&library, contents[0]).is_some(), "{damage}");
+        drop(library);
+        Library::rebuild_index(folder.path(), options(), &Progress::default()).unwrap();
+        assert_eq!(contents_hit(&open(folder.path()), &contents), [], "{damage}");
+    }
+}

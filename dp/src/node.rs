@@ -5,6 +5,7 @@
 //! * `link`: what it asks the site and tells it, over mutual TLS.
 //! * `plan`: what to do next, as a pure function.
 //! * `facts`: what it says of itself, derived from its library.
+//! * `scrub`, `mend`: how damage is found, and seen to.
 //! * `tasks`: the feed, the work, the reports, the renewal: they share `Node` and nothing else.
 //!
 //! The content plane is served all the while, whether or not the site can be reached: what is held
@@ -13,13 +14,16 @@
 mod facts;
 mod home;
 mod link;
+mod mend;
 mod plan;
+mod scrub;
 mod tasks;
 
 use crate::field::{JoinToken, PointId, Wish};
 use crate::identity::{Identity, IdentityError, OwnFiles, ServerTls};
 use crate::server::{Content, ServeOptions, Server};
-use contentlib::{CommitError, Library, OpenError};
+use contentlib::kv::KvError;
+use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
 use facts::Facts;
 use home::Home;
 use link::Link;
@@ -29,7 +33,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +56,8 @@ pub struct NodeOptions {
     pub library: contentlib::Options,
     /// How often it collects garbage.
     pub gc_interval: Duration,
+    /// In which time it reads all that it holds and compares it; zero: never.
+    pub scrub_period: Duration,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -83,6 +90,14 @@ pub enum NodeError {
     /// The library cannot be closed well.
     #[error(transparent)]
     Close(#[from] CommitError),
+    /// The library's index is lost, and cannot be made anew.
+    #[error("the index of the library in {folder:?} cannot be made anew from its packs")]
+    Rebuild {
+        /// The library's folder.
+        folder: PathBuf,
+        /// Why.
+        source: MaintainError,
+    },
     /// The packages cannot be read.
     #[error(transparent)]
     Packages(#[from] PackageError),
@@ -135,51 +150,211 @@ pub(crate) struct Node {
     facts: Mutex<Facts>,
     /// Something changed that the site should hear of.
     news: Notify,
+    scrub_period: Duration,
+    scrub: Mutex<Option<scrub::Scrub>>,
+    /// Wakes whoever looks which versions are damaged; and whether it is to look anyway.
+    look: Notify,
+    asked_to_look: AtomicBool,
+    /// The index failed; perhaps it is lost.
+    index_in_doubt: AtomicBool,
+    /// Cancelled when the library has to be opened with another index.
+    index_lost: CancellationToken,
+}
+
+/// An error that may come of the library's index.
+trait OfTheIndex {
+    fn of_the_index(&self) -> Option<&KvError>;
+}
+
+impl OfTheIndex for PackageError {
+    fn of_the_index(&self) -> Option<&KvError> {
+        self.of_the_index()
+    }
+}
+
+impl OfTheIndex for MaintainError {
+    fn of_the_index(&self) -> Option<&KvError> {
+        self.of_the_index()
+    }
 }
 
 /// Serves the point in `options.folder` until `stop` is cancelled; joins with `token` first if the
 /// folder has joined no site yet. `started` is called once it listens.
+///
+/// A library whose index is lost, now or while it serves, gets a new one from its packs: what cannot be
+/// found in them is brought again.
 pub async fn run(
     options: NodeOptions,
     token: Option<JoinToken>,
     stop: CancellationToken,
     started: impl FnOnce(Who),
 ) -> Result<(), NodeError> {
-    let NodeOptions { folder, listen, mut serve, own, library, gc_interval, clock } = options;
-    let home = Home::open(folder, token.as_ref(), &clock).await?;
-    let library = {
-        let folder = home.library_folder();
-        blocking(move || Library::open(&folder, library)).await?
+    let (mut token, mut started) = (token, Some(started));
+    let mut options = options;
+    let mut index = Index::AsItIs;
+    loop {
+        let turn = Turn { options: options.clone(), index, stop: stop.child_token() };
+        let ended = turn.run(token.take(), |who| {
+            options.listen = who.listen;
+            if let Some(started) = started.take() {
+                started(who);
+            }
+        });
+        match ended.await? {
+            Ended::Stopped => return Ok(()),
+            Ended::IndexLost if stop.is_cancelled() => return Ok(()),
+            Ended::IndexLost => index = Index::Anew,
+        }
+    }
+}
+
+/// What is done about the library's index before it is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Index {
+    AsItIs,
+    /// It is made anew.
+    Anew,
+}
+
+/// Why a turn ended.
+enum Ended {
+    Stopped,
+    /// The library has to be opened anew, with another index.
+    IndexLost,
+}
+
+/// The point from the opening of its library to its closing.
+struct Turn {
+    options: NodeOptions,
+    index: Index,
+    stop: CancellationToken,
+}
+
+impl Turn {
+    async fn run(
+        self,
+        token: Option<JoinToken>,
+        started: impl FnOnce(Who),
+    ) -> Result<Ended, NodeError> {
+        let NodeOptions { folder, listen, mut serve, own, library, gc_interval, .. } = self.options;
+        let NodeOptions { scrub_period, clock, .. } = self.options;
+        let home = Home::open(folder, token.as_ref(), &clock).await?;
+        let (library, is_anew) = open(home.library_folder(), library, self.index).await?;
+        let key = home.site_key();
+        let packages =
+            Packages::open_replica(library.clone(), key, home.cache_folder(), clock.clone())?;
+        let identity = home.identity();
+        let tls = Arc::new(ServerTls::new(identity, own, clock.clone())?);
+        serve.tls = Some(tls.clone());
+        let server = listen_at(listen, serve, self.index).await?;
+        let node = Arc::new(Node {
+            link: RwLock::new(Arc::new(Link::new(identity, home.sites(), &clock)?)),
+            packages: packages.clone(),
+            clock,
+            gc_interval,
+            scrub_period,
+            listen: server.local_addr(),
+            tls,
+            wish: watch::channel(None).0,
+            facts: Mutex::default(),
+            news: Notify::new(),
+            look: Notify::new(),
+            // What a new index does not know may be of a version that it does.
+            asked_to_look: AtomicBool::new(is_anew),
+            index_in_doubt: AtomicBool::new(false),
+            index_lost: CancellationToken::new(),
+            scrub: Mutex::new(scrub::load(&home.scrub_file())),
+            home,
+        });
+        started(node.who());
+        let ending = {
+            let (stop, lost) = (self.stop.clone(), node.index_lost.clone());
+            async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = lost.cancelled() => stop.cancel(),
+                }
+            }
+        };
+        let tasks = tasks::start(&node, &self.stop);
+        let content = Content { library: library.clone(), packages: Arc::new(packages) };
+        let served = server.serve(Arc::new(content), ending).await;
+        self.stop.cancel();
+        tasks.await;
+        let is_lost = node.index_lost.is_cancelled();
+        drop(node);
+        served.map_err(NodeError::Server)?;
+        let closed = blocking(move || library.close()).await;
+        if is_lost {
+            return Ok(Ended::IndexLost);
+        }
+        closed?;
+        Ok(Ended::Stopped)
+    }
+}
+
+/// Opens the library, and says whether its index was made anew.
+async fn open(
+    folder: PathBuf,
+    options: contentlib::Options,
+    index: Index,
+) -> Result<(Library, bool), NodeError> {
+    let opened = match index {
+        Index::Anew => None,
+        Index::AsItIs => {
+            let (folder, options) = (folder.clone(), options.clone());
+            match blocking(move || Library::open(&folder, options)).await {
+                Ok(library) => return Ok((library, false)),
+                Err(error) if error.is_of_the_index() => Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
     };
-    let key = home.site_key();
-    let packages =
-        Packages::open_replica(library.clone(), key, home.cache_folder(), clock.clone())?;
-    let identity = home.identity();
-    let tls = Arc::new(ServerTls::new(identity, own, clock.clone())?);
-    serve.tls = Some(tls.clone());
-    let taken = |source| NodeError::Listen { address: listen, source };
-    let server = Server::bind(listen, serve).map_err(taken)?;
-    let node = Arc::new(Node {
-        link: RwLock::new(Arc::new(Link::new(identity, home.sites(), &clock)?)),
-        packages: packages.clone(),
-        clock,
-        gc_interval,
-        listen: server.local_addr(),
-        tls,
-        wish: watch::channel(None).0,
-        facts: Mutex::default(),
-        news: Notify::new(),
-        home,
-    });
-    started(node.who());
-    let tasks = tasks::start(&node, &stop);
-    let content = Content { library: library.clone(), packages: Arc::new(packages) };
-    let served = server.serve(Arc::new(content), stop.cancelled_owned()).await;
-    tasks.await;
-    drop(node);
-    served.map_err(NodeError::Server)?;
-    blocking(move || library.close()).await?;
-    Ok(())
+    let why = opened.as_ref().map(|error| tasks::chain(error));
+    tracing::error!(why, "the library's index is lost: it is made anew from the packs");
+    let deadline = Instant::now() + LET_GO;
+    let rebuilt = loop {
+        let (folder, options) = (folder.clone(), options.clone());
+        let rebuild = move || Library::rebuild_index(&folder, options, &Progress::default());
+        match blocking(rebuild).await {
+            // What was under way still lets go of the library that was open.
+            Err(MaintainError::Open(OpenError::Locked { .. })) if Instant::now() < deadline => {
+                tokio::time::sleep(MOMENT).await;
+            }
+            rebuilt => break rebuilt,
+        }
+    };
+    match rebuilt {
+        Ok(report) => {
+            let (packs, lost) =
+                (report.sealed_packs + report.scanned_packs, report.bad_packs.len());
+            tracing::info!(packs, lost, chunks = report.chunks, "the index is made anew");
+        }
+        Err(source) => return Err(NodeError::Rebuild { folder, source }),
+    }
+    let library = blocking(move || Library::open(&folder, options)).await?;
+    Ok((library, true))
+}
+
+/// How long those who are at work have to let go of a library that is opened anew.
+const LET_GO: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_millis(50);
+
+/// Takes the port; again, if it was this point's before: others may be quick.
+async fn listen_at(
+    address: SocketAddr,
+    serve: ServeOptions,
+    index: Index,
+) -> Result<Server, NodeError> {
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match Server::bind(address, serve.clone()) {
+            Err(_) if index == Index::Anew && Instant::now() < deadline => {
+                tokio::time::sleep(MOMENT).await;
+            }
+            bound => return bound.map_err(|source| NodeError::Listen { address, source }),
+        }
+    }
 }
 
 /// Runs what may block, away from the async threads.
@@ -200,6 +375,24 @@ impl Node {
             name: self.home.name().to_owned(),
             sites: self.home.sites().to_vec(),
             listen: self.listen,
+        }
+    }
+
+    /// Has those who plan do so again, though the wish is the same.
+    fn plan_anew(&self) {
+        self.wish.send_modify(|_| {});
+    }
+
+    /// Has it looked which versions are damaged, known or not.
+    fn look_for_damage(&self) {
+        self.asked_to_look.store(true, SeqCst);
+        self.look.notify_one();
+    }
+
+    /// Has the index looked over soon, if it is what failed.
+    fn take_note(&self, error: &impl OfTheIndex) {
+        if let Some(KvError::Failed(_)) = error.of_the_index() {
+            self.index_in_doubt.store(true, SeqCst);
         }
     }
 

@@ -156,7 +156,7 @@ impl Server {
         let workers: Vec<_> = (0..n_workers)
             .map(|_| Arc::new(Worker::new(shared.clone(), &options, n_workers)))
             .collect();
-        shared.workers.get_or_init(|| workers.clone());
+        shared.workers.get_or_init(|| workers.iter().map(Arc::downgrade).collect());
         let stop = CancellationToken::new();
         let _stop_if_dropped = stop.clone().drop_guard();
         let mut ended = Vec::with_capacity(n_workers);

@@ -27,8 +27,8 @@ use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 const READERS: &str = "GET, HEAD";
@@ -183,6 +183,7 @@ impl Service {
                 Answer::Later(Box::pin(async move {
                     let rendered = blocking(move || {
                         let workers = shared.workers.get().map_or(&[][..], Vec::as_slice);
+                        let workers: Vec<_> = workers.iter().filter_map(Weak::upgrade).collect();
                         let counters: Vec<_> = workers.iter().map(|w| &w.counters).collect();
                         let deltas = shared.deltas.as_deref().map(|deltas| &deltas.counts);
                         Ok(metrics::render(&counters, deltas, shared.library_stats().as_ref()))

@@ -19,7 +19,7 @@ use rustix::net::sockopt::set_tcp_user_timeout;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,7 +39,8 @@ pub(crate) struct Shared {
     pub runtime: tokio::runtime::Handle,
     pub access_log: bool,
     pub draining: AtomicBool,
-    pub workers: OnceLock<Vec<Arc<Worker>>>,
+    /// Weak, so that the content is let go of with the server.
+    pub workers: OnceLock<Vec<Weak<Worker>>>,
     n_connections: AtomicUsize,
     max_connections: usize,
     stats: Mutex<Option<(Instant, LibraryStats)>>,

@@ -175,6 +175,19 @@ pub enum PackageError {
     Cancelled(#[from] Cancelled),
 }
 
+impl PackageError {
+    /// What the index of the content library said, if it is the index that failed.
+    pub fn of_the_index(&self) -> Option<&KvError> {
+        match self {
+            Self::Read(ReadError::Index(error))
+            | Self::Add(AddError::Index(error))
+            | Self::Commit(CommitError::Index(error)) => Some(error),
+            Self::Library(error) => error.of_the_index(),
+            _ => None,
+        }
+    }
+}
+
 impl From<KvError> for PackageError {
     fn from(error: KvError) -> Self {
         Self::Record(error.into())

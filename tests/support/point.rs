@@ -41,6 +41,11 @@ impl Point {
         self.0.child.wait().unwrap().code()
     }
 
+    /// Whether its process has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.child.try_wait().unwrap().is_some()
+    }
+
     /// What it wrote since it was started.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("log")).unwrap()

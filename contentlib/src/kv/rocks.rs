@@ -132,4 +132,31 @@ impl Kv for RocksKv {
         self.db.flush_cfs_opt(&families, &rocksdb::FlushOptions::default())?;
         Ok(())
     }
+
+    fn check(&self) -> Result<(), KvError> {
+        let lost = match missing_file(self.db.path(), self.db.live_files()?) {
+            None => None,
+            // A compaction may have been between the list and the look.
+            Some(_) => missing_file(self.db.path(), self.db.live_files()?),
+        };
+        match lost {
+            None => Ok(()),
+            Some(file) => Err(KvError::Failed(format!("{file} is gone, or not as it was written"))),
+        }
+    }
+}
+
+/// A file of the database in `folder` that is not there, or not of its size.
+fn missing_file(folder: &Path, tables: Vec<rocksdb::LiveFile>) -> Option<String> {
+    for table in tables {
+        let name = table.name.trim_start_matches('/');
+        let size = folder.join(name).metadata().map(|metadata| metadata.len());
+        if size.ok() != Some(table.size as u64) {
+            return Some(name.to_owned());
+        }
+    }
+    // Names the file that lists all others.
+    let current = std::fs::read_to_string(folder.join("CURRENT")).unwrap_or_default();
+    let is_listed = current.starts_with("MANIFEST-") && folder.join(current.trim_end()).is_file();
+    (!is_listed).then(|| "CURRENT".to_owned())
 }

@@ -55,6 +55,8 @@ pub enum FactState {
     Fetching,
     /// Tried; tried again by itself after a pause.
     Failed,
+    /// Was held, and part of it was found damaged or lost: on its way again. What is sound is served.
+    Repairing,
     /// Held and not wished any more: on its way out.
     Leaving,
 }

@@ -2,10 +2,12 @@
 //! and what failed; nothing is remembered that could be wrong, but how long ago a state began. That is
 //! measured and not read off the clock, so a clock that is set makes no state older or newer.
 
+use super::mend;
 use super::plan::{Failure, Key, key};
 use crate::field::{Fact, FactState, Wish};
 use contentlib::Progress;
 use jiff::{SignedDuration, Timestamp};
+use packager::packages::Hurt;
 use packager::sign::VersionInfo;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use std::time::Instant;
 pub(super) struct Facts {
     /// The version that is on its way.
     pub fetching: Option<(Key, Arc<Progress>)>,
+    /// Versions that are held and not whole, as far as known.
+    pub hurt: HashMap<Key, Hurt>,
     /// Versions that could not be brought.
     pub failures: HashMap<Key, Failure>,
     began: HashMap<Key, (FactState, Instant)>,
@@ -68,20 +72,28 @@ impl Facts {
             let fetching = self.fetching.as_ref().filter(|(at, _)| *at == key);
             let failure = self.failures.get(&key);
             let (mut bytes_left, mut cause) = (0, None);
-            let state = if is_held.contains(&key) {
-                // Before the first wish nobody knows what is not wished.
-                let leaves = wish.is_some() && !is_wished.contains(&key);
+            // Before the first wish nobody knows what is not wished.
+            let leaves = wish.is_some() && !is_wished.contains(&key);
+            let hurt = self.hurt.get(&key).filter(|_| !leaves);
+            let state = if is_held.contains(&key) && hurt.is_none() {
                 if leaves { FactState::Leaving } else { FactState::Held }
             } else {
-                bytes_left = version.bytes;
-                cause = failure.map(|failure| failure.cause.clone());
-                match (fetching, failure) {
-                    (Some((_, progress)), _) => {
-                        bytes_left = bytes_left.saturating_sub(progress.bytes.load(Relaxed));
-                        FactState::Fetching
-                    }
-                    (None, Some(_)) => FactState::Failed,
-                    (None, None) => FactState::Waiting,
+                bytes_left = hurt.map_or(version.bytes, |hurt| hurt.bytes);
+                let damage = hurt.map(mend::cause);
+                let failed = failure.map(|failure| failure.cause.clone());
+                cause = match (damage, failed) {
+                    (Some(damage), Some(failed)) => Some(format!("{damage}; {failed}")),
+                    (damage, failed) => damage.or(failed),
+                };
+                if let Some((_, progress)) = fetching {
+                    let left = version.bytes.saturating_sub(progress.bytes.load(Relaxed));
+                    bytes_left = bytes_left.min(left);
+                }
+                match (hurt, fetching, failure) {
+                    (None, Some(_), _) => FactState::Fetching,
+                    (Some(_), Some(_), _) | (Some(_), _, None) => FactState::Repairing,
+                    (_, None, Some(_)) => FactState::Failed,
+                    (None, None, None) => FactState::Waiting,
                 }
             };
             let began = match self.began.get(&key) {
@@ -187,5 +199,41 @@ mod tests {
         let left = facts.retries("0");
         assert_eq!(left.keys().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"]);
         assert_ne!(left.values().next(), facts.retries("1").values().next(), "points differ");
+    }
+
+    #[test]
+    fn what_is_held_and_damaged_is_repaired_and_says_so() {
+        let wish = wish(&[("a", 2, Medium)]);
+        let held = [version("a", 2), version("b", 2)];
+        let mut facts = Facts::default();
+        for name in ["a", "b"] {
+            let package: packager::PackageName = name.parse().unwrap();
+            let hurt = Hurt {
+                package: package.clone(),
+                version: 2,
+                n_contents: 1,
+                bytes: 40,
+                manifest: false,
+            };
+            facts.hurt.insert((package, 2), hurt);
+        }
+        let tell = |facts: &mut Facts| {
+            let found = facts.tell(Some(&wish), &held, at(0, 0));
+            assert_eq!(found[1].state, FactState::Leaving, "nobody wishes it whole");
+            let cause = found[0].cause.clone().unwrap();
+            assert!(cause.contains("damaged or lost"), "{cause}");
+            (found[0].state, found[0].bytes_left, cause)
+        };
+        assert_eq!(tell(&mut facts).0, FactState::Repairing);
+        let progress = Arc::new(Progress::default());
+        progress.bytes.store(90, Relaxed);
+        let key: Key = ("a".parse().unwrap(), 2);
+        facts.fetching = Some((key.clone(), progress));
+        assert_eq!(tell(&mut facts).1, 10);
+        facts.fetching = None;
+        facts.failures.insert(key, Failure::after(None, "no way".into(), now()));
+        let (state, left, cause) = tell(&mut facts);
+        assert_eq!((state, left), (FactState::Failed, 40));
+        assert!(cause.ends_with("; no way"), "{cause}");
     }
 }

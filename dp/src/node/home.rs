@@ -5,6 +5,7 @@
 //! DIR/cache        may be deleted
 //! DIR/keys         the point's key and certificate; mode 0600
 //! DIR/point.json   who the point is, and where its site is
+//! DIR/scrub.json   how far the scrub is; may be deleted
 //! ```
 
 use super::link::{self, LinkError};
@@ -100,6 +101,10 @@ impl Home {
         self.folder.join("cache")
     }
 
+    pub fn scrub_file(&self) -> PathBuf {
+        self.folder.join("scrub.json")
+    }
+
     pub fn keys_folder(&self) -> PathBuf {
         keys_folder(&self.folder)
     }
@@ -186,7 +191,7 @@ async fn join(
 /// Whether a point may be made in `folder`: it is empty, but for what a joining that was cut off left.
 /// A mistyped path must not become a point, and a site's folder least of all.
 fn takes_a_point(folder: &Path) -> io::Result<bool> {
-    let own = ["keys", "library", "cache", "point.part", "lost+found"];
+    let own = ["keys", "library", "cache", "point.part", "scrub.json", "lost+found"];
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if !own.iter().any(|own| name == *own) {

@@ -3,7 +3,7 @@
 
 use super::facts::Moment;
 use super::plan::{self, Failure, Key, Plan};
-use super::{Node, NodeError, blocking};
+use super::{Node, NodeError, blocking, mend, scrub};
 use crate::field::{Report, Wish};
 use crate::identity::Request;
 use crate::replica;
@@ -48,6 +48,9 @@ pub(super) fn start(
     tasks.spawn(until(stop, Box::pin(tell(node.clone()))));
     tasks.spawn(until(stop, Box::pin(renew(node.clone()))));
     tasks.spawn(until(stop, Box::pin(tidy(node.clone()))));
+    tasks.spawn(until(stop, Box::pin(mend::watch(node.clone()))));
+    tasks.spawn(until(stop, Box::pin(scrub::run(node.clone()))));
+    tasks.spawn(until(stop, Box::pin(scrub::glance(node.clone()))));
     async move {
         while let Some(ended) = tasks.join_next().await {
             if let Err(error) = ended {
@@ -73,7 +76,7 @@ impl Pause {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -131,6 +134,7 @@ async fn work(node: Arc<Node>) {
         let plan = match settle(&node, &wish).await {
             Ok(plan) => plan,
             Err(error) => {
+                node.take_note(&error);
                 tracing::error!(error = chain(&error), "the library cannot be brought in order");
                 pause.take().await;
                 continue;
@@ -181,7 +185,18 @@ fn plan_now(node: &Node, wish: &Wish) -> Result<Plan, PackageError> {
     let held = node.packages.held()?;
     let retries = node.facts.lock().retries(node.home.id().as_str());
     let named = named(node, wish, &held)?;
-    Ok(plan::plan(wish, &held, &named, &retries, Instant::now()))
+    let hurt = mend::still_hurt(node, &held)?;
+    if hurt.is_empty() {
+        return Ok(plan::plan(wish, &held, &named, &retries, Instant::now()));
+    }
+    // What is not whole is brought again. If nobody wishes it, it goes, whatever name means it: there
+    // is no whole version to wait for.
+    let (hurt, whole): (Vec<_>, Vec<_>) =
+        held.into_iter().partition(|version| hurt.contains(&plan::key(version)));
+    let mut plan = plan::plan(wish, &whole, &named, &retries, Instant::now());
+    let wished: HashSet<Key> = wish.versions.iter().map(|w| plan::key(&w.version)).collect();
+    plan.let_go.extend(hurt.iter().map(plan::key).filter(|key| !wished.contains(key)));
+    Ok(plan)
 }
 
 /// Which of the versions that are held and not wished a name means here.

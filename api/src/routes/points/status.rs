@@ -33,6 +33,8 @@ pub enum ContentStateView {
     Fetching,
     /// Tried in vain; tried again by itself.
     Failed,
+    /// Was held; part of it was found damaged or lost, and is on its way again.
+    Repairing,
     /// Held, and not wished any more: on its way out.
     Leaving,
     /// Wished, and the point has not said anything yet.
@@ -48,6 +50,7 @@ impl From<StatusState> for ContentStateView {
             StatusState::Said(FactState::Waiting) => Self::Waiting,
             StatusState::Said(FactState::Fetching) => Self::Fetching,
             StatusState::Said(FactState::Failed) => Self::Failed,
+            StatusState::Said(FactState::Repairing) => Self::Repairing,
             StatusState::Said(FactState::Leaving) => Self::Leaving,
             StatusState::Unknown => Self::Unknown,
             StatusState::Unavailable => Self::Unavailable,
