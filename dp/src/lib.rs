@@ -8,8 +8,8 @@
 //!
 //! A site and its points, in the order to read it: [`field`] is what they say to each other,
 //! [`identity`] how they know each other. [`registry`] is the site's side: which points there are and
-//! what each should hold. The point's side is [`replica`], which brings one version, and [`node`], the
-//! process that joins, hears, brings, serves and reports.
+//! what each should hold. The point's side is [`replica`], which brings one version, [`pace`], when and
+//! how fast, and [`node`], the process that joins, hears, brings, serves and reports.
 //!
 //! `dp/PROTOCOL.md` describes what all of them speak.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -41,6 +41,7 @@ pub mod remote;
 
 pub mod field;
 pub mod identity;
+pub mod pace;
 
 pub mod registry;
 

@@ -3,6 +3,7 @@
 //! A field that a point does not know is passed over, and one that a site does not send is what it
 //! is by default: either may be the newer.
 
+use crate::pace::Week;
 use serde::{Deserialize, Serialize};
 
 /// What people set for one point. By default nothing is.
@@ -12,6 +13,9 @@ pub struct Settings {
     /// How fast it may bring what it lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// When it may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<Week>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.

@@ -174,6 +174,7 @@ impl Registry {
                 invited_by: token.info.created_by.clone(),
                 renewed: None,
                 limit: None,
+                window: None,
             },
             (Some(used_with), Some(point)) if used_with == key => {
                 let point = state.points.get(point);

@@ -7,6 +7,7 @@ use super::reports::{FACTS, STANDINGS};
 use super::{GroupName, PointName, Registry, RegistryError, State};
 use crate::field::{Limit, PointId};
 use crate::locate::BoundaryGroup;
+use crate::pace::Week;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
@@ -30,6 +31,9 @@ pub struct Point {
     /// How fast it may bring what it lacks.
     #[serde(default)]
     pub limit: Option<Limit>,
+    /// When it may.
+    #[serde(default)]
+    pub window: Option<Week>,
 }
 impl Value for Point {}
 

@@ -7,7 +7,7 @@ use sitedb::Batch;
 
 /// What is set for `point`, as it is told. What follows from other points follows from `_state`.
 pub(super) fn settings(point: &Point, _state: &State) -> Settings {
-    Settings { limit: point.limit }
+    Settings { limit: point.limit, window: point.window.clone() }
 }
 
 impl Registry {
