@@ -3,7 +3,8 @@
 //!
 //! * `home`: the point's own folder, and joining.
 //! * `link`: what it asks the site and tells it, over mutual TLS.
-//! * `plan`: what to do next, as a pure function.
+//! * `plan`: what to do next, and `schedule`: what may be done at this hour, as pure functions.
+//! * `work`: bringing what is wished.
 //! * `facts`: what it says of itself, derived from its library.
 //! * `scrub`, `mend`: how damage is found, and seen to.
 //! * `tasks`: the feed, the work, the reports, the renewal: they share `Node` and nothing else.
@@ -16,11 +17,14 @@ mod home;
 mod link;
 mod mend;
 mod plan;
+mod schedule;
 mod scrub;
 mod tasks;
+mod work;
 
 use crate::field::{JoinToken, PointId, Wish};
 use crate::identity::{Identity, IdentityError, OwnFiles, ServerTls};
+use crate::pace::Gate;
 use crate::server::{Content, ServeOptions, Server};
 use contentlib::kv::KvError;
 use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
@@ -148,6 +152,8 @@ pub(crate) struct Node {
     /// What the site last said; nothing until it was heard.
     wish: watch::Sender<Option<Arc<Wish>>>,
     facts: Mutex<Facts>,
+    /// What is brought passes through it.
+    gate: Gate,
     /// Something changed that the site should hear of.
     news: Notify,
     scrub_period: Duration,
@@ -257,6 +263,7 @@ impl Turn {
             tls,
             wish: watch::channel(None).0,
             facts: Mutex::default(),
+            gate: Gate::default(),
             news: Notify::new(),
             look: Notify::new(),
             // What a new index does not know may be of a version that it does.

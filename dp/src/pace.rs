@@ -3,7 +3,8 @@
 //! * [`Week`]: what may be brought at which hour, by the clock on the point's wall.
 //! * [`Bucket`]: how many bytes may pass now, of a rate and a burst.
 //! * `Turns`: whose bytes those are: strict priorities, and shares among equals.
-//! * [`Gate`]: the three as something to wait at. Each version on its way has a [`Lane`] through it, and
+//! * [`Line`]: what connections must be like for that.
+//! * [`Gate`]: bucket and turns as something to wait at. Each version on its way has a [`Lane`] through it, and
 //!   each piece of an answer takes a [`Turn`] before it is read.
 //!
 //! All but the gate are pure: the time is passed in. Time that passes is measured by a clock that is
@@ -11,11 +12,13 @@
 
 mod bucket;
 mod gate;
+mod line;
 mod turns;
 mod week;
 
 pub use bucket::Bucket;
-pub use gate::{Gate, Lane, Turn};
+pub use gate::{Answer, Gate, Lane, Turn};
+pub use line::Line;
 pub use week::{
     BadWeek, Change, Hours, Level, UnknownZone, Week, WeekTime, day_called, hour_and_minute,
 };

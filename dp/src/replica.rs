@@ -17,11 +17,13 @@
 //! under way, which is bounded.
 
 mod align;
+mod asked;
 mod bases;
 mod delta;
 mod plan;
 mod take;
 
+use crate::field::Priority;
 use crate::remote::{Client, RemoteError, blocking};
 use bases::Bases;
 use contentlib::{AddError, ChunkId, CommitError, Digest, Progress, Recipe, Session};
@@ -37,6 +39,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use take::InFlight;
+
+pub use asked::Asked;
 
 /// Requests for chunks at a time.
 const IN_FLIGHT: usize = 4;
@@ -70,6 +74,15 @@ pub struct Brought {
     pub seconds: f64,
 }
 
+/// What a version is brought beside.
+#[derive(Clone, Debug, Default)]
+pub struct Beside {
+    /// What is asked for by all.
+    pub asked: Asked,
+    /// How urgent this one is among them.
+    pub priority: Priority,
+}
+
 /// Brings the version that `info` describes into the library of `packages`, which are copies
 /// ([`Packages::open_replica`]), and makes it visible there. After an error, or when the future is
 /// dropped, nothing of it is visible, and what came is kept for the next time.
@@ -81,6 +94,18 @@ pub async fn bring(
     packages: &Packages,
     info: &VersionInfo,
     progress: &Arc<Progress>,
+) -> Result<Brought, RemoteError> {
+    bring_beside(client, packages, info, progress, Beside::default()).await
+}
+
+/// The same, while others are brought into the same library, each with the same [`Asked`]: a chunk
+/// that several of them lack comes once.
+pub async fn bring_beside(
+    client: &Client,
+    packages: &Packages,
+    info: &VersionInfo,
+    progress: &Arc<Progress>,
+    beside: Beside,
 ) -> Result<Brought, RemoteError> {
     let began = Instant::now();
     // Before anything is asked for or stored on its account.
@@ -94,6 +119,7 @@ pub async fn bring(
         packages: packages.clone(),
         lease: Arc::new(lease),
         progress: progress.clone(),
+        beside,
         in_flight: InFlight::default(),
         deltas: Deltas::default(),
     });
@@ -134,7 +160,8 @@ struct Work {
     /// Keeps what came, whatever becomes of this process.
     lease: Arc<Session>,
     progress: Arc<Progress>,
-    /// Chunks that are asked for.
+    beside: Beside,
+    /// Chunks that are asked for, or about to be.
     in_flight: InFlight,
     deltas: Deltas,
 }

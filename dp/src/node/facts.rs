@@ -4,12 +4,12 @@
 
 use super::mend;
 use super::plan::{Failure, Key, key};
-use crate::field::{Fact, FactState, Wish};
+use crate::field::{Fact, FactState, Priority, Wish};
 use contentlib::Progress;
 use jiff::{SignedDuration, Timestamp};
 use packager::packages::Hurt;
 use packager::sign::VersionInfo;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -17,8 +17,10 @@ use std::time::Instant;
 /// What happened to versions since the point was started.
 #[derive(Default)]
 pub(super) struct Facts {
-    /// The version that is on its way.
-    pub fetching: Option<(Key, Arc<Progress>)>,
+    /// The versions that are on their way.
+    pub fetching: HashMap<Key, Arc<Progress>>,
+    /// Why what has these priorities may not be brought at this hour.
+    pub shut: BTreeMap<Priority, String>,
     /// Versions that are held and not whole, as far as known.
     pub hurt: HashMap<Key, Hurt>,
     /// Versions that could not be brought.
@@ -61,15 +63,15 @@ impl Facts {
 
     /// One fact for each version that is wished or held, at `now`.
     pub fn tell(&mut self, wish: Option<&Wish>, held: &[VersionInfo], now: Moment) -> Vec<Fact> {
-        let wished =
-            wish.into_iter().flat_map(|wish| wish.versions.iter()).map(|wanted| &wanted.version);
-        let is_wished: HashSet<Key> = wished.clone().map(key).collect();
+        let wished = wish.into_iter().flat_map(|wish| wish.versions.iter());
+        let wished = wished.map(|wanted| (&wanted.version, Some(wanted.priority)));
+        let is_wished: HashSet<Key> = wished.clone().map(|(version, _)| key(version)).collect();
         let is_held: HashSet<Key> = held.iter().map(key).collect();
         let mut facts = Vec::new();
-        let missing = wished.filter(|version| !is_held.contains(&key(version)));
-        for version in missing.chain(held) {
+        let missing = wished.filter(|(version, _)| !is_held.contains(&key(version)));
+        for (version, priority) in missing.chain(held.iter().map(|version| (version, None))) {
             let key = key(version);
-            let fetching = self.fetching.as_ref().filter(|(at, _)| *at == key);
+            let fetching = self.fetching.get(&key);
             let failure = self.failures.get(&key);
             let (mut bytes_left, mut cause) = (0, None);
             // Before the first wish nobody knows what is not wished.
@@ -85,7 +87,7 @@ impl Facts {
                     (Some(damage), Some(failed)) => Some(format!("{damage}; {failed}")),
                     (damage, failed) => damage.or(failed),
                 };
-                if let Some((_, progress)) = fetching {
+                if let Some(progress) = fetching {
                     let left = version.bytes.saturating_sub(progress.bytes.load(Relaxed));
                     bytes_left = bytes_left.min(left);
                 }
@@ -93,7 +95,10 @@ impl Facts {
                     (None, Some(_), _) => FactState::Fetching,
                     (Some(_), Some(_), _) | (Some(_), _, None) => FactState::Repairing,
                     (_, None, Some(_)) => FactState::Failed,
-                    (None, None, None) => FactState::Waiting,
+                    (None, None, None) => {
+                        cause = priority.and_then(|priority| self.shut.get(&priority).cloned());
+                        FactState::Waiting
+                    }
                 }
             };
             let began = match self.began.get(&key) {
@@ -144,7 +149,7 @@ mod tests {
         let mut facts = Facts::default();
         let progress = Arc::new(Progress::default());
         progress.bytes.store(70, Relaxed);
-        facts.fetching = Some((("b".parse().unwrap(), 2), progress));
+        facts.fetching.insert(("b".parse().unwrap(), 2), progress);
         let failure = Failure::after(None, "no room".into(), now());
         facts.failures.insert(("c".parse().unwrap(), 2), failure);
         let found = facts.tell(Some(&wish), &[version("d", 2), version("e", 7)], at(0, 0));
@@ -154,6 +159,17 @@ mod tests {
         assert_eq!(told(&found), want);
         let causes: Vec<_> = found.iter().filter_map(|fact| fact.cause.as_deref()).collect();
         assert_eq!(causes, ["no room"]);
+    }
+
+    #[test]
+    fn what_may_not_be_brought_at_this_hour_says_when_it_may() {
+        use crate::field::Priority::High;
+        let wish = wish(&[("a", 2, Medium), ("b", 2, High), ("c", 2, Medium)]);
+        let mut facts = Facts::default();
+        facts.shut.insert(Medium, "the window opens Mon 20:00 Europe/Paris".into());
+        let found = facts.tell(Some(&wish), &[version("c", 2)], at(0, 0));
+        let causes: Vec<_> = found.iter().map(|fact| fact.cause.as_deref()).collect();
+        assert_eq!(causes, [Some("the window opens Mon 20:00 Europe/Paris"), None, None]);
     }
 
     #[test]
@@ -228,9 +244,9 @@ mod tests {
         let progress = Arc::new(Progress::default());
         progress.bytes.store(90, Relaxed);
         let key: Key = ("a".parse().unwrap(), 2);
-        facts.fetching = Some((key.clone(), progress));
+        facts.fetching.insert(key.clone(), progress);
         assert_eq!(tell(&mut facts).1, 10);
-        facts.fetching = None;
+        facts.fetching.clear();
         facts.failures.insert(key, Failure::after(None, "no way".into(), now()));
         let (state, left, cause) = tell(&mut facts);
         assert_eq!((state, left), (FactState::Failed, 40));

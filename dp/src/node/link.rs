@@ -5,13 +5,17 @@
 
 use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Wish};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
+use crate::pace::Line;
 use crate::remote::{Client, Server};
 use packager::Clock;
+use parking_lot::Mutex;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -81,23 +85,42 @@ struct Door {
     /// For questions. What the site has to say must not wait behind content, nor a stalled transfer be
     /// waited for as long as a feed, so content has connections of its own.
     http: reqwest::Client,
-    content: reqwest::Client,
+    /// By slot. What is not read of one version must not keep another's from coming: streams of one
+    /// connection share its window.
+    content: Mutex<HashMap<usize, (Line, reqwest::Client)>>,
     base: Url,
 }
 
 impl Door {
     fn new(config: &ClientConfig, address: &str) -> Result<Self, LinkError> {
-        let unusable = |source| LinkError::Unreachable { address: address.to_owned(), source };
-        let builder = || identity::client(config, &Peer::Site, address);
-        let (questions, base) = builder()?;
+        let (questions, base) = identity::client(config, &Peer::Site, address)?;
         let http = Client::with_times(questions).read_timeout(PATIENCE).build();
-        let content = Client::with_times(builder()?.0).build();
-        Ok(Self {
-            address: address.to_owned(),
-            http: http.map_err(unusable)?,
-            content: content.map_err(unusable)?,
-            base,
-        })
+        let address = address.to_owned();
+        match http {
+            Ok(http) => Ok(Self { address, http, content: Mutex::default(), base }),
+            Err(source) => Err(LinkError::Unreachable { address, source }),
+        }
+    }
+
+    /// Connections for what is brought in a slot.
+    fn content(
+        &self,
+        config: &ClientConfig,
+        slot: usize,
+        line: Line,
+    ) -> Result<reqwest::Client, LinkError> {
+        let mut made = self.content.lock();
+        if let Some((like, http)) = made.get(&slot)
+            && *like == line
+        {
+            return Ok(http.clone());
+        }
+        let (builder, _) = identity::client(config, &Peer::Site, &self.address)?;
+        let http = Client::with_line(Client::with_times(builder), line).build();
+        let unusable = |source| LinkError::Unreachable { address: self.address.clone(), source };
+        let http = http.map_err(unusable)?;
+        made.insert(slot, (line, http.clone()));
+        Ok(http)
     }
 
     fn closed(&self, source: reqwest::Error) -> LinkError {
@@ -143,6 +166,7 @@ impl Door {
 
 /// The way to the site.
 pub(super) struct Link {
+    config: Arc<ClientConfig>,
     doors: Vec<Door>,
     /// The door that was open last.
     last: AtomicUsize,
@@ -152,17 +176,16 @@ impl Link {
     pub fn new(identity: &Identity, sites: &[String], clock: &Clock) -> Result<Self, LinkError> {
         let config = identity::client_config(identity, clock)?;
         let doors = sites.iter().map(|site| Door::new(&config, site)).collect::<Result<_, _>>()?;
-        Ok(Self { doors, last: AtomicUsize::new(0) })
+        Ok(Self { config, doors, last: AtomicUsize::new(0) })
     }
 
-    /// A client of the site's content plane, at the address that answered last.
-    pub fn content(&self) -> Client {
+    /// A client of the site's content plane, at the address that answered last. Each `slot` has
+    /// connections of its own, of that kind.
+    pub fn content(&self, slot: usize, line: Line) -> Result<Client, LinkError> {
         let door = &self.doors[self.last.load(Relaxed) % self.doors.len()];
-        Client::of(vec![Server::over(
-            door.content.clone(),
-            door.base.clone(),
-            format!("{}/", door.address),
-        )])
+        let http = door.content(&self.config, slot, line)?;
+        let server = Server::over(http, door.base.clone(), format!("{}/", door.address));
+        Ok(Client::of(vec![server]))
     }
 
     /// What the site wishes, once that is something else than `after`; nothing if it stays the same

@@ -1,10 +1,11 @@
 //! What a point does next: a pure function of what it should hold, what it holds, and what failed.
 
-use crate::field::{Priority, Wish};
+use crate::field::{Priority, Wanted, Wish};
+use crate::pace::Level;
 use packager::PackageName;
 use packager::sign::VersionInfo;
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 /// The pause after the first failure of a version; each further one doubles it.
@@ -44,7 +45,7 @@ impl Failure {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Versions to bring, the most urgent first.
-    pub bring: Vec<VersionInfo>,
+    pub bring: VecDeque<Wanted>,
     /// Versions that nobody wishes here any more.
     pub let_go: Vec<Key>,
     /// When to plan anew, if nothing else happens: a failed version may be tried again.
@@ -78,20 +79,41 @@ pub(super) fn plan(
         }
     }
     missing.sort_unstable();
-    plan.bring = missing.into_iter().map(|(_, at)| wish.versions[at].version.clone()).collect();
-    let is_waited_for = |package: &PackageName| {
-        wish.versions
-            .iter()
-            .any(|w| w.version.package == *package && !is_held.contains(&key(&w.version)))
-    };
+    plan.bring = missing.into_iter().map(|(_, at)| wish.versions[at].clone()).collect();
+    let missing = wish.versions.iter().filter(|wanted| !is_held.contains(&key(&wanted.version)));
+    let waited_for: HashSet<&PackageName> = missing.map(|wanted| &wanted.version.package).collect();
     for version in held {
         let key = key(version);
-        let is_needed = wished.contains(&key) || named.contains(&key) && is_waited_for(&key.0);
+        let is_needed =
+            wished.contains(&key) || named.contains(&key) && waited_for.contains(&key.0);
         if !is_needed {
             plan.let_go.push(key);
         }
     }
     plan
+}
+
+/// Which versions should be on their way, of those to `bring`, which are in order: at most so many as
+/// there are `slots`, of those that `level` lets through, the most urgent first. Of equals, one that is
+/// `running` is not put off for another.
+pub(super) fn choose<'a>(
+    bring: &'a VecDeque<Wanted>,
+    running: &HashSet<&Key>,
+    level: Level,
+    slots: usize,
+) -> Vec<&'a Wanted> {
+    let is_running = |wanted: &Wanted| running.iter().any(|key| is(&wanted.version, key));
+    let (mut n_waiting, mut chosen) = (0, Vec::new());
+    for wanted in bring.iter().filter(|wanted| level.allows(wanted.priority)) {
+        let is_running = is_running(wanted);
+        // Those that wait are in order: of them the first are enough.
+        if is_running || n_waiting < slots {
+            n_waiting += usize::from(!is_running);
+            chosen.push((Reverse(wanted.priority), !is_running, wanted));
+        }
+    }
+    chosen.sort_by_key(|(priority, is_waiting, _)| (*priority, *is_waiting));
+    chosen.into_iter().map(|(.., wanted)| wanted).take(slots).collect()
 }
 
 /// Which of the versions that are `on_their_way` nobody wishes any more: what came of them is kept
@@ -102,6 +124,11 @@ pub(super) fn given_up(wish: &Wish, mut on_their_way: Vec<Key>) -> Vec<Key> {
     on_their_way
 }
 
+/// Whether a version is the one of that name.
+pub(super) fn is(version: &VersionInfo, key: &Key) -> bool {
+    (&version.package, version.version) == (&key.0, key.1)
+}
+
 /// A version's name.
 pub(super) fn key(version: &VersionInfo) -> Key {
     (version.package.clone(), version.version)
@@ -110,7 +137,6 @@ pub(super) fn key(version: &VersionInfo) -> Key {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::field::Wanted;
     use contentlib::Digest;
     use packager::sign::SiteKey;
     use std::sync::Arc;
@@ -147,8 +173,9 @@ pub(super) mod tests {
         HashSet::new()
     }
 
-    fn named(versions: &[VersionInfo]) -> Vec<String> {
-        versions.iter().map(|v| format!("{}@{}", v.package, v.version)).collect()
+    fn named<'a>(wanted: impl IntoIterator<Item = &'a Wanted>) -> Vec<String> {
+        let name = |v: &VersionInfo| format!("{}@{}", v.package, v.version);
+        wanted.into_iter().map(|wanted| name(&wanted.version)).collect()
     }
 
     #[test]
@@ -158,6 +185,23 @@ pub(super) mod tests {
         let found = plan(&wish, &[version("d", 2)], &nothing(), &HashMap::new(), now());
         assert_eq!(named(&found.bring), ["c@2", "b@2", "a@2"]);
         assert!(found.let_go.is_empty() && found.again.is_none());
+    }
+
+    #[test]
+    fn the_slots_are_for_the_urgent_and_nobody_is_put_off_for_an_equal() {
+        use Priority::{High, Low, Medium};
+        let wish = wish(&[("a", 2, Low), ("b", 2, Medium), ("c", 2, High), ("d", 2, Medium)]);
+        let bring = plan(&wish, &[], &nothing(), &HashMap::new(), now()).bring;
+        let chosen = |running: &[&str], level, slots| {
+            let running: Vec<Key> = running.iter().map(|name| (name.parse().unwrap(), 2)).collect();
+            named(choose(&bring, &running.iter().collect(), level, slots))
+        };
+        assert_eq!(chosen(&[], Level::Open, 3), ["c@2", "b@2", "d@2"]);
+        assert_eq!(chosen(&["d"], Level::Open, 2), ["c@2", "d@2"], "b does not take its place");
+        assert_eq!(chosen(&["a", "b", "d"], Level::Open, 3), ["c@2", "b@2", "d@2"]);
+        assert_eq!(chosen(&["a"], Level::Medium, 9), ["c@2", "b@2", "d@2"]);
+        assert_eq!(chosen(&["a", "b"], Level::High, 3), ["c@2"]);
+        assert!(chosen(&["c"], Level::Closed, 3).is_empty());
     }
 
     #[test]

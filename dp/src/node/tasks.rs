@@ -1,22 +1,18 @@
-//! What a point does by itself, each a loop of its own: hear what the site wishes, bring it there,
-//! tell what is held, keep its certificate and its library in order.
+//! What a point does by itself, each a loop of its own: hear what the site wishes, bring it there
+//! (`work`), tell what is held, keep its certificate and its library in order.
 
 use super::facts::Moment;
-use super::plan::{self, Failure, Key, Plan};
+use super::work::work;
 use super::{Node, NodeError, blocking, mend, scrub};
-use crate::field::{Report, Wish};
+use crate::field::Report;
 use crate::identity::Request;
-use crate::replica;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
-use packager::sign::VersionInfo;
-use packager::{ManifestLinks, PackageError, PackageName};
+use packager::{ManifestLinks, PackageError};
 use rand::RngExt;
-use std::collections::{BTreeSet, HashSet};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -44,7 +40,7 @@ pub(super) fn start(
         }
     };
     tasks.spawn(until(stop, Box::pin(hear(node.clone()))));
-    tasks.spawn(until(stop, Box::pin(work(node.clone()))));
+    tasks.spawn(work(node.clone(), stop.clone()));
     tasks.spawn(until(stop, Box::pin(tell(node.clone()))));
     tasks.spawn(until(stop, Box::pin(renew(node.clone()))));
     tasks.spawn(until(stop, Box::pin(tidy(node.clone()))));
@@ -61,14 +57,14 @@ pub(super) fn start(
 }
 
 /// A pause that grows with each failure, and is never the same for two points.
-struct Pause(Duration);
+pub(super) struct Pause(Duration);
 
 impl Pause {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(PAUSE.0)
     }
 
-    async fn take(&mut self) {
+    pub async fn take(&mut self) {
         let share = rand::rng().random_range(0.5..1.5);
         tokio::time::sleep(self.0.mul_f64(share)).await;
         self.0 = (self.0 * 2).min(PAUSE.1);
@@ -96,7 +92,11 @@ async fn hear(node: Arc<Node>) {
     let mut trouble: Option<String> = None;
     loop {
         let after = node.wish.borrow().as_ref().map_or(String::new(), |w| w.revision.clone());
+        let asked = Instant::now();
         match node.link().wish(&after).await {
+            // Whoever has nothing new to say is to say so late. A proxy that says it at once must not be
+            // asked without end.
+            Ok(None) if asked.elapsed() < PAUSE.0 => pause.take().await,
             Ok(wish) => {
                 pause = Pause::new();
                 if trouble.take().is_some() {
@@ -121,161 +121,11 @@ async fn hear(node: Arc<Node>) {
     }
 }
 
-/// Does what the plan says, one version at a time, until nothing is left; then waits.
-async fn work(node: Arc<Node>) {
-    let mut wishes = node.wish.subscribe();
-    let mut pause = Pause::new();
-    loop {
-        let wish = wishes.borrow_and_update().clone();
-        let Some(wish) = wish else {
-            let _ = wishes.changed().await;
-            continue;
-        };
-        let plan = match settle(&node, &wish).await {
-            Ok(plan) => plan,
-            Err(error) => {
-                node.take_note(&error);
-                tracing::error!(error = chain(&error), "the library cannot be brought in order");
-                pause.take().await;
-                continue;
-            }
-        };
-        pause = Pause::new();
-        if let Some(next) = plan.bring.into_iter().next() {
-            bring(&node, next, &mut wishes).await;
-            continue;
-        }
-        let again = plan.again.map(|at| at.saturating_duration_since(Instant::now()));
-        tokio::select! {
-            _ = wishes.changed() => {}
-            () = sleep_or_forever(again) => {}
-        }
-    }
-}
-
-async fn sleep_or_forever(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Plans, and does what needs nothing from elsewhere: names, and letting go.
-async fn settle(node: &Arc<Node>, wish: &Arc<Wish>) -> Result<Plan, PackageError> {
-    let (node, wish) = (node.clone(), wish.clone());
-    blocking(move || {
-        for (package, names) in wish.names.iter() {
-            if node.packages.set_names(package, names.latest, &names.channels)? {
-                node.news.notify_one();
-            }
-        }
-        let plan = plan_now(&node, &wish)?;
-        let given_up = plan::given_up(&wish, node.packages.on_their_way());
-        for (package, version) in plan.let_go.iter().chain(&given_up) {
-            node.packages.let_go(package, *version)?;
-            tracing::info!(%package, version, "let go");
-            node.news.notify_one();
-        }
-        Ok(plan)
-    })
-    .await
-}
-
-fn plan_now(node: &Node, wish: &Wish) -> Result<Plan, PackageError> {
-    let held = node.packages.held()?;
-    let retries = node.facts.lock().retries(node.home.id().as_str());
-    let named = named(node, wish, &held)?;
-    let hurt = mend::still_hurt(node, &held)?;
-    if hurt.is_empty() {
-        return Ok(plan::plan(wish, &held, &named, &retries, Instant::now()));
-    }
-    // What is not whole is brought again. If nobody wishes it, it goes, whatever name means it: there
-    // is no whole version to wait for.
-    let (hurt, whole): (Vec<_>, Vec<_>) =
-        held.into_iter().partition(|version| hurt.contains(&plan::key(version)));
-    let mut plan = plan::plan(wish, &whole, &named, &retries, Instant::now());
-    let wished: HashSet<Key> = wish.versions.iter().map(|w| plan::key(&w.version)).collect();
-    plan.let_go.extend(hurt.iter().map(plan::key).filter(|key| !wished.contains(key)));
-    Ok(plan)
-}
-
-/// Which of the versions that are held and not wished a name means here.
-fn named(node: &Node, wish: &Wish, held: &[VersionInfo]) -> Result<HashSet<Key>, PackageError> {
-    let wished: HashSet<Key> = wish.versions.iter().map(|w| plan::key(&w.version)).collect();
-    let unwished = held.iter().filter(|version| !wished.contains(&plan::key(version)));
-    let packages: BTreeSet<&PackageName> = unwished.map(|version| &version.package).collect();
-    let mut named = HashSet::new();
-    for package in packages {
-        let info = node.packages.show(package)?;
-        let latest = info.latest.map(|latest| latest.version);
-        let numbers = info.channels.into_values().chain(latest);
-        named.extend(numbers.map(|number| (package.clone(), number)));
-    }
-    Ok(named)
-}
-
-/// Brings one version, unless the wish changes so that another comes first. What came of it until
-/// then is kept.
-async fn bring(
-    node: &Arc<Node>,
-    version: VersionInfo,
-    wishes: &mut watch::Receiver<Option<Arc<Wish>>>,
-) {
-    let key: Key = (version.package.clone(), version.version);
-    let progress = Arc::new(Progress::default());
-    node.facts.lock().fetching = Some((key.clone(), progress.clone()));
-    node.news.notify_one();
-    let client = node.link().content();
-    let brought = tokio::select! {
-        brought = replica::bring(&client, &node.packages, &version, &progress) => Some(brought),
-        () = overtaken(node, &version, wishes) => None,
-    };
-    let mut facts = node.facts.lock();
-    facts.fetching = None;
-    match brought {
-        None => tracing::info!(package = %key.0, version = key.1, "put off for something else"),
-        Some(Ok(brought)) => {
-            facts.failures.remove(&key);
-            let replica::Brought { moved_bytes, bytes, seconds, .. } = brought;
-            tracing::info!(package = %key.0, version = key.1, bytes, moved_bytes, seconds, "held");
-        }
-        Some(Err(error)) => {
-            let cause = chain(&error);
-            tracing::warn!(package = %key.0, version = key.1, cause, "could not be brought");
-            let failure = Failure::after(facts.failures.get(&key), cause, Instant::now());
-            facts.failures.insert(key, failure);
-        }
-    }
-    drop(facts);
-    node.news.notify_one();
-}
-
-/// Ends when the wish has changed so that `version` is not what should be brought first.
-async fn overtaken(
-    node: &Arc<Node>,
-    version: &VersionInfo,
-    wishes: &mut watch::Receiver<Option<Arc<Wish>>>,
-) {
-    loop {
-        let _ = wishes.changed().await;
-        // Seen here, and taken up by whoever plans next.
-        let Some(wish) = wishes.borrow().clone() else { continue };
-        let planned = {
-            let node = node.clone();
-            blocking(move || plan_now(&node, &wish)).await
-        };
-        // What cannot be told now is told when this version is done.
-        if planned.is_ok_and(|plan| plan.bring.first() != Some(version)) {
-            return;
-        }
-    }
-}
-
 /// Tells the site what is held, soon after it changed, and now and then.
 async fn tell(node: Arc<Node>) {
     let mut pause = Pause::new();
     loop {
-        let wait = if node.facts.lock().fetching.is_some() { PROGRESS_GAP } else { REPORT_AGE };
+        let wait = if node.facts.lock().fetching.is_empty() { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
         tokio::time::sleep(REPORT_GAP).await;
         loop {

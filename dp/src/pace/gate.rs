@@ -5,18 +5,22 @@
 //! limit and nobody of a higher priority on the way, it costs a lock and no more.
 
 use super::bucket::Bucket;
+use super::line::Line;
 use super::turns::{LaneId, Ticket, Turns};
 use crate::field::{Limit, Priority};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// What a piece of an answer is taken to have before it is read: a frame of HTTP/2.
 const STEP: u64 = 16 << 10;
 /// Whoever waits looks again after so long, at the latest.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long an answer is left unread while others come first. Well below the time after which its
+/// server would take us for gone.
+const GIVE_WAY: Duration = Duration::from_secs(10);
 
 /// The gate of one point. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -54,21 +58,19 @@ impl Gate {
     }
 
     /// A way through for something of this priority, until it is dropped.
-    pub fn open(&self, priority: Priority) -> Lane {
+    pub fn open(&self, priority: Priority, line: Line) -> Lane {
         let id = self.0.lock().turns.open(priority, Instant::now());
-        Lane(Arc::new(OneLane { gate: self.clone(), id }))
+        let answers = Arc::new(Semaphore::new(line.answers.into()));
+        Lane(Arc::new(OneLane { gate: self.clone(), id, answers }))
     }
 }
 
 impl State {
-    /// A turn of `lane`, if it is its turn, or the turn of `ticket`; else how long until it may be.
-    fn try_turn(&mut self, lane: LaneId, ticket: Option<Ticket>) -> Result<(), Duration> {
+    /// The turn of `ticket`, if it is its turn; else how long until it may be.
+    fn try_turn(&mut self, lane: LaneId, ticket: Ticket) -> Result<(), Duration> {
         let now = Instant::now();
-        match self.turns.next(now) {
-            Some(next) if Some(next) != ticket.map(|ticket| (lane, ticket)) => return Err(LOOK),
-            Some(_) => {}
-            // Somebody has to wait in order to have a turn while others are on their way.
-            None => return Err(LOOK),
+        if self.turns.next(now) != Some((lane, ticket)) {
+            return Err(LOOK);
         }
         if let Some(bucket) = &mut self.bucket {
             match bucket.wait(now) {
@@ -94,6 +96,7 @@ impl State {
 struct OneLane {
     gate: Gate,
     id: LaneId,
+    answers: Arc<Semaphore>,
 }
 
 impl Drop for OneLane {
@@ -109,23 +112,66 @@ impl Drop for OneLane {
 pub struct Lane(Arc<OneLane>);
 
 impl Lane {
-    /// Waits until something may be read.
-    pub async fn turn(&self) -> Turn {
+    /// Gives it another priority from now on.
+    pub fn rank(&self, priority: Priority) {
+        let mut state = self.0.gate.0.lock();
+        state.turns.rank(self.0.id, priority);
+        state.wake_next();
+    }
+
+    /// Waits until something may be asked for. Nobody is kept waiting meanwhile but the caller.
+    pub async fn ask(&self) -> Answer {
+        let place = self.0.answers.clone().acquire_owned().await.expect("it is never closed");
+        drop(self.wait(None).await);
+        Answer { lane: self.clone(), _place: place }
+    }
+
+    /// Waits for a turn. With a time to give up after, none comes of it if for so long all turns were
+    /// of higher priorities.
+    async fn wait(&self, give_up: Option<Duration>) -> Option<Turn> {
         let wants = Wants::new(self);
+        let mut held_back: Option<Instant> = None;
         loop {
             let wait = match wants.try_turn() {
-                Ok(turn) => return turn,
+                Ok(turn) => return Some(turn),
                 Err(wait) => wait.min(LOOK),
             };
+            let now = Instant::now();
+            let since = match self.0.gate.0.lock().turns.is_held_back(self.0.id, now) {
+                true => *held_back.get_or_insert(now),
+                false => {
+                    held_back = None;
+                    now
+                }
+            };
+            if give_up.is_some_and(|give_up| now.duration_since(since) >= give_up) {
+                return None;
+            }
             let _ = tokio::time::timeout(wait, wants.waker.notified()).await;
         }
+    }
+}
+
+/// One answer that is open. Each of its pieces is read in a turn.
+#[derive(Debug)]
+pub struct Answer {
+    lane: Lane,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Answer {
+    /// Waits until something may be read of it. Nothing if others have come first for a while and it
+    /// should be given up and asked for again: its server takes an answer that is not read for one
+    /// whose client is gone.
+    pub async fn turn(&self) -> Option<Turn> {
+        self.lane.wait(Some(GIVE_WAY)).await
     }
 }
 
 /// Somebody who waits; forgotten when dropped.
 struct Wants<'a> {
     lane: &'a Lane,
-    ticket: Option<Ticket>,
+    ticket: Ticket,
     waker: Arc<Notify>,
 }
 
@@ -133,11 +179,8 @@ impl<'a> Wants<'a> {
     fn new(lane: &'a Lane) -> Self {
         let waker = Arc::new(Notify::new());
         let mut state = lane.0.gate.0.lock();
-        // The lane is open as long as it can be asked for.
         let ticket = state.turns.want(lane.0.id);
-        if let Some(ticket) = ticket {
-            state.waiting.insert(ticket, waker.clone());
-        }
+        state.waiting.insert(ticket, waker.clone());
         drop(state);
         Self { lane, ticket, waker }
     }
@@ -151,10 +194,9 @@ impl<'a> Wants<'a> {
 
 impl Drop for Wants<'_> {
     fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
         let mut state = self.lane.0.gate.0.lock();
-        state.waiting.remove(&ticket);
-        state.turns.done(self.lane.0.id, ticket);
+        state.waiting.remove(&self.ticket);
+        state.turns.done(self.lane.0.id, self.ticket);
         state.wake_next();
     }
 }
@@ -180,7 +222,7 @@ impl Drop for Turn {
         if self.owed == 0 {
             return;
         }
-        let OneLane { gate, id } = &*self.lane.0;
+        let OneLane { gate, id, .. } = &*self.lane.0;
         let mut state = gate.0.lock();
         let now = Instant::now();
         if let Some(bucket) = &mut state.bucket {
@@ -190,5 +232,79 @@ impl Drop for Turn {
         if self.owed > 0 {
             state.wake_next();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free() -> Line {
+        Line::of(None, 1)
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_at_the_rate_and_what_is_not_used_is_given_back() {
+        let gate = Gate::default();
+        gate.set(Some(Limit { rate: 8 << 20, burst: 64 << 10 }));
+        let lane = gate.open(Priority::Low, free());
+        let began = Instant::now();
+        let (mut passed, mut n) = (0, 0);
+        while passed < 1 << 20 {
+            let turn = lane.ask().await.turn().await.unwrap();
+            n += 1;
+            // Some come to nothing.
+            if n % 3 != 0 {
+                turn.took(20_000);
+                passed += 20_000;
+            }
+        }
+        let most = (64 << 10) + 20_000 + (began.elapsed().as_secs_f64() * (8 << 20) as f64) as u64;
+        assert!(passed <= most, "{passed} bytes passed, and {most} may");
+    }
+
+    #[tokio::test]
+    async fn a_limit_that_is_lifted_holds_nobody_any_longer() {
+        let gate = Gate::default();
+        gate.set(Some(Limit { rate: 1, burst: 1 }));
+        let lane = gate.open(Priority::Low, free());
+        let answer = lane.ask().await;
+        answer.turn().await.unwrap().took(1 << 20);
+        let waits = tokio::spawn(async move { answer.turn().await.is_some() });
+        tokio::task::yield_now().await;
+        gate.set(None);
+        assert!(waits.await.unwrap());
+        assert_eq!(gate.limit(), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_dropped_while_waiting_is_in_nobodys_way() {
+        let gate = Gate::default();
+        let (high, low) = (gate.open(Priority::High, free()), gate.open(Priority::Low, free()));
+        let asked = high.ask().await;
+        // Low waits for as long as high moves.
+        assert!(tokio::time::timeout(Duration::from_millis(1), low.ask()).await.is_err());
+        asked.turn().await.unwrap().took(5);
+        drop((asked, high));
+        let answer = low.ask().await;
+        answer.turn().await.unwrap().took(5);
+        low.rank(Priority::High);
+        assert!(gate.0.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn on_a_slow_line_one_answer_is_open_at_a_time() {
+        let gate = Gate::default();
+        let slow = Line::of(Some(Limit { rate: 8000, burst: 8000 }), 1);
+        let lane = gate.open(Priority::Medium, slow);
+        let first = lane.ask().await;
+        let mut second = tokio::spawn({
+            let lane = lane.clone();
+            async move { lane.ask().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        assert!((&mut second).await.is_ok());
     }
 }

@@ -53,6 +53,16 @@ impl Turns {
         self.last_id
     }
 
+    /// The lane has another priority from now on. It begins there as a new one does.
+    pub fn rank(&mut self, lane: LaneId, priority: Priority) {
+        let served = self.reached.get(&priority).copied().unwrap_or(0);
+        if let Some(lane) = self.lanes.get_mut(&lane)
+            && lane.priority != priority
+        {
+            (lane.priority, lane.served) = (priority, served);
+        }
+    }
+
     /// The lane is no more.
     pub fn close(&mut self, lane: LaneId) {
         self.lanes.remove(&lane);
@@ -61,15 +71,15 @@ impl Turns {
         }
     }
 
-    /// A request of `lane` wants a turn; nothing if there is no such lane.
-    pub fn want(&mut self, lane: LaneId) -> Option<Ticket> {
+    /// A request of `lane` wants a turn. Of a lane that is closed it never comes.
+    pub fn want(&mut self, lane: LaneId) -> Ticket {
         self.last_id += 1;
-        let ticket = self.last_id;
-        let lane = self.lanes.get_mut(&lane)?;
-        let reached = self.reached.get(&lane.priority).copied().unwrap_or(0);
-        lane.served = lane.served.max(reached.saturating_sub(CREDIT));
-        lane.waiting.push_back(ticket);
-        Some(ticket)
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            let reached = self.reached.get(&lane.priority).copied().unwrap_or(0);
+            lane.served = lane.served.max(reached.saturating_sub(CREDIT));
+            lane.waiting.push_back(self.last_id);
+        }
+        self.last_id
     }
 
     /// It wants none any more: it has had it, or has gone.
@@ -105,6 +115,11 @@ impl Turns {
         };
         let (id, lane, ticket) = waiting.min_by_key(by_rank)?;
         self.is_free(lane.priority, now).then_some((*id, *ticket))
+    }
+
+    /// Whether a lane has to wait for higher priorities.
+    pub fn is_held_back(&self, lane: LaneId, now: Instant) -> bool {
+        self.lanes.get(&lane).is_some_and(|lane| !self.is_free(lane.priority, now))
     }
 
     /// Whether nothing of a higher priority moves.
@@ -143,11 +158,11 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         let low = turns.open(Low, now);
-        turns.want(low).unwrap();
+        turns.want(low);
         assert_eq!(pass(&mut turns, &[low], 10 << 20, now)[&low], 10 << 20);
         let high = turns.open(High, now);
         assert_eq!(turns.next(now), None, "also in the moments when it wants nothing");
-        let ticket = turns.want(high).unwrap();
+        let ticket = turns.want(high);
         assert_eq!(turns.next(now), Some((high, ticket)));
         assert_eq!(pass(&mut turns, &[low, high], 1 << 20, now), HashMap::from([(high, 1 << 20)]));
         turns.close(high);
@@ -159,7 +174,7 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         let (low, high) = (turns.open(Low, now), turns.open(High, now));
-        let ticket = turns.want(low).unwrap();
+        let ticket = turns.want(low);
         assert_eq!(turns.next(now + HOLD / 2), None);
         assert_eq!(turns.next(now + HOLD), Some((low, ticket)));
         turns.correct(high, 100, now + HOLD);
@@ -172,14 +187,14 @@ mod tests {
         let mut turns = Turns::default();
         let (a, b) = (turns.open(Medium, now), turns.open(Medium, now));
         for _ in 0..8 {
-            turns.want(a).unwrap();
+            turns.want(a);
         }
-        turns.want(b).unwrap();
+        turns.want(b);
         let got = pass(&mut turns, &[a, b], 8 << 20, now);
         assert_eq!((got[&a], got[&b]), (4 << 20, 4 << 20));
         // One that comes later makes up for nothing, and one that paused for a little.
         let c = turns.open(Medium, now);
-        turns.want(c).unwrap();
+        turns.want(c);
         let got = pass(&mut turns, &[a, b, c], 6 << 20, now);
         let all = [a, b, c].map(|lane| got[&lane]);
         assert!(all.iter().all(|got| got.abs_diff(2 << 20) <= STEP), "{all:?}");
@@ -190,9 +205,10 @@ mod tests {
         let now = Instant::now();
         let mut turns = Turns::default();
         let lane = turns.open(High, now);
-        turns.want(lane).unwrap();
+        turns.want(lane);
         turns.close(lane);
-        assert_eq!((turns.next(now), turns.want(lane)), (None, None));
+        turns.want(lane);
+        assert_eq!(turns.next(now), None);
         turns.serve(lane, 1, now);
         turns.done(lane, 1);
     }
@@ -210,11 +226,11 @@ mod tests {
             let lanes = priorities.map(|priority| turns.open(priority, now));
             let mut got: HashMap<LaneId, u64> = HashMap::new();
             for lane in &lanes[..3] {
-                turns.want(*lane).unwrap();
+                turns.want(*lane);
             }
             for (at, n) in wants {
                 if at == 3 {
-                    turns.want(lanes[3]).unwrap();
+                    turns.want(lanes[3]);
                 }
                 let later = now + HOLD;
                 let (lane, ticket) = turns.next(later).unwrap();
@@ -224,7 +240,7 @@ mod tests {
                 turns.correct(lane, n - STEP as i64, now);
                 *got.entry(lane).or_default() += n as u64;
                 if lane != lanes[3] {
-                    turns.want(lane).unwrap();
+                    turns.want(lane);
                 }
             }
             let of = |at: usize| got.get(&lanes[at]).copied().unwrap_or(0);

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Why one request came to nothing.
 pub(super) enum Failed {
+    /// Nobody's failure: others came first for a while, and the server is not kept waiting.
+    GaveWay,
     /// It may work the next time, perhaps only after that time.
     Passing(RemoteError, Option<Duration>),
     /// The server has no more to say about it.
@@ -85,6 +87,7 @@ impl Attempt {
         let tried = &mut self.tried[turn.at];
         let now = Instant::now();
         match failed {
+            Failed::GaveWay => {}
             Failed::Final(error) => return Err(error),
             Failed::Refused(error) => tried.give_up(error),
             Failed::Passing(error, after) => {

@@ -10,6 +10,7 @@
 use super::attempt::{Attempt, Failed};
 use super::sources::{MOST, Set, Standings};
 use super::{RemoteError, address};
+use crate::pace::{Answer, Lane, Line};
 use crate::package::VERSION_TYPE;
 use bytes::{Bytes, BytesMut};
 use contentlib::{ChunkId, Digest, Recipe};
@@ -111,6 +112,8 @@ pub(super) struct Servers {
 pub struct Client {
     pub(super) servers: Arc<Servers>,
     moved: Arc<AtomicU64>,
+    /// What answers' bodies pass through; nothing holds them up without.
+    lane: Option<Lane>,
 }
 
 impl Client {
@@ -128,7 +131,7 @@ impl Client {
         servers.truncate(MOST);
         let standings = Mutex::new(Standings::new(servers.iter().map(|server| server.rank)));
         let servers = Servers { list: servers, standings, without_deltas: Mutex::default() };
-        Self { servers: Arc::new(servers), moved: Arc::default() }
+        Self { servers: Arc::new(servers), moved: Arc::default(), lane: None }
     }
 
     /// Connections with the times of this module: they wait for progress, and not for a total.
@@ -140,6 +143,25 @@ impl Client {
             .http2_keep_alive_interval(PROGRESS / 2)
             .http2_keep_alive_timeout(PROGRESS)
             .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+    }
+
+    /// Connections that are as a limit needs them.
+    pub fn with_line(http: reqwest::ClientBuilder, line: Line) -> reqwest::ClientBuilder {
+        http.http2_initial_stream_window_size(line.window)
+            .http2_initial_connection_window_size(line.window)
+    }
+
+    /// The same client, whose answers are read as `lane` lets them through.
+    pub fn through(self, lane: Lane) -> Self {
+        Self { lane: Some(lane), ..self }
+    }
+
+    /// Waits until something may be asked for. What is answered is then read in turns.
+    pub(super) async fn may_ask(&self) -> Option<Answer> {
+        match &self.lane {
+            None => None,
+            Some(lane) => Some(lane.ask().await),
+        }
     }
 
     /// The servers, for people.
@@ -294,6 +316,7 @@ impl Client {
         if let Some((_, header)) = &range {
             request = request.header(RANGE, header);
         }
+        let turns = self.may_ask().await;
         let sent = request.send().await;
         let past_the_end =
             sent.as_ref().is_ok_and(|r| r.status() == StatusCode::RANGE_NOT_SATISFIABLE);
@@ -313,7 +336,7 @@ impl Client {
         {
             return Err(malformed("the range that was asked for"));
         }
-        while let Some(bytes) = self.read(&asks.shown, &mut response).await? {
+        while let Some(bytes) = self.read(&asks.shown, &mut response, turns.as_ref()).await? {
             if got.len() + bytes.len() > wanted.max {
                 got.clear();
                 return Err(malformed("a document of reasonable length"));
@@ -323,14 +346,23 @@ impl Client {
         Ok(())
     }
 
-    /// The next bytes of a body: all that a client receives is received here.
+    /// The next bytes of a body, in its turn: all that a client receives is received here.
     pub(super) async fn read(
         &self,
         shown: &str,
         response: &mut Response,
+        turns: Option<&Answer>,
     ) -> Result<Option<Bytes>, Failed> {
+        let turn = match turns {
+            None => None,
+            Some(turns) => Some(turns.turn().await.ok_or(Failed::GaveWay)?),
+        };
         let bytes = response.chunk().await.map_err(|error| passing(shown, error))?;
-        self.moved.fetch_add(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64), Relaxed);
+        let n = bytes.as_ref().map_or(0, Bytes::len);
+        self.moved.fetch_add(n as u64, Relaxed);
+        if let Some(turn) = turn {
+            turn.took(n);
+        }
         Ok(bytes)
     }
 }

@@ -58,7 +58,9 @@ impl Client {
                     tracing::debug!(%error, "no deltas from this server");
                     self.servers.without_deltas.lock().add(turn.at);
                 }
-                Err(failed @ Failed::Passing(..)) => attempt.failed(turn, failed)?,
+                Err(failed @ (Failed::Passing(..) | Failed::GaveWay)) => {
+                    attempt.failed(turn, failed)?
+                }
                 // What has not come now does not come as a delta.
                 Ok(()) | Err(Failed::Garbled(_) | Failed::Wrong(_) | Failed::Final(_)) => break,
             }
@@ -76,6 +78,7 @@ impl Client {
         taker: &mut impl TakeDelta,
     ) -> Result<(HashSet<ChunkId>, Result<(), Failed>), RemoteError> {
         let asks = self.servers.list[server].asks("deltas");
+        let turns = self.may_ask().await;
         let asked = asks.http.post(asks.url).header(CONTENT_TYPE, REQUEST_TYPE);
         let sent = asked.header(ACCEPT, DELTA_TYPE).body(request.encode()).send().await;
         let mut came = HashSet::new();
@@ -85,7 +88,7 @@ impl Client {
         };
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         if kind == Some(MEDIA_TYPE) {
-            let mut frames = Frames::new(asks.shown, response, wanted.len());
+            let mut frames = Frames::new(asks.shown, response, turns, wanted.len());
             loop {
                 match frames.next(self).await {
                     Ok(None) => return Ok((came, Ok(()))),
@@ -107,7 +110,7 @@ impl Client {
         let most: u64 = wanted.iter().map(|(_, length)| length).sum();
         let mut delta = BytesMut::new();
         let (delta, ended) = loop {
-            match self.read(&asks.shown, &mut response).await {
+            match self.read(&asks.shown, &mut response, turns.as_ref()).await {
                 Ok(Some(bytes)) if (delta.len() + bytes.len()) as u64 > most => {
                     return Ok((came, Err(malformed())));
                 }

@@ -6,6 +6,7 @@ use super::attempt::{Attempt, Failed, Turn};
 use super::client::{Client, accepted};
 use super::sources::Set;
 use crate::frames::IDS_TYPE;
+use crate::pace::Answer;
 use contentlib::frames::{FrameDecoder, FrameItem, MEDIA_TYPE};
 use contentlib::{ChunkId, Frame};
 use reqwest::Response;
@@ -124,8 +125,9 @@ impl Client {
         let body: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
         let request = asks.http.post(asks.url).header(CONTENT_TYPE, IDS_TYPE);
         let request = request.header(ACCEPT, MEDIA_TYPE).body(body);
+        let turns = self.may_ask().await;
         let response = accepted(&asks.shown, request.send().await).await?;
-        Ok(Frames::new(asks.shown, response, ids.len()))
+        Ok(Frames::new(asks.shown, response, turns, ids.len()))
     }
 }
 
@@ -133,15 +135,16 @@ impl Client {
 pub(super) struct Frames {
     url: String,
     response: Response,
+    turns: Option<Answer>,
     decoder: FrameDecoder,
     items_left: usize,
 }
 
 impl Frames {
     /// The answer to a request for `n` chunks.
-    pub fn new(url: String, response: Response, n: usize) -> Self {
+    pub fn new(url: String, response: Response, turns: Option<Answer>, n: usize) -> Self {
         // Each item is of at least one chunk, and each chunk comes once; then there is an end.
-        Self { url, response, decoder: FrameDecoder::default(), items_left: n + 1 }
+        Self { url, response, turns, decoder: FrameDecoder::default(), items_left: n + 1 }
     }
 
     /// The next item. Only an answer that came whole has an end mark, and then there is no more.
@@ -159,7 +162,7 @@ impl Frames {
                 }
                 Ok(None) => {}
             }
-            match client.read(&self.url, &mut self.response).await? {
+            match client.read(&self.url, &mut self.response, self.turns.as_ref()).await? {
                 Some(bytes) => self.decoder.push(&bytes),
                 None if self.decoder.is_complete() => return Ok(None),
                 None => return Err(Failed::Passing(malformed("frames to their end"), None)),

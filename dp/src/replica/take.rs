@@ -52,6 +52,52 @@ impl Work {
             return Ok(());
         }
         let ids: Vec<ChunkId> = pieces.iter().map(|piece| piece.id).collect();
+        let (asked, priority) = (&self.beside.asked, self.beside.priority);
+        let mut left = pieces;
+        while !left.is_empty() {
+            let claim = asked.claim(left.iter().map(|piece| piece.id), priority);
+            let (own, others) = left.into_iter().partition(|piece| claim.has(piece.id));
+            self.clone().take_claimed(own, base.clone()).await?;
+            drop(claim);
+            // What others asked for is here when their requests end; or else it is asked for again.
+            left = self.clone().brought_by_others(others).await?;
+        }
+        self.in_flight.done(&ids);
+        Ok(())
+    }
+
+    /// Waits for pieces that are asked for on behalf of other versions. Answers which did not come.
+    async fn brought_by_others(
+        self: Arc<Self>,
+        mut pieces: Vec<Piece>,
+    ) -> Result<Vec<Piece>, RemoteError> {
+        if pieces.is_empty() {
+            return Ok(pieces);
+        }
+        let ids: Vec<ChunkId> = pieces.iter().map(|piece| piece.id).collect();
+        self.beside.asked.until_free(&ids, self.beside.priority).await;
+        self.progress.check()?;
+        let lease = self.lease.clone();
+        let missing = blocking(move || lease.missing_chunks(&ids).map_err(local)).await?;
+        let mut missing = missing.into_iter();
+        pieces.retain(|piece| {
+            let is_missing = missing.next().unwrap_or(true);
+            if !is_missing {
+                self.progress.bytes.fetch_add(piece.len(), Relaxed);
+            }
+            is_missing
+        });
+        Ok(pieces)
+    }
+
+    async fn take_claimed(
+        self: Arc<Self>,
+        pieces: Vec<Piece>,
+        base: Vec<ChunkId>,
+    ) -> Result<(), RemoteError> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
         let store = Store::new(self.packages.library());
         let taken = self.clone().take_into(store.clone(), pieces, base).await;
         let lease = self.lease.clone();
@@ -60,9 +106,7 @@ impl Work {
             lease.renew().map_err(local)
         })
         .await;
-        taken.and(saved)?;
-        self.in_flight.done(&ids);
-        Ok(())
+        taken.and(saved)
     }
 
     async fn take_into(
