@@ -78,7 +78,8 @@ mod tests {
             hours: Hours { level, rate },
         };
         let week = Week::new(zone.into(), changes.iter().map(change).collect()).unwrap();
-        Settings { limit, window: Some(week), ..Settings::default() }
+        let set = Settings { limit, ..Settings::default() };
+        Settings { window: Some(week), ..set }
     }
 
     fn utc(text: &str) -> Timestamp {
