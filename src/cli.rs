@@ -5,6 +5,8 @@
 
 use crate::{
     audit::AuditArgs,
+    boundary::BoundaryCommand,
+    boundary_group::BoundaryGroupCommand,
     completions::CompletionsArgs,
     config::ConfigCommand,
     content::ContentCommand,
@@ -14,6 +16,7 @@ use crate::{
     fetch::FetchArgs,
     job::JobCommand,
     library::LibraryCommand,
+    locate::LocateArgs,
     package::PackageCommand,
     serve::ServeArgs,
     site::SiteCommand,
@@ -136,6 +139,26 @@ Examples:
     Undistribute(UndistributeArgs),
     /// How far what is distributed is, on each distribution point
     ContentStatus(ContentStatusArgs),
+    /// Which addresses belong to which boundary groups: add, change, list, remove, test
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot boundary add 10.7.0.0/16 --group paris
+  depot boundary test 10.7.3.4"
+    )]
+    Boundary(BoundaryCommand),
+    /// Which distribution points are near to which clients: create, add, neighbour, default, list
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot boundary-group create paris --point branch-7
+  depot boundary-group neighbour set paris lyon --after 20m"
+    )]
+    BoundaryGroup(BoundaryGroupCommand),
+    /// Say whom a client should ask for a package, and why
+    Locate(LocateArgs),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,

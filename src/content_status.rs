@@ -96,7 +96,7 @@ fn text(rows: &[ContentStatusView]) -> String {
             row.point.clone(),
             row.package.clone(),
             number(row.version),
-            row.wished.join(" "),
+            wished(row),
             row.priority.map(priority_name).unwrap_or_default().to_owned(),
             number(row.held_version),
             state_name(row.state).to_owned(),
@@ -111,6 +111,12 @@ fn text(rows: &[ContentStatusView]) -> String {
         ">age", "cause",
     ];
     table(columns, rows.collect())
+}
+
+/// `latest stable`, or `7 (on demand)`.
+fn wished(row: &ContentStatusView) -> String {
+    let words = row.wished.join(" ");
+    if row.on_demand { format!("{words} (on demand)") } else { words }
 }
 
 fn state_name(state: ContentStateView) -> &'static str {
@@ -152,6 +158,8 @@ mod tests {
             state: ContentStateView::Unavailable,
             ..row()
         };
+        let demanded = ContentStatusView { on_demand: true, ..row() };
+        assert!(text(&[demanded]).contains("latest (on demand)"));
         assert_eq!(
             text(&[row(), unheard]),
             "DP        PACKAGE  VERSION  WISHED  PRIORITY  HOLDS  STATE        DONE      LEFT        AGE  CAUSE\n\

@@ -146,7 +146,11 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
 /// `docs@stable, priority high, by group paris`.
 fn assigned(assignment: &AssignmentView) -> String {
     let AssignmentView { package, version, priority, group, .. } = assignment;
-    let by = group.as_ref().map(|group| format!(", by group {group}")).unwrap_or_default();
+    let mut by = group.as_ref().map(|group| format!(", by group {group}")).unwrap_or_default();
+    if let Some(demand) = &assignment.on_demand {
+        let until = units::when(demand.expires);
+        by = format!(", on demand of {}, until {until} unless asked for", demand.group);
+    }
     format!("{package}@{version}, priority {}{by}", crate::distribute::priority_name(*priority))
 }
 

@@ -5,6 +5,8 @@
 //! commands, `transport.rs` the way to a site, `exit.rs` how everything ends.
 
 mod audit;
+mod boundary;
+mod boundary_group;
 mod cli;
 mod completions;
 mod config;
@@ -16,6 +18,7 @@ mod exit;
 mod fetch;
 mod job;
 mod library;
+mod locate;
 mod output;
 mod package;
 mod progress;
@@ -103,6 +106,9 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Distribute(args) => distribute::distribute(args, &client, out).await,
         Command::Undistribute(args) => distribute::undistribute(args, &client, out).await,
         Command::ContentStatus(args) => content_status::run(&args, &client, out).await,
+        Command::Boundary(command) => boundary::run(command, &client, out).await,
+        Command::BoundaryGroup(command) => boundary_group::run(command, &client, out).await,
+        Command::Locate(args) => locate::run(args, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

@@ -3,6 +3,7 @@
 //! Nothing here is needed for what was acknowledged to be safe; a site that never does it only
 //! grows. Each task says in the log what it did, and tries again when its time comes.
 
+use crate::audit::AuditRecord;
 use crate::auth::Identity;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
@@ -46,6 +47,7 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(MINUTE, stop, site, expire_uploads);
     every(HOUR, stop, site, forget);
     every(HOUR, stop, site, expire_versions);
+    every(HOUR, stop, site, expire_on_demand);
     let tls = tls.clone();
     every(MINUTE, stop, site, move |site| renew_certificates(site, tls.clone()));
     if !library.gc_interval.is_zero() {
@@ -139,6 +141,23 @@ async fn forget(site: Site) -> Result<(), Problem> {
 /// Removes versions that are older than their packages keep them.
 async fn expire_versions(site: Site) -> Result<(), Problem> {
     blocking(move || Ok(site.content()?.packages.expire_versions().map(drop)?)).await
+}
+
+/// Takes back what was distributed on demand and nobody asks for any more.
+async fn expire_on_demand(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let (ledger, packages) = (site.ledger()?, site.content()?.packages);
+        let by = Identity { name: "schedule".into(), ..Identity::local_admin() };
+        for gone in ledger.registry.expire_on_demand(&packages, Timestamp::now())? {
+            let to = ledger.registry.name_of(&gone.to);
+            let target = format!("{}@{} to point/{to}", gone.package, gone.version);
+            let mut record = AuditRecord::new(&by, "unassign", target, 200);
+            record.detail = Some("was on demand, and nobody asked for it any more".into());
+            ledger.audit.write(&record)?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Submits a garbage collection as a job, so that it is seen and can be cancelled.

@@ -36,6 +36,7 @@ use utoipa::OpenApi;
         (name = "library", description = "The store below: statistics and maintenance"),
         (name = "jobs", description = "Long work"),
         (name = "points", description = "Distribution points: joining, groups, what they hold"),
+        (name = "places", description = "Which clients belong to which distribution points"),
         (name = "point", description = "What a distribution point itself says to its site"),
         (name = "access", description = "Tokens and the audit log"),
         (name = "server", description = "The server itself"),

@@ -5,6 +5,7 @@ pub mod content;
 pub mod jobs;
 pub mod library;
 pub mod packages;
+pub mod places;
 pub mod point;
 pub mod points;
 pub mod server;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The interface of `site`: everything below `/api/`.
+/// The interface of `site`: everything below `/api/`, and `/locate/`.
 pub fn router(site: Site) -> Router {
     let (router, document) = routes().split_for_parts();
     let document = openapi::complete(document);
@@ -60,6 +61,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(volumes::routes())
         .merge(points::routes())
         .merge(point::routes())
+        .merge(places::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

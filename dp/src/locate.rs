@@ -32,8 +32,8 @@ use std::time::Duration;
 /// A point whose last report is older is not sent any clients: it reports once a minute, and two
 /// reports may get lost.
 pub const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(3 * 60);
-/// The most points that a client is told of: it will not try more.
-pub const MOST_SOURCES: usize = 32;
+/// The most points that a client is told of: with the site as many as [`crate::remote`] asks.
+pub const MOST_SOURCES: usize = 31;
 
 /// What is known of a point that clients may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -115,12 +115,12 @@ impl Service {
             Target::Package(_) => Route::Package,
             Target::Chunks => Route::Chunks,
             Target::Deltas => Route::Deltas,
-            Target::Api => Route::Api,
+            Target::Api | Target::Locate => Route::Api,
             Target::Health | Target::Ready | Target::Metrics => Route::Status,
             Target::Unknown => Route::Other,
         };
         let shared = &self.connection.worker.shared;
-        if target == Target::Api {
+        if matches!(target, Target::Api | Target::Locate) {
             return self.hand_on(request, ticket);
         }
         let allowed = match target {
@@ -194,7 +194,7 @@ impl Service {
                     }
                 }))
             }
-            Target::Api | Target::Unknown => unreachable!("answered above"),
+            Target::Api | Target::Locate | Target::Unknown => unreachable!("answered above"),
         }
     }
 
@@ -228,7 +228,7 @@ impl Service {
         let shared = &self.connection.worker.shared;
         let Some(fallback) = shared.fallback.clone() else {
             return now(problem(
-                Problem::not_found("this server has no API; it serves content alone"),
+                Problem::not_found("this server serves content alone: ask its site"),
                 ticket,
             ));
         };

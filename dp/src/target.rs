@@ -28,6 +28,8 @@ pub(crate) enum Target {
     Metrics,
     /// Below `/api/`: handed on.
     Api,
+    /// Below `/locate/`: handed on.
+    Locate,
     /// Nothing of ours.
     Unknown,
 }
@@ -66,6 +68,7 @@ impl Target {
             ("recipes", Some(name)) => Target::Recipe(decode(name)?),
             ("packages", Some(rest)) => return package(rest),
             ("api", Some(_)) => Target::Api,
+            ("locate", Some(_)) => Target::Locate,
             ("chunks", None) => Target::Chunks,
             ("deltas", None) => Target::Deltas,
             ("healthz", None) => Target::Health,
@@ -153,6 +156,7 @@ mod tests {
         assert_eq!(Target::parse("/content/a%3Ab"), Ok(Target::Content(b"a:b".to_vec())));
         assert_eq!(Target::parse("/healthz"), Ok(Target::Health));
         assert_eq!(Target::parse("/api/v1/packages"), Ok(Target::Api));
+        assert_eq!(Target::parse("/locate/docs/latest"), Ok(Target::Locate));
         for unknown in
             ["/", "", "/content", "/api", "/packages/a", "/packages//1/x", "/x", "/healthz/"]
         {

@@ -100,7 +100,14 @@ fn only_what_must_be_is_open_to_all() {
         .filter(|(_, _, operation)| operation["security"] == serde_json::json!([{}]))
         .map(|(path, _, _)| path)
         .collect();
-    let wanted = ["/api/openapi.json", "/api/v1/health", "/api/v1/point/join", "/api/v1/version"];
+    let wanted = [
+        "/api/openapi.json",
+        "/api/v1/authority",
+        "/api/v1/health",
+        "/api/v1/point/join",
+        "/api/v1/version",
+        "/locate/{package}/{version}",
+    ];
     assert_eq!(open, wanted.map(str::to_owned).into());
 }
 
@@ -116,6 +123,8 @@ fn filled(path: &str) -> String {
         ("{volume}", "disk2"),
         ("{point}", "branch-7"),
         ("{group}", "paris"),
+        ("{neighbour}", "lyon"),
+        ("{boundary}", "10.7.0.0%2F16"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];
     let path = names.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
@@ -143,6 +152,7 @@ async fn every_operation_is_there_and_takes_the_role_that_it_says() {
             }
             // It takes a secret, which an empty body does not have.
             None if path.ends_with("/join") => drop(answer.refused(422, "secret")),
+            None if path.starts_with("/locate/") => drop(answer.refused(404, "package")),
             None => assert_eq!(answer.status, 200, "{method} {path}"),
             Some(_) => drop(answer.refused(401, "authorization")),
         }

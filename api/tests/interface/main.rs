@@ -9,6 +9,7 @@ mod content;
 mod damage;
 mod document;
 mod packages;
+mod places;
 mod points;
 mod refusals;
 mod retries;

@@ -7,7 +7,7 @@ use super::{BoundaryGroupName, Registry, RegistryError};
 use crate::locate::{AddressRange, Areas, Atlas, Boundary, Overlap};
 use jiff::Timestamp;
 use sitedb::{Batch, Table};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,12 +29,30 @@ pub struct Overlaps {
 }
 
 impl Registry {
-    /// At most `limit` boundaries after `after`, in the order of their addresses.
-    pub fn boundaries(&self, after: Option<&AddressRange>, limit: usize) -> Vec<Boundary> {
+    /// At most `limit` boundaries after `after`, in the order of their addresses; all, or those of a
+    /// group.
+    pub fn boundaries(
+        &self,
+        of: Option<&BoundaryGroupName>,
+        after: Option<&AddressRange>,
+        limit: usize,
+    ) -> Vec<Boundary> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let areas = self.areas();
         let beyond = areas.boundaries.range((from, Bound::Unbounded));
-        beyond.take(limit).map(|(_, boundary)| boundary.clone()).collect()
+        let is_of = |boundary: &&Boundary| of.is_none_or(|name| boundary.groups.contains(name));
+        beyond.map(|(_, boundary)| boundary).filter(is_of).take(limit).cloned().collect()
+    }
+
+    /// How many boundaries are in each group; one that has none is left out.
+    pub fn boundary_counts(&self) -> HashMap<BoundaryGroupName, usize> {
+        let mut counts = HashMap::new();
+        for boundary in self.areas().boundaries.values() {
+            for group in &boundary.groups {
+                *counts.entry(group.clone()).or_default() += 1;
+            }
+        }
+        counts
     }
 
     /// The boundary of exactly these addresses.

@@ -46,13 +46,6 @@ impl Registry {
         find(&self.areas(), which).cloned()
     }
 
-    /// The boundaries that are in a group.
-    pub fn boundaries_of(&self, group: &BoundaryGroupName) -> Vec<AddressRange> {
-        let areas = self.areas();
-        let its = areas.boundaries.values().filter(|boundary| boundary.groups.contains(group));
-        its.map(|boundary| boundary.range).collect()
-    }
-
     /// Makes a group with these points, named or numbered, and nothing else.
     pub fn create_boundary_group(
         &self,

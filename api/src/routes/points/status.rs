@@ -62,7 +62,7 @@ impl From<StatusState> for ContentStateView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "point": "branch-7", "package": "docs", "version": 3, "wished": ["latest", "stable"],
-    "priority": "medium", "held_version": 2, "percent": 62, "bytes": 9000000,
+    "priority": "medium", "on_demand": false, "held_version": 2, "percent": 62, "bytes": 9000000,
     "bytes_left": 3400000, "state": "fetching", "cause": null,
     "since": "2026-11-22T12:29:10Z", "reported": "2026-11-22T12:29:12Z", "age": 2
 }))]
@@ -79,6 +79,9 @@ pub struct ContentStatusView {
     /// How soon, if it is distributed.
     #[serde(default)]
     pub priority: Option<PriorityView>,
+    /// Whether it is distributed only because clients asked for it.
+    #[serde(default)]
+    pub on_demand: bool,
     /// The newest version of the package that the point holds whole.
     #[serde(default)]
     pub held_version: Option<u64>,
@@ -117,6 +120,7 @@ impl ContentStatusView {
             version: row.version,
             wished: row.wished.iter().map(ToString::to_string).collect(),
             priority: row.priority.map(PriorityView::from),
+            on_demand: row.on_demand,
             held_version: row.held,
             bytes: row.bytes,
             bytes_left: row.bytes_left,

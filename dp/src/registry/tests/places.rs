@@ -66,9 +66,9 @@ fn boundaries_are_told_of_what_they_overlap_and_none_is_twice() {
     let none = registry.change_boundary(&range("10.0.0.0/8"), in_groups(&[]));
     assert!(matches!(none, Err(RegistryError::NoGroup)));
     registry.change_boundary(&range("10.0.0.0/8"), in_groups(&["paris", "lyon"])).unwrap();
-    let first = registry.boundaries(None, 1);
+    let first = registry.boundaries(None, None, 1);
     assert_eq!(first[0].groups.len(), 2);
-    let rest = registry.boundaries(Some(&first[0].range), 9);
+    let rest = registry.boundaries(None, Some(&first[0].range), 9);
     assert_eq!(rest[0].range.to_string(), "10.7.0.0/16");
     registry.delete_boundary(&rest[0].range).unwrap();
     assert!(matches!(
@@ -116,7 +116,7 @@ fn what_is_gone_is_named_nowhere() {
     registry.set_locating_rules(|rules| rules.default = None).unwrap();
     let gone = registry.delete_boundary_group("paris").unwrap();
     assert_eq!(gone.boundaries, [range("10.7.0.0/16")], "what is in no other group goes too");
-    assert_eq!(registry.boundaries(None, 9)[0].groups, in_groups(&["lyon"]));
+    assert_eq!(registry.boundaries(None, None, 9)[0].groups, in_groups(&["lyon"]));
     assert!(registry.boundary_group("lyon").unwrap().neighbours.is_empty());
     registry.remove_point("a").unwrap();
     assert!(registry.boundary_group("lyon").unwrap().points.is_empty());
