@@ -9,12 +9,14 @@ mod join;
 mod report;
 mod settings;
 mod token;
+mod tree;
 mod wish;
 
 pub use join::{JoinAnswer, JoinRequest};
 pub use report::{Fact, FactState, Report};
 pub use settings::{Limit, Settings};
 pub use token::{BadJoinToken, JoinToken};
+pub use tree::{Branch, FactsDigest, NotADigest, Tree, branch_of};
 pub use wish::{Names, Priority, Wanted, Wish};
 
 use serde::{Deserialize, Serialize};

@@ -174,6 +174,7 @@ pub struct Registry {
     seen: Mutex<HashMap<PointId, jiff::Timestamp>>,
     wishes: Mutex<wishes::Known>,
     holdings: holdings::Holdings,
+    read: Mutex<reports::Read>,
     /// The boundaries, ready to be asked; nothing since one changed.
     atlas: Mutex<Option<Arc<Atlas>>>,
 }
@@ -187,6 +188,7 @@ struct State {
     groups: BTreeMap<GroupName, Group>,
     assignments: BTreeMap<AssignmentKey, Assignment>,
     standings: BTreeMap<PointId, Standing>,
+    outlines: BTreeMap<PointId, reports::Outlines>,
     /// Shared with those who look something up in it.
     areas: Arc<Areas>,
 }
@@ -207,6 +209,11 @@ impl Registry {
         for (_, standing) in reports::STANDINGS.scan(&db, Order::Ascending, None, usize::MAX)? {
             state.standings.insert(standing.point.clone(), standing);
         }
+        for (id, outlines) in reports::OUTLINES.scan(&db, Order::Ascending, None, usize::MAX)? {
+            if let Ok(id) = id.parse() {
+                state.outlines.insert(id, outlines);
+            }
+        }
         let areas = Areas {
             boundaries: all(BOUNDARIES.scan(&db, Order::Ascending, None, usize::MAX)?, |b| b.range),
             groups: all(BOUNDARY_GROUPS.scan(&db, Order::Ascending, None, usize::MAX)?, |g| {
@@ -225,6 +232,7 @@ impl Registry {
             seen: Mutex::default(),
             wishes: Mutex::default(),
             holdings: holdings::Holdings::default(),
+            read: Mutex::default(),
             atlas: Mutex::default(),
         })
     }

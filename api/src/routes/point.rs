@@ -317,7 +317,13 @@ pub struct ReportView {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
-    /// One for each version that is wished or held; at most 100000.
+    /// The root of the digest tree of all facts, 32 hex digits.
+    #[serde(default)]
+    pub root: Option<String>,
+    /// The branches of the tree whose facts are told; all, if it is absent.
+    #[serde(default)]
+    pub branches: Option<Vec<u8>>,
+    /// Of these branches, one for each version that is wished or held; at most 100000.
     pub facts: Vec<FactView>,
 }
 
@@ -328,7 +334,7 @@ pub struct FactView {
     pub package: String,
     /// The version.
     pub version: u64,
-    /// How far it is: `held`, `waiting`, `fetching`, `failed` or `leaving`.
+    /// How far it is: `held`, `waiting`, `fetching`, `failed`, `repairing` or `leaving`.
     pub state: String,
     /// Bytes of all its files.
     pub bytes: u64,
@@ -341,18 +347,30 @@ pub struct FactView {
     pub since: Timestamp,
 }
 
+/// What the site knows of a point's facts.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"branches": {"7": "5d0c2a7b1e0d4455a7b1e0d30199f0c2"}}))]
+pub struct KnownFactsView {
+    /// The digest of each branch that has facts.
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub branches: dp::field::Tree,
+}
+
 /// Report what the point holds
 ///
-/// In place of its last report.
+/// The branches that are told take the place of those of its last report. Where that does not come to
+/// the root that the point states, the answer says what the site has, and the point tells the rest.
 #[utoipa::path(put, path = "/api/v1/point/report", tag = "point",
     security(("certificate" = [])), request_body = ReportView,
     extensions(("x-unaudited" = json!(true)), ("x-unkept" = json!(true))),
-    responses((status = 204, description = "It is kept")))]
+    responses((status = 204, description = "It is kept"),
+        (status = 200, description = "It is kept, and the site knows other facts than the point",
+            body = KnownFactsView)))]
 async fn put_report(
     State(site): State<Site>,
     Extension(point): Extension<PointId>,
     request: Request<Body>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     want_media_type(&parts.headers, &["application/json"])?;
     let from = parts.extensions.get::<SocketAddr>().map(|peer| peer.ip());
@@ -361,8 +379,10 @@ async fn put_report(
         let report: Report = parse_json(&bytes)?;
         Ok(site.ledger()?.registry.report(&point, report, from, Timestamp::now())?)
     });
-    kept.await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(match kept.await? {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(branches) => Json(KnownFactsView { branches }).into_response(),
+    })
 }
 
 /// A point that wants a new certificate.

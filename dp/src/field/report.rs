@@ -1,6 +1,6 @@
 //! What a distribution point holds, as it tells the site.
 
-use super::PointId;
+use super::{Branch, FactsDigest, PointId};
 use jiff::Timestamp;
 use packager::PackageName;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,15 @@ pub struct Report {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
-    /// One fact for each version that is wished or held.
+    /// The root of the tree of all facts: where the site comes to another one with what is told here,
+    /// it says what it has. Without it, what is told is taken as it is.
+    #[serde(default)]
+    pub root: Option<FactsDigest>,
+    /// The branches that are told: their facts take the place of those that the site has. Without it,
+    /// all are.
+    #[serde(default)]
+    pub branches: Option<Vec<Branch>>,
+    /// Of the branches that are told, one fact for each version that is wished or held.
     pub facts: Vec<Fact>,
 }
 

@@ -3,7 +3,7 @@
 //! A site may have several addresses; the one that answered last is asked first. Nothing here tries
 //! again by itself: whoever asks knows how urgent it is.
 
-use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Wish};
+use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Tree, Wish};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
 use crate::pace::Line;
 use crate::remote::{Client, Server};
@@ -205,14 +205,24 @@ impl Link {
         parse(&door.read(response, MAX_WISH).await?, "a wish").map(Some)
     }
 
-    /// Tells the site what is held.
-    pub async fn report(&self, report: &Report) -> Result<(), LinkError> {
+    /// Tells the site what is held. Where it then knows something else than the point does, answers the
+    /// tree of what it knows.
+    pub async fn report(&self, report: &Report) -> Result<Option<Tree>, LinkError> {
         let body = json(report);
         let ask = |door: &Door| {
             let put = door.http.put(door.url("api/v1/point/report"));
             put.header(CONTENT_TYPE, "application/json").body(body.clone())
         };
-        self.ask(ask).await.map(drop)
+        let (door, response) = self.ask(ask).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        #[derive(serde::Deserialize)]
+        struct Known {
+            branches: Tree,
+        }
+        let known: Known = parse(&door.read(response, MAX_ANSWER).await?, "what it knows")?;
+        Ok(Some(known.branches))
     }
 
     /// A new certificate for the key that `request` (PEM) is of.

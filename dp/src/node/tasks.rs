@@ -4,7 +4,7 @@
 use super::facts::Moment;
 use super::work::work;
 use super::{Node, NodeError, blocking, mend, scrub};
-use crate::field::Report;
+use crate::field::{Report, Tree, branch_of};
 use crate::identity::Request;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
@@ -124,13 +124,28 @@ async fn hear(node: Arc<Node>) {
 /// Tells the site what is held, soon after it changed, and now and then.
 async fn tell(node: Arc<Node>) {
     let mut pause = Pause::new();
+    // What the site knows, as far as we know: nothing, until it says so.
+    let mut known: Option<Tree> = None;
     loop {
         let wait = if node.facts.lock().fetching.is_empty() { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
         tokio::time::sleep(REPORT_GAP).await;
+        let mut rounds = 0;
         loop {
-            let told = match report(&node).await {
-                Ok(report) => node.link().report(&report).await.map_err(|error| chain(&error)),
+            let told = match report(&node, known.take()).await {
+                Ok((report, tree)) => match node.link().report(&report).await {
+                    Ok(None) => Ok(known = Some(tree)),
+                    Ok(Some(other)) => {
+                        known = Some(other);
+                        rounds += 1;
+                        match rounds {
+                            // It has said what it lacks, and is told.
+                            ..3 => continue,
+                            _ => Err("the site does not come to know what it is told".to_owned()),
+                        }
+                    }
+                    Err(error) => Err(chain(&error)),
+                },
                 Err(error) => Err(chain(&error)),
             };
             match told {
@@ -144,22 +159,31 @@ async fn tell(node: Arc<Node>) {
     }
 }
 
-async fn report(node: &Arc<Node>) -> Result<Report, NodeError> {
+/// What there is to say to a site that knows facts of this tree: the branches that differ; to one of
+/// which that is not known, the root alone. With it comes the tree of all facts.
+async fn report(node: &Arc<Node>, known: Option<Tree>) -> Result<(Report, Tree), NodeError> {
     let node = node.clone();
     blocking(move || {
         let held = node.packages.held()?;
         let volumes = node.packages.library().volumes().map_err(PackageError::from)?;
         let wish = node.wish.borrow().clone();
         let now = Moment { clock: (node.clock)(), passing: Instant::now() };
-        Ok(Report {
+        let mut facts = node.facts.lock().tell(wish.as_deref(), &held, now);
+        let tree = Tree::of(&facts);
+        let branches = known.map(|known| tree.differing(&known)).unwrap_or_default();
+        facts.retain(|fact| branches.binary_search(&branch_of(&fact.package)).is_ok());
+        let report = Report {
             point: node.home.id().clone(),
             at: now.clock,
             program: env!("CARGO_PKG_VERSION").into(),
             address: node.listen.to_string(),
             revision: wish.as_ref().map_or(String::new(), |wish| wish.revision.clone()),
             free_bytes: volumes.iter().filter_map(|volume| volume.free_bytes).sum(),
-            facts: node.facts.lock().tell(wish.as_deref(), &held, now),
-        })
+            root: Some(tree.root()),
+            branches: Some(branches),
+            facts,
+        };
+        Ok((report, tree))
     })
     .await
 }

@@ -4,7 +4,7 @@
 //! Of a version eight bytes of a hash are kept. Should two ever have the same, a client is sent to a
 //! point that answers 404, and turns to the next.
 
-use super::reports::FACTS;
+use super::reports::read_facts;
 use crate::field::{Fact, FactState, PointId};
 use packager::PackageName;
 use parking_lot::Mutex;
@@ -25,13 +25,13 @@ pub(super) fn mark(package: &PackageName, version: u64) -> Mark {
     u64::from_le_bytes(mark)
 }
 
-/// The versions of each point, sorted. A point that nobody asked about since the start is not there
-/// yet.
+/// The versions of each point, sorted. A point that nobody asked about since what it holds last changed
+/// is not there.
 #[derive(Default)]
 pub(super) struct Holdings(Mutex<HashMap<PointId, Arc<[Mark]>>>);
 
 /// What of a report is kept.
-pub(super) fn marks(facts: &[Fact]) -> Arc<[Mark]> {
+fn marks(facts: &[Fact]) -> Arc<[Mark]> {
     // One on its way out may be gone before the client comes.
     let held = facts.iter().filter(|fact| fact.state == FactState::Held);
     let mut marks: Vec<Mark> = held.map(|fact| mark(&fact.package, fact.version)).collect();
@@ -40,12 +40,7 @@ pub(super) fn marks(facts: &[Fact]) -> Arc<[Mark]> {
 }
 
 impl Holdings {
-    /// Keeps what a point reported, in place of what it did before.
-    pub fn put(&self, point: &PointId, marks: Arc<[Mark]>) {
-        self.0.lock().insert(point.clone(), marks);
-    }
-
-    /// Forgets a point.
+    /// Forgets what a point holds: it is gone, or holds something else now.
     pub fn remove(&self, point: &PointId) {
         self.0.lock().remove(point);
     }
@@ -58,8 +53,7 @@ impl Holdings {
             match known.get(point) {
                 Some(its) => its.clone(),
                 None => {
-                    let Some(facts) = FACTS.get(db, &point.to_string())? else { return Ok(false) };
-                    let its = marks(&facts.0);
+                    let its = marks(&read_facts(db, point)?);
                     known.insert(point.clone(), its.clone());
                     its
                 }

@@ -3,7 +3,7 @@
 use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
 use super::boundary_groups::BOUNDARY_GROUPS;
 use super::groups::{GROUPS, Group};
-use super::reports::{FACTS, STANDINGS};
+use super::reports::delete_reports;
 use super::{GroupName, PointName, Registry, RegistryError, State};
 use crate::field::{Limit, PointId};
 use crate::locate::BoundaryGroup;
@@ -135,8 +135,7 @@ impl Registry {
         let mut batch = Batch::new();
         let key = point.id.to_string();
         POINTS.delete(&mut batch, &key);
-        STANDINGS.delete(&mut batch, &key);
-        FACTS.delete(&mut batch, &key);
+        delete_reports(&mut batch, &point.id);
         groups.iter().for_each(|group| GROUPS.put(&mut batch, &group.name.to_string(), group));
         assignments.iter().for_each(|key| ASSIGNMENTS.delete(&mut batch, key));
         near.iter().for_each(|g| BOUNDARY_GROUPS.put(&mut batch, &g.name.to_string(), g));
@@ -144,6 +143,7 @@ impl Registry {
             state.points.remove(&point.id);
             state.by_name.remove(&point.name);
             state.standings.remove(&point.id);
+            state.outlines.remove(&point.id);
             state.groups.extend(groups.into_iter().map(|group| (group.name.clone(), group)));
             assignments.iter().for_each(|key| drop(state.assignments.remove(key)));
             if !near.is_empty() {

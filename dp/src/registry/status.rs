@@ -138,10 +138,10 @@ impl Registry {
                 };
                 let wished = state.assignments.values().filter(fits);
                 let wished = wished.map(|assignment| (assignment, stock.resolve(assignment)));
-                let facts = facts.into_iter().filter(|fact| {
+                let facts = facts.iter().filter(|fact| {
                     filter.package.as_ref().is_none_or(|package| fact.package == *package)
                 });
-                let heard = standing.map(|standing| (standing.at, standing.received));
+                let heard = standing.map(|standing| standing.received);
                 rows_of(&name, wished, facts, heard)
             };
             let beyond = |row: &StatusRow| after.is_none_or(|after| row.key() > *after);
@@ -155,13 +155,13 @@ impl Registry {
     }
 }
 
-/// The rows of one point, in order: what is wished, with what it means; what it reported; and when
-/// it did, by its clock and by ours.
+/// The rows of one point, in order: what is wished, with what it means; what it reported; and when it
+/// was heard.
 fn rows_of<'a>(
     point: &PointName,
     wished: impl Iterator<Item = (&'a Assignment, Result<&'a VersionInfo, Lack>)>,
-    facts: impl Iterator<Item = Fact>,
-    heard: Option<(Timestamp, Timestamp)>,
+    facts: impl Iterator<Item = &'a Fact>,
+    heard: Option<Timestamp>,
 ) -> Vec<StatusRow> {
     let row = |package: &PackageName, version, state| StatusRow {
         point: point.clone(),
@@ -176,7 +176,7 @@ fn rows_of<'a>(
         bytes_left: 0,
         cause: None,
         since: None,
-        reported: heard.map(|(_, received)| received),
+        reported: heard,
     };
     let mut rows: BTreeMap<(PackageName, u64), StatusRow> = BTreeMap::new();
     let mut lacking = Vec::new();
@@ -237,12 +237,9 @@ fn rows_of<'a>(
             (true, FactState::Leaving) => FactState::Waiting,
             (_, said) => said,
         });
-        (row.bytes, row.bytes_left, row.cause) = (fact.bytes, fact.bytes_left, fact.cause);
-        // By what the point's clock is off, as its report told.
-        row.since = heard.map(|(at, received)| {
-            let off = received.duration_since(at);
-            fact.since.saturating_add(off).unwrap_or(fact.since).min(received)
-        });
+        (row.bytes, row.bytes_left) = (fact.bytes, fact.bytes_left);
+        row.cause = fact.cause.clone();
+        row.since = Some(fact.since);
     }
     // What is gone from the site may still be on the point, and be on its way out there.
     let mut apart = Vec::new();

@@ -1,7 +1,7 @@
 //! What the registry promises, with real tables and real packages.
 
 use super::*;
-use crate::field::{Fact, FactState, JoinToken, Limit, PointId, Priority, Report};
+use crate::field::{Fact, FactState, JoinToken, Limit, PointId, Priority, Report, Tree, branch_of};
 use contentlib::{Library, Options};
 use jiff::{SignedDuration, Timestamp};
 use packager::name::Selector;
@@ -91,6 +91,8 @@ fn report(point: &PointId, facts: Vec<Fact>) -> Report {
         address: "http://0.0.0.0:80".into(),
         revision: "r".into(),
         free_bytes: 5,
+        root: None,
+        branches: None,
         facts,
     }
 }
@@ -394,6 +396,63 @@ fn a_report_of_another_point_or_of_endless_texts_is_refused() {
     registry.report(&a.id, report(&a.id, vec![cause]), None, now()).unwrap();
     let kept = registry.facts(&a.id).unwrap();
     assert_eq!(kept[0].cause.as_ref().unwrap().chars().count(), 500);
+}
+
+#[test]
+fn a_point_tells_what_changed_and_the_site_asks_for_what_it_lacks() {
+    let (registry, site) = (registry(), Site::new());
+    let a = joined(&registry, "a");
+    let name = |n: u64| -> PackageName { format!("p{n}").parse().unwrap() };
+    let mut facts: Vec<Fact> = (0..2000).map(|n| fact(&name(n), 1, FactState::Held)).collect();
+    let told = |facts: &[Fact], branches: Vec<u8>, at: Timestamp| {
+        let of = |fact: &&Fact| branches.contains(&branch_of(&fact.package));
+        let said = facts.iter().filter(of).cloned().collect();
+        let root = Some(Tree::of(facts).root());
+        let said = Report { root, branches: Some(branches), at, ..report(&a.id, said) };
+        registry.report(&a.id, said, None, at).unwrap()
+    };
+    let status = || {
+        let filter = StatusFilter::default();
+        let rows = registry.status(&site.packages, &filter, None, 9999).unwrap();
+        rows.into_iter().map(|row| (row.package, row.since.unwrap())).collect::<Vec<_>>()
+    };
+    // It does not say what, so it is asked for all.
+    let known = told(&facts, vec![], now()).unwrap();
+    let all = Tree::of(&facts).differing(&known);
+    assert_eq!(all.len(), 256);
+    assert_eq!(told(&facts, all, now()), None);
+    assert_eq!(registry.standing(&a.id).unwrap().n_held, 2000);
+    assert_eq!(status().len(), 2000);
+    // Nothing changed: nothing is told, and what is known stays, with its age.
+    assert_eq!(told(&facts, vec![], now() + HOUR), None);
+    facts[7].state = FactState::Failed;
+    facts[7].since = now() + HOUR + HOUR;
+    let known = told(&facts, vec![], now() + HOUR + HOUR).unwrap();
+    let changed = Tree::of(&facts).differing(&known);
+    assert_eq!(changed, [branch_of(&name(7))]);
+    assert_eq!(told(&facts, changed, now() + HOUR + HOUR), None);
+    let standing = registry.standing(&a.id).unwrap();
+    assert_eq!((standing.n_held, standing.n_failed, standing.bytes_left), (1999, 1, 3));
+    for (package, since) in status() {
+        let began = if package == name(7) { now() + HOUR + HOUR } else { now() };
+        assert_eq!(since, began, "{package}");
+    }
+    // Started anew, the point does not know when states began; the site does.
+    facts.iter_mut().for_each(|fact| fact.since = now() + HOUR + HOUR + HOUR);
+    facts[8].bytes_left = 0;
+    let branch = vec![branch_of(&name(8))];
+    assert_eq!(told(&facts, branch, now() + HOUR + HOUR + HOUR), None);
+    assert!(status().iter().all(|(package, since)| *since == now() || *package == name(7)));
+    // Of a branch that is not told nothing may be said.
+    let bad = Report { branches: Some(vec![]), ..report(&a.id, facts[..1].to_vec()) };
+    let refused = registry.report(&a.id, bad, None, now());
+    assert!(matches!(refused, Err(RegistryError::BadReport(_))));
+    // What a point holds is gone with it.
+    registry.remove_point("a").unwrap();
+    let again = joined(&registry, "a");
+    assert!(
+        registry.facts(&again.id).unwrap().is_empty() && registry.facts(&a.id).unwrap().is_empty()
+    );
 }
 
 proptest! {
