@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod point;
 pub mod relay;
+pub mod storm;
 pub mod tmpfs;
 pub mod tree;
 

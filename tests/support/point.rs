@@ -26,8 +26,13 @@ impl Point {
     /// Runs a command that serves the point in `data`, and waits until it answers.
     #[track_caller]
     pub fn start_by(serve: Command, data: &Path) -> Self {
-        let started = Site::start_by(serve, data);
-        Self(started.unwrap_or_else(|log| panic!("the point does not start; its log:\n{log}")))
+        let started = Self::try_start(serve, data);
+        started.unwrap_or_else(|log| panic!("the point does not start; its log:\n{log}"))
+    }
+
+    /// The same; else the log of the point that did not start.
+    pub fn try_start(serve: Command, data: &Path) -> Result<Self, String> {
+        Site::start_by(serve, data).map(Self)
     }
 
     /// Ends the process at once, as a crash does.
