@@ -18,6 +18,7 @@ use crate::{
     library::LibraryCommand,
     locate::LocateArgs,
     package::PackageCommand,
+    prestage::PrestageCommand,
     serve::ServeArgs,
     site::SiteCommand,
     token::TokenCommand,
@@ -159,6 +160,16 @@ Examples:
     BoundaryGroup(BoundaryGroupCommand),
     /// Say whom a client should ask for a package, and why
     Locate(LocateArgs),
+    /// Versions that travel on a medium: inventory, export, import
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot prestage inventory --data /var/lib/depot -o inv      # on the distribution point
+  depot prestage export docs --base inv -o bundle            # on the site
+  depot prestage import bundle --data /var/lib/depot         # on the distribution point"
+    )]
+    Prestage(PrestageCommand),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,

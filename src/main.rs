@@ -21,6 +21,7 @@ mod library;
 mod locate;
 mod output;
 mod package;
+mod prestage;
 mod progress;
 mod serve;
 mod several;
@@ -94,6 +95,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
 async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Failure> {
     if let Command::Fetch(args) = command {
         return fetch::run(args, &shared, out).await;
+    }
+    if let Command::Prestage(command) = command {
+        return prestage::run(command, &shared, out).await;
     }
     let client = Client::open(&shared)?;
     let result = match command {

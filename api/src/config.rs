@@ -394,7 +394,7 @@ impl Config {
     }
 
     /// How the library is opened.
-    pub(crate) fn library_options(&self) -> contentlib::Options {
+    pub fn library_options(&self) -> contentlib::Options {
         let config = &self.library;
         let mut options = contentlib::Options {
             pack_target: config.pack_size.0,

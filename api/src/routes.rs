@@ -8,6 +8,7 @@ pub mod packages;
 pub mod places;
 pub mod point;
 pub mod points;
+pub mod prestage;
 pub mod server;
 pub mod transfer;
 pub mod uploads;
@@ -62,6 +63,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(points::routes())
         .merge(point::routes())
         .merge(places::routes())
+        .merge(prestage::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

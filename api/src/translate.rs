@@ -7,6 +7,7 @@ use dp::identity::IdentityError;
 use dp::registry::{RegistryError, WishError};
 use packager::UnreadableVersion;
 use packager::error::PackageError;
+use packager::prestage::{NotAnInventory, PrestageError};
 use packager::refs::RecordError;
 use packager::restore::RestoreError;
 use packager::scan::ScanError;
@@ -381,6 +382,31 @@ impl From<RestoreError> for Problem {
             },
             RestoreError::Cancelled(_) => cancelled(),
             other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<PrestageError> for Problem {
+    fn from(error: PrestageError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            PrestageError::Nothing => Problem::field("packages", text),
+            PrestageError::TooMany(_) => Problem::new(Kind::InvalidValue, text),
+            PrestageError::ForeignInventory { .. } => Problem::new(Kind::Conflict, text),
+            PrestageError::Lost { .. } => Problem::new(Kind::Damaged, text),
+            PrestageError::Package(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<NotAnInventory> for Problem {
+    fn from(error: NotAnInventory) -> Self {
+        match error {
+            NotAnInventory::Io(ref cause) => {
+                of_body(cause).unwrap_or_else(|| Problem::malformed("body", with_causes(&error)))
+            }
+            other => Problem::new(Kind::InvalidValue, other.to_string()),
         }
     }
 }

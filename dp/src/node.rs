@@ -7,16 +7,20 @@
 //! * `work`: bringing what is wished.
 //! * `facts`: what it says of itself, derived from its library.
 //! * `scrub`, `mend`: how damage is found, and seen to.
+//! * `prestage`, `control`: content that comes on a medium, and how commands on this machine hand it
+//!   to the running point.
 //! * `tasks`: the feed, the work, the reports, the renewal: they share `Node` and nothing else.
 //!
 //! The content plane is served all the while, whether or not the site can be reached: what is held
 //! needs nobody's leave.
 
+mod control;
 mod facts;
 mod home;
 mod link;
 mod mend;
 mod plan;
+mod prestage;
 mod schedule;
 mod scrub;
 mod tasks;
@@ -28,6 +32,7 @@ use crate::pace::Gate;
 use crate::server::{Content, ServeOptions, Server};
 use contentlib::kv::KvError;
 use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
+use control::Control;
 use facts::Facts;
 use home::Home;
 use link::Link;
@@ -42,7 +47,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use control::{SOCKET, ShortPath};
 pub use link::LinkError;
+pub use prestage::{is_point, open_copies};
 
 /// How a distribution point works.
 #[derive(Clone)]
@@ -273,6 +280,7 @@ impl Turn {
             scrub: Mutex::new(scrub::load(&home.scrub_file())),
             home,
         });
+        let control = Control::bind(node.home.folder())?;
         started(node.who());
         let ending = {
             let (stop, lost) = (self.stop.clone(), node.index_lost.clone());
@@ -283,11 +291,15 @@ impl Turn {
                 }
             }
         };
+        let control = tokio::spawn(control.serve(node.clone(), self.stop.clone()));
         let tasks = tasks::start(&node, &self.stop);
         let content = Content { library: library.clone(), packages: Arc::new(packages) };
         let served = server.serve(Arc::new(content), ending).await;
         self.stop.cancel();
         tasks.await;
+        if let Err(error) = control.await {
+            tracing::error!(%error, "the control socket failed");
+        }
         let is_lost = node.index_lost.is_cancelled();
         drop(node);
         served.map_err(NodeError::Server)?;

@@ -6,6 +6,7 @@
 //! DIR/keys         the point's key and certificate; mode 0600
 //! DIR/point.json   who the point is, and where its site is
 //! DIR/scrub.json   how far the scrub is; may be deleted
+//! DIR/control.sock what commands on this machine ask the running point at
 //! ```
 
 use super::link::{self, LinkError};
@@ -16,12 +17,14 @@ use packager::Clock;
 use packager::sign::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// The version of `point.json` that this code reads and writes.
 const FORMAT: u32 = 1;
+/// The longest `point.json`, in bytes.
+const MAX_FILE: u64 = 1 << 20;
 
 /// What joining settled, as `point.json` has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -88,17 +91,21 @@ impl Home {
         self.settled.key
     }
 
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The identity that the point began with.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
     pub fn library_folder(&self) -> PathBuf {
-        self.folder.join("library")
+        library_folder(&self.folder)
     }
 
     pub fn cache_folder(&self) -> PathBuf {
-        self.folder.join("cache")
+        cache_folder(&self.folder)
     }
 
     pub fn scrub_file(&self) -> PathBuf {
@@ -114,30 +121,68 @@ fn keys_folder(folder: &Path) -> PathBuf {
     folder.join("keys")
 }
 
-fn point_file(folder: &Path) -> PathBuf {
+fn library_folder(folder: &Path) -> PathBuf {
+    folder.join("library")
+}
+
+fn cache_folder(folder: &Path) -> PathBuf {
+    folder.join("cache")
+}
+
+pub(super) fn point_file(folder: &Path) -> PathBuf {
     folder.join("point.json")
 }
 
 /// What an earlier joining left; nothing if there was none, or it did not come to its end.
 fn load(folder: &Path) -> Result<Option<(Settled, Identity)>, NodeError> {
-    let path = point_file(folder);
-    let text = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(|source| NodeError::Io { path: path.clone(), source })?,
-    };
-    let bad = |what: String| NodeError::Io {
-        path: path.clone(),
-        source: io::Error::new(io::ErrorKind::InvalidData, what),
-    };
-    let settled: Settled = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-    if settled.format > FORMAT {
-        return Err(bad("a newer depot wrote it; install that, or a newer one".into()));
-    }
+    let Some(settled) = settled(folder)? else { return Ok(None) };
     let identity = Identity::load(&keys_folder(folder))?;
     let identity = identity.filter(|found| *found.peer() == Peer::Point(settled.id.clone()));
-    let lost =
-        || bad("the key that belongs to it is not there; join again in an empty folder".into());
+    let lost = || {
+        let what = "the key that belongs to it is not there; join again in an empty folder";
+        malformed(folder, what)
+    };
     Ok(Some((settled, identity.ok_or_else(lost)?)))
+}
+
+fn settled(folder: &Path) -> Result<Option<Settled>, NodeError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let path = point_file(folder);
+    let mut text = Vec::new();
+    let read =
+        fs::File::open(&path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut text));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(NodeError::Io { path, source }),
+        Ok(n) if n as u64 > MAX_FILE => return Err(malformed(folder, "it is far too long")),
+        Ok(_) => {}
+    }
+    // First, and by itself: the rest of a newer one may be anything.
+    let format = serde_json::from_slice::<Format>(&text);
+    if format.is_ok_and(|found| found.format > FORMAT) {
+        let what = "a newer depot wrote it; install that, or a newer one";
+        return Err(malformed(folder, what));
+    }
+    let settled: Settled =
+        serde_json::from_slice(&text).map_err(|error| malformed(folder, &error.to_string()))?;
+    if settled.sites.is_empty() {
+        return Err(malformed(folder, "it names no address of its site; join again"));
+    }
+    Ok(Some(settled))
+}
+
+fn malformed(folder: &Path, what: &str) -> NodeError {
+    let source = io::Error::new(io::ErrorKind::InvalidData, what);
+    NodeError::Io { path: point_file(folder), source }
+}
+
+/// What the versions in the folder of a point are signed with, and its library and cache.
+pub(super) fn copies_in(folder: &Path) -> Result<(PublicKey, PathBuf, PathBuf), NodeError> {
+    let settled = settled(folder)?.ok_or_else(|| NodeError::NotJoined(folder.into()))?;
+    Ok((settled.key, library_folder(folder), cache_folder(folder)))
 }
 
 /// Joins: the key is made here and stays here. A joining that was cut off is tried again with the
@@ -217,5 +262,34 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     match path.parent() {
         Some(folder) => fs::File::open(folder)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use packager::sign::SiteKey;
+
+    /// What is said of a folder whose `point.json` is this.
+    fn said(text: &str) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(point_file(folder.path()), text).unwrap();
+        match settled(folder.path()) {
+            Err(NodeError::Io { source, .. }) => source.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_as_joining_left_it_is_refused_with_its_reason() {
+        assert!(said(r#"{"format": 2, "what": "this code cannot know"}"#).contains("newer depot"));
+        let key = SiteKey::from_seed([1; 32]).public();
+        let no_site = serde_json::json!({
+            "format": 1, "id": "0".repeat(32), "name": "a", "key": key, "sites": [],
+        });
+        assert!(said(&no_site.to_string()).contains("no address"));
+        assert!(said(&" ".repeat(MAX_FILE as usize + 1)).contains("too long"));
+        assert!(said("").contains("EOF"));
+        assert!(settled(Path::new("/nonexistent")).unwrap().is_none());
     }
 }

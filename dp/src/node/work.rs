@@ -10,7 +10,7 @@ use super::link::LinkError;
 use super::plan::{self, Failure, Key, Plan};
 use super::schedule::{may_change, schedule};
 use super::tasks::{Pause, chain};
-use super::{Node, blocking, mend};
+use super::{Node, blocking, mend, prestage};
 use crate::field::{Wanted, Wish};
 use crate::pace::{Lane, Line};
 use crate::remote::RemoteError;
@@ -319,6 +319,7 @@ fn settle(
         tracing::info!(%package, version, "let go");
         node.news.notify_one();
     }
+    prestage::settle(&node.packages, wish)?;
     Ok(plan)
 }
 

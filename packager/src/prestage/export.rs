@@ -23,6 +23,8 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Chunks of one batch: so many that few blocks are torn apart between two.
 const BATCH: usize = 1 << 14;
+/// Files after which a mark tells how far it is, also if the target has all of them.
+const LOOKED_AT: u64 = 4096;
 /// Names that are remembered of what came.
 const REMEMBERED: usize = 1 << 22;
 
@@ -59,6 +61,15 @@ impl Packages {
         }
     }
 
+    /// An error if the inventory is of a library of another site.
+    pub fn takes_inventory(&self, base: Option<&Inventory>) -> Result<(), PrestageError> {
+        let own = self.public_key();
+        match base.map(Inventory::key).filter(|found| *found != own) {
+            Some(found) => Err(PrestageError::ForeignInventory { found, own }),
+            None => Ok(()),
+        }
+    }
+
     /// Writes a bundle of `versions` to `out`: what a library with the inventory `base` lacks, or all.
     /// An error leaves a bundle without its end mark. `progress` counts files and bytes of the
     /// versions that are dealt with, and in `stored_bytes` those of the bundle.
@@ -70,9 +81,7 @@ impl Packages {
         progress: &Progress,
     ) -> Result<Exported, PrestageError> {
         let (key, own) = (self.signing_key()?, self.public_key());
-        if let Some(found) = base.map(Inventory::key).filter(|found| *found != own) {
-            return Err(PrestageError::ForeignInventory { found, own });
-        }
+        self.takes_inventory(base)?;
         // Nothing that becomes garbage from here on is freed before it was read.
         let _lease = self.library().session();
         let names = self.names_of(&versions)?;
@@ -159,7 +168,7 @@ impl Export<'_> {
             self.file(info, &file)?;
             self.batch.files += 1;
             self.batch.bytes += file.size;
-            if self.batch.chunks.len() >= BATCH {
+            if self.batch.chunks.len() >= BATCH || self.batch.files >= LOOKED_AT {
                 self.flush(info)?;
             }
         }

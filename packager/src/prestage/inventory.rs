@@ -80,6 +80,16 @@ impl Inventory {
         self.key
     }
 
+    /// How many contents of more than one chunk it names.
+    pub fn n_contents(&self) -> u64 {
+        self.contents.len() as u64
+    }
+
+    /// How many chunks it names.
+    pub fn n_chunks(&self) -> u64 {
+        self.chunks.len() as u64
+    }
+
     /// Whether the library had a recipe of the content, or seems to.
     pub(super) fn has_recipe(&self, content: Digest) -> bool {
         self.contents.binary_search(&prefix(content)).is_ok()
