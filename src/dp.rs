@@ -2,7 +2,9 @@
 
 mod group;
 mod join_token;
+mod limit;
 pub mod serve;
+mod window;
 
 use crate::{
     exit::Failure,
@@ -43,6 +45,10 @@ Examples:
         /// Its name or id
         point: String,
     },
+    /// Show or set how fast a distribution point brings what it lacks
+    Limit(limit::LimitArgs),
+    /// Show or set when a distribution point brings what it lacks
+    Window(window::WindowArgs),
     /// Remove a distribution point: from now on it is refused
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -82,6 +88,8 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::JoinToken(command) => join_token::run(command, client, out).await,
         DpCommand::List => list(client, out).await,
         DpCommand::Show { point } => show(&point, client, out).await,
+        DpCommand::Limit(args) => limit::run(args, client, out).await,
+        DpCommand::Window(args) => window::run(args, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
         DpCommand::Serve(_) => unreachable!("needs no site to ask"),
@@ -133,6 +141,11 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
         ("joined", format!("{}, invited by {}", units::when(point.joined), point.invited_by)),
         ("program", point.program.clone().unwrap_or_default()),
         ("reported", point.reported.map(units::when).unwrap_or_default()),
+        ("limit", limit::shown(&point).unwrap_or_else(|| "none".to_owned())),
+        (
+            "window",
+            window::shown(&point, jiff::Timestamp::now()).unwrap_or_else(|| "always".to_owned()),
+        ),
         ("held", of(point.n_held)),
         ("missing", of(point.n_missing)),
         ("failed", of(point.n_failed)),

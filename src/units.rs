@@ -94,6 +94,13 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "want numbers with units, for example 90s, 24h, 30d or 1h30m".to_owned())
 }
 
+/// Reads how much comes in a second; bytes a second.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    api::config::parse_rate(text).ok_or_else(|| {
+        "want a rate with its unit, for example 20Mbit, 256kbit or 2.5MB/s".to_owned()
+    })
+}
+
 /// Three significant digits, no trailing point: `1.43`, `14.3`, `143`.
 fn three_digits(value: f64) -> String {
     if value < 9.995 {

@@ -12,7 +12,7 @@ mod units;
 
 pub use nearest::nearest;
 pub use site_url::{BadSiteUrl, SiteUrl, SiteUrls};
-pub use units::{ByteSize, format_duration, parse_duration};
+pub use units::{ByteSize, format_duration, format_rate, parse_duration, parse_rate};
 
 use dp::PlainHttp;
 use dp::identity::OwnFiles;

@@ -37,6 +37,7 @@ mod guard;
 mod openapi;
 pub mod routes;
 pub mod views;
+pub mod week_file;
 
 mod background;
 mod point;

@@ -1,4 +1,4 @@
-//! Sizes and spans of time as people write them: `256MiB`, `30s`, `1h30m`.
+//! Sizes, spans of time and rates as people write them: `256MiB`, `30s`, `1h30m`, `20Mbit`.
 
 use std::fmt;
 use std::time::Duration;
@@ -23,6 +23,9 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("G", 1 << 30),
     ("T", 1 << 40),
 ];
+
+const BIT_UNITS: [(&str, u64); 4] =
+    [("bit", 1), ("kbit", 1_000), ("Mbit", 1_000_000), ("Gbit", 1_000_000_000)];
 
 const TIME_UNITS: &[(&str, u64)] =
     &[("ms", 1), ("s", 1_000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -75,6 +78,35 @@ pub fn format_duration(duration: Duration) -> String {
         }
     }
     format!("{ms}ms")
+}
+
+/// Reads how many bytes come in a second: `20Mbit`, `256 kbit/s`, `2.5MB/s`. What is neither said to be
+/// bits nor to be by the second could be meant either way, and is none.
+pub fn parse_rate(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let (amount, is_a_second) = match text.strip_suffix("/s") {
+        Some(amount) => (amount.trim_end(), true),
+        None => (text, false),
+    };
+    let (number, unit) = split_number(amount)?;
+    if let Some((_, scale)) = BIT_UNITS.iter().find(|(name, _)| *name == unit) {
+        return Some(scaled(number, *scale)? / 8);
+    }
+    ByteSize::parse(amount).filter(|_| is_a_second && !unit.is_empty()).map(|size| size.0)
+}
+
+/// How many bytes come in a second, as lines are sold: `20 Mbit/s`. Rounded to a thousandth.
+pub fn format_rate(bytes: u64) -> String {
+    let bits = u128::from(bytes) * 8;
+    let (name, scale) = BIT_UNITS
+        .iter()
+        .rev()
+        .find(|(_, scale)| bits >= u128::from(*scale))
+        .unwrap_or(&BIT_UNITS[0]);
+    let thousandths = bits * 1000 / u128::from(*scale);
+    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
+    let shown = format!("{whole}.{rest:03}");
+    format!("{} {name}/s", shown.trim_end_matches('0').trim_end_matches('.'))
 }
 
 fn split_number(text: &str) -> Option<(&str, &str)> {
@@ -133,6 +165,24 @@ mod tests {
         for wrong in ["", "30", "s", "1y", "1h30", "-1s"] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn rates_are_of_bits_or_of_bytes_a_second_and_say_which() {
+        assert_eq!(parse_rate("20Mbit"), Some(2_500_000));
+        assert_eq!(parse_rate(" 256 kbit/s "), Some(32_000));
+        assert_eq!(parse_rate("1.5Gbit/s"), Some(187_500_000));
+        assert_eq!(parse_rate("2.5MB/s"), Some(2_500_000));
+        assert_eq!(parse_rate("64KiB/s"), Some(65_536));
+        for wrong in
+            ["", "20", "20/s", "20M", "20MB", "Mbit", "-1Mbit", "20mbit", "1e6bit", "20Mbit/h"]
+        {
+            assert_eq!(parse_rate(wrong), None, "{wrong}");
+        }
+        let shown = [2_500_000, 32_000, 187_500_000, 65_536, 0, 1].map(format_rate);
+        let want =
+            ["20 Mbit/s", "256 kbit/s", "1.5 Gbit/s", "524.288 kbit/s", "0 bit/s", "8 bit/s"];
+        assert_eq!(shown, want);
     }
 
     proptest! {

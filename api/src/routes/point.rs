@@ -158,6 +158,9 @@ pub struct SettingsView {
     /// How fast it may bring what it lacks.
     #[serde(default)]
     pub limit: Option<LimitView>,
+    /// When it may.
+    #[serde(default)]
+    pub window: Option<super::points::WindowView>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.

@@ -3,11 +3,13 @@
 
 mod assignments;
 mod groups;
+mod schedule;
 mod status;
 mod tokens;
 
 pub use assignments::{AssignmentView, DemandView, NewAssignment, PriorityView, Unassigned};
 pub use groups::{DeletedGroup, GroupView, NewGroup};
+pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
 pub use status::{ContentStateView, ContentStatusView};
 pub use tokens::{CreatedJoinToken, JoinTokenView, NewJoinToken};
 
@@ -15,6 +17,7 @@ use crate::extract::{Params, Query};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
+use crate::routes::point::LimitView;
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -34,6 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(show_point, remove_point))
         .merge(tokens::routes())
         .merge(groups::routes())
+        .merge(schedule::routes())
         .merge(assignments::routes())
         .merge(status::routes())
 }
@@ -94,6 +98,12 @@ pub struct PointView {
     /// Bytes that it still has to bring, as far as known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_left: Option<u64>,
+    /// How fast it may bring what it lacks; without it, as fast as it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<LimitView>,
+    /// When it may; without it, at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowView>,
 }
 
 impl PointView {
@@ -115,6 +125,8 @@ impl PointView {
             n_missing: standing.map(|s| s.n_missing),
             n_failed: standing.map(|s| s.n_failed),
             bytes_left: standing.map(|s| s.bytes_left),
+            limit: point.limit.map(schedule::limit_view),
+            window: point.window.as_ref().map(WindowView::from),
             id: point.id.to_string(),
             name: point.name.to_string(),
             joined: point.joined,

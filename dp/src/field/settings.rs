@@ -26,3 +26,16 @@ pub struct Limit {
     /// Bytes that may come at once after a quiet time.
     pub burst: u64,
 }
+
+impl Limit {
+    /// The lowest rate, in bytes a second. At a lower one so little would come of each answer that
+    /// servers would take their client for gone.
+    pub const LEAST_RATE: u64 = 8_000;
+    /// The least burst where none is stated.
+    const LEAST_BURST: u64 = 64 << 10;
+
+    /// A limit of so many bytes a second; the burst is what comes in a second if none is stated.
+    pub fn of(rate: u64, burst: Option<u64>) -> Self {
+        Self { rate, burst: burst.unwrap_or(rate.max(Self::LEAST_BURST)) }
+    }
+}

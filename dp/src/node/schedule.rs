@@ -5,9 +5,6 @@ use crate::pace::{Hours, Level, Week};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
-/// The least burst where none is set, in bytes.
-const LEAST_BURST: u64 = 64 << 10;
-
 /// What holds now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Schedule {
@@ -51,7 +48,7 @@ fn both(limit: Option<Limit>, hours: Hours) -> Option<Limit> {
     let Some(rate) = hours.rate else { return limit };
     Some(match limit {
         Some(limit) => Limit { rate: rate.min(limit.rate), ..limit },
-        None => Limit { rate, burst: rate.max(LEAST_BURST) },
+        None => Limit::of(rate, None),
     })
 }
 
@@ -114,14 +111,14 @@ mod tests {
 
     #[test]
     fn the_lower_of_two_rates_counts() {
-        let changes = [("mon 00:00", Level::Open, Some(1000)), ("sat 00:00", Level::Open, None)];
+        let changes = [("mon 00:00", Level::Open, Some(10_000)), ("sat 00:00", Level::Open, None)];
         let of = |limit, now| schedule(&settings(limit, "UTC", &changes), utc(now)).limit;
         let (monday, sunday) = ("2026-07-13T10:00:00Z", "2026-07-12T10:00:00Z");
         let set = |rate| Some(Limit { rate, burst: 7 });
-        assert_eq!(of(set(500), monday), set(500));
-        assert_eq!(of(set(5000), monday), set(1000));
-        assert_eq!(of(set(5000), sunday), set(5000));
-        assert_eq!(of(None, monday), Some(Limit { rate: 1000, burst: LEAST_BURST }));
+        assert_eq!(of(set(5000), monday), set(5000));
+        assert_eq!(of(set(50_000), monday), set(10_000));
+        assert_eq!(of(set(50_000), sunday), set(50_000));
+        assert_eq!(of(None, monday), Some(Limit::of(10_000, None)));
         assert_eq!(of(None, sunday), None);
     }
 

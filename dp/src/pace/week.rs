@@ -6,7 +6,7 @@
 //! hour that it skips does not count, and where it is set back, the hour that it repeats counts twice,
 //! each time as the list has it; 20:00 is 20:00 all year.
 
-use crate::field::Priority;
+use crate::field::{Limit, Priority};
 use jiff::civil::Weekday;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
@@ -109,9 +109,12 @@ pub enum BadWeek {
     /// Times are not in order.
     #[error("the changes of a week are in order, each time once; {0} is not after {1}")]
     Order(WeekTime, WeekTime),
-    /// Nothing would ever pass.
-    #[error("a rate is at least one byte a second; to let nothing pass, use the level `closed`")]
-    NoRate,
+    /// Too little would pass.
+    #[error(
+        "a rate is at least {} bytes a second; to let nothing pass, use the level `closed`",
+        Limit::LEAST_RATE
+    )]
+    Rate,
 }
 
 /// A time zone that this machine knows nothing of.
@@ -145,8 +148,9 @@ impl Week {
         if let Some([one, two]) = changes.array_windows().find(|[one, two]| two.at <= one.at) {
             return Err(BadWeek::Order(two.at, one.at));
         }
-        if changes.iter().any(|change| change.hours.rate == Some(0)) {
-            return Err(BadWeek::NoRate);
+        let is_too_low = |change: &Change| change.hours.rate.is_some_and(|r| r < Limit::LEAST_RATE);
+        if changes.iter().any(is_too_low) {
+            return Err(BadWeek::Rate);
         }
         Ok(Self { timezone, changes })
     }
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn spans_go_over_midnight_and_the_later_counts() {
-        let (night, noon) = (hours(Level::Open), Hours { level: Level::High, rate: Some(1000) });
+        let (night, noon) = (hours(Level::Open), Hours { level: Level::High, rate: Some(9000) });
         let spans = [
             (time("sun 22:00"), time("mon 05:30"), night),
             (time("sun 23:00"), time("sun 23:30"), noon),
@@ -453,16 +457,17 @@ mod tests {
             assert!(text.parse::<WeekTime>().is_err(), "{text}");
         }
         let read = |json: &str| serde_json::from_str::<Week>(json).map_err(|e| e.to_string());
-        let one = r#"{"timezone":"UTC","changes":[{"at":"mon 00:00","level":"medium+","rate":5}]}"#;
+        let one =
+            r#"{"timezone":"UTC","changes":[{"at":"mon 00:00","level":"medium+","rate":8000}]}"#;
         let week = read(one).unwrap();
         assert_eq!(serde_json::to_string(&week).unwrap(), one);
         for (from, to, says) in [
             ("UTC", "../etc/passwd\\u0000", "name of a time zone"),
             ("UTC", "", "name of a time zone"),
             ("mon", "someday", "no time of a week"),
-            ("\"rate\":5", "\"rate\":0", "level `closed`"),
+            ("\"rate\":8000", "\"rate\":7999", "level `closed`"),
             ("medium+", "wide", "unknown variant"),
-            ("{\"at\":\"mon 00:00\",\"level\":\"medium+\",\"rate\":5}", "", "at least one"),
+            ("{\"at\":\"mon 00:00\",\"level\":\"medium+\",\"rate\":8000}", "", "at least one"),
         ] {
             let error = read(&one.replace(from, to)).unwrap_err();
             assert!(error.contains(says), "{error}");
