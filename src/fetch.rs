@@ -1,5 +1,7 @@
 //! `depot fetch`: a package version from a server into a folder, moving only what changed.
 
+mod located;
+
 use crate::{
     cli::Shared,
     exit::{Exit, Failure, chain},
@@ -33,18 +35,27 @@ Examples:
   depot fetch http://depot.example:8520/packages/tools/7 -o /opt/tools --key 91aa…
   depot --ca site.pem fetch https://depot.example:8520/packages/tools/7 -o /opt/tools
   depot fetch http://branch-7:8520/packages/tools/7 http://depot.example:8520/packages/tools/7 -o tools
+  depot fetch tools@stable --site http://depot.example:8520 -o /opt/tools
 
 Every byte is checked against the version's signed manifest. The signing key of the first fetch is
 kept in FOLDER/.depot, and later fetches into the folder take no other; --key states it from the
 start (`depot package show NAME` prints it). A second run moves only what changed and removes what
 left the package; a run that was cut off goes on where it stopped. No token is needed.")]
 pub struct FetchArgs {
-    /// http://SERVER/packages/NAME/VERSION, where VERSION is a number, `latest` or a channel
+    /// http://SERVER/packages/NAME/VERSION, where VERSION is a number, `latest` or a channel; with
+    /// --site NAME, NAME@VERSION or NAME@CHANNEL
     ///
     /// Several are servers of the same version: what one does not give, in the middle of a file or from
     /// the start, the next one does
     #[arg(value_name = "URL", required = true)]
     from: Vec<String>,
+    /// Ask this site which servers are near and hold it now, and fetch from these, one after the other
+    #[arg(long, value_name = "URL")]
+    site: Option<String>,
+    /// For how long this machine has been looking for a server, for example 30m: the site lets clients
+    /// turn to farther ones after a while [default: it begins]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration, requires = "site")]
+    elapsed: Option<Duration>,
     /// Folder to write to; made if it is not there
     #[arg(long, short, value_name = "FOLDER")]
     output: PathBuf,
@@ -61,7 +72,17 @@ pub async fn run(args: FetchArgs, shared: &Shared, out: Out) -> Result<(), Failu
         ));
     }
     let options = options(args.key, trust_of(shared)?);
-    fetch(&args.from, &args.output, options, out).await
+    let from = match &args.site {
+        None => args.from,
+        Some(site) => {
+            let [package] = &args.from[..] else {
+                return Err(Failure::usage("with --site, name one package: NAME or NAME@VERSION"));
+            };
+            let elapsed = args.elapsed.unwrap_or_default();
+            located::addresses(site, package, elapsed, options.tls.as_ref(), out).await?
+        }
+    };
+    fetch(&from, &args.output, options, out).await
 }
 
 /// The same for a package of the server that the other commands speak to.

@@ -29,7 +29,7 @@ mod work;
 use crate::field::{JoinToken, PointId, Wish};
 use crate::identity::{Identity, IdentityError, OwnFiles, ServerTls};
 use crate::pace::Gate;
-use crate::server::{Content, ServeOptions, Server};
+use crate::server::{Content, PlainHttp, ServeOptions, Server};
 use contentlib::kv::KvError;
 use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
 use control::Control;
@@ -153,6 +153,8 @@ pub(crate) struct Node {
     clock: Clock,
     gc_interval: Duration,
     listen: SocketAddr,
+    /// Who may come by plain HTTP.
+    plain_http: PlainHttp,
     tls: Arc<ServerTls>,
     /// Replaced when the identity is renewed.
     link: RwLock<Arc<Link>>,
@@ -259,6 +261,7 @@ impl Turn {
         let identity = home.identity();
         let tls = Arc::new(ServerTls::new(identity, own, clock.clone())?);
         serve.tls = Some(tls.clone());
+        let plain_http = serve.plain_http;
         let server = listen_at(listen, serve, self.index).await?;
         let node = Arc::new(Node {
             link: RwLock::new(Arc::new(Link::new(identity, home.sites(), &clock)?)),
@@ -267,6 +270,7 @@ impl Turn {
             gc_interval,
             scrub_period,
             listen: server.local_addr(),
+            plain_http,
             tls,
             wish: watch::channel(None).0,
             facts: Mutex::default(),

@@ -13,6 +13,7 @@ mod deltas;
 mod fetch;
 mod gather;
 mod holder;
+mod locate;
 mod manifest;
 mod out;
 mod parts;
@@ -29,6 +30,7 @@ pub use fetch::{FetchOptions, FetchReport, fetch, fetch_from};
 pub(crate) use fetch::{RECIPES_IN_FLIGHT, blocking, recipe};
 pub(crate) use gather::Take;
 pub use holder::{Holder, repair_source};
+pub use locate::{Located, LocatedSource, locate};
 
 use contentlib::{Cancelled, Digest};
 use packager::manifest::NotAManifest;

@@ -8,6 +8,7 @@
 //! anew, bytes that came before do not.
 
 use super::attempt::{Attempt, Failed};
+use super::locate::Located;
 use super::sources::{MOST, Set, Standings};
 use super::{RemoteError, address};
 use crate::pace::{Answer, Lane, Line};
@@ -204,6 +205,22 @@ impl Client {
                 .map_err(|_| RemoteError::Malformed { url: url.to_owned(), wanted: what })
         };
         self.get(&path, wanted, parse).await
+    }
+
+    /// Whom a site tells to ask for a version.
+    pub(super) async fn located(
+        &self,
+        package: &PackageName,
+        selector: &Selector,
+        elapsed: Duration,
+    ) -> Result<Located, RemoteError> {
+        let path = format!("locate/{package}/{selector}?elapsed={}", elapsed.as_secs());
+        let parse = |url: &str, bytes: Bytes| {
+            let what = "a list of whom to ask";
+            serde_json::from_slice(&bytes)
+                .map_err(|_| RemoteError::Malformed { url: url.to_owned(), wanted: what })
+        };
+        self.get(&path, Wanted::all(MAX_VERSION), parse).await
     }
 
     /// A whole content of at most `max` bytes, checked.
