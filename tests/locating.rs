@@ -49,6 +49,11 @@ impl Field {
         ] {
             site.depot(command).ok();
         }
+        // What was never heard of is not counted on.
+        until("both points to report", || {
+            let points = site.depot(["dp", "list", "--json"]).ok().json();
+            points.as_array().unwrap().iter().all(|point| point["reported"].is_string())
+        });
         Self { paris, lyon, site, docs, folder }
     }
 
