@@ -19,7 +19,7 @@ pub use channel::ChannelMoved;
 pub use delete::{Deleted, Force, Freed};
 pub use replica::Gone;
 pub use revoke::{Holding, Revocation};
-pub use show::{DiffPage, PackageInfo};
+pub use show::{DiffPage, PackageInfo, Stamp};
 pub use whole::Hurt;
 
 use crate::error::PackageError;

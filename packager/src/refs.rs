@@ -143,6 +143,11 @@ impl PackageRecord {
         self
     }
 
+    /// How often the package or its versions changed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The versions that channels point to.
     pub(crate) fn held(&self) -> BTreeSet<u64> {
         self.channels.values().copied().collect()

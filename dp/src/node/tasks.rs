@@ -135,7 +135,10 @@ async fn tell(node: Arc<Node>) {
         loop {
             let told = match report(&node, known.take()).await {
                 Ok((report, tree)) => match node.link().report(&report).await {
-                    Ok(None) => Ok(known = Some(tree)),
+                    Ok(None) => {
+                        known = Some(tree);
+                        Ok(())
+                    }
                     Ok(Some(other)) => {
                         known = Some(other);
                         rounds += 1;

@@ -3,13 +3,15 @@
 
 use super::Assignment;
 use packager::name::{ChannelName, Selector};
+use packager::packages::Stamp;
 use packager::sign::VersionInfo;
 use packager::{PackageError, PackageName, Packages};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Some packages of a site, as they were at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stock(pub BTreeMap<PackageName, Stocked>);
+pub struct Stock(pub BTreeMap<PackageName, Arc<Stocked>>);
 
 /// One package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Stocked {
     pub channels: BTreeMap<ChannelName, u64>,
     /// The versions there are.
     pub versions: BTreeMap<u64, VersionInfo>,
+    /// Tells whether it is so still.
+    stamp: Option<Stamp>,
 }
 
 /// Why an assignment means no version.
@@ -41,20 +45,29 @@ pub enum Lack {
 
 impl Stock {
     /// What the site has of `wanted`. A package that is not there is left out; one that cannot be
-    /// read is an error, so that nobody takes it for deleted.
-    pub fn read(packages: &Packages, wanted: &BTreeSet<PackageName>) -> Result<Self, PackageError> {
+    /// read is an error, so that nobody takes it for deleted. Only what is not as it is `before` is
+    /// read: of ten thousand packages mostly one changes.
+    pub fn read(
+        packages: &Packages,
+        wanted: &BTreeSet<PackageName>,
+        before: &Stock,
+    ) -> Result<Self, PackageError> {
         let mut stock = BTreeMap::new();
         for name in wanted {
+            // First: what changes after it is seen the next time.
+            let stamp = packages.stamp(name)?;
+            let known = before.0.get(name).filter(|known| stamp.is_some() && known.stamp == stamp);
             let read = || {
                 let info = packages.show(name)?;
                 let versions = packages.versions(name)?;
-                Ok(Stocked {
+                Ok(Arc::new(Stocked {
                     latest: info.latest.map(|latest| latest.version),
                     channels: info.channels,
                     versions: versions.into_iter().map(|info| (info.version, info)).collect(),
-                })
+                    stamp,
+                }))
             };
-            match read() {
+            match known.map_or_else(read, |known| Ok(known.clone())) {
                 Ok(stocked) => drop(stock.insert(name.clone(), stocked)),
                 Err(PackageError::UnknownPackage(_)) => {}
                 Err(error) => return Err(error),

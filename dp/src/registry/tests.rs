@@ -237,6 +237,27 @@ fn a_wish_follows_groups_channels_and_versions() {
 }
 
 #[test]
+fn of_many_packages_only_those_are_read_again_that_changed() {
+    let site = Site::new();
+    let names = ["a", "b", "c"].map(|name| site.package(name));
+    let wanted = names.iter().cloned().collect();
+    let read = |before: &Stock| Stock::read(&site.packages, &wanted, before).unwrap();
+    let before = read(&Stock::default());
+    let stable = "stable".parse().unwrap();
+    site.packages.set_channel(&names[1], &stable, &Selector::Latest).unwrap();
+    let after = read(&before);
+    let is_same = |name: &PackageName| Arc::ptr_eq(&before.0[name], &after.0[name]);
+    assert_eq!([0, 1, 2].map(|at| is_same(&names[at])), [true, false, true]);
+    assert_eq!(after, read(&Stock::default()), "as if all were read");
+    // Another of the same name is another, whatever its number.
+    site.packages.delete_package(&names[2]).unwrap();
+    assert!(!read(&after).0.contains_key(&names[2]));
+    let again = site.package("c");
+    site.packages.set_channel(&again, &stable, &Selector::Latest).unwrap();
+    assert!(!read(&after).0[&again].channels.is_empty());
+}
+
+#[test]
 fn points_that_should_hold_the_same_share_a_wish() {
     let (registry, site) = (registry(), Site::new());
     let docs = site.package("docs");
@@ -470,7 +491,7 @@ proptest! {
             site
         });
         let names: Vec<PackageName> = ["p0", "p1", "p2"].map(|name| name.parse().unwrap()).into();
-        let stock = Stock::read(&SITE.packages, &names.iter().cloned().collect()).unwrap();
+        let stock = Stock::read(&SITE.packages, &names.iter().cloned().collect(), &Stock::default()).unwrap();
         let point = PointId::from_random(1);
         let group: GroupName = "g".parse().unwrap();
         let members = is_member.then(|| point.clone()).into_iter().collect();

@@ -157,7 +157,7 @@ impl Registry {
         }
         let wanted: BTreeSet<PackageName> =
             self.state.read().assignments.values().map(|a| a.package.clone()).collect();
-        let stock = Stock::read(packages, &wanted)?;
+        let stock = Stock::read(packages, &wanted, &known.stock)?;
         if known.of.is_none_or(|(before, _)| before != tables) || *known.stock != stock {
             known.stock = Arc::new(stock);
             known.by_point.clear();

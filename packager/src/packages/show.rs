@@ -5,7 +5,7 @@ use crate::diff::{Change, DiffCounts, differences};
 use crate::error::PackageError;
 use crate::name::{ChannelName, PackageName, Selector};
 use crate::path::Shown;
-use crate::refs::{self, PackageRecord, Source};
+use crate::refs::{self, PackageRecord, Source, Stored};
 use crate::retention::Retention;
 use crate::sign::VersionInfo;
 use crate::tree::{Depth, Page, TreePage, page};
@@ -30,6 +30,11 @@ pub struct PackageInfo {
     /// When it was made.
     pub created: Timestamp,
 }
+
+/// Tells whether a package is as it was: it is another one after each change of the package or its
+/// versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(Timestamp, u64);
 
 /// How two versions differ, and part of the list of paths.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -76,6 +81,12 @@ impl Packages {
         };
         let PackageRecord { source, retention, channels, created, .. } = record;
         Ok(PackageInfo { name, source, retention, channels, latest, n_versions, created })
+    }
+
+    /// The stamp of a package; nothing if there is none of that name. Costs one look-up.
+    pub fn stamp(&self, name: &PackageName) -> Result<Option<Stamp>, PackageError> {
+        let found = refs::get_package(self.library(), name)?;
+        Ok(found.map(|Stored { record, .. }| Stamp(record.created, record.revision())))
     }
 
     /// All versions of a package, oldest first.
