@@ -94,7 +94,7 @@ pub fn write_place(w: &mut dyn Write, located: &LocatedView, with_sources: bool)
         ("boundary", of(&located.boundaries, "none has this address")),
         (
             "boundary group",
-            of(&located.groups, "none: the default group, then the site, and both at once"),
+            of(&located.groups, "none: it turns to the default group, then to the site"),
         ),
     ];
     w.write_all(facts(&rows).as_bytes())?;
