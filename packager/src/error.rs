@@ -4,7 +4,7 @@ use crate::manifest::{NotAManifest, NotATree};
 use crate::name::{ChannelName, PackageName, Selector};
 use crate::refs::RecordError;
 use crate::scan::ScanError;
-use crate::sign::NotProven;
+use crate::sign::{NotProven, PublicKey};
 use contentlib::kv::KvError;
 use contentlib::{AddError, Cancelled, CommitError, CopyError, Digest, MaintainError, ReadError};
 use std::io;
@@ -116,6 +116,17 @@ pub enum PackageError {
          it with another data folder"
     )]
     OfASite,
+    /// The library holds another site's copies.
+    #[error(
+        "the library holds copies of a site that signs with key {found}, and not with {wanted}: give the \
+         distribution point an empty folder"
+    )]
+    OfAnotherSite {
+        /// What its versions are signed with.
+        found: PublicKey,
+        /// What they should be.
+        wanted: PublicKey,
+    },
     /// The version is not one of the site's.
     #[error(transparent)]
     NotProven(#[from] NotProven),

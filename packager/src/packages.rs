@@ -189,6 +189,10 @@ impl Packages {
         if record.keys.last() == Some(&key) {
             return Ok(());
         }
+        if let (true, Some(&found)) = (is_replica, record.keys.last()) {
+            // Its versions would be served under the name of a site that did not sign them.
+            return Err(PackageError::OfAnotherSite { found, wanted: key });
+        }
         if !record.keys.is_empty() {
             tracing::warn!(%key, "the site has a new signing key; clients must be told to trust it");
         }

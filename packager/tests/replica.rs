@@ -175,6 +175,10 @@ fn a_library_is_a_sites_or_a_points() {
     open(library.clone(), &site).unwrap();
     open(library.clone(), &site).unwrap();
     let (key, clock) = (SiteKey::from_seed([1; 32]), Arc::new(jiff::Timestamp::now));
+    let (other, cache) = (SiteKey::from_seed([9; 32]).public(), site.path("copies/cache"));
+    let of_other =
+        Packages::open_replica(library.clone(), other, cache, Arc::new(jiff::Timestamp::now));
+    assert!(matches!(of_other.err(), Some(PackageError::OfAnotherSite { .. })));
     let of_point = Packages::open(library, key, site.path("cache"), clock);
     assert!(matches!(of_point.err(), Some(PackageError::OfAPoint)));
 }
