@@ -124,6 +124,8 @@ pub struct Dp {
     pub stall_timeout: Duration,
     /// How long requests under way may take to end at shutdown.
     pub shutdown_grace: Duration,
+    /// Room on disk for deltas between versions; 0: none are made.
+    pub delta_cache: ByteSize,
     /// Who may come without TLS.
     pub plain_http: PlainHttp,
     /// The certificate that clients are shown; none: one of the site's authority.
@@ -201,6 +203,7 @@ impl Default for Config {
                 idle_timeout: secs(75),
                 stall_timeout: secs(30),
                 shutdown_grace: secs(30),
+                delta_cache: ByteSize(1024 * MIB),
                 plain_http: PlainHttp::Any,
                 certificate: OptionalPath::default(),
                 key: OptionalPath::default(),
@@ -289,6 +292,7 @@ const KEYS: &[KeyDef] = &[
     key!("dp.idle_timeout", dp.idle_timeout, positive),
     key!("dp.stall_timeout", dp.stall_timeout, positive),
     key!("dp.shutdown_grace", dp.shutdown_grace),
+    key!("dp.delta_cache", dp.delta_cache),
     key!("dp.plain_http", dp.plain_http),
     key!("dp.certificate", dp.certificate),
     key!("dp.key", dp.key),

@@ -6,7 +6,7 @@ use crate::problem::Problem;
 use crate::routes::router;
 use crate::site::{Site, blocking};
 use dp::identity::{Peer, ServerTls};
-use dp::{ServeOptions, Server, from_service};
+use dp::{DeltaOptions, ServeOptions, Server, from_service};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -147,6 +147,9 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         tls: None,
         plain_http: dp.plain_http,
         refuses: None,
-        deltas: None,
+        deltas: (dp.delta_cache.0 > 0).then(|| DeltaOptions {
+            folder: config.data.join("cache/deltas"),
+            bytes: dp.delta_cache.0,
+        }),
     }
 }
