@@ -178,7 +178,7 @@ impl Deltas {
                 let turn = Turn { deltas: self.clone(), key, _tell: turn };
                 // By itself: a client that goes away leaves it to the others.
                 let made = tokio::spawn(async move { turn.make(request, limit).await });
-                made.await.ok()?.map(|stored| (stored, Way::Made))
+                made.await.ok()?
             }
         }
     }
@@ -216,11 +216,16 @@ impl Deltas {
     }
 
     /// Makes a delta shorter than `limit`; one of no bytes if there is none. Blocks.
-    fn make(&self, key: Digest, request: &DeltaRequest, limit: usize) -> Result<Stored, MakeError> {
+    fn make(
+        &self,
+        key: Digest,
+        request: &DeltaRequest,
+        limit: usize,
+    ) -> Result<(Stored, Way), MakeError> {
         // Made by somebody else, between this one's look and its turn.
         let file = self.cache.lock().get(key);
         if let Some(stored) = file.and_then(cache::check) {
-            return Ok(stored);
+            return Ok((stored, Way::Found));
         }
         let base = self.read(&request.base, MAX_BASE)?;
         let wanted = self.read(&request.wanted, MAX_RESULT)?;
@@ -232,7 +237,7 @@ impl Deltas {
         let part = self.cache.lock().part(key);
         let stored = cache::write(&part, &delta)?;
         self.cache.lock().put(key, &part, stored.length)?;
-        Ok(stored)
+        Ok((stored, Way::Made))
     }
 
     fn read(&self, ids: &[ChunkId], most: usize) -> Result<Vec<u8>, MakeError> {
@@ -271,7 +276,7 @@ struct Turn {
 }
 
 impl Turn {
-    async fn make(self, request: DeltaRequest, limit: usize) -> Option<Stored> {
+    async fn make(self, request: DeltaRequest, limit: usize) -> Option<(Stored, Way)> {
         let deltas = self.deltas.clone();
         if deltas.at_work.lock().len() > MOST_AT_WORK {
             return None;

@@ -1,6 +1,8 @@
 //! A server between a client and a distribution point, which looks at what goes by, and may change
 //! or cut it.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use bytes::Bytes;
 use contentlib::{ChunkId, Digest};
 use http_body_util::{BodyExt, StreamBody};
