@@ -27,7 +27,6 @@ use crate::field::Priority;
 use crate::remote::{Client, RemoteError, blocking};
 use bases::Bases;
 use contentlib::{AddError, ChunkId, CommitError, Digest, Progress, Recipe, Session};
-use delta::Deltas;
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use packager::manifest::Manifest;
@@ -36,7 +35,7 @@ use packager::{PackageError, PackageName, Packages};
 use plan::{Batch, Piece, Plan};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use take::InFlight;
 
@@ -121,7 +120,7 @@ pub async fn bring_beside(
         progress: progress.clone(),
         beside,
         in_flight: InFlight::default(),
-        deltas: Deltas::default(),
+        delta_bytes: AtomicU64::new(0),
     });
     let like = {
         let (packages, info) = (packages.clone(), info.clone());
@@ -133,7 +132,7 @@ pub async fn bring_beside(
         None => None,
     };
     work.files(manifest.clone(), bases).await?;
-    let (moved_bytes, delta_bytes) = (work.client.moved(), work.deltas.moved.load(Relaxed));
+    let (moved_bytes, delta_bytes) = (work.client.moved(), work.delta_bytes.load(Relaxed));
     let (packages, adopted) = (packages.clone(), info.clone());
     blocking(move || {
         packages.adopt(&packages.library().session(), &adopted)?;
@@ -163,7 +162,8 @@ struct Work {
     beside: Beside,
     /// Chunks that are asked for, or about to be.
     in_flight: InFlight,
-    deltas: Deltas,
+    /// Bytes that came as deltas.
+    delta_bytes: AtomicU64,
 }
 
 /// A content of several chunks, to be put together.

@@ -201,8 +201,8 @@ impl Worker {
             Err(error) => chain(&error),
             Ok(Err(error)) => chain(&error),
             Ok(Ok(brought)) => {
-                let Brought { moved_bytes, bytes, seconds, .. } = brought;
-                tracing::info!(%package, version, bytes, moved_bytes, seconds, "held");
+                let Brought { moved_bytes, delta_bytes, bytes, seconds, .. } = brought;
+                tracing::info!(%package, version, bytes, moved_bytes, delta_bytes, seconds, "held");
                 let was_hurt = {
                     let mut facts = self.node.facts.lock();
                     facts.failures.remove(&key);

@@ -2,7 +2,7 @@
 //!
 //! A delta is of use or it is not: what does not come of it right, for whatever reason, is asked for as
 //! chunks afterwards. Of one that was cut off, the chunks count that came until then. Base and result
-//! are in memory, so deltas are decoded one at a time.
+//! are in memory, so few deltas of all versions under way are decoded at a time.
 
 use super::local;
 use super::plan::Piece;
@@ -12,21 +12,11 @@ use bytes::Bytes;
 use contentlib::delta::{MAX_BASE, decode, decode_beginning};
 use contentlib::{ChunkId, Library};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::Semaphore;
 
-/// What the deltas of one version share.
-pub(super) struct Deltas {
-    /// Bytes that came as deltas.
-    pub moved: AtomicU64,
-    decoding: Semaphore,
-}
-
-impl Default for Deltas {
-    fn default() -> Self {
-        Self { moved: AtomicU64::new(0), decoding: Semaphore::new(1) }
-    }
-}
+/// Deltas that this process decodes at a time, each in up to 80 MiB of memory.
+static DECODING: Semaphore = Semaphore::const_new(2);
 
 impl TakeDelta for Taking {
     async fn take_delta(
@@ -34,13 +24,11 @@ impl TakeDelta for Taking {
         wanted: &[Wanted],
         delta: Delta,
     ) -> Result<Vec<ChunkId>, RemoteError> {
-        let work = self.work.clone();
-        let deltas = &work.deltas;
         self.work.count_moved();
         self.work.progress.check()?;
         let (Delta::Whole(bytes) | Delta::Beginning(bytes)) = &delta;
-        deltas.moved.fetch_add(bytes.len() as u64, Relaxed);
-        let _alone = deltas.decoding.acquire().await.expect("never closed");
+        self.work.delta_bytes.fetch_add(bytes.len() as u64, Relaxed);
+        let _turn = DECODING.acquire().await.expect("never closed");
         let (library, base) = (self.work.packages.library().clone(), self.base.clone());
         let length = wanted.iter().map(|(_, length)| *length as usize).sum();
         let made = blocking(move || Ok(make(&library, &base, &delta, length)));
