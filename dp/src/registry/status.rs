@@ -254,5 +254,14 @@ fn rows_of<'a>(
         row.held = held.get(&row.package).copied();
     }
     rows.sort_by_key(StatusRow::key);
+    // What means no version may be wished of the point and of its groups in the same words.
+    rows.dedup_by(|again, row| {
+        let is_same = again.key() == row.key();
+        if is_same {
+            row.priority = row.priority.max(again.priority);
+            row.on_demand &= again.on_demand;
+        }
+        is_same
+    });
     rows
 }

@@ -392,6 +392,23 @@ fn status_is_wish_and_report_side_by_side() {
 }
 
 #[test]
+fn what_is_gone_is_told_once_however_often_it_is_wished() {
+    let (registry, site) = (registry(), Site::new());
+    let docs = site.package("docs");
+    let point = joined(&registry, "a");
+    registry.create_group("g".parse().unwrap(), "admin", now()).unwrap();
+    registry.add_to_group("g", "a").unwrap();
+    let group = registry.target(None, Some("g")).unwrap().unwrap();
+    for (to, priority) in [(Target::Point(point.id), Priority::Low), (group, Priority::High)] {
+        registry.assign(assignment(&docs, "stable", to.clone(), priority)).unwrap();
+        registry.assign(assignment(&docs, "9", to, priority)).unwrap();
+    }
+    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99).unwrap();
+    assert_eq!(rows.len(), 2, "each has a place of its own in the list");
+    assert!(rows.iter().all(|row| row.priority == Some(Priority::High)));
+}
+
+#[test]
 fn a_version_is_held_until_the_one_that_takes_its_place_is_there() {
     let (registry, site) = (registry(), Site::new());
     let docs = site.package("docs");
