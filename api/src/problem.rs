@@ -218,6 +218,8 @@ impl IntoResponse for Problem {
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+        // What is not so now may be so in a moment.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -243,6 +245,7 @@ mod tests {
         assert_eq!(response.status(), 422);
         assert_eq!(response.headers()["content-type"], MEDIA_TYPE);
         assert_eq!(response.headers()["retry-after"], "7");
+        assert_eq!(response.headers()["cache-control"], "no-store");
         let json = serde_json::to_value(&problem).unwrap();
         assert_eq!(json["type"], "urn:depot:problem:invalid-value");
         assert_eq!(json["errors"][0]["field"], "keep");
