@@ -145,6 +145,24 @@ fn a_point_that_slept_through_its_certificates_life_says_so_and_serves() {
 }
 
 #[test]
+fn a_point_whose_certificate_ended_joins_anew_with_a_token() {
+    let (mut field, want) = Field::new();
+    field.start_again("+100d", "+100d");
+    field.until_said("the site is not heard");
+    field.point.take().unwrap().stop();
+    // The site still has the one whose certificate ended.
+    let before = field.identity();
+    let token = field.site().join_token("branch-8", &[]);
+    field.start_point(Some(token));
+    field.until_said("the point has joined anew");
+    assert_ne!(field.identity(), before);
+    field.depot(&["distribute", "p", "--dp", "branch-8"]);
+    let is_held = |row: &serde_json::Value| row["point"] == "branch-8" && row["state"] == "held";
+    field.site().until_status("p", is_held);
+    field.point().gives("p", "latest", &field.path("out"), &want);
+}
+
+#[test]
 fn a_clock_that_jumps_breaks_nothing_that_lasts_longer_than_the_jump() {
     let (mut field, want) = Field::new();
     let mut version = 2;

@@ -101,6 +101,17 @@ impl Field {
         self.line.lead_to(&self.site.url);
     }
 
+    fn stop_point(&mut self) {
+        assert_eq!(self.point.take().unwrap().stop(), Some(0));
+    }
+
+    /// Who the point is, by the file in its folder.
+    fn id(&self) -> String {
+        let text = fs::read(self.path("point/point.json")).unwrap();
+        let point: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        point["id"].as_str().unwrap().to_owned()
+    }
+
     /// The point again after its process ended; no token is needed.
     fn restart_point(&mut self) {
         self.point = Some(Point::start(&self.path("point"), None, &[]));
@@ -430,21 +441,114 @@ fn a_removed_point_is_refused_at_once_and_serves_what_it_has() {
     field.gives("small", "latest", &small);
     assert_eq!(field.point().version("big", "latest"), None);
 
-    // A restart changes nothing about it, and no new token does in the same folder.
-    let token = field.site.join_token("branch-7", &["--site-url", &over(&field.line)]);
-    for token in [None, Some(token.as_path())] {
-        assert_eq!(field.point.take().unwrap().stop(), Some(0));
-        field.point = Some(Point::start(&field.path("point"), token, &[]));
-        until("the point is told", || field.point().log().contains(is_told));
-        field.gives("small", "latest", &small);
-    }
+    // A restart changes nothing about it.
+    field.stop_point();
+    field.restart_point();
+    until("the point is told", || field.point().log().contains(is_told));
+    field.gives("small", "latest", &small);
     assert_eq!(field.depot(&["dp", "list", "--json"]).json(), serde_json::json!([]));
-    field.point = Some(Point::start(&field.path("anew"), Some(&token), &[]));
-    assert_eq!(field.depot(&["dp", "list", "--json"]).json()[0]["name"], "branch-7");
-    assert!(field.site.status("small").is_empty(), "what the removed one was to hold is not its");
+}
+
+#[test]
+fn a_removed_point_joins_anew_with_what_it_holds() {
+    let mut field = Field::new();
+    let small = field.package("small", 1, 4, MIB);
     field.distribute("small");
     field.site.until_held("small", 2);
+    let before = field.id();
+    let start = |field: &mut Field, token: &Path| {
+        field.stop_point();
+        field.point = Some(Point::start(&field.path("point"), Some(token), &[]));
+    };
+
+    // As long as the site knows it, no token is used.
+    let over = over(&field.line);
+    let token = field.site.join_token("not-used", &["--site-url", &over]);
+    start(&mut field, &token);
+    assert!(field.point().log().contains("its site knows it"), "{}", field.point().log());
+    assert_eq!(field.depot(&["dp", "list", "--json"]).json()[0]["name"], "branch-7");
+    let points = field.depot(&["dp", "list", "--json"]).json();
+    assert_eq!(points.as_array().unwrap().len(), 1, "{points}");
+
+    // Nor one that is good no more: the point stays what it was, and serves.
+    field.depot(&["dp", "remove", "branch-7", "--yes"]);
+    let revoked = field.site.join_token("branch-7", &["--site-url", &over]);
+    field.depot(&["dp", "join-token", "revoke", "branch-7"]);
+    start(&mut field, &revoked);
+    assert!(field.point().log().contains("has not joined anew"), "{}", field.point().log());
     field.gives("small", "latest", &small);
+    assert_eq!(field.id(), before);
+
+    let token = field.site.join_token("branch-8", &["--site-url", &over]);
+    start(&mut field, &token);
+    assert!(field.point().log().contains("has joined anew"), "{}", field.point().log());
+    assert_ne!(field.id(), before);
+    let points = field.depot(&["dp", "list", "--json"]).json();
+    assert_eq!((&points[0]["name"], &points[1]), (&"branch-8".into(), &serde_json::Value::Null));
+    assert!(field.site.status("small").is_empty(), "what the removed one was to hold is not its");
+    let passed = field.line.passed();
+    field.depot(&["distribute", "small", "--dp", "branch-8"]);
+    field.site.until_held("small", 2);
+    field.gives("small", "latest", &small);
+    let moved = field.line.passed() - passed;
+    assert!(moved < NEXT_TO_NOTHING, "{moved} bytes passed for what the folder had");
+    // With the same command the next time, as a unit file has it.
+    let after = field.id();
+    start(&mut field, &token);
+    assert!(field.point().log().contains("its site knows it"), "{}", field.point().log());
+    assert_eq!(field.id(), after);
+}
+
+#[test]
+fn a_point_whose_address_leads_to_another_site_obeys_and_tells_it_nothing() {
+    let mut field = Field::new();
+    let want = field.package("docs", 1, 2, MIB);
+    field.distribute("docs");
+    field.site.until_held("docs", 2);
+    // One of its name there, too, that is to hold other bytes.
+    let other = Site::start(&field.path("other-site"));
+    let other_token = other.join_token("branch-7", &[]);
+    let its_own = Point::start(&field.path("other-point"), Some(&other_token), &[]);
+    let source = field.path("other-docs");
+    write_source(&source, 50, 2, MIB as usize);
+    for command in [
+        &["package", "create", "docs", "--source", source.to_str().unwrap()][..],
+        &["package", "update", "docs"],
+        &["distribute", "docs", "--dp", "branch-7"],
+    ] {
+        other.depot(command).ok();
+    }
+    other.until_status("docs", |row| row["state"] == "held");
+    assert_eq!(its_own.stop(), Some(0));
+    let status = |row: &serde_json::Value| (row["version"].clone(), row["state"].clone());
+    let told: Vec<_> = other.status("docs").iter().map(status).collect();
+
+    field.stop_point();
+    field.line.lead_to(&other.url);
+    field.restart_point();
+    let why = "not one of the authority of this machine's site";
+    until("the point says whom it has met", || field.point().log().contains(why));
+    field.gives("docs", "2", &want);
+    field.gives("docs", "latest", &want);
+    let other_told: Vec<_> = other.status("docs").iter().map(status).collect();
+    assert_eq!(other_told, told);
+    assert_eq!(other.depot(["dp", "list", "--json"]).ok().json().as_array().unwrap().len(), 1);
+
+    // Nor is a token of its own site handed to the other one there.
+    field.depot(&["dp", "remove", "branch-7", "--yes"]);
+    let token = field.site.join_token("branch-7", &["--site-url", &over(&field.line)]);
+    field.stop_point();
+    field.point = Some(Point::start(&field.path("point"), Some(&token), &[]));
+    assert!(field.point().log().contains("the token is not used"), "{}", field.point().log());
+    let anew = field.path("anew");
+    let refused = Run::of(&mut dp_serve(&anew, Some(&token))).fails(1);
+    assert!(refused.contains("not the site that the join token tells of"), "{refused}");
+    field.gives("docs", "2", &want);
+    // Reached again, it is taken.
+    field.stop_point();
+    field.line.lead_to(&field.site.url);
+    field.point = Some(Point::start(&field.path("point"), Some(&token), &[]));
+    assert!(field.point().log().contains("has joined anew"), "{}", field.point().log());
 }
 
 #[test]

@@ -194,7 +194,7 @@ impl OfTheIndex for MaintainError {
 }
 
 /// Serves the point in `options.folder` until `stop` is cancelled; joins with `token` first if the
-/// folder has joined no site yet. `started` is called once it listens.
+/// folder has joined no site yet, or joined the token's, which knows it no more. `started` is called once it listens.
 ///
 /// A library whose index is lost, now or while it serves, gets a new one from its packs: what cannot be
 /// found in them is brought again.
@@ -255,6 +255,10 @@ impl Turn {
         let NodeOptions { scrub_period, clock, .. } = self.options;
         let home = Home::open(folder, token.as_ref(), &clock).await?;
         let (library, is_anew) = open(home.library_folder(), library, self.index).await?;
+        let home = match &token {
+            Some(token) => home.with_token(token, &clock).await,
+            None => home,
+        };
         let key = home.site_key();
         let packages =
             Packages::open_replica(library.clone(), key, home.cache_folder(), clock.clone())?;

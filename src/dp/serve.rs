@@ -26,7 +26,9 @@ Examples:
 
 The site's administrator makes the token (`depot dp join-token create`). It lets one machine in,
 once; from then on the machine has a key and a certificate of its own in the data folder, which it
-renews by itself. What it should hold comes from the site, and is brought at the cost of what is
+renews by itself. A point that its site removed, or whose certificate ended while it was off, joins anew
+when it is started with a new token of the same site: under the token's name, with the content that it
+has. One that its site still knows does not use a token. What it should hold comes from the site, and is brought at the cost of what is
 not there yet. Clients fetch by HTTP or HTTPS from the same port.")]
 pub struct DpServeArgs {
     /// Token to join a site with, the first time. Others on this machine can read it in the list of

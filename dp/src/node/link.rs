@@ -48,6 +48,9 @@ pub enum LinkError {
         /// What went wrong.
         source: reqwest::Error,
     },
+    /// Nobody answered in time.
+    #[error("the site does not answer")]
+    Late,
     /// The site does not know this point any more, or not yet.
     #[error("the site does not let this machine in: {0}")]
     NotLetIn(String),
@@ -203,6 +206,12 @@ impl Link {
             return Ok(None);
         }
         parse(&door.read(response, MAX_WISH).await?, "a wish").map(Some)
+    }
+
+    /// Whether the site lets this point in: [`LinkError::NotLetIn`] if it was removed.
+    pub async fn is_known(&self) -> Result<(), LinkError> {
+        // Of the answer, which may be long, the head tells.
+        self.ask(|door| door.http.get(door.url("api/v1/point/wish"))).await.map(drop)
     }
 
     /// Tells the site what is held. Where it then knows something else than the point does, answers the
