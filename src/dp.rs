@@ -4,6 +4,7 @@ mod group;
 mod join_token;
 mod limit;
 pub mod serve;
+mod source;
 mod window;
 
 use crate::{
@@ -61,6 +62,15 @@ Examples:
   depot dp group add paris branch-7"
     )]
     Group(group::GroupCommand),
+    /// Which others a distribution point brings content from: set, clear
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot dp source set paris-7 --from paris-hub
+  depot dp source clear paris-7"
+    )]
+    Source(source::SourceCommand),
     /// Be a distribution point: serve content from this machine for a site
     Serve(serve::DpServeArgs),
 }
@@ -92,6 +102,7 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::Window(args) => window::run(args, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
+        DpCommand::Source(command) => source::run(command, client, out).await,
         DpCommand::Serve(_) => unreachable!("needs no site to ask"),
     }
 }
@@ -138,6 +149,7 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
         ("state", state_of(&point, jiff::Timestamp::now())),
         ("address", point.address.clone().unwrap_or_default()),
         ("groups", point.groups.join(" ")),
+        ("brings from", source::shown(&point)),
         ("joined", format!("{}, invited by {}", units::when(point.joined), point.invited_by)),
         ("program", point.program.clone().unwrap_or_default()),
         ("reported", point.reported.map(units::when).unwrap_or_default()),

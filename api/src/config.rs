@@ -11,7 +11,7 @@ mod site_url;
 mod units;
 
 pub use nearest::nearest;
-pub use site_url::{BadSiteUrl, SiteUrl, SiteUrls};
+pub use site_url::{BadSiteUrl, ReachedAt, SiteUrl, SiteUrls};
 pub use units::{ByteSize, format_duration, format_rate, parse_duration, parse_rate};
 
 use dp::PlainHttp;
@@ -128,6 +128,8 @@ pub struct Dp {
     pub delta_cache: ByteSize,
     /// Who may come without TLS.
     pub plain_http: PlainHttp,
+    /// Where clients and other points reach a distribution point; none: where it listens.
+    pub address: ReachedAt,
     /// The certificate that clients are shown; none: one of the site's authority.
     pub certificate: OptionalPath,
     /// The key of that certificate.
@@ -205,6 +207,7 @@ impl Default for Config {
                 shutdown_grace: secs(30),
                 delta_cache: ByteSize(1024 * MIB),
                 plain_http: PlainHttp::Any,
+                address: ReachedAt::default(),
                 certificate: OptionalPath::default(),
                 key: OptionalPath::default(),
             },
@@ -294,6 +297,7 @@ const KEYS: &[KeyDef] = &[
     key!("dp.shutdown_grace", dp.shutdown_grace),
     key!("dp.delta_cache", dp.delta_cache),
     key!("dp.plain_http", dp.plain_http),
+    key!("dp.address", dp.address),
     key!("dp.certificate", dp.certificate),
     key!("dp.key", dp.key),
     key!("packages.keep_versions", packages.keep_versions, |n| unless(

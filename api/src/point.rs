@@ -19,6 +19,7 @@ pub async fn serve_point(
     let options = NodeOptions {
         folder: config.data.clone(),
         listen: config.listen,
+        reached_at: config.dp.address.0.clone(),
         serve: serve_options(config),
         own: config.own_files(),
         library: config.library_options(),

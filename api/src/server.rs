@@ -144,6 +144,7 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         hot_bytes: dp.cache.0,
         access_log: config.log.access,
         api: None,
+        comes: None,
         tls: None,
         plain_http: dp.plain_http,
         refuses: None,

@@ -63,6 +63,8 @@ impl From<RegistryError> for Problem {
             | RegistryError::TokenExists(_)
             | RegistryError::GroupExists(_) => about(Kind::Conflict, "name"),
             RegistryError::NotAdmitted => about(Kind::Forbidden, "secret"),
+            RegistryError::Circle { .. } => about(Kind::Conflict, "from"),
+            RegistryError::TooManySources(_) => about(Kind::InvalidValue, "from"),
             RegistryError::BadReport(_) => about(Kind::InvalidValue, "report"),
             RegistryError::TooMany { .. } => Problem::new(Kind::Conflict, text),
             RegistryError::Read(error) => error.into(),

@@ -8,6 +8,7 @@
 mod join;
 mod report;
 mod settings;
+mod source;
 mod token;
 mod tree;
 mod wish;
@@ -15,6 +16,7 @@ mod wish;
 pub use join::{JoinAnswer, JoinRequest};
 pub use report::{Fact, FactState, Report};
 pub use settings::{Limit, Settings};
+pub use source::Source;
 pub use token::{BadJoinToken, JoinToken};
 pub use tree::{Branch, FactsDigest, NotADigest, Tree, branch_of};
 pub use wish::{Names, Priority, Wanted, Wish};

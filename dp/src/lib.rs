@@ -22,6 +22,7 @@ mod transport;
 mod worker;
 
 mod body;
+mod coming;
 mod condition;
 mod deltas;
 mod fallback;
@@ -51,6 +52,7 @@ pub mod replica;
 
 pub mod node;
 
+pub use coming::{Comes, Coming};
 pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};

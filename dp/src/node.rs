@@ -5,6 +5,7 @@
 //! * `link`: what it asks the site and tells it, over mutual TLS.
 //! * `plan`: what to do next, and `schedule`: what may be done at this hour, as pure functions.
 //! * `work`: bringing what is wished.
+//! * `upstream`: where it brings content from; `coming`: what it tells those who bring from it.
 //! * `facts`: what it says of itself, derived from its library.
 //! * `scrub`, `mend`: how damage is found, and seen to.
 //! * `prestage`, `control`: content that comes on a medium, and how commands on this machine hand it
@@ -14,6 +15,7 @@
 //! The content plane is served all the while, whether or not the site can be reached: what is held
 //! needs nobody's leave.
 
+mod coming;
 mod control;
 mod facts;
 mod home;
@@ -24,12 +26,14 @@ mod prestage;
 mod schedule;
 mod scrub;
 mod tasks;
+mod upstream;
 mod work;
 
 use crate::field::{JoinToken, PointId, Wish};
 use crate::identity::{Identity, IdentityError, OwnFiles, ServerTls};
 use crate::pace::Gate;
 use crate::server::{Content, PlainHttp, ServeOptions, Server};
+use coming::OnTheWay;
 use contentlib::kv::KvError;
 use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
 use control::Control;
@@ -46,6 +50,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use upstream::Upstream;
 
 pub use control::{SOCKET, ShortPath};
 pub use link::LinkError;
@@ -58,6 +63,8 @@ pub struct NodeOptions {
     pub folder: PathBuf,
     /// Where clients and other points reach it.
     pub listen: SocketAddr,
+    /// Where they reach it, `HOST:PORT`, if that is elsewhere.
+    pub reached_at: Option<String>,
     /// How it serves them; its certificate is put in by the point itself.
     pub serve: ServeOptions,
     /// The administrator's own certificate, shown to clients that come by HTTPS; nothing: they are shown
@@ -153,8 +160,8 @@ pub(crate) struct Node {
     clock: Clock,
     gc_interval: Duration,
     listen: SocketAddr,
-    /// Who may come by plain HTTP.
-    plain_http: PlainHttp,
+    /// Where others reach it, as it is told to the site ([`told`]).
+    reached_at: String,
     tls: Arc<ServerTls>,
     /// Replaced when the identity is renewed.
     link: RwLock<Arc<Link>>,
@@ -163,6 +170,8 @@ pub(crate) struct Node {
     facts: Mutex<Facts>,
     /// What is brought passes through it.
     gate: Gate,
+    on_the_way: Arc<OnTheWay>,
+    upstream: Upstream,
     /// Something changed that the site should hear of.
     news: Notify,
     scrub_period: Duration,
@@ -252,7 +261,7 @@ impl Turn {
         started: impl FnOnce(Who),
     ) -> Result<Ended, NodeError> {
         let NodeOptions { folder, listen, mut serve, own, library, gc_interval, .. } = self.options;
-        let NodeOptions { scrub_period, clock, .. } = self.options;
+        let NodeOptions { reached_at, scrub_period, clock, .. } = self.options;
         let home = Home::open(folder, token.as_ref(), &clock).await?;
         let (library, is_anew) = open(home.library_folder(), library, self.index).await?;
         let home = match &token {
@@ -266,6 +275,11 @@ impl Turn {
         let tls = Arc::new(ServerTls::new(identity, own, clock.clone())?);
         serve.tls = Some(tls.clone());
         let plain_http = serve.plain_http;
+        let on_the_way = Arc::new(OnTheWay::default());
+        serve.comes = Some({
+            let on_the_way = on_the_way.clone();
+            Arc::new(move |package, version| on_the_way.of(package, version))
+        });
         let server = listen_at(listen, serve, self.index).await?;
         let node = Arc::new(Node {
             link: RwLock::new(Arc::new(Link::new(identity, home.sites(), &clock)?)),
@@ -274,11 +288,13 @@ impl Turn {
             gc_interval,
             scrub_period,
             listen: server.local_addr(),
-            plain_http,
+            reached_at: told(reached_at, server.local_addr(), plain_http),
             tls,
             wish: watch::channel(None).0,
             facts: Mutex::default(),
             gate: Gate::default(),
+            on_the_way,
+            upstream: Upstream::default(),
             news: Notify::new(),
             look: Notify::new(),
             // What a new index does not know may be of a version that it does.
@@ -392,6 +408,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => unreachable!("blocking work is never cancelled"),
         },
+    }
+}
+
+/// Where others reach a point, in the words it tells: with a scheme only where it takes no other.
+fn told(reached_at: Option<String>, listen: SocketAddr, plain_http: PlainHttp) -> String {
+    let address = reached_at.unwrap_or_else(|| listen.to_string());
+    match plain_http {
+        PlainHttp::Any => address,
+        PlainHttp::Local | PlainHttp::None => format!("https://{address}"),
     }
 }
 

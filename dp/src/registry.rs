@@ -25,6 +25,7 @@ mod on_demand;
 mod points;
 mod reports;
 mod settings;
+mod sources;
 mod status;
 mod stock;
 mod wishes;
@@ -133,6 +134,17 @@ pub enum RegistryError {
     /// The default group is needed.
     #[error("{0} is the default group: choose another, or none, before it is deleted")]
     IsDefault(BoundaryGroupName),
+    /// A point would bring from itself.
+    #[error("{point} cannot bring from {}: {}", way[0], circle(point, way))]
+    Circle {
+        /// The point.
+        point: PointName,
+        /// The names of those on the way from the source to the point, both included.
+        way: Vec<String>,
+    },
+    /// More sources than a point may have.
+    #[error("a distribution point brings from {0} others at most")]
+    TooManySources(usize),
     /// A report that cannot be kept.
     #[error("the report {0}")]
     BadReport(&'static str),
@@ -150,6 +162,16 @@ pub enum RegistryError {
     /// The database could not be written.
     #[error(transparent)]
     Write(#[from] CommitError),
+}
+
+/// Why a way leads in a circle.
+fn circle(point: &PointName, way: &[String]) -> String {
+    let steps: Vec<String> =
+        way.windows(2).map(|s| format!("{} brings from {}", s[0], s[1])).collect();
+    match steps.is_empty() {
+        true => format!("it is {point} itself"),
+        false => steps.join(", and "),
+    }
 }
 
 /// `paris, lyon`.

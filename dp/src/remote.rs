@@ -22,6 +22,7 @@ mod plan;
 mod sink;
 mod sources;
 mod state;
+mod waits;
 
 pub use address::{BadAddress, PackageAddress};
 pub use client::{Client, Server};

@@ -114,7 +114,7 @@ pub async fn bring_beside(
         blocking(move || Ok(packages.bringing(&package, version)?)).await?
     };
     let work = Arc::new(Work {
-        client: client.counting_anew(),
+        client: client.bringing(&info.package, info.version),
         packages: packages.clone(),
         lease: Arc::new(lease),
         progress: progress.clone(),

@@ -1,5 +1,6 @@
 //! The server: one port, a worker for each core, and an orderly end.
 
+use crate::coming::Comes;
 use crate::deltas::DeltaOptions;
 use crate::fallback::Fallback;
 use crate::identity::{Peer, ServerTls};
@@ -73,6 +74,8 @@ pub struct ServeOptions {
     pub access_log: bool,
     /// What answers below `/api/`.
     pub api: Option<Arc<dyn Fallback>>,
+    /// What is on its way to this server, if it brings things.
+    pub comes: Option<Comes>,
     /// What clients are shown that come by HTTPS, on the same port; nothing if there is no HTTPS.
     pub tls: Option<Arc<ServerTls>>,
     /// Who may come without TLS.
@@ -97,6 +100,7 @@ impl Default for ServeOptions {
             hot_bytes: 192 << 20,
             access_log: false,
             api: None,
+            comes: None,
             tls: None,
             plain_http: PlainHttp::Any,
             refuses: None,

@@ -116,7 +116,7 @@ impl Service {
             Target::Chunks => Route::Chunks,
             Target::Deltas => Route::Deltas,
             Target::Api | Target::Locate => Route::Api,
-            Target::Health | Target::Ready | Target::Metrics => Route::Status,
+            Target::Coming(..) | Target::Health | Target::Ready | Target::Metrics => Route::Status,
             Target::Unknown => Route::Other,
         };
         let shared = &self.connection.worker.shared;
@@ -172,6 +172,15 @@ impl Service {
                     let posted = deltas::post(deltas, library, &head.headers, body, ticket);
                     posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
                 }))
+            }
+            Target::Coming(package, version) => {
+                match shared.comes.as_ref().and_then(|comes| comes(&package, version)) {
+                    Some(coming) => {
+                        let json = serde_json::to_vec(&coming).expect("it has text keys");
+                        now(text("application/json", json.into(), ticket))
+                    }
+                    None => now(problem(Problem::not_found("it is not on its way here"), ticket)),
+                }
             }
             Target::Health => now(text("text/plain; charset=utf-8", "ok\n".into(), ticket)),
             Target::Ready if shared.draining.load(Relaxed) => {

@@ -16,6 +16,8 @@ pub(crate) enum Target {
     Recipe(Vec<u8>),
     /// `/packages/{package}/{selector}` and what is below it.
     Package(PackagePath),
+    /// `/coming/{package}/{version}`
+    Coming(PackageName, u64),
     /// `/chunks`
     Chunks,
     /// `/deltas`
@@ -67,6 +69,7 @@ impl Target {
             ("content", Some(name)) => Target::Content(decode(name)?),
             ("recipes", Some(name)) => Target::Recipe(decode(name)?),
             ("packages", Some(rest)) => return package(rest),
+            ("coming", Some(rest)) => return coming(rest),
             ("api", Some(_)) => Target::Api,
             ("locate", Some(_)) => Target::Locate,
             ("chunks", None) => Target::Chunks,
@@ -76,6 +79,14 @@ impl Target {
             ("metrics", None) => Target::Metrics,
             _ => Target::Unknown,
         })
+    }
+}
+
+fn coming(rest: &str) -> Result<Target, BadTarget> {
+    let Some((package, version)) = rest.split_once('/') else { return Ok(Target::Unknown) };
+    match version.parse() {
+        Ok(version) => Ok(Target::Coming(package.parse()?, version)),
+        Err(_) => Ok(Target::Unknown),
     }
 }
 

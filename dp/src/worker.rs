@@ -4,6 +4,7 @@
 //! shared with another core. The kernel spreads connections over the workers' listeners
 //! (`SO_REUSEPORT`).
 
+use crate::coming::Comes;
 use crate::connection::{self, Connection};
 use crate::deadline::{self, Limits, TICK};
 use crate::deltas::Deltas;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// Nothing if none are made.
     pub deltas: Option<Arc<Deltas>>,
     pub fallback: Option<Arc<dyn Fallback>>,
+    pub comes: Option<Comes>,
     pub tls: Option<Arc<ServerTls>>,
     pub plain_http: PlainHttp,
     pub refuses: Option<Refuses>,
@@ -55,6 +57,7 @@ impl Shared {
             deltas: open_deltas(&content, options),
             content,
             fallback: options.api.clone(),
+            comes: options.comes.clone(),
             tls: options.tls.clone(),
             plain_http: options.plain_http,
             refuses: options.refuses.clone(),

@@ -80,6 +80,10 @@ pub enum Pace {
     Slow(u64),
     /// Not at all from the moment on when so many bytes have passed.
     UpTo(u64),
+    /// Connections end once so many bytes have passed, and so do new ones.
+    CutAt(u64),
+    /// As it comes, but that in each piece after so many bytes one bit is another.
+    SpoiltAfter(u64),
 }
 
 /// What waits in the line at most, on each side: what a test says of the pace is soon true.
@@ -143,7 +147,13 @@ impl LineState {
     fn pass(&self, mut server: TcpStream, mut client: TcpStream) {
         let mut buffer = [0; 16 << 10];
         while let Ok(n @ 1..) = server.read(&mut buffer) {
-            self.wait_for(n as u64);
+            match self.wait_for(n as u64) {
+                Pace::CutAt(limit) if self.passed.load(SeqCst) > limit => break,
+                Pace::SpoiltAfter(limit) if self.passed.load(SeqCst) > limit => {
+                    buffer[n / 2] ^= 1;
+                }
+                _ => {}
+            }
             if client.write_all(&buffer[..n]).is_err() {
                 break;
             }
@@ -154,7 +164,7 @@ impl LineState {
     }
 
     /// Until `n` more bytes may pass.
-    fn wait_for(&self, n: u64) {
+    fn wait_for(&self, n: u64) -> Pace {
         let is_held = |pace: &mut Pace| {
             let passed = self.passed.load(SeqCst);
             matches!(*pace, Pace::UpTo(limit) if passed + n > limit)
@@ -165,5 +175,6 @@ impl LineState {
             // Under the lock: the others wait as long.
             std::thread::sleep(Duration::from_secs_f64(n as f64 / rate as f64));
         }
+        *pace
     }
 }

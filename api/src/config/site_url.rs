@@ -87,6 +87,25 @@ impl SiteUrls {
     }
 }
 
+/// Where clients and other points reach a distribution point: `HOST:PORT`, or none: where it listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReachedAt(pub Option<String>);
+
+impl Setting for ReachedAt {
+    const WANTED: &'static str = "HOST:PORT such as \"branch-7.example:8520\", or empty for none";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        let (Raw::Text(text) | Raw::Quoted(text)) = raw else { return None };
+        if text.is_empty() {
+            return Some(Self(None));
+        }
+        let url = String::from(format!("https://{text}").parse::<SiteUrl>().ok()?);
+        Some(Self(url.strip_prefix("https://").map(str::to_owned)))
+    }
+    fn write(&self) -> String {
+        self.0.clone().unwrap_or_default()
+    }
+}
+
 impl Setting for SiteUrls {
     const WANTED: &'static str = "addresses such as \"https://site.example:8520\", at most 6, apart \
         by spaces";
@@ -125,6 +144,17 @@ mod tests {
             &format!("https://{}", "x".repeat(300)),
         ] {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_point_is_reached_at_a_host_and_a_port() {
+        let read = |text: &'static str| ReachedAt::accept(Raw::Text(text)).map(|it| it.write());
+        assert_eq!(read("Branch-7.example:8520").unwrap(), "branch-7.example:8520");
+        assert_eq!(read("[2001:db8::7]:1").unwrap(), "[2001:db8::7]:1");
+        assert_eq!(read("").unwrap(), "");
+        for bad in ["https://h:1", "h:1/x", "u@h:1", ":1", "a b:1"] {
+            assert_eq!(read(bad), None, "{bad}");
         }
     }
 

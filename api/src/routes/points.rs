@@ -4,12 +4,14 @@
 mod assignments;
 mod groups;
 mod schedule;
+mod sources;
 mod status;
 mod tokens;
 
 pub use assignments::{AssignmentView, DemandView, NewAssignment, PriorityView, Unassigned};
 pub use groups::{DeletedGroup, GroupView, NewGroup};
 pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
+pub use sources::NewSources;
 pub use status::{ContentStateView, ContentStatusView};
 pub use tokens::{CreatedJoinToken, JoinTokenView, NewJoinToken};
 
@@ -38,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(tokens::routes())
         .merge(groups::routes())
         .merge(schedule::routes())
+        .merge(sources::routes())
         .merge(assignments::routes())
         .merge(status::routes())
 }
@@ -45,7 +48,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 /// A distribution point. What it reported is absent until it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "name": "branch-7", "groups": ["paris"],
+    "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "name": "branch-7", "groups": ["paris"], "sources": [["paris-hub"]],
     "joined": "2026-11-22T12:00:00Z", "invited_by": "admin", "online": true,
     "seen": "2026-11-22T12:30:00Z", "reported": "2026-11-22T12:29:12Z", "program": "0.1.0",
     "address": "http://192.0.2.7:8520", "free_bytes": 80000000000_u64, "n_held": 3,
@@ -58,6 +61,10 @@ pub struct PointView {
     pub name: String,
     /// The groups that it is in.
     pub groups: Vec<String>,
+    /// The points that it brings what it lacks from: the first ones by turns, then the next, then the
+    /// site.
+    #[serde(default)]
+    pub sources: Vec<Vec<String>>,
     /// When it joined.
     #[schema(value_type = String, format = DateTime)]
     pub joined: Timestamp,
@@ -111,9 +118,13 @@ impl PointView {
         let standing = registry.standing(&point.id);
         let seen = registry.seen(&point.id);
         let groups = registry.groups_of(&point.id);
+        let sources = registry.sources_of(&point).into_iter();
         let standing = standing.as_ref();
         Self {
             groups: groups.iter().map(ToString::to_string).collect(),
+            sources: sources
+                .map(|equals| equals.iter().map(ToString::to_string).collect())
+                .collect(),
             // A clock that was set back does not make one be there that is not.
             online: seen.is_some_and(|seen| now.duration_since(seen).abs() < SILENT_AFTER),
             seen,

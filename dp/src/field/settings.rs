@@ -3,6 +3,7 @@
 //! A field that a point does not know is passed over, and one that a site does not send is what it
 //! is by default: either may be the newer.
 
+use super::Source;
 use crate::pace::Week;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub struct Settings {
     /// When it may.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<Week>,
+    /// Other points to bring from, before the site is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.

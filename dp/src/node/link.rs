@@ -3,7 +3,7 @@
 //! A site may have several addresses; the one that answered last is asked first. Nothing here tries
 //! again by itself: whoever asks knows how urgent it is.
 
-use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Tree, Wish};
+use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Source, Tree, Wish};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
 use crate::pace::Line;
 use crate::remote::{Client, Server};
@@ -25,6 +25,8 @@ pub(super) const WAIT: Duration = Duration::from_secs(50);
 const PATIENCE: Duration = Duration::from_secs(80);
 /// The longest wish: some ten thousand versions.
 const MAX_WISH: usize = 64 << 20;
+/// The most other points that are asked.
+const MOST_SOURCES: usize = 16;
 /// The longest other answer.
 const MAX_ANSWER: usize = 256 << 10;
 
@@ -182,13 +184,41 @@ impl Link {
         Ok(Self { config, doors, last: AtomicUsize::new(0) })
     }
 
-    /// A client of the site's content plane, at the address that answered last. Each `slot` has
-    /// connections of its own, of that kind.
-    pub fn content(&self, slot: usize, line: Line) -> Result<Client, LinkError> {
-        let door = &self.doors[self.last.load(Relaxed) % self.doors.len()];
-        let http = door.content(&self.config, slot, line)?;
-        let server = Server::over(http, door.base.clone(), format!("{}/", door.address));
-        Ok(Client::of(vec![server]))
+    /// The servers of content: `sources`, as they are ranked, and then the site, at each of its
+    /// addresses. Each `slot` has connections of its own, of that kind.
+    pub fn servers(
+        &self,
+        sources: &[Source],
+        slot: usize,
+        line: Line,
+    ) -> Result<Vec<Server>, LinkError> {
+        let at = |source: &Source| {
+            let address = format!("https://{}", source.address);
+            let (builder, base) =
+                identity::client(&self.config, &Peer::Point(source.id.clone()), &address)?;
+            let http = Client::with_line(Client::with_times(builder), line).build();
+            let http =
+                http.map_err(|source| LinkError::Unreachable { address: address.clone(), source })?;
+            let shown = format!("{address}/");
+            Ok::<_, LinkError>(Server::over(http, base, shown).ranked(source.rank).telling())
+        };
+        let mut servers = Vec::new();
+        for source in sources.iter().take(MOST_SOURCES) {
+            match at(source) {
+                Ok(server) => servers.push(server),
+                Err(error) => {
+                    tracing::warn!(name = source.name, %error, "cannot be brought from");
+                }
+            }
+        }
+        let after =
+            sources.iter().map(|source| source.rank).max().map_or(0, |rank| rank.saturating_add(1));
+        for (door, rank) in self.doors.iter().zip(after..) {
+            let http = door.content(&self.config, slot, line)?;
+            let (base, shown) = (door.base.clone(), format!("{}/", door.address));
+            servers.push(Server::over(http, base, shown).ranked(rank));
+        }
+        Ok(servers)
     }
 
     /// What the site wishes, once that is something else than `after`; nothing if it stays the same

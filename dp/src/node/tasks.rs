@@ -6,7 +6,6 @@ use super::work::work;
 use super::{Node, NodeError, blocking, mend, scrub};
 use crate::field::{Report, Tree, branch_of};
 use crate::identity::Request;
-use crate::server::PlainHttp;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
 use packager::{ManifestLinks, PackageError};
@@ -106,7 +105,9 @@ async fn hear(node: Arc<Node>) {
                 if let Some(wish) = wish {
                     tracing::info!(versions = wish.versions.len(), "the site's wish");
                     node.facts.lock().forget_unwished(&wish);
-                    node.wish.send_replace(Some(Arc::new(wish)));
+                    let wish = Arc::new(wish);
+                    node.on_the_way.wishes(&wish);
+                    node.wish.send_replace(Some(wish));
                     node.news.notify_one();
                 }
             }
@@ -163,14 +164,6 @@ async fn tell(node: Arc<Node>) {
     }
 }
 
-/// Where clients reach the point, as it tells: with a scheme only where it takes no other.
-fn address(node: &Node) -> String {
-    match node.plain_http {
-        PlainHttp::Any => node.listen.to_string(),
-        PlainHttp::Local | PlainHttp::None => format!("https://{}", node.listen),
-    }
-}
-
 /// What there is to say to a site that knows facts of this tree: the branches that differ; to one of
 /// which that is not known, the root alone. With it comes the tree of all facts.
 async fn report(node: &Arc<Node>, known: Option<Tree>) -> Result<(Report, Tree), NodeError> {
@@ -188,7 +181,7 @@ async fn report(node: &Arc<Node>, known: Option<Tree>) -> Result<(Report, Tree),
             point: node.home.id().clone(),
             at: now.clock,
             program: env!("CARGO_PKG_VERSION").into(),
-            address: address(&node),
+            address: node.reached_at.clone(),
             revision: wish.as_ref().map_or(String::new(), |wish| wish.revision.clone()),
             free_bytes: volumes.iter().filter_map(|volume| volume.free_bytes).sum(),
             root: Some(tree.root()),

@@ -170,9 +170,11 @@ impl Worker {
         self.node.news.notify_one();
         let lane = self.node.gate.open(priority, line);
         let (node, way) = (self.node.clone(), lane.clone());
+        let begun = node.on_the_way.begins(&key, &progress);
         let beside = Beside { asked: self.asked.clone(), priority };
         let abort = self.tasks.spawn(async move {
-            let client = node.link().content(slot, line)?.through(way);
+            let _begun = begun;
+            let client = node.upstream.now(&node, slot, line)?.through(way);
             Ok(replica::bring_beside(&client, &node.packages, &version, &progress, beside).await?)
         });
         self.running

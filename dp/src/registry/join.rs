@@ -175,6 +175,7 @@ impl Registry {
                 renewed: None,
                 limit: None,
                 window: None,
+                sources: Vec::new(),
             },
             (Some(used_with), Some(point)) if used_with == key => {
                 let point = state.points.get(point);

@@ -34,6 +34,10 @@ pub struct Point {
     /// When it may.
     #[serde(default)]
     pub window: Option<Week>,
+    /// Points that it brings from before it asks the site: from the first ones by turns, then from the
+    /// next.
+    #[serde(default)]
+    pub sources: Vec<Vec<PointId>>,
 }
 impl Value for Point {}
 
@@ -110,7 +114,7 @@ impl Registry {
     pub fn remove_point(&self, which: &str) -> Result<Point, RegistryError> {
         let changing = self.change();
         let areas = self.areas();
-        let (point, groups, assignments) = {
+        let (point, groups, assignments, others) = {
             let state = self.state.read();
             let point = state.find(which)?.clone();
             let without = |group: &Group| {
@@ -121,7 +125,8 @@ impl Registry {
             let to = Target::Point(point.id.clone());
             let its = state.assignments.values().filter(|assignment| assignment.to == to);
             let assignments: Vec<AssignmentKey> = its.map(Assignment::key).collect();
-            (point, groups, assignments)
+            let others = state.without_source(&point.id);
+            (point, groups, assignments, others)
         };
         let near = areas.groups.values().filter(|group| group.points.contains(&point.id));
         let near: Vec<BoundaryGroup> = near
@@ -135,12 +140,14 @@ impl Registry {
         let mut batch = Batch::new();
         let key = point.id.to_string();
         POINTS.delete(&mut batch, &key);
+        others.iter().for_each(|other| POINTS.put(&mut batch, &other.id.to_string(), other));
         delete_reports(&mut batch, &point.id);
         groups.iter().for_each(|group| GROUPS.put(&mut batch, &group.name.to_string(), group));
         assignments.iter().for_each(|key| ASSIGNMENTS.delete(&mut batch, key));
         near.iter().for_each(|g| BOUNDARY_GROUPS.put(&mut batch, &g.name.to_string(), g));
         self.apply(&changing, batch, |state| {
             state.points.remove(&point.id);
+            state.points.extend(others.into_iter().map(|other| (other.id.clone(), other)));
             state.by_name.remove(&point.name);
             state.standings.remove(&point.id);
             state.outlines.remove(&point.id);

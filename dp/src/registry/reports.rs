@@ -214,10 +214,17 @@ impl Registry {
             // Read again when somebody asks.
             self.holdings.remove(point);
         }
-        // No wish follows from it, so nobody is told.
-        let mut state = self.state.write();
-        state.standings.insert(point.clone(), standing);
-        state.outlines.insert(point.clone(), outlines);
+        let has_moved = {
+            let mut state = self.state.write();
+            let address = standing.address.clone();
+            let before = state.standings.insert(point.clone(), standing);
+            state.outlines.insert(point.clone(), outlines);
+            before.is_none_or(|before| before.address != address) && state.is_source(point)
+        };
+        // Of all that it says, a wish of another point follows from where it is alone.
+        if has_moved {
+            self.changes.send_modify(|n| *n += 1);
+        }
         Ok(report.root.filter(|told| *told != root).map(|_| known))
     }
 

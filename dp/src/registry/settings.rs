@@ -1,13 +1,14 @@
 //! What people set for one point: kept in its record, and told to it with its wish.
 
 use super::points::{POINTS, Point};
-use super::{Registry, RegistryError, State};
+use super::{Registry, RegistryError, State, sources};
 use crate::field::Settings;
 use sitedb::Batch;
 
-/// What is set for `point`, as it is told. What follows from other points follows from `_state`.
-pub(super) fn settings(point: &Point, _state: &State) -> Settings {
-    Settings { limit: point.limit, window: point.window.clone() }
+/// What is set for `point`, as it is told. What follows from other points follows from `state`.
+pub(super) fn settings(point: &Point, state: &State) -> Settings {
+    let (limit, window) = (point.limit, point.window.clone());
+    Settings { limit, window, sources: sources::told(point, state) }
 }
 
 impl Registry {

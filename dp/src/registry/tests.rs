@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
-fn registry() -> Registry {
+pub(super) fn registry() -> Registry {
     Registry::open(Db::in_memory()).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn token(registry: &Registry, name: &str) -> Result<(TokenInfo, JoinToken), Regi
     registry.create_token(new, [7; 32], now())
 }
 
-fn joined(registry: &Registry, name: &str) -> Point {
+pub(super) fn joined(registry: &Registry, name: &str) -> Point {
     let (_, token) = token(registry, name).unwrap();
     let admission = registry.admit(&secret(&token), [1; 32], now()).unwrap();
     registry.join(admission).unwrap()
@@ -83,7 +83,7 @@ fn fact(package: &PackageName, version: u64, state: FactState) -> Fact {
     Fact { package, version, state, bytes: 10, bytes_left: 3, cause: None, since: now() }
 }
 
-fn report(point: &PointId, facts: Vec<Fact>) -> Report {
+pub(super) fn report(point: &PointId, facts: Vec<Fact>) -> Report {
     Report {
         point: point.clone(),
         at: now(),

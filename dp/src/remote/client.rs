@@ -10,6 +10,7 @@
 use super::attempt::{Attempt, Failed};
 use super::locate::Located;
 use super::sources::{MOST, Set, Standings};
+use super::waits::Waits;
 use super::{RemoteError, address};
 use crate::pace::{Answer, Lane, Line};
 use crate::package::VERSION_TYPE;
@@ -43,6 +44,8 @@ pub struct Server {
     base: Url,
     shown: String,
     rank: u32,
+    /// Whether it tells what it is itself bringing (`GET /coming`).
+    tells: bool,
 }
 
 impl Server {
@@ -57,12 +60,18 @@ impl Server {
     /// The server at `base`, a URL that ends in a slash, over connections that somebody else sets up
     /// ([`Client::with_times`] sets their times); `shown` is where it is, for people.
     pub fn over(http: reqwest::Client, base: Url, shown: String) -> Self {
-        Self { http, base, shown, rank: 0 }
+        Self { http, base, shown, rank: 0, tells: false }
     }
 
     /// The same server, to be asked after those of a lower rank.
     pub fn ranked(self, rank: u32) -> Self {
         Self { rank, ..self }
+    }
+
+    /// The same server, which is a distribution point: what is on its way to it is waited for, before
+    /// one of a higher rank is asked.
+    pub(crate) fn telling(self) -> Self {
+        Self { tells: true, ..self }
     }
 
     /// The server at `base`, believed as `tls` says if that is given.
@@ -86,6 +95,14 @@ impl Server {
         &self.shown
     }
 
+    pub(super) fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    pub(super) fn tells(&self) -> bool {
+        self.tells
+    }
+
     pub(super) fn asks(&self, path: &str) -> Asks<'_> {
         let url = self.base.join(path).expect("paths of the protocol are relative URLs");
         Asks { http: &self.http, url, shown: format!("{}{path}", self.shown) }
@@ -103,7 +120,7 @@ pub(super) struct Asks<'a> {
 #[derive(Debug)]
 pub(super) struct Servers {
     pub list: Vec<Server>,
-    pub standings: Mutex<Standings>,
+    pub standings: Arc<Mutex<Standings>>,
     /// Those that make no deltas.
     pub without_deltas: Mutex<Set>,
 }
@@ -115,6 +132,8 @@ pub struct Client {
     moved: Arc<AtomicU64>,
     /// What answers' bodies pass through; nothing holds them up without.
     lane: Option<Lane>,
+    /// The version that is brought, and how long servers are waited for that bring it themselves.
+    pub(super) waits: Option<Arc<Waits>>,
 }
 
 impl Client {
@@ -130,9 +149,21 @@ impl Client {
     /// the first. Those of the lowest rank are preferred.
     pub fn of(mut servers: Vec<Server>) -> Self {
         servers.truncate(MOST);
-        let standings = Mutex::new(Standings::new(servers.iter().map(|server| server.rank)));
+        let standings = Standings::new(servers.iter().map(|server| server.rank));
+        Self::with_standings(servers, Arc::new(Mutex::new(standings)))
+    }
+
+    /// A client of the same servers over other connections. What becomes of requests of either tells
+    /// both.
+    pub(crate) fn over_others(&self, mut servers: Vec<Server>) -> Self {
+        servers.truncate(MOST);
+        debug_assert_eq!(servers.len(), self.servers.list.len());
+        Self::with_standings(servers, self.servers.standings.clone())
+    }
+
+    fn with_standings(servers: Vec<Server>, standings: Arc<Mutex<Standings>>) -> Self {
         let servers = Servers { list: servers, standings, without_deltas: Mutex::default() };
-        Self { servers: Arc::new(servers), moved: Arc::default(), lane: None }
+        Self { servers: Arc::new(servers), moved: Arc::default(), lane: None, waits: None }
     }
 
     /// Connections with the times of this module: they wait for progress, and not for a total.
@@ -171,9 +202,11 @@ impl Client {
         shown.join(", ")
     }
 
-    /// The same client, over the same connections, that counts anew what it receives.
-    pub fn counting_anew(&self) -> Self {
-        Self { moved: Arc::default(), ..self.clone() }
+    /// The same client, over the same connections, for the chunks of one version. It counts anew what it
+    /// receives.
+    pub(crate) fn bringing(&self, package: &PackageName, version: u64) -> Self {
+        let waits = Waits::new(package, version, self.servers.list.len());
+        Self { moved: Arc::default(), waits: Some(Arc::new(waits)), ..self.clone() }
     }
 
     /// Whether a server's address is one of this machine itself. No proxy may be asked for it, as the

@@ -3,8 +3,8 @@
 
 use super::RemoteError;
 use super::attempt::{Attempt, Failed, Turn};
-use super::client::{Client, accepted};
-use super::sources::Set;
+use super::client::{Client, Server, accepted};
+use super::sources::{Outlook, Set};
 use crate::frames::IDS_TYPE;
 use crate::pace::Answer;
 use contentlib::frames::{FrameDecoder, FrameItem, MEDIA_TYPE};
@@ -12,6 +12,7 @@ use contentlib::{ChunkId, Frame};
 use reqwest::Response;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Whoever takes what comes.
 pub(crate) trait Take: Send {
@@ -22,12 +23,44 @@ pub(crate) trait Take: Send {
     ) -> impl Future<Output = Result<Vec<ChunkId>, RemoteError>> + Send;
 }
 
+/// Pauses before a server that is waited for is asked again: the first, and the longest.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
 /// What is left to get of some chunks.
 struct Hunt {
     /// Chunks that have not come, and who lacks each.
     left: HashMap<ChunkId, Set>,
     /// Servers that answered in full, and with something else.
     doubtful: Set,
+    /// Servers that lack some, and are waited for.
+    awaited: Set,
+    /// Servers that were waited for, and asked once more when what came to them had ended.
+    asked_again: Set,
+}
+
+impl Hunt {
+    /// Whether it is of use to ask a server for a chunk: it may have it, and nobody is waited for who
+    /// comes before it.
+    fn asks(&self, server: usize, lacked: Set, servers: &[Server]) -> bool {
+        let rank = |at: usize| servers[at].rank();
+        let is_awaited = |at| lacked.has(at) && rank(at) < rank(server);
+        !lacked.has(server) && !self.awaited.iter().any(is_awaited)
+    }
+
+    /// Asks it again for all that it lacked.
+    fn forget(&mut self, at: usize) {
+        self.left.values_mut().for_each(|lacked| lacked.remove(at));
+    }
+
+    /// To a server that lacks some, nothing comes any more: what came last may have come since it was
+    /// asked.
+    fn ask_once_more(&mut self, at: usize) {
+        if !self.asked_again.has(at) {
+            self.asked_again.add(at);
+            self.forget(at);
+        }
+    }
 }
 
 /// What a request came to, beside the chunks.
@@ -46,13 +79,39 @@ impl Client {
         taker: &mut impl Take,
     ) -> Result<Vec<ChunkId>, RemoteError> {
         let left = ids.into_iter().map(|id| (id, Set::default())).collect();
-        let mut hunt = Hunt { left, doubtful: Set::default() };
+        let mut hunt = Hunt {
+            left,
+            doubtful: Set::default(),
+            awaited: Set::default(),
+            asked_again: Set::default(),
+        };
+        let mut pause = FIRST_LOOK;
         let mut attempt = Attempt::new(self.servers.clone());
         while !hunt.left.is_empty() {
-            let may = |at| hunt.left.values().any(|lacked| !lacked.has(at));
-            let Some(turn) = attempt.turn(may).await else { break };
+            let (servers, asked) = (&self.servers.list, &hunt);
+            let may = |at| asked.left.values().any(|lacked| asked.asks(at, *lacked, servers));
+            let Some(turn) = attempt.turn(may).await else {
+                if hunt.awaited.is_empty() {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LAST_LOOK);
+                self.look_again(&mut hunt).await;
+                continue;
+            };
+            let n_left = hunt.left.len();
             match self.ask(&mut hunt, &mut attempt, &turn, taker).await? {
-                Ok(Ended::Well) => {}
+                Ok(Ended::Well) => {
+                    if hunt.left.len() < n_left {
+                        pause = FIRST_LOOK;
+                    }
+                    let lacks = hunt.left.values().any(|lacked| lacked.has(turn.at));
+                    match if lacks { self.outlook(turn.at).await } else { Outlook::Nothing } {
+                        Outlook::Comes => hunt.awaited.add(turn.at),
+                        Outlook::Ended => hunt.ask_once_more(turn.at),
+                        Outlook::Nothing => {}
+                    }
+                }
                 Ok(Ended::Wrong(first)) => {
                     // The first time, what came may have shared a block with a damaged chunk. Others
                     // do not have to be asked twice.
@@ -77,6 +136,17 @@ impl Client {
         }
     }
 
+    /// Has those asked again that are waited for.
+    async fn look_again(&self, hunt: &mut Hunt) {
+        for at in std::mem::take(&mut hunt.awaited).iter() {
+            match self.outlook(at).await {
+                Outlook::Comes => hunt.forget(at),
+                Outlook::Ended => hunt.ask_once_more(at),
+                Outlook::Nothing => {}
+            }
+        }
+    }
+
     /// Asks one server once for what is left and it may have. The outer error is the taker's.
     async fn ask(
         &self,
@@ -85,7 +155,8 @@ impl Client {
         turn: &Turn,
         taker: &mut impl Take,
     ) -> Result<Result<Ended, Failed>, RemoteError> {
-        let wanted = hunt.left.iter().filter(|(_, lacked)| !lacked.has(turn.at));
+        let asks = |lacked| hunt.asks(turn.at, lacked, &self.servers.list);
+        let wanted = hunt.left.iter().filter(|(_, lacked)| asks(**lacked));
         let ids: Vec<ChunkId> = wanted.map(|(id, _)| *id).collect();
         let mut frames = match self.frames(turn.at, &ids).await {
             Ok(frames) => frames,

@@ -42,6 +42,11 @@ impl Set {
         self.0 & (1 << at) != 0
     }
 
+    /// Their places.
+    pub fn iter(self) -> impl Iterator<Item = usize> {
+        (0..MOST).filter(move |at| self.has(*at))
+    }
+
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -132,6 +137,54 @@ impl Standings {
 /// The pause after that many failures.
 fn doubled(failures: u32) -> Duration {
     FIRST_PAUSE * 2u32.pow(failures.saturating_sub(1).min(16))
+}
+
+/// How long a server is waited for that is itself bringing what it lacks.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long for one that may not have heard yet that it is to bring it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Waiting for one server that is itself bringing what it lacks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wait {
+    /// When it was asked first.
+    began: Option<Instant>,
+    /// The most that it held, and since when that is so.
+    most: Option<(u64, Instant)>,
+}
+
+/// What to hope for from a server that lacks something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// It comes.
+    Comes,
+    /// It came, or at least it comes no more.
+    Ended,
+    /// It does not come, or so slowly that nobody waits for it.
+    Nothing,
+}
+
+impl Wait {
+    /// What to hope for from a server that says it holds so many bytes of what comes to it, or that
+    /// nothing comes. It is waited for while that grows, and [`PATIENCE`] longer. One to which nothing
+    /// comes may not have heard yet.
+    pub fn outlook(&mut self, held: Option<u64>, now: Instant) -> Outlook {
+        let began = *self.began.get_or_insert(now);
+        match (held, self.most) {
+            (None, None) if now.duration_since(began) < GRACE => Outlook::Comes,
+            (None, None) => Outlook::Nothing,
+            (None, Some(_)) => Outlook::Ended,
+            (Some(held), Some((most, since))) if held <= most => {
+                let is_stuck = now.duration_since(since) >= PATIENCE;
+                if is_stuck { Outlook::Nothing } else { Outlook::Comes }
+            }
+            (Some(held), _) => {
+                self.most = Some((held, now));
+                Outlook::Comes
+            }
+        }
+    }
 }
 
 /// What one piece of work heard of one server.
@@ -275,6 +328,22 @@ mod tests {
         assert_eq!(servers.best(|at| at == 0, now), Some(0), "sooner than nobody");
         assert_eq!(servers.best(any, now + ASIDE), Some(0));
         assert!(servers.lied(0, now + ASIDE));
+    }
+
+    #[test]
+    fn a_server_is_waited_for_while_more_comes_to_it() {
+        use Outlook::{Comes, Ended, Nothing};
+        let (mut wait, now) = (Wait::default(), Instant::now());
+        assert_eq!(wait.outlook(None, now), Comes, "it may not have heard of it yet");
+        assert_eq!(wait.outlook(None, now + GRACE), Nothing);
+        assert_eq!(wait.outlook(Some(0), now), Comes);
+        let (later, stuck) = (now + PATIENCE - SECOND, now + 2 * PATIENCE);
+        assert_eq!(wait.outlook(Some(0), later), Comes);
+        assert_eq!(wait.outlook(Some(5), later), Comes);
+        assert_eq!(wait.outlook(Some(5), stuck), Nothing);
+        assert_eq!(wait.outlook(Some(3), stuck), Nothing, "it began anew, which is no progress");
+        assert_eq!(wait.outlook(None, stuck), Ended);
+        assert_eq!(wait.outlook(Some(6), stuck), Comes, "it goes on after all");
     }
 
     #[test]
