@@ -1,4 +1,4 @@
-//! A site and two points, with everything against them: each is killed at random moments,
+//! A site and a chain of two points, with everything against them: each is killed at random moments,
 //! the lines to the site cut, stall, swap and flip bytes, and packages change, move and go meanwhile.
 //! When the storm is over, all is as it should be by itself: content exact, states true, nothing stuck.
 //!
@@ -80,6 +80,7 @@ impl World {
                 world.points[at].is_some()
             });
         }
+        world.depot(&["dp", "source", "set", "far", "--from", "near"]);
         world
     }
 
