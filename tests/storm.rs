@@ -127,11 +127,7 @@ impl World {
                     self.depot(&["distribute", &name, "--dp", point]);
                 }
             }
-            (2..5, Some(name)) => {
-                self.change(&name);
-                self.publish(&name);
-            }
-            (5, Some(name)) if names.len() > 2 => {
+            (2, Some(name)) if names.len() > 2 => {
                 // While it travels, or is held.
                 self.packages.remove(&name);
                 for point in POINTS {
@@ -139,7 +135,10 @@ impl World {
                 }
                 self.depot(&["package", "delete", &name, "--yes"]);
             }
-            _ => {}
+            (_, Some(name)) => {
+                self.change(&name);
+                self.publish(&name);
+            }
         }
         match self.dice.below(4) {
             0 => {
