@@ -29,6 +29,9 @@ const NEXT_TO_NOTHING: u64 = 128 << 10;
 /// More than what a pipe and its reader hold of what was written and not yet dealt with.
 const IN_PIPES: u64 = MIB;
 
+/// More than any disk has free.
+const RESERVE: &str = "1000TiB";
+
 /// A site, and a point `branch-7` in the folder `point` that has joined it over a line.
 struct Field {
     /// None while its process is ended.
@@ -90,6 +93,12 @@ impl Field {
         let file = self.path("inventory");
         on_data(&self.data(), ["prestage", "inventory", "-o", file.to_str().unwrap()]).ok();
         file
+    }
+
+    fn inventory_json(&self) -> Value {
+        let file = self.path("inventory");
+        let args = ["--json", "prestage", "inventory", "-o", file.to_str().unwrap()];
+        on_data(&self.data(), args).ok().json()
     }
 
     /// Makes a bundle at the site; its bytes are in the file `bundle`.
@@ -260,6 +269,35 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
         field.point().fetched(name, "2", &out);
         tree::assert_same(&field.point().fetched(name, "2", &out), want);
     }
+}
+
+#[test]
+fn a_bundle_without_room_is_refused_before_anything_is_stored() {
+    let mut field = Field::new();
+    let want = field.package("docs", 1, 3, MIB);
+    let bundle = field.export(&["docs"], None);
+    field.leave_alone();
+    field.stop_point();
+    let data = field.data();
+    let refuses = || {
+        let mut command = depot();
+        command.env("DEPOT_LIBRARY_RESERVE", RESERVE);
+        command.arg("--data").arg(&data).args(["prestage", "import"]).arg(&bundle);
+        let said = Run::of(&mut command).fails(1);
+        assert!(said.contains(&format!("{} bytes more", len(&bundle))), "{said}");
+        assert!(said.contains("bytes are free and") && said.contains("in reserve"), "{said}");
+        assert_eq!(field.inventory_json()["chunks"], 0, "something was stored");
+    };
+    refuses();
+    let tight = Point::start(&data, None, &["--set", &format!("library.reserve={RESERVE}")]);
+    refuses();
+    assert_eq!(tight.stop(), Some(0));
+    assert_eq!(states(&field.import(&bundle)), [("docs", "held")]);
+    // What is here needs no room.
+    field.point =
+        Some(Point::start(&data, None, &["--set", &format!("library.reserve={RESERVE}")]));
+    assert_eq!(states(&field.import(&bundle)), [("docs", "already")]);
+    field.gives("docs", "2", &want);
 }
 
 #[test]

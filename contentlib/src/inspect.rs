@@ -1,7 +1,7 @@
 //! Looking at a library: numbers, what is damaged, who holds what.
 
 use crate::digest::{ChunkId, Digest};
-use crate::error::MaintainError;
+use crate::error::{AddError, MaintainError};
 use crate::index::{ChunkPlace, RecipePlace, Standing};
 use crate::library::Library;
 use crate::links::{Holder, Links, Why, holders};
@@ -34,6 +34,17 @@ pub struct LibraryStats {
     pub volumes: Vec<VolumeStats>,
 }
 
+/// How much room there is for new packs, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Free bytes.
+    pub free: u64,
+    /// What is to stay free, for garbage collection.
+    pub reserve: u64,
+    /// What may be written: of each file system what is free above its reserve.
+    pub usable: u64,
+}
+
 impl Library {
     /// Numbers about the library. Walks the index.
     pub fn stats(&self) -> Result<LibraryStats, MaintainError> {
@@ -57,6 +68,19 @@ impl Library {
         stats.free_bytes = inner.store.free_space().unwrap_or(None);
         stats.volumes = self.volumes()?;
         Ok(stats)
+    }
+
+    /// Bytes free on all volumes that take new packs, and of them those that are kept in reserve;
+    /// nothing if a volume does not tell. Those of a file system count once.
+    pub fn room(&self) -> Result<Option<Room>, AddError> {
+        let mut room = Room::default();
+        for (free, reserve) in self.inner.store.file_systems().map_err(AddError::Store)? {
+            let Some(free) = free else { return Ok(None) };
+            room.free = room.free.saturating_add(free);
+            room.reserve = room.reserve.saturating_add(reserve);
+            room.usable = room.usable.saturating_add(free.saturating_sub(reserve));
+        }
+        Ok(Some(room))
     }
 
     /// Visits the chunks that are held and not known to be damaged, in the order of their names, until

@@ -48,7 +48,7 @@ pub use error::{
 pub use gc::{GcOptions, GcReport};
 pub use index::PackState;
 pub use ingest::{AddOptions, Added, Aliases, Recheck, Source};
-pub use inspect::LibraryStats;
+pub use inspect::{LibraryStats, Room};
 pub use library::{ContentStat, Environment, Library, Options, System};
 pub use links::{Holder, Link, Links, NoLinks, Why};
 pub use pack::format::BadPack;

@@ -52,7 +52,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use upstream::Upstream;
 
-pub use control::{SOCKET, ShortPath};
+pub use control::{BUNDLE_SIZE, SOCKET, ShortPath};
 pub use link::LinkError;
 pub use prestage::{is_point, open_copies};
 

@@ -70,6 +70,20 @@ pub enum PrestageError {
     /// The bundle or the inventory cannot be written.
     #[error("cannot write it")]
     Write(#[source] io::Error),
+    /// What the bundle brings has no room; nothing of it was stored.
+    #[error(
+        "the bundle needs {needed} bytes more, and there is no room for them: {free} bytes are free and \
+         {reserve} are kept in reserve; free some, or export it with --base and a new inventory, \
+         which leaves out what is here already"
+    )]
+    NoRoom {
+        /// What it needs, in bytes.
+        needed: u64,
+        /// Free bytes.
+        free: u64,
+        /// Of them, those that stay free.
+        reserve: u64,
+    },
     /// The library or its packages failed.
     #[error(transparent)]
     Package(#[from] PackageError),

@@ -61,7 +61,7 @@ fn bundle(site: &Site, wanted: &[&str], base: Option<&Inventory>) -> Vec<u8> {
 }
 
 fn import(copies: &Packages, mut bundle: impl Read) -> Result<Imported, PrestageError> {
-    copies.import(&mut bundle, &|_| Standing::Unknown, &Progress::default())
+    copies.import(&mut bundle, None, &|_| Standing::Unknown, &Progress::default())
 }
 
 fn states(imported: &Imported) -> Vec<(u64, ImportedState)> {
@@ -300,7 +300,7 @@ fn what_nobody_wishes_is_kept_for_a_while_and_shown_to_nobody() {
     let bundle = bundle(&site, &["2"], None);
     let import = |standing| {
         let standing = move |_: &VersionInfo| standing;
-        copies.import(&mut &bundle[..], &standing, &Progress::default()).unwrap()
+        copies.import(&mut &bundle[..], None, &standing, &Progress::default()).unwrap()
     };
     let kept = import(Standing::Unwished);
     assert_eq!(states(&kept), [(2, ImportedState::Kept)]);

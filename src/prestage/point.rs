@@ -59,7 +59,7 @@ Examples:
   depot prestage import - --data /var/lib/depot < bundle
 
 Whether the point runs makes no difference. A bundle of another site is refused before anything is
-stored. An import that was cut off is repeated with the same command and goes on; one that was done
+stored, and so is a file for which there is no room. An import that was cut off is repeated with the same command and goes on; one that was done
 stores nothing. Versions that are whole are served at once, unless the site said that it does not
 want them here: those are kept for a week, and distributing them moves nothing. Of versions that are
 not whole, the network brings what is missing.")]
@@ -196,7 +196,10 @@ pub async fn import(args: ImportArgs, shared: &Shared, out: Out) -> Result<(), F
             let body = reqwest::Body::wrap_stream(pieces(from, sent.clone()));
             let asked = async {
                 let post = ask(&socket)?.post("http://point/import");
-                let post = post.header(http::header::CONTENT_TYPE, BUNDLE_TYPE).body(body);
+                let mut post = post.header(http::header::CONTENT_TYPE, BUNDLE_TYPE).body(body);
+                if let Some(size) = size {
+                    post = post.header(node::BUNDLE_SIZE, size);
+                }
                 let answer = post.send().await.map_err(|error| gone(&error))?;
                 let text = refused(answer).await?.bytes().await.map_err(|error| gone(&error))?;
                 Ok::<_, Failure>(serde_json::from_slice::<Imported>(&text)?)
@@ -213,7 +216,7 @@ pub async fn import(args: ImportArgs, shared: &Shared, out: Out) -> Result<(), F
                 tokio::task::spawn_blocking(move || {
                     let mut from = from;
                     let standing = |_: &_| packager::prestage::Standing::Unknown;
-                    packages.import(&mut from, &standing, &counters)
+                    packages.import(&mut from, size, &standing, &counters)
                 })
             };
             let done = shown(out, &counters, async { work.await?.map_err(failure) }).await;

@@ -182,7 +182,7 @@ impl Volumes {
     ///
     /// Volumes on one file system have its free bytes in common, and its reserve is the smallest of
     /// theirs: until that is reached there is room for a new pack.
-    fn file_systems(&self) -> io::Result<Vec<(Option<u64>, u64)>> {
+    pub(crate) fn file_systems(&self) -> io::Result<Vec<(Option<u64>, u64)>> {
         let mut found = Vec::new();
         let mut shared: BTreeMap<u64, usize> = BTreeMap::new();
         for volume in self.active() {

@@ -42,6 +42,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The socket's name in the point's folder.
 pub const SOCKET: &str = "control.sock";
+/// The header that says how many bytes a bundle has, where that is known.
+pub const BUNDLE_SIZE: &str = "depot-bundle-size";
 /// Connections at a time.
 const CONNECTIONS: usize = 8;
 /// Bytes of an answer that are made at once, and how many such pieces wait to be taken.
@@ -164,7 +166,7 @@ impl Work {
     async fn answer(&self, request: Request<Incoming>) -> Answer {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/inventory") => self.inventory().await,
-            (&Method::POST, "/import") => self.import(request.into_body()).await,
+            (&Method::POST, "/import") => self.import(request).await,
             (_, path) => {
                 let what = format!("{path} is not known here; is this command a newer one?");
                 problem(StatusCode::NOT_FOUND, "not-found", &what)
@@ -198,19 +200,21 @@ impl Work {
         answer
     }
 
-    async fn import(&self, body: Incoming) -> Answer {
+    async fn import(&self, request: Request<Incoming>) -> Answer {
         let Ok(turn) = self.importing.clone().try_acquire_owned() else {
             let what = "another import is under way; wait for its end";
             return problem(StatusCode::CONFLICT, "conflict", what);
         };
-        let pieces = body.into_data_stream().map_err(io::Error::other);
+        let size = request.headers().get(BUNDLE_SIZE);
+        let size = size.and_then(|size| size.to_str().ok()?.parse().ok());
+        let pieces = request.into_body().into_data_stream().map_err(io::Error::other);
         let mut reader = SyncIoBridge::new(StreamReader::new(Box::pin(pieces)));
         let (node, place) = (self.node.clone(), self.place().await);
         let progress = self.progress.clone();
         let (say, said) = tokio::sync::oneshot::channel();
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let imported = node.import(&mut reader, &progress);
+            let imported = node.import(&mut reader, size, &progress);
             drop(turn);
             // Nobody may listen any more; what was done is done.
             let _ = say.send(imported);
@@ -252,6 +256,7 @@ fn kind_of(error: &PrestageError) -> (StatusCode, &'static str) {
         PrestageError::Bundle(BadBundle::Magic | BadBundle::Version(_)) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "invalid-value")
         }
+        PrestageError::NoRoom { .. } => (StatusCode::INSUFFICIENT_STORAGE, "storage-full"),
         PrestageError::Cancelled(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }

@@ -53,10 +53,11 @@ impl Node {
         self.packages.write_inventory(out, progress)
     }
 
-    /// Takes a bundle in; the work then finds what is whole and makes it answer to its names.
+    /// Takes a bundle in, of `size` bytes if that is known; the work then finds what is whole and makes it answer to its names.
     pub(super) fn import(
         &self,
         from: &mut dyn Read,
+        size: Option<u64>,
         progress: &Progress,
     ) -> Result<Imported, PrestageError> {
         // Asked for each version when it has come: the wish may change meanwhile.
@@ -64,7 +65,7 @@ impl Node {
             let wish = self.wish.borrow().clone();
             standing(wish.as_deref(), info)
         };
-        let imported = self.packages.import(from, &standing, progress);
+        let imported = self.packages.import(from, size, &standing, progress);
         // As if it had changed: whoever waits for that plans anew.
         self.wish.send_modify(|_| {});
         self.news.notify_one();

@@ -19,7 +19,7 @@ use crate::manifest::Manifest;
 use crate::name::PackageName;
 use crate::packages::Packages;
 use crate::sign::VersionInfo;
-use contentlib::{AddError, ChunkId, CommitError, Digest, Frame, Progress, Recipe, Session};
+use contentlib::{AddError, ChunkId, CommitError, Digest, Frame, Progress, Recipe, Room, Session};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -95,7 +95,9 @@ pub enum ImportedState {
 }
 
 impl Packages {
-    /// Takes a bundle of this library's site in. `standing` says which versions are wished: those
+    /// Takes a bundle of this library's site in. `size` is its length in bytes, if that is known: then
+    /// one for which there is no room is [`PrestageError::NoRoom`], before anything was stored; else it
+    /// is noticed when the volume is full. `standing` says which versions are wished: those
     /// that are not do not become visible. An error before anything was stored is
     /// [`PrestageError::Bundle`]; a bundle that ends early or was damaged is no error, but told in the
     /// answer. `progress` counts files and bytes of the versions that are dealt with, and in
@@ -103,6 +105,7 @@ impl Packages {
     pub fn import(
         &self,
         from: &mut dyn Read,
+        size: Option<u64>,
         standing: &dyn Fn(&VersionInfo) -> Standing,
         progress: &Progress,
     ) -> Result<Imported, PrestageError> {
@@ -114,6 +117,9 @@ impl Packages {
             return Err(BadBundle::Head("it is cut off".into()).into());
         };
         self.believe(&head)?;
+        if let Some(size) = size {
+            self.has_room_for(&head, size)?;
+        }
         progress.total_files.store(head.n_files(), Relaxed);
         progress.total_bytes.store(head.bytes(), Relaxed);
         let mut import = Import {
@@ -135,6 +141,32 @@ impl Packages {
         import.the_rest_did_not_come();
         let Import { versions, damage, chunks, stored_bytes, .. } = import;
         Ok(Imported { created: head.created, versions, chunks, stored_bytes, damage })
+    }
+
+    /// An error if there is no room for what is missing of a bundle of `size` bytes.
+    fn has_room_for(&self, head: &Head, size: u64) -> Result<(), PrestageError> {
+        let session = self.library().session();
+        let mut missing = 0u64;
+        for info in &head.versions {
+            missing = missing.saturating_add(self.missing_of(info, &session)?);
+        }
+        let needed = share(size, missing, head.bytes());
+        match self.library().room().map_err(PackageError::from)? {
+            Some(Room { free, reserve, usable }) if needed > usable => {
+                Err(PrestageError::NoRoom { needed, free, reserve })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of a version's contents that are not held; all of them if its manifest is not.
+    fn missing_of(&self, info: &VersionInfo, session: &Session) -> Result<u64, PrestageError> {
+        if session.missing_contents(&[info.manifest]).map_err(PackageError::from)? == [true] {
+            return Ok(info.bytes);
+        }
+        let manifest = self.manifest(info.manifest)?;
+        let contents = Contents::of(&manifest, session)?;
+        Ok(contents.lines.iter().map(|line| line.missing).fold(0, u64::saturating_add))
     }
 
     /// Whether all that a head says is this library's site's.
@@ -169,6 +201,15 @@ impl Packages {
         version: u64,
     ) -> Result<(), PackageError> {
         Ok(self.prestaging(package, version)?.end()?)
+    }
+}
+
+/// Of a bundle's bytes, what a library stores that lacks `missing` of the `all` bytes of its versions.
+/// Of one that was taken in before in part, that is about right; of a new one it is all.
+fn share(size: u64, missing: u64, all: u64) -> u64 {
+    match all {
+        0 => 0,
+        _ => (u128::from(size) * u128::from(missing.min(all)) / u128::from(all)) as u64,
     }
 }
 
@@ -631,5 +672,19 @@ impl Current {
         }
         self.batch.saved = Instant::now();
         Ok(self.lease.renew().map_err(PackageError::from)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+
+    #[test]
+    fn what_a_bundle_stores_is_its_share_of_what_is_missing() {
+        assert_eq!(share(100, 1000, 1000), 100);
+        assert_eq!(share(100, 100, 1000), 10);
+        assert_eq!((share(100, 0, 1000), share(100, 0, 0)), (0, 0));
+        assert_eq!(share(100, 2000, 1000), 100);
+        assert_eq!(share(u64::MAX, u64::MAX, u64::MAX), u64::MAX);
     }
 }
