@@ -2,7 +2,8 @@
 //! the secret that lets one machine in, once.
 //!
 //! `depotjoin1` and hex digits: SHA-256 of the authority's certificate (32 bytes), the secret (16
-//! bytes), then the site's addresses in UTF-8, separated by spaces.
+//! bytes), the site's addresses in UTF-8, separated by spaces, then the first 4 bytes of BLAKE3 of all
+//! these: a token that lost its end would else send the machine to another address.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +11,8 @@ use std::str::FromStr;
 const PREFIX: &str = "depotjoin1";
 /// The longest token, in bytes of text.
 const MAX_TOKEN: usize = 4096;
+/// How many bytes of the hash tell that the rest is all there.
+const CHECK: usize = 4;
 
 /// A token to join a site with. `Debug` does not show the secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,9 +39,9 @@ impl fmt::Debug for JoinToken {
 impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sites = self.sites.join(" ");
+        let bytes = [&self.authority[..], &self.secret, sites.as_bytes()].concat();
         f.write_str(PREFIX)?;
-        let bytes = self.authority.iter().chain(&self.secret).chain(sites.as_bytes());
-        bytes.into_iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        bytes.iter().chain(&check(&bytes)).try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -54,6 +57,10 @@ impl FromStr for JoinToken {
         let bytes: Option<Vec<u8>> =
             pairs.map(|p| Some(digit(p[0])? << 4 | digit(p[1])?)).collect();
         let bytes = bytes.ok_or(BadJoinToken)?;
+        let (bytes, its) = bytes.split_last_chunk().ok_or(BadJoinToken)?;
+        if check(bytes) != *its {
+            return Err(BadJoinToken);
+        }
         let (authority, rest) = bytes.split_first_chunk().ok_or(BadJoinToken)?;
         let (secret, sites) = rest.split_first_chunk().ok_or(BadJoinToken)?;
         let sites = std::str::from_utf8(sites).map_err(|_| BadJoinToken)?;
@@ -63,6 +70,12 @@ impl FromStr for JoinToken {
         }
         Ok(Self { authority: *authority, secret: *secret, sites })
     }
+}
+
+/// What follows `bytes` in a token.
+fn check(bytes: &[u8]) -> [u8; CHECK] {
+    let hash = blake3::hash(bytes);
+    *hash.as_bytes().first_chunk().expect("a hash is longer")
 }
 
 #[cfg(test)]
@@ -86,11 +99,13 @@ mod tests {
         let token =
             JoinToken { authority: [7; 32], secret: [1; 16], sites: vec!["https://h".into()] };
         let text = token.to_string();
-        for cut in 0..text.len() - 2 {
-            // A cut in the address may leave another address; all else is noticed.
-            if cut < PREFIX.len() + 2 * (48 + "https://".len()) {
-                assert_eq!(text[..cut].parse::<JoinToken>(), Err(BadJoinToken), "cut at {cut}");
-            }
+        for cut in 0..text.len() {
+            assert_eq!(text[..cut].parse::<JoinToken>(), Err(BadJoinToken), "cut at {cut}");
+        }
+        for at in PREFIX.len()..text.len() {
+            let other = if text.as_bytes()[at] == b'0' { "1" } else { "0" };
+            let wrong = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+            assert_eq!(wrong.parse::<JoinToken>(), Err(BadJoinToken), "another digit at {at}");
         }
         for bad in ["", "depot_0", &format!("{text}g0"), &"depotjoin1".repeat(999)] {
             assert_eq!(bad.parse::<JoinToken>(), Err(BadJoinToken));
