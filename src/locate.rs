@@ -154,7 +154,8 @@ fn on_demand(demanded: &DemandedView) -> Option<String> {
         "coming" => Some(format!("{point}, near to the client, is to hold it and does not yet")),
         "asked" => Some(format!("on demand: {point} will bring it when the client asks")),
         "nobody" => Some(format!(
-            "on demand: no distribution point of {} is there that has the room",
+            "on demand: no distribution point of {} is there that could serve the client and has the \
+             room",
             demanded.group.as_deref().unwrap_or_default()
         )),
         _ => None,

@@ -294,7 +294,7 @@ fn fitness(candidate: &Candidate, client: IpAddr, now: Timestamp) -> Result<(), 
 }
 
 /// Whether a point's last report is young enough to count on it.
-pub(crate) fn is_heard(reported: Option<Timestamp>, now: Timestamp) -> Result<(), Unfit> {
+fn is_heard(reported: Option<Timestamp>, now: Timestamp) -> Result<(), Unfit> {
     // One from the future is of a clock that was set back, and its age is not known.
     let age = now.duration_since(reported.ok_or(Unfit::NeverHeard)?).abs();
     if age < SILENT_AFTER { Ok(()) } else { Err(Unfit::Silent(age)) }

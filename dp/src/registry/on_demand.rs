@@ -8,13 +8,14 @@ use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
 use super::wishes::{WishError, is_for};
 use super::{BoundaryGroupName, PointName, Registry, RegistryError};
 use crate::field::PointId;
-use crate::locate::{Located, OnDemand, Why, is_heard};
+use crate::locate::{Located, OnDemand, Unfit, Why};
 use jiff::{SignedDuration, Timestamp};
 use packager::name::Selector;
 use packager::sign::VersionInfo;
 use packager::{PackageName, Packages};
 use serde::{Deserialize, Serialize};
 use sitedb::Batch;
+use std::collections::HashSet;
 
 /// The most assignments on demand, so that clients leave room for those of people.
 const MOST_ON_DEMAND: usize = 20_000;
@@ -53,7 +54,7 @@ pub enum Demanded {
     OnTheWay(PointName),
     /// A point was told to bring it, or would be.
     Asked(PointName),
-    /// No point can: none is there, or none has the room.
+    /// No point can: none is there that the client could ask then, or none has the room.
     Nobody(BoundaryGroupName),
 }
 
@@ -85,6 +86,10 @@ impl Registry {
             }
             return Ok(Demanded::Held);
         }
+        // Those of which nothing else keeps the client: others it could not ask afterwards, either.
+        let lacks = located.passed_over.iter().filter(|passed| passed.because == Unfit::Lacks);
+        let lacking: HashSet<&PointId> =
+            lacks.filter_map(|passed| passed.point.as_ref().map(|(id, _)| id)).collect();
         let areas = self.areas();
         let groups = located.groups.iter().filter_map(|name| areas.groups.get(name));
         let mut nobody = None;
@@ -94,11 +99,9 @@ impl Registry {
                 let state = self.state.read();
                 let of = |id: &PointId| {
                     let (point, standing) = (state.points.get(id)?, state.standings.get(id)?);
-                    let heard = is_heard(Some(standing.received), now).is_ok();
-                    let good = point.is_offered() && heard;
-                    good.then(|| (id.clone(), point.name.clone(), standing.free_bytes))
+                    Some((id.clone(), point.name.clone(), standing.free_bytes))
                 };
-                group.points.iter().filter_map(of).collect()
+                group.points.iter().filter(|id| lacking.contains(id)).filter_map(of).collect()
             };
             for (id, name, _) in &ready {
                 if self.is_meant_for(id, version, packages)? {

@@ -92,7 +92,7 @@ pub struct PassedOverView {
 pub struct DemandedView {
     /// `held`: a point of the client's groups has it. `off`: none has, and these bring nothing on
     /// demand. `coming`: the point is to bring it already. `asked`: it is told to, or would be.
-    /// `nobody`: no point of the group is there that has the room.
+    /// `nobody`: no point of the group is there that could serve the client and has the room.
     pub state: String,
     /// The point.
     #[serde(default)]
@@ -200,6 +200,12 @@ impl From<Demanded> for DemandedView {
     }
 }
 
+/// The client's address from its text.
+fn address_of(text: &str) -> Result<IpAddr, Problem> {
+    let detail = format!("{text:?} is none of IPv4 or IPv6; want for example 10.7.3.4");
+    text.parse().map_err(|_| Problem::malformed("address", detail))
+}
+
 /// Which client looks for what.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -234,7 +240,7 @@ async fn locate(
     Query(query): Query<LocateQuery>,
     request: Request,
 ) -> Result<Json<LocatedView>, Problem> {
-    let address: IpAddr = parse_field("address", &query.address)?;
+    let address: IpAddr = address_of(&query.address)?;
     let package: Option<PackageName> =
         query.package.as_deref().map(|text| parse_field("package", text)).transpose()?;
     let version: Selector = parse_field("version", query.version.as_deref().unwrap_or("latest"))?;

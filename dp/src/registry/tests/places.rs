@@ -1,7 +1,7 @@
 //! Boundaries, their groups, whom clients are sent to, and what is brought on demand.
 
 use super::*;
-use crate::locate::{AddressRange, Client, Fallback, Located, OnDemand, Overlap, Why};
+use crate::locate::{AddressRange, Client, Fallback, Located, OnDemand, Overlap, Unfit, Why};
 use packager::sign::VersionInfo;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -232,8 +232,16 @@ fn a_demand_that_no_point_can_meet_is_told() {
     assert_eq!(demand(), nobody, "it has room for 5 bytes, as it reported");
     let version = VersionInfo { bytes: 5, ..version.clone() };
     let located = registry.locate(from("10.7.0.1"), Some(&version), now()).unwrap();
-    let met = registry.demand(&located, &version, &site.packages, now(), Ask::Really).unwrap();
-    assert_eq!(met, Demanded::Asked(a.name));
+    let demand =
+        |what, located| registry.demand(located, &version, &site.packages, now(), what).unwrap();
+    assert_eq!(demand(Ask::WhatIf, &located), Demanded::Asked(a.name.clone()));
+    let mut away = located.clone();
+    let to = "http://127.0.0.1:1".to_owned();
+    away.passed_over.iter_mut().for_each(|passed| passed.because = Unfit::Loopback(to.clone()));
+    assert_eq!(demand(Ask::Really, &away), nobody, "this client could not ask it afterwards");
+    assert_eq!(demand(Ask::Really, &located), Demanded::Asked(a.name.clone()));
+    assert_eq!(demand(Ask::Really, &located), Demanded::OnTheWay(a.name));
+    assert_eq!(demand(Ask::Really, &away), nobody, "whether it comes there or not");
     // Of a version that is gone from the site nothing can be brought.
     site.packages.delete_package(&docs).unwrap();
     assert_eq!(registry.expire_on_demand(&site.packages, now()).unwrap().len(), 1);
