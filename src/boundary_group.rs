@@ -15,6 +15,7 @@ use api::routes::places::{
 use api::routes::points::PriorityView;
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
+use serde::Serialize;
 use std::time::Duration;
 
 /// For how many days what came on demand is kept, if nobody says.
@@ -369,14 +370,24 @@ fn near(neighbour: &NeighbourView) -> String {
     format!("{} {}", neighbour.group, in_words(neighbour.after))
 }
 
+/// A boundary group with all that says whom its clients turn to, as JSON.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    group: &'a BoundaryGroupView,
+    boundaries: Vec<String>,
+    rules: &'a RulesView,
+}
+
 async fn show(group: &str, client: &Client, out: Out) -> Result<(), Failure> {
     let group: BoundaryGroupView = client.get(&path(&["boundary-groups", group])).await?;
-    if out.json {
-        return out.json_line(&group);
-    }
     let of = [("group", Some(group.name.as_str()))];
     let boundaries: Vec<BoundaryView> = client.list("/boundaries", &of, usize::MAX).await?;
     let rules: RulesView = client.get("/locating-rules").await?;
+    if out.json {
+        let boundaries = boundaries.into_iter().map(|boundary| boundary.range).collect();
+        return out.json_line(&Shown { group: &group, boundaries, rules: &rules });
+    }
     let mut rows = vec![
         ("boundary group", group.name.clone()),
         ("points", group.points.join(" ")),

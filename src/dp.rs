@@ -16,6 +16,7 @@ use crate::{
 use api::routes::points::{AssignmentView, PointView};
 use clap::{Args, Subcommand};
 use http::Method;
+use serde::Serialize;
 
 /// Commands on distribution points.
 #[derive(Debug, Subcommand)]
@@ -41,7 +42,8 @@ Examples:
     /// Show one distribution point
     #[command(after_help = "\
 Examples:
-  depot dp show branch-7")]
+  depot dp show branch-7
+  depot dp show branch-7 --json | jq -r '.distributed[].package'")]
     Show {
         /// Its name or id
         point: String,
@@ -137,11 +139,11 @@ fn state_of(point: &PointView, now: jiff::Timestamp) -> String {
 
 async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
     let point: PointView = client.get(&path(&["points", which])).await?;
-    if out.json {
-        return out.json_line(&point);
-    }
     let of = [("point", Some(point.id.as_str()))];
     let its: Vec<AssignmentView> = client.list("/assignments", &of, usize::MAX).await?;
+    if out.json {
+        return out.json_line(&WithAssignments { of: &point, distributed: &its });
+    }
     let of = |n: Option<u64>| n.map(units::count).unwrap_or_default();
     let mut rows = vec![
         ("distribution point", point.name.clone()),
@@ -166,6 +168,14 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
     ];
     rows.extend(its.iter().map(|assignment| ("distributed", assigned(assignment))));
     out.show(&point, |w| w.write_all(facts(&rows).as_bytes()))
+}
+
+/// A point or group with what is distributed to it, as JSON.
+#[derive(Serialize)]
+struct WithAssignments<'a, T> {
+    #[serde(flatten)]
+    of: &'a T,
+    distributed: &'a [AssignmentView],
 }
 
 /// `docs@stable, priority high, by group paris`.

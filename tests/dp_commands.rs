@@ -64,6 +64,10 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
     assert!(shown.contains("docs@latest, priority medium"), "{shown}");
     let group = site.depot(["dp", "group", "show", "paris"]).ok().stdout;
     assert!(group.contains("branch-7") && group.contains("docs@stable"), "{group}");
+    let shown = site.depot(["dp", "show", "branch-7", "--json"]).ok().json();
+    assert_eq!(shown["distributed"].as_array().unwrap().len(), 2, "{shown}");
+    let group = site.depot(["dp", "group", "show", "paris", "--json"]).ok().json();
+    assert_eq!(group["distributed"][0]["version"], "stable", "{group}");
     let status = site.depot(["content-status", "docs", "--json"]).ok().json();
     assert_eq!(status.as_array().unwrap().len(), 1, "one version, however often it is meant");
     assert_eq!(status[0]["state"], "unknown");

@@ -194,6 +194,9 @@ fn boundaries_and_groups_are_told_by_command() {
     assert!(listed.contains("10.0.0.0/8") && listed.contains("lyon paris"), "{listed}");
     site.depot(["boundary-group", "neighbour", "set", "paris", "lyon", "--never"]).ok();
     site.depot(["boundary-group", "default", "lyon", "--after", "2h"]).ok();
+    let shown = site.depot(["boundary-group", "show", "paris", "--json"]).ok().json();
+    assert_eq!(shown["boundaries"], serde_json::json!(["10.0.0.0/8", "10.7.0.0/16"]));
+    assert_eq!(shown["rules"]["default"], "lyon");
     let shown = site.depot(["boundary-group", "show", "paris"]).ok().stdout;
     for line in ["lyon never", "lyon after 2 h", "10.7.0.0/16", "at once"] {
         assert!(shown.contains(line), "{line} is not in\n{shown}");
@@ -205,5 +208,6 @@ fn boundaries_and_groups_are_told_by_command() {
     site.depot(["boundary", "remove", "10.7.0.0/16"]).fails(3);
     let tested = site.depot(["boundary", "test", "10.7.3.4"]).ok().stdout;
     assert!(tested.contains("10.0.0.0/8") && tested.contains("paris"), "{tested}");
-    assert!(site.depot(["boundary", "test", "nowhere"]).fails(2).contains("address"));
+    assert!(site.depot(["boundary", "test", "nowhere"]).fails(2).contains("address \"nowhere\""));
+    assert!(site.depot(["boundary", "list", "--group", "rome"]).fails(3).contains("rome"));
 }

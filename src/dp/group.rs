@@ -1,5 +1,6 @@
 //! `depot dp group …`: points that get the same.
 
+use super::WithAssignments;
 use crate::{
     exit::Failure,
     output::{Out, confirm, facts, table},
@@ -144,11 +145,11 @@ async fn change(
 
 async fn show(group: &str, client: &Client, out: Out) -> Result<(), Failure> {
     let group: GroupView = client.get(&path(&["point-groups", group])).await?;
-    if out.json {
-        return out.json_line(&group);
-    }
     let of = [("group", Some(group.name.as_str()))];
     let its: Vec<AssignmentView> = client.list("/assignments", &of, usize::MAX).await?;
+    if out.json {
+        return out.json_line(&WithAssignments { of: &group, distributed: &its });
+    }
     let mut rows = vec![
         ("group", group.name.clone()),
         ("points", group.points.join(" ")),

@@ -2,7 +2,7 @@
 
 use super::{field, group_names};
 use crate::auth::Identity;
-use crate::extract::{Input, Params, Query, parse_field};
+use crate::extract::{Input, Params, Query};
 use crate::guard::AuditNote;
 use crate::page::{Page, key_of, limit_or_default};
 use crate::problem::Problem;
@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use dp::locate::{AddressRange, Boundary, Overlap};
-use dp::registry::{BoundaryGroupName, Registry, RegistryError};
+use dp::registry::{Registry, RegistryError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -119,17 +119,18 @@ struct BoundaryQuery {
 /// By address.
 #[utoipa::path(get, path = "/api/v1/boundaries", tag = "places",
     security(("token" = ["reader"])), params(BoundaryQuery),
-    responses((status = 200, description = "A page of boundaries", body = Page<BoundaryView>)))]
+    responses((status = 200, description = "A page of boundaries", body = Page<BoundaryView>),
+        (status = 404, description = "The group is not there", body = Problem)))]
 async fn list_boundaries(
     State(site): State<Site>,
     Query(query): Query<BoundaryQuery>,
 ) -> Result<Json<Page<BoundaryView>>, Problem> {
     let limit = limit_or_default(query.limit)?;
     let after = query.cursor.as_deref().map(read_key).transpose()?;
-    let group: Option<BoundaryGroupName> =
-        query.group.as_deref().map(|text| parse_field("group", text)).transpose()?;
     let found = blocking(move || {
         let ledger = site.ledger()?;
+        let group = query.group.as_deref().map(|name| ledger.registry.boundary_group(name));
+        let group = group.transpose()?.map(|group| group.name);
         Ok(ledger.registry.boundaries(group.as_ref(), after.as_ref(), limit + 1))
     });
     let page = Page::of(LIST, found.await?, limit, |boundary| boundary.range.to_string());
