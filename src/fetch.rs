@@ -13,7 +13,7 @@ use crate::{
 };
 use clap::Args;
 use dp::identity::Distrust;
-use dp::remote::{FetchOptions, FetchReport, RemoteError};
+use dp::remote::{BadAddress, FetchOptions, FetchReport, RemoteError};
 use packager::PublicKey;
 use rustls::ClientConfig;
 use std::{
@@ -25,6 +25,8 @@ use std::{
 
 /// What to do where a server over HTTPS is not believed.
 const BELIEVE: &str = "; --ca FILE names whom to believe";
+/// What to do where a package's name stands for its address.
+const BY_NAME: &str = "; a package by its name alone goes with --site URL";
 
 /// Bring a package version from a server into a folder, moving only what changed
 #[derive(Debug, Args)]
@@ -166,6 +168,7 @@ fn refused(error: RemoteError) -> Failure {
     let hint = match &error {
         RemoteError::AllFailed(errors) if errors.iter().any(is_distrust) => BELIEVE,
         error if is_distrust(error) => BELIEVE,
+        RemoteError::Address(BadAddress::NotHttp(_)) => BY_NAME,
         _ => "",
     };
     Failure::new(exit_of(&error), chain(&error) + hint)

@@ -120,7 +120,8 @@ pub enum BadWeek {
 /// A time zone that this machine knows nothing of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this machine knows no time zone {0:?}: check its name, or install the time zone data (tzdata)"
+    "{0:?} is no time zone that this machine knows: check its name, or install the time zone data \
+     (tzdata)"
 )]
 pub struct UnknownZone(pub String);
 

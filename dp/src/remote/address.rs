@@ -12,6 +12,9 @@ pub enum BadAddress {
     /// No URL, or not one of HTTP.
     #[error("{0:?} is no address; want http://SERVER/packages/NAME/VERSION")]
     NotHttp(String),
+    /// The same, where a server alone is wanted.
+    #[error("{0:?} is no address of a server; want http://SERVER:PORT")]
+    NoServer(String),
     /// No package in it.
     #[error("{0:?} names no package; want http://SERVER/packages/NAME/VERSION")]
     NoPackage(String),
@@ -87,7 +90,7 @@ pub(super) fn of_one_version<A: AsRef<str>>(
 
 /// A server's address; what is relative to it lies below its path.
 pub(super) fn parse_server(text: &str) -> Result<Url, BadAddress> {
-    let mut url = parse_http(text)?;
+    let mut url = parse_http(text).map_err(|_| BadAddress::NoServer(text.into()))?;
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
     }
