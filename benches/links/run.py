@@ -190,7 +190,7 @@ def noise(path, size, seed):
 
 def lossy():
     # Small enough for minutes: one stream reaches about 2 Mbit/s on such a link.
-    for name, files, size in (("one large file", 1, 16 << 20), ("small files", 500, 16 << 10)):
+    for name, files, size in (("one large file", 1, 48 << 20), ("small files", 500, 16 << 10)):
         with field("lossy") as link:
             source = WORK / "source"
             for n in range(files):
