@@ -1,8 +1,10 @@
 //! Prestaging: versions that travel on a medium instead of a network.
 //!
 //! * [`Inventory`]: what the target holds, so that only what it lacks is carried.
-//! * [`Packages::export`]: a bundle of versions, made at the site in one pass, within bounded memory.
-//! * [`Packages::import`]: takes a bundle in as it is read, from a medium or a pipe.
+//! * [`Packages::export`](crate::Packages::export): a bundle of versions, made at the site in one pass,
+//!   within bounded memory.
+//! * [`Packages::import`](crate::Packages::import): takes a bundle in as it is read, from a medium or a
+//!   pipe.
 //! * [`BundleDecoder`]: the bytes of a bundle; `packager/FORMAT.md`, "Bundle".
 //!
 //! Always true of an import: a bundle whose head the site did not sign is refused before anything is
