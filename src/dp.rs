@@ -1,5 +1,6 @@
 //! `depot dp …`: distribution points, as the site's administrator sees them, and being one.
 
+mod drain;
 mod group;
 mod join_token;
 mod limit;
@@ -52,6 +53,10 @@ Examples:
     Limit(limit::LimitArgs),
     /// Show or set when a distribution point brings what it lacks
     Window(window::WindowArgs),
+    /// Drain a distribution point: it gets nothing new and no clients, and keeps what it holds
+    Drain(drain::DrainArgs),
+    /// Resume a distribution point that was drained
+    Resume(drain::ResumeArgs),
     /// Remove a distribution point: from now on it is refused
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -102,6 +107,8 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::Show { point } => show(&point, client, out).await,
         DpCommand::Limit(args) => limit::run(args, client, out).await,
         DpCommand::Window(args) => window::run(args, client, out).await,
+        DpCommand::Drain(args) => drain::drain(args, client, out).await,
+        DpCommand::Resume(args) => drain::resume(args, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
         DpCommand::Source(command) => source::run(command, client, out).await,
@@ -128,13 +135,14 @@ async fn list(client: &Client, out: Out) -> Result<(), Failure> {
     out.show(&points, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
 }
 
-/// `online`, or since when it is not.
+/// `online`, or since when it is not; and whether it is drained.
 fn state_of(point: &PointView, now: jiff::Timestamp) -> String {
-    match point.seen {
+    let state = match point.seen {
         _ if point.online => "online".to_owned(),
         Some(seen) => format!("silent for {}", units::since(seen, now)),
         None => "never seen".to_owned(),
-    }
+    };
+    if point.drained.is_some() { format!("{state}, drained") } else { state }
 }
 
 async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
@@ -159,6 +167,10 @@ async fn show(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
         (
             "window",
             window::shown(&point, jiff::Timestamp::now()).unwrap_or_else(|| "always".to_owned()),
+        ),
+        (
+            "drained",
+            drain::shown(&point, jiff::Timestamp::now()).unwrap_or_else(|| "no".to_owned()),
         ),
         ("held", of(point.n_held)),
         ("missing", of(point.n_missing)),

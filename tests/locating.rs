@@ -173,6 +173,46 @@ fn what_no_near_point_holds_is_brought_because_a_client_asked() {
 }
 
 #[test]
+fn a_drained_point_gets_nothing_new_and_no_clients_until_it_is_resumed() {
+    let field = Field::new();
+    field.depot(&["distribute", "docs", "--dp", "paris-1"]);
+    field.until_told("127.0.0.1", &["paris-1", "site"]);
+    let said = field.depot(&["dp", "drain", "paris-1"]).stdout;
+    assert!(said.contains("paris-1 is drained"), "{said}");
+    assert_eq!(field.told("127.0.0.1"), ["site"]);
+    let explained = field.depot(&["locate", "--address", "127.0.0.1", "docs", "--explain"]).stdout;
+    assert!(explained.contains("is drained, or in maintenance"), "{explained}");
+    assert!(field.depot(&["dp", "list"]).stdout.contains("online, drained"));
+
+    // What it holds stays, though nobody wishes it any more; what is new does not come.
+    let other = field.path("other");
+    write_source(&other, 2, 1, 1000);
+    field.depot(&["package", "create", "other", "--source", other.to_str().unwrap()]);
+    field.depot(&["package", "update", "other"]);
+    field.depot(&["distribute", "other", "--dp", "paris-1"]);
+    field.depot(&["undistribute", "docs", "--dp", "paris-1"]);
+    let said = |package: &str, state: &str| {
+        let status = field.depot(&["content-status", package, "--dp", "paris-1", "--json"]).json();
+        let row = &status[0];
+        let cause = row["cause"].as_str().unwrap_or_default();
+        row["state"] == state && cause.contains("the distribution point is drained")
+    };
+    until("both to wait", || said("other", "waiting") && said("docs", "leaving"));
+    let given = field.path("given");
+    let near = format!("{}/packages/docs/latest", field.paris.as_ref().unwrap().url);
+    Run::of(depot().args(["fetch", &near, "-o"]).arg(given)).ok();
+
+    field.depot(&["dp", "resume", "paris-1"]);
+    until("what waited to be done", || {
+        let status = field.depot(&["content-status", "--dp", "paris-1", "--json"]).json();
+        let rows = status.as_array().unwrap();
+        rows.len() == 1 && rows[0]["package"] == "other" && rows[0]["state"] == "held"
+    });
+    let shown = field.depot(&["dp", "show", "paris-1"]).stdout;
+    assert!(!shown.contains("online, drained"), "{shown}");
+}
+
+#[test]
 fn boundaries_and_groups_are_told_by_command() {
     let folder = temp_folder();
     let site = Site::start(&folder.path().join("site"));

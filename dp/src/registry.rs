@@ -16,6 +16,7 @@
 mod assign;
 mod boundaries;
 mod boundary_groups;
+mod drain;
 mod groups;
 mod holdings;
 mod join;
@@ -33,6 +34,7 @@ mod wishes;
 pub use assign::{Assignment, Target};
 pub use boundaries::Overlaps;
 pub use boundary_groups::{DeletedBoundaryGroup, LONGEST_FALLBACK};
+pub use drain::Drained;
 pub use groups::Group;
 pub use join::{Admission, NewToken, TokenInfo};
 pub use name::{BadName, BoundaryGroupName, GroupName, PointName};

@@ -2,6 +2,7 @@
 //! far they are. What a point itself says stands in [`super::point`].
 
 mod assignments;
+mod drain;
 mod groups;
 mod schedule;
 mod sources;
@@ -9,6 +10,7 @@ mod status;
 mod tokens;
 
 pub use assignments::{AssignmentView, DemandView, NewAssignment, PriorityView, Unassigned};
+pub use drain::DrainedView;
 pub use groups::{DeletedGroup, GroupView, NewGroup};
 pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
 pub use sources::NewSources;
@@ -41,6 +43,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(groups::routes())
         .merge(schedule::routes())
         .merge(sources::routes())
+        .merge(drain::routes())
         .merge(assignments::routes())
         .merge(status::routes())
 }
@@ -111,6 +114,9 @@ pub struct PointView {
     /// When it may; without it, at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowView>,
+    /// Since when it gets nothing new and no clients, if it is drained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<DrainedView>,
 }
 
 impl PointView {
@@ -138,6 +144,7 @@ impl PointView {
             bytes_left: standing.map(|s| s.bytes_left),
             limit: point.limit.map(schedule::limit_view),
             window: point.window.as_ref().map(WindowView::from),
+            drained: point.drained.map(DrainedView::from),
             id: point.id.to_string(),
             name: point.name.to_string(),
             joined: point.joined,

@@ -20,6 +20,9 @@ pub struct Settings {
     /// Other points to bring from, before the site is asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    /// Whether nothing new is brought and nothing let go. What is held is served, and mended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub drained: bool,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.

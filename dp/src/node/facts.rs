@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+/// Why nothing is brought and nothing let go.
+const DRAINED: &str = "the distribution point is drained";
+
 /// What happened to versions since the point was started.
 #[derive(Default)]
 pub(super) struct Facts {
@@ -78,6 +81,9 @@ impl Facts {
             let leaves = wish.is_some() && !is_wished.contains(&key);
             let hurt = self.hurt.get(&key).filter(|_| !leaves);
             let state = if is_held.contains(&key) && hurt.is_none() {
+                if leaves && wish.is_some_and(|wish| wish.settings.drained) {
+                    cause = Some(DRAINED.to_owned());
+                }
                 if leaves { FactState::Leaving } else { FactState::Held }
             } else {
                 bytes_left = hurt.map_or(version.bytes, |hurt| hurt.bytes);
@@ -91,7 +97,12 @@ impl Facts {
                     let left = version.bytes.saturating_sub(progress.bytes.load(Relaxed));
                     bytes_left = bytes_left.min(left);
                 }
+                let is_drained = wish.is_some_and(|wish| wish.settings.drained);
                 match (hurt, fetching, failure) {
+                    (None, None, _) if is_drained => {
+                        cause = Some(DRAINED.to_owned());
+                        FactState::Waiting
+                    }
                     (None, Some(_), _) => FactState::Fetching,
                     (Some(_), Some(_), _) | (Some(_), _, None) => FactState::Repairing,
                     (_, None, Some(_)) => FactState::Failed,
@@ -170,6 +181,20 @@ mod tests {
         let found = facts.tell(Some(&wish), &[version("c", 2)], at(0, 0));
         let causes: Vec<_> = found.iter().map(|fact| fact.cause.as_deref()).collect();
         assert_eq!(causes, [Some("the window opens Mon 20:00 Europe/Paris"), None, None]);
+    }
+
+    #[test]
+    fn a_drained_point_says_that_it_waits_for_people() {
+        let mut wish = wish(&[("a", 2, Medium), ("b", 2, Medium), ("c", 2, Medium)]);
+        wish.settings.drained = true;
+        let mut facts = Facts::default();
+        let failure = Failure::after(None, "no room".into(), now());
+        facts.failures.insert(("b".parse().unwrap(), 2), failure);
+        let found = facts.tell(Some(&wish), &[version("c", 2), version("d", 2)], at(0, 0));
+        let found: Vec<_> = found.iter().map(|fact| (fact.state, fact.cause.as_deref())).collect();
+        let (waits, leaves) = (FactState::Waiting, FactState::Leaving);
+        let want = [(waits, true), (waits, true), (FactState::Held, false), (leaves, true)];
+        assert_eq!(found, want.map(|(state, says)| (state, says.then_some(DRAINED))));
     }
 
     #[test]

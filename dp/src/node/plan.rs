@@ -124,6 +124,13 @@ pub(super) fn given_up(wish: &Wish, mut on_their_way: Vec<Key>) -> Vec<Key> {
     on_their_way
 }
 
+/// What of `plan` a point does that is drained: it mends what it holds, the versions that are `hurt`.
+pub(super) fn drained(mut plan: Plan, hurt: &HashSet<Key>) -> Plan {
+    plan.bring.retain(|wanted| hurt.contains(&key(&wanted.version)));
+    plan.let_go.clear();
+    plan
+}
+
 /// Whether a version is the one of that name.
 pub(super) fn is(version: &VersionInfo, key: &Key) -> bool {
     (&version.package, version.version) == (&key.0, key.1)
@@ -216,6 +223,21 @@ pub(super) mod tests {
         let held = [&held[1..], &[version("a", 4)]].concat();
         let after = plan(&wish, &held, &named, &HashMap::new(), now());
         assert_eq!(after.let_go, [key(2), key(3)]);
+    }
+
+    #[test]
+    fn a_drained_point_mends_what_it_holds_and_neither_brings_nor_lets_go() {
+        use Priority::Medium;
+        let wish = wish(&[("a", 2, Medium), ("b", 2, Medium), ("c", 2, Medium)]);
+        // b is held and hurt; c is whole; d is not wished.
+        let whole = [version("c", 2), version("d", 2)];
+        let found = plan(&wish, &whole, &nothing(), &HashMap::new(), now());
+        assert_eq!(
+            (named(&found.bring), found.let_go.len()),
+            (vec!["a@2".into(), "b@2".into()], 1)
+        );
+        let found = drained(found, &HashSet::from([("b".parse().unwrap(), 2)]));
+        assert_eq!((named(&found.bring), found.let_go.len()), (vec!["b@2".into()], 0));
     }
 
     #[test]

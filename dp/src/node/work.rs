@@ -270,8 +270,9 @@ impl Worker {
             let versions: Vec<Wanted> = wish.versions.iter().filter(of_it).cloned().collect();
             let names = wish.names.get(&package).map(|names| (package, names.clone()));
             let names = names.into_iter().collect();
-            let wish =
-                Wish { versions: Arc::new(versions), names: Arc::new(names), ..Wish::default() };
+            let (versions, names) = (Arc::new(versions), Arc::new(names));
+            let settings = wish.settings.clone();
+            let wish = Wish { versions, names, settings, ..Wish::default() };
             let here = Here { held, hurt: HashSet::new(), on_their_way: Vec::new() };
             settle(&node, &wish, here, &HashMap::new())
         });
@@ -315,7 +316,11 @@ fn settle(
         here.held.into_iter().partition(|version| here.hurt.contains(&plan::key(version)));
     let mut plan = plan::plan(wish, &whole, &named, retries, Instant::now());
     plan.let_go.extend(plan::given_up(wish, hurt.iter().map(plan::key).collect()));
-    let given_up = plan::given_up(wish, here.on_their_way);
+    let mut given_up = plan::given_up(wish, here.on_their_way);
+    if wish.settings.drained {
+        plan = plan::drained(plan, &here.hurt);
+        given_up.clear();
+    }
     for (package, version) in plan.let_go.iter().chain(&given_up) {
         node.packages.let_go(package, *version)?;
         tracing::info!(%package, version, "let go");

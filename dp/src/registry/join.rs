@@ -176,6 +176,7 @@ impl Registry {
                 limit: None,
                 window: None,
                 sources: Vec::new(),
+                drained: None,
             },
             (Some(used_with), Some(point)) if used_with == key => {
                 let point = state.points.get(point);

@@ -2,6 +2,7 @@
 
 use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
 use super::boundary_groups::BOUNDARY_GROUPS;
+use super::drain::Drained;
 use super::groups::{GROUPS, Group};
 use super::reports::delete_reports;
 use super::{GroupName, PointName, Registry, RegistryError, State};
@@ -38,15 +39,11 @@ pub struct Point {
     /// next.
     #[serde(default)]
     pub sources: Vec<Vec<PointId>>,
+    /// Whether it gets nothing new and no clients.
+    #[serde(default)]
+    pub drained: Option<Drained>,
 }
 impl Value for Point {}
-
-impl Point {
-    /// Whether people let it have clients.
-    pub fn is_offered(&self) -> bool {
-        true
-    }
-}
 
 /// Points by their id.
 pub(super) const POINTS: Table<String, Point> = Table::new("points");

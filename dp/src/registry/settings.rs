@@ -8,7 +8,8 @@ use sitedb::Batch;
 /// What is set for `point`, as it is told. What follows from other points follows from `state`.
 pub(super) fn settings(point: &Point, state: &State) -> Settings {
     let (limit, window) = (point.limit, point.window.clone());
-    Settings { limit, window, sources: sources::told(point, state) }
+    let (sources, drained) = (sources::told(point, state), point.drained.is_some());
+    Settings { limit, window, sources, drained }
 }
 
 impl Registry {
