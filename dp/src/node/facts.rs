@@ -22,6 +22,8 @@ const DRAINED: &str = "the distribution point is drained";
 pub(super) struct Facts {
     /// The versions that are on their way.
     pub fetching: HashMap<Key, Arc<Progress>>,
+    /// How many bytes had come of versions that were put off, or failed, when they were last tried.
+    pub came: HashMap<Key, u64>,
     /// Why what has these priorities may not be brought at this hour.
     pub shut: BTreeMap<Priority, String>,
     /// Versions that are held and not whole, as far as known.
@@ -48,6 +50,13 @@ impl Moment {
 }
 
 impl Facts {
+    /// A version is on its way no more. What came of it is kept, and told until it is tried again.
+    pub fn ended(&mut self, key: &Key) {
+        if let Some(progress) = self.fetching.remove(key) {
+            self.came.insert(key.clone(), progress.bytes.load(Relaxed));
+        }
+    }
+
     /// When each version that failed may be tried again. The pauses differ by what a point and a
     /// version are called, so that points which failed together do not come back together.
     pub fn retries(&self, point: &str) -> HashMap<Key, Instant> {
@@ -62,6 +71,7 @@ impl Facts {
     pub fn forget_unwished(&mut self, wish: &Wish) {
         let wished: HashSet<Key> = wish.versions.iter().map(|w| key(&w.version)).collect();
         self.failures.retain(|key, _| wished.contains(key));
+        self.came.retain(|key, _| wished.contains(key));
     }
 
     /// One fact for each version that is wished or held, at `now`.
@@ -93,10 +103,9 @@ impl Facts {
                     (Some(damage), Some(failed)) => Some(format!("{damage}; {failed}")),
                     (damage, failed) => damage.or(failed),
                 };
-                if let Some(progress) = fetching {
-                    let left = version.bytes.saturating_sub(progress.bytes.load(Relaxed));
-                    bytes_left = bytes_left.min(left);
-                }
+                let before = self.came.get(&key).copied().filter(|_| hurt.is_none());
+                let here = fetching.map(|progress| progress.bytes.load(Relaxed)).or(before);
+                bytes_left = bytes_left.min(version.bytes.saturating_sub(here.unwrap_or(0)));
                 let is_drained = wish.is_some_and(|wish| wish.settings.drained);
                 match (hurt, fetching, failure) {
                     (None, None, _) if is_drained => {
@@ -195,6 +204,27 @@ mod tests {
         let (waits, leaves) = (FactState::Waiting, FactState::Leaving);
         let want = [(waits, true), (waits, true), (FactState::Held, false), (leaves, true)];
         assert_eq!(found, want.map(|(state, says)| (state, says.then_some(DRAINED))));
+    }
+
+    #[test]
+    fn what_was_put_off_tells_what_came_of_it() {
+        use FactState::*;
+        let wish = wish(&[("a", 2, Medium)]);
+        let mut facts = Facts::default();
+        let key: Key = ("a".parse().unwrap(), 2);
+        let progress = Arc::new(Progress::default());
+        progress.bytes.store(70, Relaxed);
+        facts.fetching.insert(key.clone(), progress);
+        facts.ended(&key);
+        let tell = |facts: &mut Facts| told(&facts.tell(Some(&wish), &[], at(0, 0)));
+        assert_eq!(tell(&mut facts), [("a@2".to_owned(), Waiting, 30)]);
+        facts.failures.insert(key.clone(), Failure::after(None, "cut".into(), now()));
+        assert_eq!(tell(&mut facts), [("a@2".to_owned(), Failed, 30)]);
+        facts.fetching.insert(key, Arc::default());
+        assert_eq!(tell(&mut facts)[0].1, Fetching, "and counts anew what is here");
+        facts.fetching.clear();
+        facts.forget_unwished(&Wish::default());
+        assert!(facts.came.is_empty());
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Worker {
             Err(error) => (error.id(), Err(error)),
         };
         let Some(Running { key, .. }) = self.running.remove(&id) else { return true };
-        self.node.facts.lock().fetching.remove(&key);
+        self.node.facts.lock().ended(&key);
         self.node.news.notify_one();
         let (package, version) = (&key.0, key.1);
         let failed = match brought {
@@ -208,6 +208,7 @@ impl Worker {
                 let was_hurt = {
                     let mut facts = self.node.facts.lock();
                     facts.failures.remove(&key);
+                    facts.came.remove(&key);
                     facts.hurt.contains_key(&key)
                 };
                 self.forget(&key);
