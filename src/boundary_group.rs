@@ -268,6 +268,14 @@ pub fn in_words(after: Option<u64>) -> String {
     }
 }
 
+/// `turn to lyon after 20 min`, `never turn to lyon`.
+fn turn_to(where_to: &str, after: Option<u64>) -> String {
+    match after {
+        None => format!("never turn to {where_to}"),
+        after => format!("turn to {where_to} {}", in_words(after)),
+    }
+}
+
 /// Puts points into a group, or takes them out, one after the other.
 async fn change_points(
     method: Method,
@@ -299,8 +307,8 @@ async fn neighbour(command: NeighbourCommand, client: &Client, out: Out) -> Resu
             let fallback = FallbackView { after };
             let changed: BoundaryGroupView =
                 client.put(&address(&group, &neighbour), &fallback).await?;
-            let when = in_words(after);
-            out.show(&changed, |w| writeln!(w, "clients of {group} turn to {neighbour} {when}"))
+            let turn = turn_to(&neighbour, after);
+            out.show(&changed, |w| writeln!(w, "clients of {group} {turn}"))
         }
         NeighbourCommand::Unset { group, neighbour } => {
             let request = Request::new(Method::DELETE, &address(&group, &neighbour));
@@ -315,12 +323,12 @@ async fn set_rules(rules: RulesView, client: &Client, out: Out) -> Result<(), Fa
     out.show(&rules, |w| {
         match &rules.default {
             Some(name) => {
-                let when = in_words(Some(rules.default_after));
-                writeln!(w, "clients of other groups turn to {name} {when}")?;
+                let turn = turn_to(name, Some(rules.default_after));
+                writeln!(w, "clients of other groups {turn}")?;
             }
             None => writeln!(w, "there is no default group")?,
         }
-        writeln!(w, "clients of a group turn to the site {}", in_words(rules.site_after))
+        writeln!(w, "clients of a group {}", turn_to("the site", rules.site_after))
     })
 }
 

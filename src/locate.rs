@@ -51,7 +51,10 @@ pub async fn run(args: LocateArgs, client: &Client, out: Out) -> Result<(), Fail
             write_place(w, &located, false)?;
             writeln!(w)?;
         }
-        w.write_all(sources(&located).as_bytes())?;
+        match located.sources[..] {
+            [] => writeln!(w, "the client may ask nobody")?,
+            _ => w.write_all(sources(&located).as_bytes())?,
+        }
         if let Some(text) = located.on_demand.as_ref().and_then(on_demand) {
             writeln!(w, "{text}")?;
         }

@@ -112,7 +112,8 @@ fn each_client_is_sent_to_its_point_and_past_one_that_is_gone() {
     field.until_told("127.0.0.1", &["paris-1", "site"]);
     field.until_told("127.0.0.2", &["lyon-1", "site"]);
     field.depot(&["boundary-group", "neighbour", "set", "paris", "lyon", "--after", "0s"]);
-    field.depot(&["boundary-group", "site", "--never"]);
+    let rules = field.depot(&["boundary-group", "site", "--never"]).stdout;
+    assert!(rules.contains("clients of a group never turn to the site"), "{rules}");
     assert_eq!(field.told("127.0.0.1"), ["paris-1", "lyon-1"]);
     assert_eq!(field.told("127.0.0.2"), ["lyon-1"], "the neighbour's clients are another matter");
 

@@ -27,7 +27,7 @@ pub async fn addresses(
     let name: PackageName = wanted.name.parse().map_err(|error| wrong(&error))?;
     let version: Selector = wanted.version_or_latest().parse().map_err(|error| wrong(&error))?;
     let located = dp::remote::locate(site, &name, &version, elapsed, tls).await.map_err(refused)?;
-    let (servers, told) = usable(site, &located, elapsed)?;
+    let (servers, told) = usable(&name, site, &located, elapsed)?;
     out.note(format!("{name} version {}: {told}", located.version));
     let number = located.version.to_string();
     let of = |server: &String| {
@@ -39,6 +39,7 @@ pub async fn addresses(
 
 /// The servers that may be asked now, and their names in words.
 fn usable(
+    package: &PackageName,
     site: &str,
     located: &Located,
     elapsed: Duration,
@@ -66,8 +67,8 @@ fn usable(
             units::duration(Duration::from_secs(after).saturating_sub(elapsed))
         ),
         None => format!(
-            "no server that this machine ({client}) may ask holds it; `depot locate --address \
-             {client} --explain` on the site tells why"
+            "no server that this machine ({client}) may ask holds it; `depot locate {package} \
+             --address {client} --explain` on the site tells why"
         ),
     })
     .passing())
@@ -94,14 +95,19 @@ mod tests {
             sources: vec![near, far.clone(), here],
         };
         let site = "http://site.example:8520";
-        let (servers, told) = usable(site, &located, Duration::ZERO).expect("two");
+        let docs = &"docs".parse().expect("a name");
+        let (servers, told) = usable(docs, site, &located, Duration::ZERO).expect("two");
         assert_eq!(servers, ["http://192.0.2.7:80", site]);
         assert_eq!(told, "from a, then the site");
         located.sources = vec![far];
-        let failure = usable(site, &located, Duration::from_secs(600)).expect_err("none yet");
+        let failure = usable(docs, site, &located, Duration::from_secs(600)).expect_err("none yet");
         assert!(failure.message.contains("in 10 min"), "{}", failure.message);
         located.sources.clear();
-        let failure = usable(site, &located, Duration::ZERO).expect_err("none");
-        assert!(failure.message.contains("--explain"), "{}", failure.message);
+        let failure = usable(docs, site, &located, Duration::ZERO).expect_err("none");
+        assert!(
+            failure.message.contains("depot locate docs --address 10.7.3.4 --explain"),
+            "{}",
+            failure.message
+        );
     }
 }
