@@ -575,3 +575,31 @@ fn a_point_with_a_full_disk_says_so_loses_nothing_and_finishes_when_there_is_roo
     field.gives("big", "latest", &big);
     field.gives("small", "latest", &small);
 }
+
+#[test]
+fn a_version_without_room_is_not_begun_and_comes_when_there_is_room() {
+    let folder = temp_folder();
+    let Some(volume) = Volume::mount(&folder.path().join("volume"), 96 * MIB) else { return };
+    let sizes = ["--set", "library.reserve=4MiB", "--set", "library.pack_size=4MiB"];
+    let data = volume.path.join("point");
+    let field = Field::with_point_in(&data, folder, Some(volume), &sizes);
+    let ballast = field.volume.as_ref().unwrap().fill(7 * MIB);
+    let big = field.package("big", 10, 40, MIB);
+    let before = field.line.passed();
+    field.distribute("big");
+    let row = field.site.until_status("big", |row| row["state"] == "failed");
+    let passed = field.line.passed() - before;
+    assert!(passed < 2 * NEXT_TO_NOTHING, "{passed} bytes passed");
+    let cause = row["cause"].as_str().unwrap();
+    assert!(cause.contains(&format!("up to {} bytes more", 40 * MIB)), "{cause}");
+    assert!(cause.contains("bytes are free and 4194304 are kept in reserve"), "{cause}");
+    let small = field.package("small", 1, 2, 64 << 10);
+    field.distribute("small");
+    field.site.until_held("small", 2);
+    field.gives("small", "latest", &small);
+    assert_eq!(field.point().version("big", "latest"), None);
+
+    fs::remove_file(ballast).unwrap();
+    field.site.until_held("big", 2);
+    field.gives("big", "latest", &big);
+}

@@ -145,6 +145,19 @@ pub enum RemoteError {
     /// The package has an entry called `.depot`, which fetching needs for itself.
     #[error("the package has an entry `.depot` at its top, so it cannot be fetched into a folder")]
     Reserved,
+    /// What the version brings has no room; none of its files was begun.
+    #[error(
+        "the version needs up to {needed} bytes more, and there is no room for them, also compressed: \
+         {free} bytes are free and {reserve} are kept in reserve; free some, and it comes by itself"
+    )]
+    NoRoom {
+        /// What it needs at most, in bytes.
+        needed: u64,
+        /// Free bytes.
+        free: u64,
+        /// Of them, those that stay free.
+        reserve: u64,
+    },
     /// The library here could not take it.
     #[error("the library here did not take it")]
     Library(#[source] PackageError),

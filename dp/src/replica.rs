@@ -2,6 +2,7 @@
 //!
 //! 1. The manifest, as content: by its recipe, and of its chunks those that are not held. The
 //!    site's signature covers it, and it names all that follows.
+//!    `space` refuses it here if what is missing cannot fit.
 //! 2. `plan`: which files are not held, their recipes, which of their chunks are not held. What
 //!    any version of any package has costs nothing.
 //! 3. `take`: those chunks, in large requests, several at a time. The stored bytes of a block go
@@ -21,6 +22,7 @@ mod asked;
 mod bases;
 mod delta;
 mod plan;
+mod space;
 mod take;
 
 use crate::field::Priority;
@@ -127,6 +129,7 @@ pub async fn bring_beside(
         blocking(move || Bases::version(&packages, &info)).await?
     };
     let manifest = work.manifest(info, like.as_ref()).await?;
+    work.has_room(&manifest).await?;
     let bases = match like {
         Some(like) => work.bases(like, manifest.clone()).await?,
         None => None,

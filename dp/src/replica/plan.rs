@@ -304,7 +304,10 @@ impl Plan {
 
 /// Of `files`, those whose contents are not held. A content of one chunk may be held and not yet be
 /// in the index.
-fn not_held(lease: &Session, mut files: Vec<FileEntry>) -> Result<Vec<FileEntry>, RemoteError> {
+pub(super) fn not_held(
+    lease: &Session,
+    mut files: Vec<FileEntry>,
+) -> Result<Vec<FileEntry>, RemoteError> {
     let contents: Vec<Digest> = files.iter().map(|file| file.digest).collect();
     let missing = lease.missing_contents(&contents).map_err(local)?;
     let mut missing = missing.into_iter();
