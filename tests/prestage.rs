@@ -181,7 +181,7 @@ fn what_a_bundle_brought_to_a_running_point_the_network_does_not_bring_again() {
 #[test]
 fn a_wished_version_is_taken_for_held_the_moment_its_bundle_is_in() {
     let field = Field::new();
-    let want = field.package("docs", 1, 8, MIB);
+    let want = field.package("docs", 1, 32, MIB);
     let inventory = field.inventory();
     let bundle = field.export(&["docs"], Some(&inventory));
     let before = field.line.passed();
@@ -193,8 +193,9 @@ fn a_wished_version_is_taken_for_held_the_moment_its_bundle_is_in() {
     field.gives("docs", "latest", &want);
     field.line.set(Pace::Free);
     field.site.until_held("docs", 2);
+    // What was asked for and under way, a window of HTTP/2 at most, and not the whole.
     let passed = field.line.passed() - before;
-    assert!(passed < 4 * MIB, "{passed} bytes passed beside the bundle");
+    assert!(passed < 16 * MIB, "{passed} bytes passed beside the bundle");
 }
 
 #[test]

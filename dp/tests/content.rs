@@ -211,7 +211,7 @@ fn what_is_not_there_or_not_a_name_is_a_problem_document() {
         ("/content/%zz".to_owned(), 400, "hex digits".to_owned()),
         ("/nothing".to_owned(), 404, "nothing".to_owned()),
         ("/".to_owned(), 404, "nothing".to_owned()),
-        ("/api/v1/x".to_owned(), 404, "no API".to_owned()),
+        ("/api/v1/x".to_owned(), 404, "content alone".to_owned()),
     ] {
         let got = curl(&[&point.url(&path)]);
         assert_eq!(got.status, status, "{path}");
