@@ -1,0 +1,1 @@
+//! Debian archives as an upstream.

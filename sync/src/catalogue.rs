@@ -1,0 +1,1 @@
+//! The catalogue: which updates there are, kept in the site database.

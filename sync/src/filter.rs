@@ -1,0 +1,1 @@
+//! Filters: which updates of the catalogue are meant.

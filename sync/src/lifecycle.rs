@@ -1,0 +1,1 @@
+//! From current to superseded, expired and purged: a pure decision over dates and relations.

@@ -1,0 +1,1 @@
+//! Status messages: what administrators are told, by number, and for how long it is kept.

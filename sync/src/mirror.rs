@@ -1,0 +1,1 @@
+//! Repositories as they are: which files a snapshot of one has.

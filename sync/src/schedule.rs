@@ -1,0 +1,1 @@
+//! When something happens again: calendars in named time zones.

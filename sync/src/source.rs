@@ -1,0 +1,1 @@
+//! Sources: the upstreams that a site is set to read, and their settings.

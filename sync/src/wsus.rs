@@ -1,0 +1,1 @@
+//! WSUS and Microsoft Update as an upstream, and being one for others.
