@@ -13,7 +13,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-pub mod adapter;
 // What an update is.
 pub mod digests;
 pub mod name;
