@@ -315,6 +315,7 @@ impl From<PackageError> for Problem {
                 "must lie outside the data folder and the library's volumes",
             ),
             PackageError::TakesUploads(_)
+            | PackageError::TakesUpstream(_)
             | PackageError::TakesFolder { .. }
             | PackageError::VersionInUse { .. }
             | PackageError::OfAPoint => Problem::new(Kind::Conflict, text),
