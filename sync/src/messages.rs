@@ -144,23 +144,27 @@ pub struct Message {
 impl Value for Message {}
 
 impl Message {
+    /// What a part of the site says, about no source.
+    pub fn of_site(id: MessageId, component: &str, text: impl AsRef<str>, at: Timestamp) -> Self {
+        Self {
+            id,
+            severity: id.severity(),
+            component: component.into(),
+            source: None,
+            text: text.as_ref().chars().take(MAX_TEXT).collect(),
+            attributes: BTreeMap::new(),
+            at,
+        }
+    }
+
     /// What the sync of `source` says.
     pub fn of_sync(
         id: MessageId,
         source: &SourceName,
-        text: impl Into<String>,
+        text: impl AsRef<str>,
         at: Timestamp,
     ) -> Self {
-        let text: String = text.into();
-        Self {
-            id,
-            severity: id.severity(),
-            component: "sync".into(),
-            source: Some(source.clone()),
-            text: text.chars().take(MAX_TEXT).collect(),
-            attributes: BTreeMap::new(),
-            at,
-        }
+        Self { source: Some(source.clone()), ..Self::of_site(id, "sync", text, at) }
     }
 
     /// The same with an attribute.
@@ -168,18 +172,12 @@ impl Message {
         self.attributes.insert(name.into(), value.to_string().chars().take(MAX_TEXT).collect());
         self
     }
-
-    /// The same, said by another part of the site.
-    pub fn by(mut self, component: &str) -> Self {
-        self.component = component.into();
-        self
-    }
 }
 
 /// By the order in which they were written.
-const MESSAGES: Table<u64, Message> = Table::new("sync.messages");
+const MESSAGES: Table<u64, Message> = Table::new("sync-messages");
 /// Which there are of an id.
-const BY_ID: Table<(u32, u64), Listed> = Table::new("sync.messages.by-id");
+const BY_ID: Table<(u32, u64), Listed> = Table::new("sync-messages-by-id");
 
 #[derive(Serialize, Deserialize)]
 struct Listed {}
@@ -381,7 +379,7 @@ mod tests {
     fn a_message_says_what_it_is_and_no_more_than_fits() {
         let long = "x".repeat(10_000);
         let name = "a".parse().unwrap();
-        let message = Message::of_sync(MessageId::FAILED, &name, long.clone(), at(0));
+        let message = Message::of_sync(MessageId::FAILED, &name, &long, at(0));
         assert_eq!((message.severity, message.text.len()), (Severity::Error, MAX_TEXT));
         assert_eq!(message.with("cause", long).attributes["cause"].len(), MAX_TEXT);
         assert_eq!("Warning".parse(), Ok(Severity::Warning));

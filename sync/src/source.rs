@@ -11,9 +11,10 @@ mod kind;
 mod standing;
 
 pub use kind::SourceKind;
-pub use standing::{Outcome, RunNumber, RunRecord, Standing, Trigger};
+pub use standing::{Again, Outcome, RunNumber, RunRecord, Running, Standing, Trigger};
 
 use crate::adapter::Criteria;
+use crate::lifecycle::Policy;
 use crate::name::SourceName;
 use crate::schedule::Schedule;
 use jiff::Timestamp;
@@ -79,6 +80,9 @@ pub struct SiteSettings {
     pub scheduled: Timestamp,
     /// Which updates are wanted.
     pub criteria: Criteria,
+    /// When updates expire and go.
+    #[serde(default)]
+    pub policy: Policy,
     /// The site at the top of the tree, if this one is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<String>,
@@ -91,6 +95,7 @@ impl Default for SiteSettings {
             schedule: Schedule::nightly(),
             scheduled: Timestamp::UNIX_EPOCH,
             criteria: Criteria::default(),
+            policy: Policy::default(),
             top: None,
         }
     }
@@ -106,6 +111,9 @@ pub enum SourceError {
     /// The name is taken.
     #[error("there is a source {0} already")]
     Exists(SourceName),
+    /// The name was that of another one, whose updates are still being let go of.
+    #[error("the source {0} that was removed is still being taken away: try again in a moment")]
+    StillGoing(SourceName),
     /// There are enough.
     #[error("a site has at most {MAX_SOURCES} sources")]
     TooMany,
@@ -139,8 +147,15 @@ impl SourceError {
     }
 }
 
-const SOURCES: Table<String, Source> = Table::new("sync.sources");
-const SITE: Table<(), SiteSettings> = Table::new("sync.site");
+const SOURCES: Table<String, Source> = Table::new("sync-upstreams");
+const REMOVED: Table<String, Removed> = Table::new("sync-upstreams-removed");
+const SITE: Table<(), SiteSettings> = Table::new("sync-site");
+
+#[derive(Serialize, Deserialize)]
+struct Removed {
+    name: SourceName,
+}
+impl Value for Removed {}
 
 /// The sources of a site.
 pub struct Sources {
@@ -174,6 +189,9 @@ impl Sources {
         if SOURCES.get(&self.db, &source.name.to_string())?.is_some() {
             return Err(SourceError::Exists(source.name.clone()));
         }
+        if REMOVED.get(&self.db, &source.name.to_string())?.is_some() {
+            return Err(SourceError::StillGoing(source.name.clone()));
+        }
         if self.list()?.len() >= MAX_SOURCES {
             return Err(SourceError::TooMany);
         }
@@ -190,10 +208,10 @@ impl Sources {
     ) -> Result<Source, E> {
         let _changing = self.changing.lock();
         let mut source = self.get(name)?;
-        let before = source.schedule.clone();
+        let before = source.clone();
         change(&mut source)?;
         source.name = name.clone();
-        if source.schedule != before {
+        if source.schedule != before.schedule || source.enabled && !before.enabled {
             source.scheduled = now;
         }
         check(&source)?;
@@ -202,14 +220,49 @@ impl Sources {
         Ok(source)
     }
 
-    /// Takes one away; what it was. Its updates are the catalogue's to let go of.
+    /// Takes one away; what it was. Until [`Sources::is_gone`] is told that nothing of it is left, it is
+    /// among those that were [`Sources::removed`].
     pub fn remove(&self, name: &SourceName) -> Result<Source, SourceError> {
         let _changing = self.changing.lock();
         let source = self.get(name)?;
         let mut batch = Batch::new();
         SOURCES.delete(&mut batch, &name.to_string());
+        REMOVED.put(&mut batch, &name.to_string(), &Removed { name: name.clone() });
         self.db.kv().write(batch)?;
         Ok(source)
+    }
+
+    /// Those that were removed, but of which something may be left.
+    pub fn removed(&self) -> Result<Vec<SourceName>, DbError> {
+        let all = REMOVED.scan(&self.db, Order::Ascending, None, usize::MAX)?;
+        Ok(all.into_iter().map(|(_, removed)| removed.name).collect())
+    }
+
+    /// Says that nothing is left of one that was removed.
+    pub fn is_gone(&self, name: &SourceName) -> Result<(), CommitError> {
+        let mut batch = Batch::new();
+        REMOVED.delete(&mut batch, &name.to_string());
+        self.db.kv().write(batch).map(drop)
+    }
+
+    /// Does `work` while nobody can change a source or what is set for all, if `name` is still as
+    /// `fingerprint` says; else nothing.
+    pub(crate) fn while_it_is<T>(
+        &self,
+        name: &SourceName,
+        fingerprint: &str,
+        work: impl FnOnce() -> T,
+    ) -> Result<Option<T>, SourceError> {
+        let _changing = self.changing.lock();
+        let source = match self.get(name) {
+            Ok(source) => source,
+            Err(SourceError::Unknown(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if source.fingerprint(&self.site()?.criteria) != fingerprint {
+            return Ok(None);
+        }
+        Ok(Some(work()))
     }
 
     /// What is set for all.
@@ -250,6 +303,14 @@ impl Sources {
                 }
                 None => site.top = None,
             }
+            Ok(())
+        })
+    }
+
+    /// Sets when updates expire and go.
+    pub fn set_policy(&self, policy: Policy) -> Result<(), SourceError> {
+        self.set_site(|site| {
+            site.policy = policy;
             Ok(())
         })
     }

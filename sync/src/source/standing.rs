@@ -1,6 +1,7 @@
 //! How a source stands: what its last syncs came to, and when the next one is.
 
 use crate::adapter::{Skipped, Stage};
+use crate::catalogue::Changes;
 use crate::error::Cause;
 use crate::name::SourceName;
 use jiff::Timestamp;
@@ -32,14 +33,8 @@ pub enum Trigger {
 pub enum Outcome {
     /// The catalogue has what the upstream has.
     Done {
-        /// Updates that are new.
-        added: u64,
-        /// Updates that have a new revision.
-        revised: u64,
-        /// Updates that are as they were.
-        unchanged: u64,
-        /// Updates that the upstream has no more.
-        gone: u64,
+        /// What changed in it.
+        changes: Changes,
     },
     /// Nothing is new at the upstream.
     Unchanged,
@@ -105,7 +100,8 @@ impl Value for RunRecord {}
 /// What is remembered of a source's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The number of its last run, or of the one under way.
+    /// The number of its last run, or of the one under way. It outlives the source, so that no two runs
+    /// under one name have the same.
     pub number: RunNumber,
     /// When its last run began, whatever it came to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,22 +112,33 @@ pub struct Standing {
     /// How many failed since, one after the other, in ways that pass.
     #[serde(default)]
     pub failures: u32,
-    /// When it is tried again before its time, if the last one failed so.
+    /// When it begins again before its time: it failed in a way that passes, or was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Timestamp>,
-    /// Since when one is under way. At the start of a site: it was cut off.
+    pub again: Option<Again>,
+    /// The run under way. At the start of a site: the one that was cut off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<Timestamp>,
-    /// Why its last run failed in a way that only a person can mend; then no schedule starts it, until
-    /// somebody does or its settings change.
+    pub running: Option<Running>,
+    /// The fingerprint with which it failed in a way that only a person can mend. While it has that, no
+    /// schedule starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub waits: Option<Waits>,
+    pub waits: Option<String>,
 }
 impl Value for Standing {}
 
-/// What a source that waits for a person was set to when it failed.
+/// A run that is to begin before its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waits {
-    /// Its fingerprint.
-    pub fingerprint: String,
+pub struct Again {
+    /// When.
+    pub at: Timestamp,
+    /// Why.
+    pub trigger: Trigger,
+}
+
+/// A run under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why it began.
+    pub trigger: Trigger,
 }
