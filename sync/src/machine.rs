@@ -544,18 +544,20 @@ impl Machine {
         Ok(first)
     }
 
-    /// Takes no more requests, interrupts the runs under way and waits for their end. They begin again
-    /// when the site does.
-    pub async fn close(&self) {
-        let live: Vec<Arc<Live>> = {
-            let mut state = self.0.state.lock();
-            state.is_closed = true;
-            state.live.values().cloned().collect()
-        };
-        for live in &live {
+    /// Takes no more requests, and interrupts the runs under way. They begin again when the site does.
+    pub fn stop(&self) {
+        let mut state = self.0.state.lock();
+        state.is_closed = true;
+        for live in state.live.values() {
             live.is_interrupted.store(true, Relaxed);
             live.watch.stop.cancel();
         }
+    }
+
+    /// The same, and waits for their end.
+    pub async fn close(&self) {
+        self.stop();
+        let live: Vec<Arc<Live>> = self.0.state.lock().live.values().cloned().collect();
         for live in live {
             Asked { live, joined: true }.ended().await;
         }

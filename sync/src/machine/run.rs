@@ -122,8 +122,10 @@ impl Machine {
         let folder = self.0.folder.join(name.as_str());
         let files = folder.join("files");
         let kind = kind_fingerprint(&source.kind);
-        make_ready(&folder, &files, &kind)
+        let is_as_left = make_ready(&folder, &files, &kind)
             .map_err(|error| SyncError::local(folder.display(), error))?;
+        // Without the files a state is about nothing.
+        let state = state.filter(|_| is_as_left);
         let run = Run {
             fetcher: self.0.fetcher.clone(),
             folder: files,
@@ -405,8 +407,9 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
         .with("gone", changes.gone)
 }
 
-/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone.
-fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<()> {
+/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone. Whether
+/// it is as the run before left it.
+fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<bool> {
     let of = folder.join("of");
     let is_same = match std::fs::read_to_string(&of) {
         Ok(text) => text.trim_end() == kind,
@@ -421,7 +424,8 @@ fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<()> {
         // Last: if it is cut off before, all begins anew.
         std::fs::write(of, format!("{kind}\n"))?;
     }
-    std::fs::create_dir_all(files)
+    std::fs::create_dir_all(files)?;
+    Ok(is_same)
 }
 
 fn kind_fingerprint(kind: &SourceKind) -> String {
