@@ -1,12 +1,15 @@
 //! Lists: which updates, in which order, a page at a time.
 
-use super::board::Board;
-use super::record::Card;
+use super::Shared;
+use super::board::{Board, Sorted, time};
+use super::record::{BODIES, Card, HEADS};
+use crate::error::{Cause, SyncError};
 use crate::filter::Filter;
 use crate::lifecycle::State;
 use crate::name::{SourceName, UpdateId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -239,4 +242,143 @@ pub struct Listed {
     /// The rest.
     #[serde(flatten)]
     pub card: Card,
+}
+
+/// The rows of a list in order, and what each is sorted by.
+struct Ranked<'a> {
+    board: &'a Board,
+    by: By,
+    /// On how many machines rows are required; asked for only where the order needs it.
+    required: HashMap<usize, u64>,
+    rows: Vec<u32>,
+}
+
+impl Shared {
+    /// See [`super::Catalogue::list`].
+    pub(super) fn list(
+        &self,
+        query: &Query,
+        required: &dyn RequiredCounts,
+    ) -> Result<Page, SyncError> {
+        let board = self.board();
+        let (hits, hints) = query.filter.rows(&board, required, query.now);
+        let total = hits.count() as u64;
+        let ranked = Ranked::new(&board, query.order.by, required, |row| hits.contains(row));
+        let limit = query.limit.clamp(1, MAX_PAGE);
+        // One more than is shown tells whether there is a next page.
+        let mut rows = ranked.after(query.after.as_ref(), query.order.descending, limit + 1);
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let mut updates = Vec::with_capacity(rows.len());
+        for row in &rows {
+            updates.push(Listed {
+                id: board.ids[*row],
+                revision: board.revisions[*row],
+                state: board.states[*row],
+                source: board.source(*row),
+                required: required.of(board.ids[*row]),
+                first_seen: time(board.first_seen[*row]),
+                card: self.card(&board, *row)?,
+            });
+        }
+        let next = rows.last().filter(|_| has_more);
+        let next = next.map(|row| Cursor { key: ranked.key(*row), id: board.ids[*row] });
+        Ok(Page { updates, total, next, hints })
+    }
+
+    /// What a board shows of a row. The database may be ahead of the board; then the body, which does not
+    /// change, tells.
+    pub(super) fn card(&self, board: &Board, row: usize) -> Result<Card, SyncError> {
+        let (id, key) = (board.ids[row], board.body(row));
+        let head = HEADS.get(&self.db, &id)?;
+        if let Some(head) = &head
+            && head.body(id) == key
+            && head.purged.is_none()
+        {
+            return Ok(head.card.clone());
+        }
+        if let Some(update) = BODIES.get(&self.db, &key)? {
+            return Ok(Card::of(&update));
+        }
+        // The board is not the newest any more.
+        let gone =
+            || SyncError::new(Cause::Local, format!("{id} is missing from the site database"));
+        HEADS.get(&self.db, &id)?.or(head).map(|head| head.card).ok_or_else(gone)
+    }
+}
+
+impl<'a> Ranked<'a> {
+    fn new(
+        board: &'a Board,
+        by: By,
+        counts: &dyn RequiredCounts,
+        is_hit: impl Fn(usize) -> bool,
+    ) -> Self {
+        let sorted = match by {
+            By::Released | By::Required => Sorted::Released,
+            By::Created => Sorted::Created,
+            By::FirstSeen => Sorted::FirstSeen,
+            By::Changed => Sorted::Changed,
+            By::Title => Sorted::Title,
+            By::Severity => Sorted::Severity,
+        };
+        let rows = board.sorted(sorted).iter().copied();
+        let mut rows: Vec<u32> = rows.filter(|row| is_hit(*row as usize)).collect();
+        let mut required = HashMap::new();
+        if by == By::Required {
+            counts.each(&mut |id, count| {
+                if let Some(row) = board.find(id) {
+                    required.insert(row, count);
+                }
+            });
+            // Stable: among equals the order by release stays.
+            rows.sort_by_cached_key(|row| required.get(&(*row as usize)).copied().unwrap_or(0));
+        }
+        Self { board, by, required, rows }
+    }
+
+    fn key(&self, row: usize) -> Key {
+        match self.by {
+            By::Title => Key::Text(self.board.titles.row(row).into()),
+            By::Required => {
+                let count = self.required.get(&row).copied().unwrap_or(0);
+                Key::Numbers(i64::try_from(count).unwrap_or(i64::MAX), self.board.released[row])
+            }
+            By::Released => self.numbers(Sorted::Released, row),
+            By::Created => self.numbers(Sorted::Created, row),
+            By::FirstSeen => self.numbers(Sorted::FirstSeen, row),
+            By::Changed => self.numbers(Sorted::Changed, row),
+            By::Severity => self.numbers(Sorted::Severity, row),
+        }
+    }
+
+    fn numbers(&self, by: Sorted, row: usize) -> Key {
+        let (first, second) = self.board.numbers(by, row);
+        Key::Numbers(first, second)
+    }
+
+    /// At most `limit` rows, from one end, or after a place.
+    fn after(&self, cursor: Option<&Cursor>, descending: bool, limit: usize) -> Vec<usize> {
+        let place = |row: u32| (self.key(row as usize), self.board.ids[row as usize]);
+        let is_before = |row: &u32, or_at: bool| {
+            cursor.is_none_or(|cursor| match place(*row).cmp(&(cursor.key.clone(), cursor.id)) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Equal => or_at,
+                std::cmp::Ordering::Greater => false,
+            })
+        };
+        let rows = &self.rows;
+        let row = |row: &u32| *row as usize;
+        match (cursor, descending) {
+            (None, false) => rows.iter().take(limit).map(row).collect(),
+            (Some(_), false) => {
+                let from = rows.partition_point(|row| is_before(row, true));
+                rows[from..].iter().take(limit).map(row).collect()
+            }
+            (_, true) => {
+                let to = rows.partition_point(|row| is_before(row, false));
+                rows[..to].iter().rev().take(limit).map(row).collect()
+            }
+        }
+    }
 }

@@ -223,9 +223,6 @@ pub(crate) enum Staged {
         claim: Claim,
         /// What lists are to show.
         card: Box<Card>,
-        /// It fits the criteria only if something else needs it.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        aside: bool,
     },
     /// The source has it no more.
     Gone,
