@@ -10,5 +10,7 @@
 
 pub mod deb822;
 pub mod packages;
+pub mod pdiff;
 pub mod release;
+pub mod tracker;
 pub mod version;
