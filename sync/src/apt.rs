@@ -6,11 +6,18 @@
 //!
 //! In the order to read: the formats ([`deb822`], [`release`], [`packages`], [`version`], [`pdiff`],
 //! [`tracker`]), then the two halves of a sync and what is kept between two of them ([`source`]), then
-//! snapshots of the archive itself ([`mirror`]).
+//! snapshots of the archive itself.
 
+mod bring;
 pub mod deb822;
+mod gather;
 pub mod packages;
 pub mod pdiff;
 pub mod release;
+mod say;
+pub mod source;
+mod state;
 pub mod tracker;
 pub mod version;
+
+pub use source::{Apt, Settings};
