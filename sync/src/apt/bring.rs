@@ -146,6 +146,9 @@ impl Place<'_> {
             return self.as_before(held);
         };
         let document = read(&arrived).await?;
+        tokio::fs::remove_file(&arrived)
+            .await
+            .map_err(|error| SyncError::local(arrived.display(), error))?;
         let (hex, is_inline) = (sha256(&document), name == "InRelease");
         let document_file = format!("{}-{hex}", if is_inline { "inrelease" } else { "release" });
         // A server that knows no conditions sends again what is held.

@@ -101,7 +101,7 @@ fn archives<'a>(apt: &Apt, run: &Run, plan: &'a State) -> Result<Vec<Archive<'a>
             )
         })?;
         let origin = or(&release.origin, apt.base.host_str().unwrap_or("local"));
-        let codename = or(&release.codename, or(&release.suite, name));
+        let codename = or(&release.codename, or(&release.suite, name.trim_end_matches('/')));
         let archive = found.entry((origin.to_owned(), codename.to_owned())).or_insert_with(|| {
             let is_system = matches!(origin, "Debian" | "Ubuntu");
             let plain = codename.split(['-', '/']).next().unwrap_or_default();
