@@ -1,12 +1,23 @@
 //! RPM repositories as an upstream.
 //!
 //! In the order to read: how versions compare ([`evr`]); the files of a repository ([`repomd`],
-//! [`primary`], [`updateinfo`], [`modules`]) and the XML they are written in ([`xml`]); what they make
-//! as updates.
+//! [`primary`], [`updateinfo`], [`modules`]) and the XML they are written in ([`xml`]); what a person
+//! says of a repository ([`settings`]), how its files are kept ([`folder`]) and brought ([`source`]);
+//! what they say as updates ([`catalogue`], with [`product`] and [`supersedence`]).
 
+pub mod catalogue;
 pub mod evr;
+pub mod folder;
 pub mod modules;
 pub mod primary;
+pub mod product;
 pub mod repomd;
+pub mod settings;
+pub mod source;
+pub mod supersedence;
+mod update;
 pub mod updateinfo;
 pub mod xml;
+
+pub use settings::RpmSettings;
+pub use source::RpmSource;

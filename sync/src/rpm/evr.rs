@@ -184,5 +184,12 @@ mod tests {
             proptest::prop_assert_eq!(compare(&a, &b), compare(&b, &a).reverse());
             proptest::prop_assert_eq!(compare(&a, &a), Ordering::Equal);
         }
+
+        #[test]
+        fn the_order_can_be_sorted_by(a in "[0-1a.~^]{0,4}", b in "[0-1a.~^]{0,4}", c in "[0-1a.~^]{0,4}") {
+            if compare(&a, &b).is_le() && compare(&b, &c).is_le() {
+                proptest::prop_assert!(compare(&a, &c).is_le());
+            }
+        }
     }
 }

@@ -65,7 +65,7 @@ pub fn read(
 ) -> Result<(), SyncError> {
     let mut elements = Elements::new(document, ROOT.0, ROOT.1);
     let mut count = 0;
-    while let Some(element) = elements.next().map_err(|error| error.told("primary.xml"))? {
+    while let Some(element) = elements.element().map_err(|error| error.told("primary.xml"))? {
         count += 1;
         if count > MAX_PACKAGES {
             let detail = format!("primary.xml has more than {MAX_PACKAGES} packages");

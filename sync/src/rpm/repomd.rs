@@ -205,8 +205,13 @@ fn listed(cursor: &mut Cursor<'_>, data: &Tag<'_>) -> Result<Listed, XmlError> {
             _ => cursor.skip()?,
         }
     }
-    if file.href.is_empty() || file.kind.is_empty() {
-        return Err(XmlError::Broken("a file is listed without type or location".into()));
+    // It becomes a part of names on disk.
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let is_kind = (1..=64).contains(&file.kind.len()) && file.kind.bytes().all(is_plain);
+    if file.href.is_empty() || !is_kind {
+        return Err(XmlError::Broken(
+            "a file is listed without location, or its type is none".into(),
+        ));
     }
     Ok(file)
 }

@@ -81,12 +81,25 @@ pub struct Fix {
     pub module: Option<String>,
 }
 
+/// How new an advisory is, among those of the same id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Age {
+    version: String,
+    changed: Option<Timestamp>,
+}
+
 impl Advisory {
-    /// Whether this or `other`, of the same id, is the newer one.
-    pub fn age(&self, other: &Self) -> Ordering {
-        let changed = |advisory: &Self| advisory.updated.or(advisory.issued);
+    /// How new it is.
+    pub fn age(&self) -> Age {
+        Age { version: self.version.clone(), changed: self.updated.or(self.issued) }
+    }
+}
+
+impl Age {
+    /// The higher version is the newer one; of equal ones, what was changed later.
+    pub fn compare(&self, other: &Self) -> Ordering {
         let version = evr::compare(&self.version, &other.version);
-        version.then_with(|| changed(self).cmp(&changed(other)))
+        version.then_with(|| self.changed.cmp(&other.changed))
     }
 }
 
@@ -99,7 +112,7 @@ pub fn read(
 ) -> Result<(), SyncError> {
     let mut elements = Elements::new(document, ROOT.0, ROOT.1);
     let mut count = 0;
-    while let Some(element) = elements.next().map_err(|error| error.told("updateinfo.xml"))? {
+    while let Some(element) = elements.element().map_err(|error| error.told("updateinfo.xml"))? {
         count += 1;
         if count > MAX_ADVISORIES {
             let detail = format!("updateinfo.xml has more than {MAX_ADVISORIES} advisories");
@@ -350,8 +363,9 @@ mod tests {
             updated: date_of(updated),
             ..Advisory::default()
         };
-        assert!(advisory("10", "").age(&advisory("9", "2020-01-01")).is_gt());
-        assert!(advisory("1", "2021-01-01").age(&advisory("1", "2020-01-01")).is_gt());
+        let age = |version, updated| advisory(version, updated).age();
+        assert!(age("10", "").compare(&age("9", "2020-01-01")).is_gt());
+        assert!(age("1", "2021-01-01").compare(&age("1", "2020-01-01")).is_gt());
     }
 
     #[test]

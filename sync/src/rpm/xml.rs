@@ -73,16 +73,16 @@ pub struct Elements<R> {
     held: Vec<u8>,
     /// Bytes of `held` that were given already.
     given: usize,
-    place: Place,
+    place: Root,
     /// Bytes that may be held.
     most: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    BeforeRoot,
-    InRoot,
-    AfterRoot,
+enum Root {
+    Ahead,
+    Open,
+    Closed,
 }
 
 /// What a piece of markup does.
@@ -102,14 +102,14 @@ enum Markup {
 impl<R: BufRead> Elements<R> {
     /// Those called `name`, without prefix, of a document whose root is `root`.
     pub fn new(from: R, root: &'static str, name: &'static str) -> Self {
-        let (held, place) = (Vec::new(), Place::BeforeRoot);
+        let (held, place) = (Vec::new(), Root::Ahead);
         Self { from, root, name, held, given: 0, place, most: MAX_ELEMENT }
     }
 
     /// The next one, from `<` to `>`. None when the root has ended.
     ///
     /// An element whose end is missing ends where the next one begins, and is given so.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, XmlError> {
+    pub fn element(&mut self) -> Result<Option<&[u8]>, XmlError> {
         // What was given goes; what is left then is the beginning of the next one.
         self.held.drain(..self.given);
         self.given = 0;
@@ -120,7 +120,7 @@ impl<R: BufRead> Elements<R> {
         loop {
             if !self.read_until(b'<')? {
                 return match self.place {
-                    Place::AfterRoot => Ok(None),
+                    Root::Closed => Ok(None),
                     _ => Err(XmlError::CutOff),
                 };
             }
@@ -129,7 +129,7 @@ impl<R: BufRead> Elements<R> {
             }
             let at = self.read_markup()?;
             match self.markup(at)? {
-                Markup::Begins { .. } if self.place != Place::InRoot => {
+                Markup::Begins { .. } if self.place != Root::Open => {
                     return Err(XmlError::Broken("an element stands behind its root".into()));
                 }
                 Markup::Begins { .. } if is_inside => return Ok(Some(self.give(at))),
@@ -141,15 +141,15 @@ impl<R: BufRead> Elements<R> {
                     is_inside = true;
                 }
                 Markup::Ends if is_inside => return Ok(Some(self.give(self.held.len()))),
-                Markup::EndsRoot if self.place == Place::InRoot => {
-                    self.place = Place::AfterRoot;
+                Markup::EndsRoot if self.place == Root::Open => {
+                    self.place = Root::Closed;
                     if is_inside {
                         self.held.truncate(at);
                         return Ok(Some(self.give(at)));
                     }
                 }
-                Markup::BeginsRoot { and_ends } if self.place == Place::BeforeRoot => {
-                    self.place = if and_ends { Place::AfterRoot } else { Place::InRoot };
+                Markup::BeginsRoot { and_ends } if self.place == Root::Ahead => {
+                    self.place = if and_ends { Root::Closed } else { Root::Open };
                 }
                 _ => {}
             }
@@ -224,7 +224,7 @@ impl<R: BufRead> Elements<R> {
         let is_end_of_name = |b: &u8| b.is_ascii_whitespace() || matches!(b, b'>' | b'/');
         let name = &rest[..rest.iter().position(is_end_of_name).unwrap_or(rest.len())];
         let local = name.rsplit(|b| *b == b':').next().unwrap_or(name);
-        if self.place == Place::BeforeRoot && local != self.root.as_bytes() {
+        if self.place == Root::Ahead && local != self.root.as_bytes() {
             let found = clip(String::from_utf8_lossy(name).into_owned());
             return Err(XmlError::WrongRoot { found, want: self.root });
         }
@@ -366,7 +366,7 @@ mod tests {
     fn cut(document: &str) -> Result<Vec<String>, XmlError> {
         let mut elements = Elements::new(document.as_bytes(), "updates", "update");
         let mut found = Vec::new();
-        while let Some(element) = elements.next()? {
+        while let Some(element) = elements.element()? {
             found.push(String::from_utf8(element.to_vec()).unwrap());
         }
         Ok(found)
@@ -414,7 +414,7 @@ mod tests {
             let from = endless.as_bytes().chain(io::BufReader::new(io::repeat(b'>')));
             let mut elements = Elements::new(from, "updates", "update");
             elements.most = 10_000;
-            assert!(matches!(elements.next(), Err(XmlError::TooLong)), "{endless}");
+            assert!(matches!(elements.element(), Err(XmlError::TooLong)), "{endless}");
         }
     }
 
