@@ -16,7 +16,7 @@ use url::Url;
 const MAX_PARTS: usize = 100;
 
 /// What an administrator states of an archive.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Its root, below which `dists` and `pool` lie: `http`, `https` or `file`.

@@ -3,6 +3,7 @@
 use super::SourceError;
 use crate::adapter::Adapter;
 use crate::error::{Cause, SyncError};
+use crate::{apt, rpm, sdp};
 use serde::{Deserialize, Serialize};
 
 /// A kind of upstream, with its settings.
@@ -10,6 +11,12 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", content = "settings", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SourceKind {
+    /// A Debian archive.
+    Apt(Box<apt::Settings>),
+    /// An RPM repository.
+    Rpm(rpm::RpmSettings),
+    /// A third-party catalogue in the form of Updates Publisher.
+    Sdp(sdp::source::Settings),
     /// The parent site.
     Parent,
 }
@@ -18,23 +25,37 @@ impl SourceKind {
     /// The word for it.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Apt(_) => "apt",
+            Self::Rpm(_) => "rpm",
+            Self::Sdp(_) => "sdp",
             Self::Parent => "parent",
         }
     }
 
     /// Whether its settings can work.
     pub(super) fn check(&self) -> Result<(), SourceError> {
-        match self {
-            Self::Parent => Ok(()),
+        if *self == Self::Parent {
+            return Ok(());
+        }
+        match self.adapter() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SourceError::invalid("settings", format!("cannot work: {error}"))),
         }
     }
 
     /// What reads it.
+    ///
+    /// # Errors
+    /// Its settings cannot work.
     pub fn adapter(&self) -> Result<Box<dyn Adapter>, SyncError> {
-        match self {
+        Ok(match self {
+            Self::Apt(settings) => Box::new(apt::Apt::new((**settings).clone())?),
+            Self::Rpm(settings) => Box::new(rpm::RpmSource::new(settings)?),
+            Self::Sdp(settings) => Box::new(sdp::source::SdpSource::new(settings.clone())?),
             Self::Parent => {
-                Err(SyncError::new(Cause::Unsupported, "a parent site cannot be read yet"))
+                let detail = "this site cannot take its updates from a parent yet";
+                return Err(SyncError::new(Cause::Unsupported, detail));
             }
-        }
+        })
     }
 }
