@@ -24,9 +24,10 @@ mod run;
 pub use notify::{Alone, Notify};
 
 use crate::adapter::{Adapter, Stage, Watch};
-use crate::catalogue::{Catalogue, Deployments, NothingDeployed};
+use crate::catalogue::{Ageing, Catalogue, Deployments, NothingDeployed};
 use crate::error::{Cause, SyncError};
 use crate::fetch::{Fetcher, Patience};
+use crate::lifecycle::Policy;
 use crate::messages::{Message, MessageId, Messages};
 use crate::name::SourceName;
 use crate::source::{
@@ -585,12 +586,8 @@ impl Machine {
         Ok((expired, purged))
     }
 
-    /// What the policy would do now, as [`Catalogue::preview`] says it.
-    pub fn preview(
-        &self,
-        policy: &crate::lifecycle::Policy,
-        most: usize,
-    ) -> crate::catalogue::Ageing {
+    /// What a policy would do now, as [`Catalogue::preview`] says it.
+    pub fn preview(&self, policy: &Policy, most: usize) -> Result<Ageing, SyncError> {
         let deployments = self.0.deployments.read().clone();
         self.0.catalogue.preview(policy, &*deployments, self.now(), most)
     }

@@ -555,7 +555,7 @@ async fn preview_policy(
         let mut policy = machine.sources().site()?.policy;
         policy.supersedence = wait.unwrap_or(policy.supersedence);
         policy.purge_after_days = purge.unwrap_or(policy.purge_after_days);
-        Ok(machine.preview(&policy, most))
+        Ok(machine.preview(&policy, most)?)
     })
     .await?;
     let step = |step: catalogue::Step| StepView {

@@ -393,7 +393,7 @@ fn rules(system: Option<&Rule>, group: &[Row<'_>]) -> Rules {
     Rules {
         installable: Some(with_system(vec![lower.clone()])),
         installed: Some(with_system(vec![reached, Rule::Not(Box::new(lower))])),
-        superseded: None,
+        ..Rules::default()
     }
 }
 

@@ -135,7 +135,7 @@ impl Shared<'_> {
         Rules {
             installable: on_it(vec![lower.clone()]),
             installed: on_it(vec![Rule::Not(Box::new(lower)), reached]),
-            superseded: None,
+            ..Rules::default()
         }
     }
 
