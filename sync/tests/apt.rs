@@ -10,6 +10,7 @@ use archive::{Archive, SUITE, Source, run};
 use jiff::{Timestamp, ToSpan};
 use std::fs;
 use std::io::Write;
+use std::time::Duration;
 use sync::error::Cause;
 use sync::openpgp::{Keyring, SigningKey};
 use sync::rule::Rule;
@@ -102,9 +103,21 @@ async fn after_a_change_only_the_changed_index_is_brought() {
 async fn a_sync_that_was_broken_off_goes_on() {
     let archive = published();
     let mut source = archive.source();
-    archive
-        .web
-        .on(|asked| asked.path.contains("contrib/").then_some(Answer::Status(503, "not now")));
+    let folder = source.folder().to_owned();
+    let is_there = move || {
+        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        names.into_iter().any(|name| name.to_str().unwrap().ends_with(".xz"))
+    };
+    archive.web.on(move |asked| {
+        if !asked.path.contains("contrib/") {
+            return None;
+        }
+        // The other index is brought at the same time; here it comes first.
+        while !is_there() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(Answer::Status(503, "not now"))
+    });
     assert_eq!(source.refusal().await.0, Cause::Busy);
     archive.web.off();
     archive.web.asked();
