@@ -106,10 +106,10 @@ impl Repository {
     /// The path below the base of what lies at `href`; none if it lies elsewhere.
     pub fn path(&self, href: &str) -> Option<RepoPath> {
         let url = self.base.join(href).ok()?;
-        let is_below = url.origin() == self.base.origin()
-            && url.scheme() == self.base.scheme()
-            && url.query().is_none()
-            && url.fragment().is_none();
+        let place =
+            |url: &Url| (url.scheme().to_owned(), url.host_str().map(String::from), url.port());
+        let is_below =
+            place(&url) == place(&self.base) && url.query().is_none() && url.fragment().is_none();
         let below = url.path().strip_prefix(self.base.path()).filter(|_| is_below)?;
         decoded(below)?.parse().ok()
     }
