@@ -19,7 +19,7 @@ pub(crate) fn expr() -> impl Strategy<Value = Expr> {
     })
 }
 
-fn some<T: Clone + std::fmt::Debug>(all: &[T]) -> impl Strategy<Value = Vec<T>> + use<T> {
+fn some<T: Clone + std::fmt::Debug + 'static>(all: &[T]) -> impl Strategy<Value = Vec<T>> + use<T> {
     prop::sample::subsequence(all.to_vec(), 1..=all.len().min(3))
 }
 
