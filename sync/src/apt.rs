@@ -6,11 +6,12 @@
 //!
 //! In the order to read: the formats ([`deb822`], [`release`], [`packages`], [`version`], [`pdiff`],
 //! [`tracker`]), then the two halves of a sync and what is kept between two of them ([`source`]), then
-//! snapshots of the archive itself.
+//! snapshots of the archive itself ([`mirror`]).
 
 mod bring;
 pub mod deb822;
 mod gather;
+pub mod mirror;
 pub mod packages;
 pub mod pdiff;
 pub mod release;

@@ -4,18 +4,25 @@
 
 #[path = "apt/archive.rs"]
 mod archive;
+#[path = "apt/client.rs"]
+mod client;
 mod web;
 
 use archive::{Archive, SUITE, Source, run};
+use client::{Client, write_out};
 use jiff::{Timestamp, ToSpan};
 use std::fs;
 use std::io::Write;
+use std::time::Duration;
+use sync::apt::mirror::{Chosen, Snapshot, sign_with};
+use sync::digests::Algorithm;
 use sync::error::Cause;
+use sync::mirror::Origin;
 use sync::openpgp::{Keyring, SigningKey};
 use sync::rule::Rule;
 use sync::taxonomy::{Classification, Severity};
 use sync::update::{Restart, Update};
-use web::Answer;
+use web::{Answer, Web};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/apt");
 
@@ -102,9 +109,21 @@ async fn after_a_change_only_the_changed_index_is_brought() {
 async fn a_sync_that_was_broken_off_goes_on() {
     let archive = published();
     let mut source = archive.source();
-    archive
-        .web
-        .on(|asked| asked.path.contains("contrib/").then_some(Answer::Status(503, "not now")));
+    let folder = source.folder().to_owned();
+    let is_there = move || {
+        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        names.into_iter().any(|name| name.to_str().unwrap().ends_with(".xz"))
+    };
+    archive.web.on(move |asked| {
+        if !asked.path.contains("contrib/") {
+            return None;
+        }
+        // The other index is brought at the same time; here it comes first.
+        while !is_there() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some(Answer::Status(503, "not now"))
+    });
     assert_eq!(source.refusal().await.0, Cause::Busy);
     archive.web.off();
     archive.web.asked();
@@ -451,4 +470,186 @@ async fn the_genuine_release_and_index_of_debian_are_read() {
     assert_eq!(source.sync().await.unwrap(), None);
     source.run.now = "2026-11-28T00:00:00Z".parse().unwrap();
     assert_eq!(source.refusal().await.0, Cause::Expired);
+}
+
+fn paths(snapshot: &Snapshot) -> Vec<&str> {
+    snapshot.files.iter().map(|file| file.path.as_str()).collect()
+}
+
+#[tokio::test]
+async fn apt_installs_from_a_whole_mirror_that_stays_as_the_archive_signed_it() {
+    let mut archive = published();
+    // Other forms, and indexes that nobody asked for.
+    run(
+        "gzip",
+        &["-kf", archive.suite("main/binary-amd64/Packages").to_str().unwrap()],
+        archive.folder.path(),
+    );
+    fs::write(archive.suite("main/Contents-arm64"), "x").unwrap();
+    archive.sign();
+    let beside = archive.key.detach_sign(archive.release().as_bytes(), archive.date).unwrap();
+    fs::write(archive.suite("Release.gpg"), beside).unwrap();
+    let mut source = archive.source();
+    source.sync().await.unwrap();
+    let snapshot = source.apt.whole(&source.run, source.state.as_ref().unwrap()).await.unwrap();
+    let found = paths(&snapshot);
+    for path in ["InRelease", "Release", "Release.gpg", "main/binary-amd64/Packages.gz"] {
+        assert!(found.contains(&format!("dists/{SUITE}/{path}").as_str()), "{path}: {found:?}");
+    }
+    assert!(!found.iter().any(|path| path.contains("arm64")), "{found:?}");
+    let served = tempfile::tempdir().unwrap();
+    write_out(&source.run, &snapshot, served.path()).await;
+    let signed = fs::read(served.path().join(format!("dists/{SUITE}/InRelease"))).unwrap();
+    assert_eq!(signed, fs::read(archive.suite("InRelease")).unwrap());
+
+    let web = Web::of(served.path());
+    let key = archive.key.public_bytes().unwrap();
+    let client = Client::new(&web.url(""), SUITE, "main contrib", &key);
+    client.run("apt-get", &["update"]);
+    let asked = web.paths();
+    assert!(asked.iter().any(|path| path.contains("by-hash/SHA512")), "{asked:?}");
+    let policy = client.run("apt-cache", &["policy", "zoo"]);
+    assert!(policy.contains("Candidate: 1.0-2"), "{policy}");
+    let simulated = client.run("apt-get", &["-s", "install", "zoo", "extra", "vlc"]);
+    assert!(simulated.contains("Inst zoo (1.0-2"), "{simulated}");
+    let deb = fs::read(archive.path("pool/main/libvlc5_3.0.20-0+b1_amd64.deb")).unwrap();
+    assert_eq!(client.download("libvlc5"), deb);
+    // The second time nothing is new.
+    let again = client.run("apt-get", &["update"]);
+    assert!(again.contains("Hit:1"), "{again}");
+
+    // It says when machines will refuse it.
+    let end = Timestamp::now() + 1.hour();
+    archive.fields.insert("Valid-Until", end.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string());
+    archive.publish();
+    source.sync().await.unwrap();
+    let snapshot = source.apt.whole(&source.run, source.state.as_ref().unwrap()).await.unwrap();
+    assert_eq!(snapshot.valid_until.unwrap().as_second(), end.as_second());
+    // The signature beside the Release is of the one before, so it is not in it.
+    assert!(!paths(&snapshot).iter().any(|path| path.ends_with("Release.gpg")));
+}
+
+#[tokio::test]
+async fn apt_installs_from_a_filtered_mirror_that_the_site_signed() {
+    let mut archive = published();
+    archive.fields.insert("Valid-Until", {
+        let end = Timestamp::now() + 1.hour();
+        end.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string()
+    });
+    archive.publish();
+    let mut source = archive.source();
+    source.sync().await.unwrap();
+    let state = source.state.clone().unwrap();
+    let site = SigningKey::new([8; 32], "Site <s@example.org>", Timestamp::now()).unwrap();
+    let made = tempfile::tempdir().unwrap();
+    let snapshot = |chosen: &Chosen| {
+        source.apt.chosen(&source.run, &state, chosen, made.path(), &sign_with(&site)).unwrap()
+    };
+    let chosen = Chosen {
+        names: vec!["zo*".into()],
+        sources: vec!["vlc".into()],
+        newest_only: true,
+        ..Chosen::default()
+    };
+    let first = snapshot(&chosen);
+    let pool: Vec<_> = paths(&first).into_iter().filter(|path| path.starts_with("pool/")).collect();
+    assert_eq!(
+        pool,
+        [
+            "pool/main/libvlc5_3.0.20-0+b1_amd64.deb",
+            "pool/main/vlc-data_3.0.20-0+deb12u1_all.deb",
+            "pool/main/vlc_3.0.20-0+deb12u1_amd64.deb",
+            "pool/main/zoo_1.0-2_amd64.deb",
+        ]
+    );
+    assert_eq!(first.valid_until, None);
+    // The same choice of the same state is the same package version.
+    assert_eq!(snapshot(&chosen).files, first.files);
+    let wanted = Chosen { wanted: ["extra".into(), "none".into()].into(), ..Chosen::default() };
+    assert_eq!(paths(&snapshot(&wanted)).iter().filter(|it| it.starts_with("pool/")).count(), 1);
+    let section = Chosen { sections: ["games".into()].into(), ..Chosen::default() };
+    assert!(!paths(&snapshot(&section)).iter().any(|path| path.starts_with("pool/")));
+
+    let served = tempfile::tempdir().unwrap();
+    write_out(&source.run, &first, served.path()).await;
+    let web = Web::of(served.path());
+    let key = site.public_bytes().unwrap();
+    let client = Client::new(&web.url(""), SUITE, "main contrib", &key);
+    client.run("apt-get", &["update"]);
+    assert!(web.paths().iter().any(|path| path.contains("by-hash/SHA256")));
+    let policy = client.run("apt-cache", &["policy", "zoo", "extra"]);
+    assert!(policy.contains("Candidate: 1.0-2") && !policy.contains("1.0-1"), "{policy}");
+    assert!(!policy.contains("extra"), "{policy}");
+    client.run("apt-get", &["-s", "install", "vlc"]);
+    let deb = fs::read(archive.path("pool/main/zoo_1.0-2_amd64.deb")).unwrap();
+    assert_eq!(client.download("zoo"), deb);
+    // Who trusts the archive alone does not trust what the site made of it.
+    let other = Client::new(&web.url(""), SUITE, "main", &archive.key.public_bytes().unwrap());
+    assert!(!other.try_run("apt-get", &["update"]).0);
+    // It is a source for another depot, too.
+    let mut settings = archive.settings();
+    settings.base = web.url("");
+    settings.keyring = Keyring::parse(&key).unwrap();
+    assert_eq!(Source::new(settings).sync().await.unwrap().unwrap().len(), 2);
+}
+
+/// Where this machine's apt has Debian's security suite from, and the architecture; none where it has none.
+fn own_mirror() -> Option<(String, String, Vec<u8>)> {
+    let told = std::process::Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ARCHITECTURE)"])
+        .args(["Created-By: Packages", "Label: Debian-Security", "Component: main"])
+        .output()
+        .ok()?;
+    let told = String::from_utf8(told.stdout).ok()?;
+    let mut words = told.lines().find(|line| line.starts_with("http"))?.split(' ');
+    let (base, suite, _, arch) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let keyring = fs::read("/usr/share/keyrings/debian-archive-keyring.gpg").ok()?;
+    Some((base.to_owned(), format!("{suite} {arch}"), keyring))
+}
+
+#[tokio::test]
+async fn the_security_suite_of_this_machines_own_mirror_is_synchronized() {
+    let Some((base, suite, keyring)) = own_mirror() else {
+        println!("SKIPPED: apt of this machine names no mirror of Debian's security suite");
+        return;
+    };
+    let (suite, arch) = suite.split_once(' ').unwrap();
+    let mut settings = Archive::new().settings();
+    settings.base = base.clone();
+    settings.suites = vec![suite.into()];
+    settings.components = vec!["main".into()];
+    settings.architectures = vec![arch.into()];
+    settings.keyring = Keyring::parse(&keyring).unwrap();
+    let mut source = Source::new(settings);
+    let updates = match source.sync().await {
+        Ok(updates) => updates.unwrap(),
+        Err(error) if matches!(error.cause, Cause::Unreachable | Cause::Busy | Cause::Stalled) => {
+            println!("SKIPPED: {base} does not answer: {error}");
+            return;
+        }
+        // A mirror that is frozen, as that of a snapshot: read at the time that it is of.
+        Err(error) if error.cause == Cause::Expired => {
+            println!("{base} stands still ({error}); read as of that time");
+            let end = error.detail.split("valid until ").nth(1).unwrap();
+            let end: Timestamp = end.split(',').next().unwrap().parse().unwrap();
+            source.run.now = end - 1.hour();
+            source.sync().await.unwrap().unwrap()
+        }
+        Err(error) => panic!("{base}: {error:?}"),
+    };
+    assert!(updates.len() > 100, "{}", updates.len());
+    assert!(updates.iter().all(|update| update.files().count() > 0));
+    let file = updates[0].files().next().unwrap();
+    assert!(file.urls[0].starts_with(base.trim_end_matches('/')), "{file:?}");
+    assert!(file.digests.get(Algorithm::Sha256).is_some());
+    assert_eq!(source.sync().await.unwrap(), None);
+    let snapshot = source.apt.whole(&source.run, source.state.as_ref().unwrap()).await.unwrap();
+    let remote = |file: &&sync::mirror::MirrorFile| matches!(file.origin, Origin::Remote(_));
+    let bytes: u64 = snapshot.files.iter().filter(remote).map(|file| file.size).sum();
+    let count = snapshot.files.len();
+    println!(
+        "{} updates of {base} {suite}; a mirror has {count} files, {bytes} bytes",
+        updates.len()
+    );
+    assert!(snapshot.skipped.count == 0, "{:?}", snapshot.skipped);
 }

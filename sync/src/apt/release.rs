@@ -33,6 +33,10 @@ pub struct Release {
     pub version: String,
     /// A line about it.
     pub description: String,
+    /// `yes` where machines are not to install from it by themselves, as of backports.
+    pub not_automatic: String,
+    /// `yes` where they are to keep up to date what they have from it.
+    pub but_automatic_upgrades: String,
     /// When it was made.
     pub date: Option<Timestamp>,
     /// After this it is no longer to be trusted.
@@ -115,6 +119,8 @@ impl Release {
             codename: text("Codename"),
             version: text("Version"),
             description: text("Description"),
+            not_automatic: text("NotAutomatic"),
+            but_automatic_upgrades: text("ButAutomaticUpgrades"),
             date: time(stanza, "Date")?,
             valid_until: time(stanza, "Valid-Until")?,
             by_hash: stanza.get("Acquire-By-Hash").is_some_and(|it| it.eq_ignore_ascii_case("yes")),
