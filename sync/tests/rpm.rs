@@ -8,7 +8,6 @@ mod served;
 use jiff::Timestamp;
 use made::{Machine, Made, advisory, run, sample, updateinfo};
 use served::Served;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
@@ -483,10 +482,8 @@ async fn packages_of_modules_keep_to_their_streams() {
         let json = serde_json::to_string(&heard.updates[name].rules.installable).unwrap();
         ["tooling:1", "tooling:2"].into_iter().find(|stream| json.contains(stream))
     };
-    assert_eq!(
-        ["M-1", "M-2", "M-3"].map(stream_of),
-        ["1", "2", "2"].map(|n| Some(["tooling:1", "tooling:2"][n.parse::<usize>().unwrap() - 1]))
-    );
+    let streams = ["M-1", "M-2", "M-3"].map(stream_of);
+    assert_eq!(streams, [Some("tooling:1"), Some("tooling:2"), Some("tooling:2")]);
     assert!(heard.updates["M-2"].supersedes.is_empty(), "another stream replaces nothing");
     assert_eq!(heard.updates["M-3"].supersedes, BTreeSet::from([heard.updates["M-2"].id]));
 
@@ -705,7 +702,6 @@ fn versions_sort_as_rpm_itself_sorts_them() {
         let ours = Evr::new("", a, b).unwrap().compare(&Evr::new("", c, d).unwrap());
         let theirs = said.parse::<i32>().unwrap().cmp(&0);
         assert_eq!(ours, theirs, "{a}-{b} and {c}-{d}");
-        let _: Ordering = ours;
     }
 }
 
