@@ -13,11 +13,12 @@ mod site_key;
 use crate::error::{Cause, SyncError};
 use certificate::Standing;
 use jiff::Timestamp;
-use pgp::armor::Dearmor;
+use pgp::armor::{self, BlockType, Dearmor};
 use pgp::composed::{Deserializable, DetachedSignature, SignedPublicKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType, SubpacketData};
 use pgp::types::{KeyDetails, VerifyingKey};
+use serde::{Deserialize, Serialize};
 pub use site_key::{SigningError, SigningKey};
 use std::fmt;
 use std::io::Read;
@@ -36,8 +37,9 @@ const MAX_TRIES: usize = 256;
 /// By how much the clocks of who signs and who checks may differ, in seconds.
 const SKEW: i64 = 600;
 
-/// Keys that are trusted.
-#[derive(Clone, Debug)]
+/// Keys that are trusted. Written as one armored block, whatever they were read from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Keyring {
     keys: Vec<SignedPublicKey>,
 }
@@ -121,6 +123,22 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
+    }
+}
+
+impl TryFrom<String> for Keyring {
+    type Error = NotAKeyring;
+    fn try_from(armored: String) -> Result<Self, NotAKeyring> {
+        Self::parse(armored.as_bytes())
+    }
+}
+
+impl From<Keyring> for String {
+    fn from(keyring: Keyring) -> String {
+        let mut armored = Vec::new();
+        armor::write(&keyring.keys, BlockType::PublicKey, &mut armored, None, true)
+            .expect("what was read can be written, to memory");
+        String::from_utf8_lossy(&armored).into_owned()
     }
 }
 

@@ -103,6 +103,12 @@ impl SigningKey {
         format!("{:X}", self.0.fingerprint())
     }
 
+    /// When it was made: no signature of it may be older.
+    pub fn created(&self) -> Timestamp {
+        let seconds = self.0.primary_key.created_at().as_secs();
+        Timestamp::from_second(seconds.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
     /// The public key, as `Signed-By` of apt takes it.
     pub fn public_bytes(&self) -> Result<Vec<u8>, SigningError> {
         Ok(self.0.to_public_key().to_bytes()?)

@@ -33,6 +33,8 @@ fn faults(refused: NotSigned) -> Vec<Fault> {
 fn the_genuine_release_of_debian_is_signed_by_its_archive_keys() {
     let keyring = Keyring::parse(DEBIAN).unwrap();
     assert!(keyring.fingerprints().count() >= 9);
+    let armored = String::from(keyring.clone());
+    assert_eq!(Keyring::parse(armored.as_bytes()), Ok(keyring.clone()));
     let (text, signer) = keyring.signed_text(IN_RELEASE, day_of_release()).unwrap();
     assert!(text.starts_with(b"Origin: Debian\nLabel: Debian-Security\n"));
     assert!(text.ends_with(b"\n") && !contains(&text, b"PGP"));

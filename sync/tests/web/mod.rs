@@ -36,7 +36,7 @@ pub enum Answer {
     Bare,
 }
 
-type Hook = Box<dyn FnMut(&Asked) -> Option<Answer> + Send>;
+type Hook = Arc<dyn Fn(&Asked) -> Option<Answer> + Send + Sync>;
 
 struct Shared {
     folder: PathBuf,
@@ -84,8 +84,8 @@ impl Web {
     }
 
     /// From now on `hook` answers first.
-    pub fn on(&self, hook: impl FnMut(&Asked) -> Option<Answer> + Send + 'static) {
-        *self.shared.hook.lock().unwrap() = Some(Box::new(hook));
+    pub fn on(&self, hook: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) {
+        *self.shared.hook.lock().unwrap() = Some(Arc::new(hook));
     }
 
     /// From now on all is answered as it is.
@@ -134,7 +134,8 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             }
         }
         shared.asked.lock().unwrap().push(asked.clone());
-        let answer = shared.hook.lock().unwrap().as_mut().and_then(|hook| hook(&asked));
+        let hook = shared.hook.lock().unwrap().clone();
+        let answer = hook.and_then(|hook| hook(&asked));
         if !respond(shared, &asked, answer, &mut to)? {
             return Ok(());
         }
