@@ -37,7 +37,7 @@ pub fn named(id: &str) -> Product {
 pub fn stated(distros: &[Distro]) -> Option<Product> {
     distros.iter().find_map(|distro| {
         let system = SYSTEMS.iter().find(|system| distro.cpe.contains(system.3))?;
-        let version = distro.cpe.split(system.3).nth(1)?;
+        let version = distro.cpe.rsplit(system.3).next()?;
         let major: String = version.chars().take_while(char::is_ascii_digit).collect();
         (!major.is_empty()).then(|| named(&format!("{}-{major}", system.0)))
     })
