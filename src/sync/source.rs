@@ -92,9 +92,10 @@ Examples:
   depot sync source add alma --rpm https://mirror.example/almalinux/9/BaseOS/x86_64/os/ --keyring alma.asc
   depot sync source add hp --sdp https://vendor.example/catalogue.cab --signer 9f86d081…
   depot sync source add inside --sdp ./own.cab --unsigned
+  depot sync source add microsoft --scan-cab ./wsusscn2.cab --signer 9f86d081…
 
 A keyring is a file of OpenPGP public keys, armored or not; what they did not sign is not taken.")]
-#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp"]))]
+#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp", "scan_cab"]))]
 pub struct AddArgs {
     /// What to call it: up to 64 of a-z, 0-9, `.`, `_`, `-`
     name: String,
@@ -107,6 +108,9 @@ pub struct AddArgs {
     /// A third-party catalogue in the form of Updates Publisher: a cabinet, or a folder of them
     #[arg(long, value_name = "FILE-OR-URL")]
     sdp: Option<String>,
+    /// The offline scan cabinet of Microsoft Update, wsusscn2.cab
+    #[arg(long, value_name = "FILE-OR-URL")]
+    scan_cab: Option<String>,
     /// With --apt: suites, as bookworm-security
     #[arg(long, value_name = "SUITE", value_delimiter = ',', requires = "apt")]
     suite: Vec<String>,
@@ -120,16 +124,16 @@ pub struct AddArgs {
     #[arg(long, value_name = "URL", requires = "apt")]
     tracker: Vec<String>,
     /// With --apt or --rpm: the keys that may sign
-    #[arg(long, value_name = "FILE", conflicts_with = "sdp")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab"])]
     keyring: Option<PathBuf>,
     /// With --rpm: what its packages are for, as almalinux-9 [default: as the repository says]
     #[arg(long, value_name = "PRODUCT", requires = "rpm")]
     product: Option<String>,
-    /// With --sdp: SHA-256 of a certificate that may sign
-    #[arg(long, value_name = "SHA256", requires = "sdp")]
+    /// With --sdp or --scan-cab: SHA-256 of a certificate that may sign
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
     signer: Vec<String>,
-    /// With --sdp: SHA-256 of the catalogue itself
-    #[arg(long, value_name = "SHA256", requires = "sdp")]
+    /// With --sdp or --scan-cab: SHA-256 of the file itself
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
     sha256: Option<String>,
     /// Take it though nobody signed it
     #[arg(long, conflicts_with = "apt")]
@@ -235,12 +239,21 @@ fn settings(args: &AddArgs, client: &Client) -> Result<(&'static str, Value), Fa
         });
         return Ok(("rpm", without_nulls(settings)));
     }
-    let catalogue = args.sdp.as_deref().unwrap_or_default();
+    let (kind, file) = match (&args.sdp, &args.scan_cab) {
+        (Some(catalogue), _) => ("sdp", catalogue),
+        (None, cabinet) => ("scan-cab", cabinet.as_ref().expect("one of the group is given")),
+    };
+    if args.signer.is_empty() && args.sha256.is_none() && !args.unsigned {
+        return Err(Failure::usage(format!(
+            "--{kind} needs --signer, the SHA-256 of a certificate that may sign, or --sha256, that \
+             of the file, or --unsigned to take it though nobody vouches for it"
+        )));
+    }
     let trust = json!({
         "signers": args.signer, "sha256": args.sha256, "unsigned": args.unsigned,
     });
-    let settings = json!({ "url": file_or_url(catalogue, client)?, "trust": without_nulls(trust) });
-    Ok(("sdp", settings))
+    let settings = json!({ "url": file_or_url(file, client)?, "trust": without_nulls(trust) });
+    Ok((kind, settings))
 }
 
 fn without_nulls(value: Value) -> Value {
