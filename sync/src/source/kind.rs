@@ -16,9 +16,9 @@ pub enum SourceKind {
     /// An RPM repository.
     Rpm(rpm::RpmSettings),
     /// A third-party catalogue in the form of Updates Publisher.
-    Sdp(sdp::source::Settings),
+    Sdp(sdp::brought::Settings),
     /// The offline scan cabinet of Microsoft Update.
-    ScanCab(sdp::source::Settings),
+    ScanCab(sdp::brought::Settings),
     /// The parent site.
     Parent,
 }
