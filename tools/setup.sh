@@ -8,7 +8,7 @@ build_packages=(build-essential ca-certificates clang git make pkg-config python
 # curl speaks HTTP/1.1 and HTTP/2 to the servers under test; tar and zstd make and read bundles.
 # libfaketime sets the clocks of single processes. rpm and createrepo-c make RPM repositories; dnf, with
 # gnupg for signatures, installs from ours; python3-rpm says how versions compare.
-test_packages=(curl createrepo-c dnf gnupg libfaketime python3-rpm rpm tar zstd)
+test_packages=(apt-utils curl createrepo-c dnf gnupg libfaketime python3-rpm rpm tar zstd)
 
 fail() {
     echo "setup: $*" >&2

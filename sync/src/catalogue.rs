@@ -24,6 +24,8 @@ mod list;
 mod merge;
 mod publish;
 mod record;
+#[cfg(test)]
+mod tests;
 pub(crate) mod text;
 
 pub use feed::{FEED_PAGE_BYTES, FeedEntry, FeedPage, MAX_FEED_PAGE, Place};
@@ -45,11 +47,11 @@ use jiff::Timestamp;
 use merge::Merge;
 use parking_lot::{Mutex, RwLock};
 use publish::{STEP, Work};
-use record::{BODIES, BodyKey, COMMIT, HEADS, ORDER, Preference, SOURCES, SourceRow};
+use record::{BODIES, BodyKey, HEADS, ORDER, Preference, SOURCES, SourceRow};
 use serde::Serialize;
 use sitedb::{Batch, Db};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use text::Tag;
 
@@ -62,10 +64,9 @@ struct Shared {
     board: RwLock<Arc<Board>>,
     /// Held by who changes heads.
     work: Mutex<Work>,
-    /// Held while bodies are deleted, and while one is written that may be about to be.
-    bodies: Mutex<()>,
-    /// The sources whose intake is not finished.
-    active: Mutex<BTreeSet<SourceName>>,
+    /// The sources whose intake is not finished, and which one that is. A source is added only by who holds
+    /// `work`.
+    active: Mutex<BTreeMap<SourceName, u64>>,
 }
 
 impl Shared {
@@ -201,13 +202,11 @@ impl Catalogue {
     pub fn open(db: Db) -> Result<Self, SyncError> {
         let board = Board::load(&db)?;
         let order = ORDER.get(&db, &())?.unwrap_or_default().0;
-        let pending = COMMIT.get(&db, &())?;
-        let work = Work { seq: board.marks.seq, order, pending, is_behind: false };
+        let work = Work { seq: board.marks.seq, order, is_behind: false, intakes: 0 };
         let shared = Shared {
             db,
             board: RwLock::new(Arc::new(board)),
             work: Mutex::new(work),
-            bodies: Mutex::new(()),
             active: Mutex::default(),
         };
         {
@@ -232,16 +231,17 @@ impl Catalogue {
         criteria: Arc<Criteria>,
         now: Timestamp,
     ) -> Result<Intake, SyncError> {
-        if !self.0.active.lock().insert(source.clone()) {
+        let mut work = self.0.work.lock();
+        if self.0.active.lock().contains_key(source) {
             let detail = format!("{source} is being synchronised already");
             return Err(SyncError::new(Cause::Busy, detail));
         }
-        // From here on it is the intake that ends it, whatever happens.
-        let intake = Intake::begin(self.clone(), source, run, criteria, now);
-        self.0.catch_up(&mut self.0.work.lock())?;
+        self.0.catch_up(&mut work)?;
         self.0.sweep_dropped()?;
         self.0.sweep_staged(Some(source))?;
-        Ok(intake)
+        work.intakes += 1;
+        self.0.active.lock().insert(source.clone(), work.intakes);
+        Ok(Intake::begin(self.clone(), work.intakes, source, run, criteria, now))
     }
 
     /// What the adapter of `source` gave with its last commit.
@@ -418,7 +418,7 @@ impl Shared {
                 let merge = Merge { id, order: &work.order, now, seq };
                 let body = |key: &BodyKey| BODIES.get(&self.db, key);
                 if let Some(merged) = merge.reordered(head, body)? {
-                    publish::put(&mut batch, id, &merged);
+                    self.put(&mut batch, id, &merged)?;
                     changed.push(id);
                 }
             }
@@ -431,16 +431,33 @@ impl Shared {
         Ok(changed.len() as u64)
     }
 
+    /// What `read` finds on a board. It finds nothing where a body is gone, as bodies are once a newer board is
+    /// in place; then it reads that one.
+    fn on_one_board<T>(
+        &self,
+        read: impl Fn(&Board) -> Result<Option<T>, SyncError>,
+    ) -> Result<T, SyncError> {
+        let mut board = self.board();
+        loop {
+            if let Some(found) = read(&board)? {
+                return Ok(found);
+            }
+            let newer = self.board();
+            if Arc::ptr_eq(&board, &newer) {
+                let detail = "what is said of an update is missing from the site database";
+                return Err(SyncError::new(Cause::Local, detail));
+            }
+            board = newer;
+        }
+    }
+
     fn entry(&self, id: UpdateId) -> Result<Option<Entry>, SyncError> {
-        /// A body is missing only if a commit came between; then the new board has another one.
-        const TRIES: usize = 5;
-        for _ in 0..TRIES {
-            let board = self.board();
-            let Some(row) = board.visible(id) else { return Ok(None) };
-            let Some(update) = BODIES.get(&self.db, &board.body(row))? else { continue };
+        self.on_one_board(|board| {
+            let Some(row) = board.visible(id) else { return Ok(Some(None)) };
+            let Some(update) = BODIES.get(&self.db, &board.body(row))? else { return Ok(None) };
             let by = board.superseders.of(row).iter().map(|by| board.ids[*by as usize]);
             let visible = |id: &UpdateId| board.visible(*id).is_some();
-            return Ok(Some(Entry {
+            Ok(Some(Some(Entry {
                 update,
                 revision: board.revisions[row],
                 source: board.source(row),
@@ -452,10 +469,8 @@ impl Shared {
                 first_seen: time(board.first_seen[row]),
                 changed: time(board.changed[row]),
                 seq: board.seqs[row],
-            }));
-        }
-        let detail = format!("what is said of {id} is missing from the site database");
-        Err(SyncError::new(Cause::Local, detail))
+            })))
+        })
     }
 
     /// The updates of that name, or with an article of that name.

@@ -268,3 +268,98 @@ fn months_after(time: Timestamp, months: u16) -> Option<Timestamp> {
 fn days_after(time: Timestamp, days: u16) -> Option<Timestamp> {
     time.checked_add(Span::new().hours(i64::from(days) * 24)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn time(text: &str) -> Timestamp {
+        format!("{text}T12:00:00Z").parse().unwrap()
+    }
+
+    fn superseded(created: &str) -> Facts {
+        let by = UpdateId::named(&["new"]);
+        Facts { superseded: Some((by, time(created))), ..Facts::default() }
+    }
+
+    #[test]
+    fn months_end_with_the_month() {
+        let after = |from: &str, months| months_after(time(from), months).unwrap();
+        assert_eq!(after("2025-11-30", 3), time("2026-02-28"));
+        assert_eq!(after("2023-11-30", 3), time("2024-02-29"));
+        assert_eq!(after("2026-01-31", 1), time("2026-02-28"));
+        assert_eq!(after("2026-01-31", 2), time("2026-03-31"));
+        assert_eq!(after("2024-02-29", 12), time("2025-02-28"));
+        assert_eq!(after("2026-05-15", 0), time("2026-05-15"));
+        assert_eq!(months_after("9999-12-01T00:00:00Z".parse().unwrap(), 3), None);
+    }
+
+    #[test]
+    fn a_superseded_update_expires_after_the_policys_months() {
+        let facts = superseded("2025-11-30");
+        let at = |now: &str| decide(&facts, &Policy::default(), time(now));
+        let before = at("2026-02-27");
+        assert_eq!((before.state, before.expired), (State::Superseded, None));
+        assert_eq!(before.next, Some(time("2026-02-28")));
+        let on_the_day = at("2026-02-28");
+        assert_eq!(on_the_day.state, State::Expired);
+        let why = Why::Superseded { by: UpdateId::named(&["new"]) };
+        assert_eq!(on_the_day.expired, Some(Expiry { at: time("2026-02-28"), why }));
+        let nothing = decide(&Facts::default(), &Policy::default(), time("2026-02-28"));
+        assert_eq!(nothing, Decision { state: State::Current, expired: None, next: None });
+    }
+
+    #[test]
+    fn a_classification_may_have_a_wait_of_its_own() {
+        let upgrades = BTreeMap::from([(Classification::Upgrade, Wait::Never)]);
+        let policy = Policy {
+            supersedence: Wait::Months(0),
+            by_classification: upgrades,
+            ..Policy::default()
+        };
+        let facts = superseded("2026-01-01");
+        assert_eq!(decide(&facts, &policy, time("2026-01-01")).state, State::Expired);
+        let facts = Facts { classification: Some(Classification::Upgrade), ..facts };
+        assert_eq!(decide(&facts, &policy, time("2046-01-01")).state, State::Superseded);
+    }
+
+    #[test]
+    fn what_is_expired_goes_when_it_was_not_deployed_for_long() {
+        let expired = Expiry { at: time("2026-01-01"), why: Why::Withdrawn };
+        let facts = |used| Facts { expired: Some(expired), used, ..Facts::default() };
+        let state = |used, now: &str| decide(&facts(used), &Policy::default(), time(now)).state;
+        assert_eq!(state(Use::Never, "2026-01-30"), State::Expired);
+        assert_eq!(state(Use::Never, "2026-01-31"), State::Purged);
+        assert_eq!(state(Use::Until(time("2026-03-01")), "2026-03-30"), State::Expired);
+        assert_eq!(state(Use::Until(time("2026-03-01")), "2026-03-31"), State::Purged);
+        assert_eq!(state(Use::Deployed, "2036-01-01"), State::Expired);
+        let keep = Policy { purge_after_days: None, ..Policy::default() };
+        assert_eq!(decide(&facts(Use::Never), &keep, time("2036-01-01")).state, State::Expired);
+    }
+
+    #[test]
+    fn what_the_policy_expired_comes_back_when_the_policy_waits_longer() {
+        let why = Why::Superseded { by: UpdateId::named(&["new"]) };
+        let expired = Some(Expiry { at: time("2026-02-01"), why });
+        let facts = Facts { expired, ..superseded("2025-11-01") };
+        let with = |months| {
+            let policy = Policy { supersedence: Wait::Months(months), ..Policy::default() };
+            decide(&facts, &policy, time("2026-02-10"))
+        };
+        assert_eq!(with(3).expired, expired, "the date of its expiry stays");
+        assert_eq!((with(6).state, with(6).expired), (State::Superseded, None));
+        let alone = Facts { superseded: None, ..facts };
+        assert_eq!(decide(&alone, &Policy::default(), time("2026-02-10")).state, State::Current);
+    }
+
+    #[test]
+    fn a_policy_reads_back_as_it_was_written() {
+        let policy = Policy {
+            by_classification: BTreeMap::from([(Classification::Upgrade, Wait::Never)]),
+            ..Policy::default()
+        };
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<Policy>(&json).unwrap(), policy);
+        assert!("241".parse::<Wait>().unwrap_err().to_string().contains("never"));
+    }
+}

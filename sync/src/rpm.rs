@@ -11,6 +11,8 @@ pub mod evr;
 pub mod folder;
 pub mod mirror;
 pub mod modules;
+#[cfg(test)]
+mod mutated;
 pub mod primary;
 pub mod product;
 pub mod repomd;

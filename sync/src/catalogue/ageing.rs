@@ -2,7 +2,7 @@
 
 use super::board::{Board, time};
 use super::merge::{Merged, bodies};
-use super::publish::{STEP, Work, put};
+use super::publish::{STEP, Work};
 use super::record::{Card, HEADS, Head, MARKS, Marks};
 use super::{Ageing, Deployments, Shared, Step};
 use crate::error::SyncError;
@@ -62,23 +62,19 @@ impl Shared {
         now: Timestamp,
         most: usize,
     ) -> Result<Ageing, SyncError> {
-        let board = self.board();
-        let mut ageing = Ageing { complete: true, ..Ageing::default() };
-        for (row, decision) in steps(&board, policy, deployments, now) {
-            let (from, to) = (board.states[row], decision.state);
-            ageing.count(from, to);
-            if ageing.steps.len() < most {
-                let (id, expired) = (board.ids[row], decision.expired);
-                ageing.steps.push(Step {
-                    id,
-                    name: self.card(&board, row)?.name,
-                    from,
-                    to,
-                    expired,
-                });
+        self.on_one_board(|board| {
+            let mut ageing = Ageing { complete: true, ..Ageing::default() };
+            for (row, decision) in steps(board, policy, deployments, now) {
+                let (from, to) = (board.states[row], decision.state);
+                ageing.count(from, to);
+                if ageing.steps.len() < most {
+                    let Some(card) = self.card(board, row)? else { return Ok(None) };
+                    let (id, expired) = (board.ids[row], decision.expired);
+                    ageing.steps.push(Step { id, name: card.name, from, to, expired });
+                }
             }
-        }
-        Ok(ageing)
+            Ok(Some(ageing))
+        })
     }
 
     /// See [`super::Catalogue::age`].
@@ -111,7 +107,7 @@ impl Shared {
                 ageing.count(from, to);
                 let name = head.card.name.clone();
                 ageing.steps.push(Step { id, name, from, to, expired: decision.expired });
-                put(&mut batch, id, &aged(&mut work, id, head, decision, now));
+                self.put(&mut batch, id, &aged(&mut work, id, head, decision, now))?;
                 changed.push(id);
             }
             self.db.kv().write(batch)?;

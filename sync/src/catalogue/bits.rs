@@ -68,7 +68,7 @@ impl Bits {
     pub fn flip(&mut self) {
         self.words.iter_mut().for_each(|word| *word = !*word);
         if let Some(last) = self.words.last_mut()
-            && self.len % 64 != 0
+            && !self.len.is_multiple_of(64)
         {
             *last &= (1 << (self.len % 64)) - 1;
         }

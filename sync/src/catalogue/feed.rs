@@ -7,7 +7,7 @@
 use super::Shared;
 use super::board::{Board, Sorted};
 use super::record::BODIES;
-use crate::error::{Cause, SyncError};
+use crate::error::SyncError;
 use crate::lifecycle::{Expiry, State};
 use crate::name::UpdateId;
 use crate::taxonomy::Product;
@@ -66,15 +66,8 @@ pub struct FeedEntry {
 impl Shared {
     /// See [`super::Catalogue::changes`].
     pub(super) fn changes(&self, from: Place, limit: usize) -> Result<FeedPage, SyncError> {
-        /// A body is missing only if a commit came between; then the new board has another one.
-        const TRIES: usize = 5;
-        for _ in 0..TRIES {
-            let board = self.board();
-            if let Some(page) = self.feed_of(&board, from, limit.clamp(1, MAX_FEED_PAGE))? {
-                return Ok(page);
-            }
-        }
-        Err(SyncError::new(Cause::Local, "the body of an update is missing from the site database"))
+        let limit = limit.clamp(1, MAX_FEED_PAGE);
+        self.on_one_board(|board| self.feed_of(board, from, limit))
     }
 
     fn feed_of(

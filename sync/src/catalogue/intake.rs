@@ -1,10 +1,11 @@
 //! What one sync of one source brings, until it is committed or let go.
 
 use super::criteria::{Fit, Judge, needs};
+use super::merge::bodies;
 use super::publish::STEP;
 use super::record::{
-    BODIES, Card, Claim, Commit, ContentHash, DROPPED, HEADS, STAGED, STAGED_PRODUCTS, Staged,
-    StagedKey, StagedProduct, body_key,
+    BODIES, Card, Claim, Commit, ContentHash, HEADS, STAGED, STAGED_PRODUCTS, Staged, StagedKey,
+    StagedProduct, body_key,
 };
 use super::{Catalogue, FeedPage};
 use crate::adapter::{Criteria, Extent, Said};
@@ -32,6 +33,8 @@ const MAX_PRODUCTS: usize = 100_000;
 /// It blocks: call it off the async threads.
 pub struct Intake {
     catalogue: Catalogue,
+    /// Which of the intakes of its source it is.
+    token: u64,
     source: SourceName,
     run: u64,
     now: Timestamp,
@@ -60,8 +63,6 @@ struct Pending {
     batch: Batch,
     rows: usize,
     bytes: usize,
-    /// Their bodies, of which none may be about to be deleted.
-    bodies: Vec<super::record::BodyKey>,
 }
 
 /// What was made of an update.
@@ -119,6 +120,7 @@ struct Given {
 impl Intake {
     pub(super) fn begin(
         catalogue: Catalogue,
+        token: u64,
         source: &SourceName,
         run: u64,
         criteria: Arc<Criteria>,
@@ -128,6 +130,7 @@ impl Intake {
         let judge = Judge::new(criteria, board.products.values().map(|row| &row.product));
         Self {
             catalogue,
+            token,
             source: source.clone(),
             run,
             now,
@@ -300,9 +303,8 @@ impl Intake {
             return Ok(());
         }
         let key = body_key(id, &self.source, hash);
-        self.drop_body(id);
+        self.drop_body(id)?;
         BODIES.put(&mut self.batch.batch, &key, &update);
-        self.batch.bodies.push(key);
         self.batch.bytes += json.len();
         self.stage(id, Some(Staged::Said { claim, card: Box::new(Card::of(&update)) }))?;
         let fate = if said.is_some() { Fate::Revised } else { Fate::Added };
@@ -334,12 +336,15 @@ impl Intake {
         })
     }
 
-    /// Takes back the body that was written when this intake took the update before.
-    fn drop_body(&mut self, id: UpdateId) {
-        let Some(hash) = self.taken.get(&id).and_then(|taken| taken.body) else { return };
-        if self.said(id) != Some(hash) {
-            BODIES.delete(&mut self.batch.batch, &body_key(id, &self.source, hash));
+    /// Takes back the body that was written when this intake took the update before, unless it is one that
+    /// is held anyway.
+    fn drop_body(&mut self, id: UpdateId) -> Result<(), SyncError> {
+        let Some(hash) = self.taken.get(&id).and_then(|taken| taken.body) else { return Ok(()) };
+        let (key, head) = (body_key(id, &self.source, hash), HEADS.get(&self.catalogue.0.db, &id)?);
+        if !head.is_some_and(|head| bodies(id, &head).contains(&key)) {
+            BODIES.delete(&mut self.batch.batch, &key);
         }
+        Ok(())
     }
 
     fn leave_out(&mut self, id: UpdateId, revision: Option<u32>) -> Result<(), SyncError> {
@@ -354,7 +359,7 @@ impl Intake {
     fn stage(&mut self, id: UpdateId, staged: Option<Staged>) -> Result<(), SyncError> {
         let key: StagedKey = (self.source.to_string(), (self.run, id));
         if !matches!(staged, Some(Staged::Said { .. })) {
-            self.drop_body(id);
+            self.drop_body(id)?;
         }
         match staged {
             Some(staged) => STAGED.put(&mut self.batch.batch, &key, &staged),
@@ -370,15 +375,8 @@ impl Intake {
     }
 
     fn flush(&mut self) -> Result<(), SyncError> {
-        let Pending { mut batch, bodies, .. } = std::mem::replace(&mut self.batch, Pending::new());
-        let shared = &self.catalogue.0;
-        let _alone = shared.bodies.lock();
-        for key in bodies {
-            if DROPPED.get(&shared.db, &key)?.is_some() {
-                DROPPED.delete(&mut batch, &key);
-            }
-        }
-        shared.db.kv().write(batch)?;
+        let Pending { batch, .. } = std::mem::replace(&mut self.batch, Pending::new());
+        self.catalogue.0.db.kv().write(batch)?;
         Ok(())
     }
 
@@ -465,13 +463,16 @@ fn claim_given(hash: ContentHash, given: Given) -> Claim {
 
 impl Pending {
     fn new() -> Self {
-        Self { batch: Batch::relaxed(), rows: 0, bytes: 0, bodies: Vec::new() }
+        Self { batch: Batch::relaxed(), rows: 0, bytes: 0 }
     }
 }
 
 impl Drop for Intake {
     fn drop(&mut self) {
         // What it staged is swept when the source's next intake begins, or at the next start.
-        self.catalogue.0.active.lock().remove(&self.source);
+        let mut active = self.catalogue.0.active.lock();
+        if active.get(&self.source) == Some(&self.token) {
+            active.remove(&self.source);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::board::{Board, Sorted, time};
 use super::record::{BODIES, Card, HEADS};
-use crate::error::{Cause, SyncError};
+use crate::error::SyncError;
 use crate::filter::Filter;
 use crate::lifecycle::State;
 use crate::name::{SourceName, UpdateId};
@@ -260,10 +260,18 @@ impl Shared {
         query: &Query,
         required: &dyn RequiredCounts,
     ) -> Result<Page, SyncError> {
-        let board = self.board();
-        let (hits, hints) = query.filter.rows(&board, required, query.now);
+        self.on_one_board(|board| self.list_of(board, query, required))
+    }
+
+    fn list_of(
+        &self,
+        board: &Board,
+        query: &Query,
+        required: &dyn RequiredCounts,
+    ) -> Result<Option<Page>, SyncError> {
+        let (hits, hints) = query.filter.rows(board, required, query.now);
         let total = hits.count() as u64;
-        let ranked = Ranked::new(&board, query.order.by, required, |row| hits.contains(row));
+        let ranked = Ranked::new(board, query.order.by, required, |row| hits.contains(row));
         let limit = query.limit.clamp(1, MAX_PAGE);
         // One more than is shown tells whether there is a next page.
         let mut rows = ranked.after(query.after.as_ref(), query.order.descending, limit + 1);
@@ -271,6 +279,7 @@ impl Shared {
         rows.truncate(limit);
         let mut updates = Vec::with_capacity(rows.len());
         for row in &rows {
+            let Some(card) = self.card(board, *row)? else { return Ok(None) };
             updates.push(Listed {
                 id: board.ids[*row],
                 revision: board.revisions[*row],
@@ -278,32 +287,23 @@ impl Shared {
                 source: board.source(*row),
                 required: required.of(board.ids[*row]),
                 first_seen: time(board.first_seen[*row]),
-                card: self.card(&board, *row)?,
+                card,
             });
         }
         let next = rows.last().filter(|_| has_more);
         let next = next.map(|row| Cursor { key: ranked.key(*row), id: board.ids[*row] });
-        Ok(Page { updates, total, next, hints })
+        Ok(Some(Page { updates, total, next, hints }))
     }
 
-    /// What a board shows of a row. The database may be ahead of the board; then the body, which does not
-    /// change, tells.
-    pub(super) fn card(&self, board: &Board, row: usize) -> Result<Card, SyncError> {
+    /// What a board shows of a row; nothing, if a newer board has taken its place. The database may be ahead of
+    /// the board; then the body, which does not change, tells.
+    pub(super) fn card(&self, board: &Board, row: usize) -> Result<Option<Card>, SyncError> {
         let (id, key) = (board.ids[row], board.body(row));
         let head = HEADS.get(&self.db, &id)?;
-        if let Some(head) = &head
-            && head.body(id) == key
-            && head.purged.is_none()
-        {
-            return Ok(head.card.clone());
+        match head.filter(|head| head.body(id) == key && head.purged.is_none()) {
+            Some(head) => Ok(Some(head.card)),
+            None => Ok(BODIES.get(&self.db, &key)?.map(|update| Card::of(&update))),
         }
-        if let Some(update) = BODIES.get(&self.db, &key)? {
-            return Ok(Card::of(&update));
-        }
-        // The board is not the newest any more.
-        let gone =
-            || SyncError::new(Cause::Local, format!("{id} is missing from the site database"));
-        HEADS.get(&self.db, &id)?.or(head).map(|head| head.card).ok_or_else(gone)
     }
 }
 

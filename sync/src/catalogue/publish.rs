@@ -17,8 +17,8 @@ use crate::name::{SourceName, UpdateId};
 use sitedb::{Batch, Order};
 use std::sync::Arc;
 
-/// Rows that are moved in one batch.
-pub(super) const STEP: usize = 256;
+/// Rows that are moved in one batch; few in tests, so that they stop between two batches.
+pub(super) const STEP: usize = if cfg!(test) { 3 } else { 256 };
 
 /// What those who change the catalogue share; whoever holds it is alone.
 pub(super) struct Work {
@@ -26,10 +26,10 @@ pub(super) struct Work {
     pub seq: u64,
     /// Whose word counts first.
     pub order: Vec<SourceName>,
-    /// A commit that is written and not yet published.
-    pub pending: Option<Commit>,
     /// The board may be behind the heads: a change of heads failed half-way.
     pub is_behind: bool,
+    /// How many intakes were begun.
+    pub intakes: u64,
 }
 
 impl Work {
@@ -52,17 +52,18 @@ impl Shared {
         SOURCES.put(&mut batch, &commit.source.to_string(), &SourceRow { state, at: commit.at });
         COMMIT.put(&mut batch, &(), &commit);
         self.db.kv().write(batch)?;
-        work.pending = Some(commit);
         self.catch_up(work)
     }
 
     /// Publishes what was committed, and shows what was published.
     pub(super) fn catch_up(&self, work: &mut Work) -> Result<(), SyncError> {
-        if let Some(commit) = work.pending.clone() {
+        // The table is asked, as a write may have been made though it was told that it failed.
+        if let Some(commit) = COMMIT.get(&self.db, &())? {
             let was_behind = std::mem::replace(&mut work.is_behind, true);
             let changed = self.publish(work, &commit)?;
-            work.pending = None;
             work.is_behind = was_behind;
+            // Nothing is staged any more that could need a body which is dropped.
+            self.active.lock().remove(&commit.source);
             return self.show(work, &changed);
         }
         if work.is_behind { self.show(work, &[]) } else { Ok(()) }
@@ -103,7 +104,7 @@ impl Shared {
                 let merge = Merge { id, order: &work.order, now: commit.at, seq };
                 let body = |key: &BodyKey| BODIES.get(&self.db, key);
                 if let Some(merged) = merge.said(old, &commit.source, staged, body)? {
-                    put(&mut batch, id, &merged);
+                    self.put(&mut batch, id, &merged)?;
                     changed.push(id);
                 }
             }
@@ -156,21 +157,42 @@ impl Shared {
         Ok(Some(seq))
     }
 
-    /// Deletes bodies that nothing shows any more.
+    /// Deletes bodies that nothing shows any more. Those of a source whose intake is not finished wait: it may
+    /// have staged one of them again.
     pub(super) fn sweep_dropped(&self) -> Result<(), SyncError> {
+        let active: Vec<String> = self.active.lock().keys().map(ToString::to_string).collect();
         let mut after = None;
         loop {
-            let _alone = self.bodies.lock();
             let page = DROPPED.scan(&self.db, Order::Ascending, after.as_ref(), STEP)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(last.clone());
             let mut batch = Batch::relaxed();
-            for (key, _) in page {
+            for (key, _) in page.into_iter().filter(|(key, _)| !active.contains(&key.1.0)) {
                 BODIES.delete(&mut batch, &key);
                 DROPPED.delete(&mut batch, &key);
             }
             self.db.kv().write(batch)?;
         }
+    }
+
+    /// Writes what was decided of an update.
+    pub(super) fn put(
+        &self,
+        batch: &mut Batch,
+        id: UpdateId,
+        merged: &Merged,
+    ) -> Result<(), SyncError> {
+        HEADS.put(batch, &id, &merged.head);
+        for key in &merged.dropped {
+            DROPPED.put(batch, key, &Dropped {});
+        }
+        // What is said again is not deleted, if it was about to be.
+        for key in super::merge::bodies(id, &merged.head) {
+            if DROPPED.get(&self.db, &key)?.is_some() {
+                DROPPED.delete(batch, &key);
+            }
+        }
+        Ok(())
     }
 
     /// Deletes what syncs staged that were not committed: of `source`, or of all.
@@ -207,13 +229,5 @@ impl Shared {
             self.db.kv().write(batch)?;
         }
         Ok(())
-    }
-}
-
-/// Writes what was decided of an update.
-pub(super) fn put(batch: &mut Batch, id: UpdateId, merged: &Merged) {
-    HEADS.put(batch, &id, &merged.head);
-    for key in &merged.dropped {
-        DROPPED.put(batch, key, &Dropped {});
     }
 }

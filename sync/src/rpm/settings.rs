@@ -14,9 +14,9 @@ use url::Url;
 pub struct RpmSettings {
     /// The repository: the address below which `repodata/` lies, as `baseurl` of dnf.
     pub url: String,
-    /// The keys that may sign `repomd.xml`, in ASCII armor.
+    /// The keys that may sign `repomd.xml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keyring: Option<String>,
+    pub keyring: Option<Keyring>,
     /// With a keyring, whether a repository that is not signed at all is taken.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_unsigned: bool,
@@ -65,10 +65,7 @@ impl TryFrom<&RpmSettings> for Repository {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        let keyring = settings.keyring.as_ref().map(|keys| Keyring::parse(keys.as_bytes()));
-        let keyring = keyring.transpose().map_err(|error| {
-            SyncError::because(Cause::Misconfigured, "the keyring cannot be read", error)
-        })?;
+        let keyring = settings.keyring.clone();
         if keyring.is_none() && settings.allow_unsigned {
             return Err(wrong("allow_unsigned says nothing without a keyring".into()));
         }
@@ -163,7 +160,8 @@ mod tests {
             change(&mut settings);
             Repository::try_from(&settings)
         };
-        assert!(with(|settings| settings.keyring = Some("no key".into())).is_err());
+        let wrong = r#"{"url": "http://host/x", "keyring": "no key"}"#;
+        assert!(serde_json::from_str::<RpmSettings>(wrong).is_err());
         assert!(with(|settings| settings.allow_unsigned = true).is_err());
         assert!(with(|settings| settings.product = Some("a b".into())).is_err());
         assert_eq!(repository("http://host/x").unwrap().base.as_str(), "http://host/x/");

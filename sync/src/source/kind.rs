@@ -3,7 +3,7 @@
 use super::SourceError;
 use crate::adapter::Adapter;
 use crate::error::{Cause, SyncError};
-use crate::{apt, rpm, sdp};
+use crate::{apt, rpm, sdp, wsus};
 use serde::{Deserialize, Serialize};
 
 /// A kind of upstream, with its settings.
@@ -16,7 +16,9 @@ pub enum SourceKind {
     /// An RPM repository.
     Rpm(rpm::RpmSettings),
     /// A third-party catalogue in the form of Updates Publisher.
-    Sdp(sdp::source::Settings),
+    Sdp(sdp::brought::Settings),
+    /// The offline scan cabinet of Microsoft Update.
+    ScanCab(sdp::brought::Settings),
     /// The parent site.
     Parent,
 }
@@ -28,6 +30,7 @@ impl SourceKind {
             Self::Apt(_) => "apt",
             Self::Rpm(_) => "rpm",
             Self::Sdp(_) => "sdp",
+            Self::ScanCab(_) => "scan-cab",
             Self::Parent => "parent",
         }
     }
@@ -52,6 +55,7 @@ impl SourceKind {
             Self::Apt(settings) => Box::new(apt::Apt::new((**settings).clone())?),
             Self::Rpm(settings) => Box::new(rpm::RpmSource::new(settings)?),
             Self::Sdp(settings) => Box::new(sdp::source::SdpSource::new(settings.clone())?),
+            Self::ScanCab(settings) => Box::new(wsus::scan_cab::ScanCab::new(settings.clone())?),
             Self::Parent => {
                 let detail = "this site cannot take its updates from a parent yet";
                 return Err(SyncError::new(Cause::Unsupported, detail));

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tempfile::TempDir;
-use url::Url;
 
 /// A repository on disk.
 pub struct Made {
@@ -127,16 +126,16 @@ impl Machine {
     }
 
     /// What dnf says, asked with these arguments, of the repository at `url`.
-    pub fn dnf(&self, url: &Url, arguments: &[&str]) -> String {
+    pub fn dnf(&self, url: &str, arguments: &[&str]) -> String {
         run(&mut self.command(url, arguments))
     }
 
     /// The same, which may fail.
-    pub fn try_dnf(&self, url: &Url, arguments: &[&str]) -> Output {
+    pub fn try_dnf(&self, url: &str, arguments: &[&str]) -> Output {
         self.command(url, arguments).output().unwrap()
     }
 
-    fn command(&self, url: &Url, arguments: &[&str]) -> Command {
+    fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let root = self.root.path().display();
         let mut command = Command::new("dnf");
         command
