@@ -67,7 +67,7 @@ impl<'a> Client<'a> {
 
     /// What the server is like.
     pub async fn config(&mut self) -> Result<Config, SyncError> {
-        let answer = self.asked("GetConfigData", |cookie| ask_config(cookie)).await;
+        let answer = self.asked("GetConfigData", ask_config).await;
         let answer = answer.map_err(|error| self.failed(error))?;
         Ok(Config::read(self.result(&answer, "GetConfigData")?))
     }
@@ -84,7 +84,8 @@ impl<'a> Client<'a> {
             Err(CallError::Sync(error)) => return Err(error),
         };
         let read = RevisionList::read(self.result(&answer, "GetRevisionIdList")?);
-        let (list, _) = read.ok_or_else(|| self.malformed("the list of revisions has no anchor"))?;
+        let (list, _) =
+            read.ok_or_else(|| self.malformed("the list of revisions has no anchor"))?;
         Ok(Ok(list))
     }
 
@@ -156,7 +157,8 @@ impl<'a> Client<'a> {
             .ok_or_else(|| self.malformed("the server names no service to authorise at"))?;
         let at = below(&self.root, &at)?;
         if at.host_str() != self.root.host_str() {
-            let detail = format!("{} sends to {at} to authorise, which is another server", self.root);
+            let detail =
+                format!("{} sends to {at} to authorise, which is another server", self.root);
             return Err(SyncError::new(Cause::Refused, detail).into());
         }
         let ask = ask_authorization(&self.account.name, self.account.id);
@@ -164,7 +166,8 @@ impl<'a> Client<'a> {
         let answer = self.result(&answer, "GetAuthorizationCookie")?;
         let authorization = Authorization::read(answer)
             .ok_or_else(|| self.malformed("the authorisation is none"))?;
-        let answer = self.call(&self.service, SYNC, "GetCookie", ask_cookie(&authorization)).await?;
+        let answer =
+            self.call(&self.service, SYNC, "GetCookie", ask_cookie(&authorization)).await?;
         let cookie = Cookie::read(self.result(&answer, "GetCookie")?)
             .ok_or_else(|| self.malformed("the cookie is none"))?;
         self.cookie = Some(cookie.clone());

@@ -5,12 +5,11 @@
 
 use super::soap::{DSS, ErrorCode, Fault, SYNC, clean};
 use crate::name::UpdateId;
-use crate::unpack::TooMuch;
+use crate::sdp::cab;
 use crate::xml::Element;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
-use std::io::{self, Cursor, Read};
 
 /// The version of the protocol that is spoken here.
 pub const PROTOCOL: &str = "1.20";
@@ -20,7 +19,9 @@ pub const MAX_DOCUMENT: u64 = 16 << 20;
 const MAX_REVISIONS: usize = 2_000_000;
 
 /// One revision of an update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Identity {
     /// Which update.
     pub id: UpdateId,
@@ -141,9 +142,11 @@ fn number<T: std::str::FromStr>(of: &Element, name: &str) -> Option<T> {
 /// # Errors
 /// It answers something else.
 pub fn result<'a>(body: &'a Element, operation: &str) -> Result<&'a Element, Fault> {
-    let answers = &*body.name == format!("{operation}Response");
+    let answers = *body.name == format!("{operation}Response");
     let result = answers.then(|| body.child(&format!("{operation}Result"))).flatten();
-    result.ok_or_else(|| Fault::new(ErrorCode::Other("NoAnswer".into()), format!("want {operation}Result")))
+    result.ok_or_else(|| {
+        Fault::new(ErrorCode::Other("NoAnswer".into()), format!("want {operation}Result"))
+    })
 }
 
 impl Identity {
@@ -254,7 +257,9 @@ impl Config {
             Some(ServerLanguage { id: number(of, "LanguageID")?, short, long, enabled })
         };
         Self {
-            max_updates: number(result, "MaxNumberOfUpdatesPerRequest").unwrap_or(100).clamp(1, 1000),
+            max_updates: number(result, "MaxNumberOfUpdatesPerRequest")
+                .unwrap_or(100)
+                .clamp(1, 1000),
             anchor: result.text_of("NewConfigAnchor").unwrap_or_default(),
             catalogue_only: result.text_of("CatalogOnlySync").as_deref() == Some("true"),
             languages: languages.filter_map(language).collect(),
@@ -300,7 +305,9 @@ impl RevisionFilter {
         if let Some(anchor) = &self.anchor {
             filter = filter.holding(text("Anchor", anchor));
         }
-        filter = filter.holding(flag("GetConfig", self.config)).holding(flag("Get63LanguageOnly", false));
+        filter = filter
+            .holding(flag("GetConfig", self.config))
+            .holding(flag("Get63LanguageOnly", false));
         if let Some(ids) = &self.categories {
             filter = filter.holding(list("Categories", ids));
         }
@@ -371,14 +378,16 @@ pub fn read_identities(body: &Element) -> Option<Vec<Identity>> {
 
 /// Reads the answer to `GetUpdateData`. What cannot be read of it is told in words.
 pub fn read_update_data(result: &Element) -> (Vec<UpdateData>, Vec<FileUrl>, Vec<String>) {
-    let updates = result.child("updates").into_iter().flat_map(|all| all.all("ServerSyncUpdateData"));
+    let updates =
+        result.child("updates").into_iter().flat_map(|all| all.all("ServerSyncUpdateData"));
     let (mut found, mut bad) = (Vec::new(), Vec::new());
     for update in updates {
         let Some(identity) = update.child("Id").and_then(Identity::read) else {
             bad.push("an update without an identity".to_owned());
             continue;
         };
-        let xml = match (update.text_of("XmlUpdateBlob"), update.text_of("XmlUpdateBlobCompressed")) {
+        let xml = match (update.text_of("XmlUpdateBlob"), update.text_of("XmlUpdateBlobCompressed"))
+        {
             (Some(xml), _) => Ok(xml),
             (None, Some(packed)) => unpack(&packed),
             (None, None) => Err("it has no document".to_owned()),
@@ -387,7 +396,9 @@ pub fn read_update_data(result: &Element) -> (Vec<UpdateData>, Vec<FileUrl>, Vec
         let files = files.flat_map(|list| list.all("base64Binary")).map(Element::text).collect();
         match xml {
             Ok(xml) => found.push(UpdateData { identity, xml, files }),
-            Err(why) => bad.push(format!("update {} revision {}: {why}", identity.id, identity.revision)),
+            Err(why) => {
+                bad.push(format!("update {} revision {}: {why}", identity.id, identity.revision))
+            }
         }
     }
     let urls = result.child("fileUrls").into_iter().flat_map(|all| all.all("ServerSyncUrlData"));
@@ -421,21 +432,12 @@ pub fn update_data(updates: &[UpdateData], urls: &[FileUrl]) -> Element {
     say("GetUpdateDataResponse").holding(result)
 }
 
-/// The document in a compressed blob: base64 of a cabinet with one member, `blob`, in UTF-16LE.
+/// The document in a compressed blob: base64 of a cabinet with one member, in UTF-16LE.
 fn unpack(packed: &str) -> Result<String, String> {
-    let bad = |error: io::Error| {
-        let is_too_much = error.get_ref().is_some_and(|inner| inner.is::<TooMuch>());
-        if is_too_much { "its document is too large".to_owned() } else { format!("its cabinet: {error}") }
-    };
     let packed: String = packed.split_whitespace().collect();
     let bytes = BASE64.decode(packed).map_err(|error| format!("its document: {error}"))?;
-    let mut cabinet = cab::Cabinet::new(Cursor::new(bytes)).map_err(bad)?;
-    let blob = cabinet.read_file("blob").map_err(bad)?;
-    let mut wide = Vec::new();
-    let n = blob.take(MAX_DOCUMENT + 1).read_to_end(&mut wide).map_err(bad)?;
-    if n as u64 > MAX_DOCUMENT {
-        return Err("its document is too large".into());
-    }
+    let wide =
+        cab::only_member(&bytes, MAX_DOCUMENT).map_err(|error| format!("its document: {error}"))?;
     let units = wide.chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]]));
     let document: Result<String, _> = char::decode_utf16(units).collect();
     let document = document.map_err(|_| "its document is no UTF-16".to_owned())?;
@@ -464,10 +466,12 @@ mod tests {
         assert_eq!((config.max_updates, config.catalogue_only), (100, false));
         assert_eq!(config.anchor, "9438,2026-10-04 16:33:26.670");
         assert!(config.languages.iter().any(|language| language.short == "zh-tw"));
-        let data = body(include_bytes!("../../tests/data/wsus/GetUpdateData.uncompressed.response.xml"));
+        let data =
+            body(include_bytes!("../../tests/data/wsus/GetUpdateData.uncompressed.response.xml"));
         let (updates, _, bad) = read_update_data(result(&data, "GetUpdateData").unwrap());
         assert!(bad.is_empty() && updates[0].xml.starts_with("<upd:Update"), "{bad:?}");
-        let data = body(include_bytes!("../../tests/data/wsus/GetUpdateData.compressed.response.xml"));
+        let data =
+            body(include_bytes!("../../tests/data/wsus/GetUpdateData.compressed.response.xml"));
         let (updates, urls, bad) = read_update_data(result(&data, "GetUpdateData").unwrap());
         assert!(bad.is_empty(), "{bad:?}");
         let expected = include_str!("../../tests/data/wsus/update-266f6222.xml");
@@ -478,7 +482,8 @@ mod tests {
 
     #[test]
     fn the_recorded_request_is_read() {
-        let request = body(include_bytes!("../../tests/data/wsus/GetRevisionIdList.delta.request.xml"));
+        let request =
+            body(include_bytes!("../../tests/data/wsus/GetRevisionIdList.delta.request.xml"));
         let filter = RevisionFilter::read(&request).unwrap();
         assert_eq!(filter.anchor.as_deref(), Some("9438,2026-10-04 16:09:27.371"));
         assert!(!filter.config && filter.categories.as_ref().unwrap()[0].1);
@@ -500,8 +505,10 @@ mod tests {
         let identity = Identity { id, revision: 7 };
         let text = envelope(ask_update_data(&cookie, &[identity]));
         assert_eq!(read_identities(&body(text.as_bytes())), Some(vec![identity]));
-        let update = UpdateData { identity, xml: "<a b=\"&amp;\"/>".into(), files: vec!["AA==".into()] };
-        let url = FileUrl { digest: "AA==".into(), vendor: Some("http://x/y".into()), server: None };
+        let update =
+            UpdateData { identity, xml: "<a b=\"&amp;\"/>".into(), files: vec!["AA==".into()] };
+        let url =
+            FileUrl { digest: "AA==".into(), vendor: Some("http://x/y".into()), server: None };
         let text = envelope(update_data(std::slice::from_ref(&update), std::slice::from_ref(&url)));
         let answer = body(text.as_bytes());
         let read = read_update_data(result(&answer, "GetUpdateData").unwrap());

@@ -102,11 +102,18 @@ impl Role {
     }
 
     /// Answers one call. Blocks: it reads the catalogue.
-    pub fn answer(&self, service: Service, body: &[u8], shelf: &dyn Shelf, now: Timestamp) -> Answer {
+    pub fn answer(
+        &self,
+        service: Service,
+        body: &[u8],
+        shelf: &dyn Shelf,
+        now: Timestamp,
+    ) -> Answer {
         let call = match soap::open(body) {
             Ok(Said::Body(call)) => call,
             Ok(Said::Fault(_)) | Err(_) => {
-                let fault = Fault::new(ErrorCode::InvalidParameters, "the request is no SOAP message");
+                let fault =
+                    Fault::new(ErrorCode::InvalidParameters, "the request is no SOAP message");
                 return Answer { body: fault.to_envelope(""), is_fault: true };
             }
         };
@@ -162,7 +169,8 @@ impl Role {
             }
             (Service::Sync, "GetUpdateData") => {
                 self.check(call, now)?;
-                let wanted = read_identities(call).filter(|ids| (1..=MAX_UPDATES).contains(&ids.len()));
+                let wanted =
+                    read_identities(call).filter(|ids| (1..=MAX_UPDATES).contains(&ids.len()));
                 let wanted = wanted.ok_or_else(|| wrong("updateIds"))?;
                 let (mut updates, mut urls) = (Vec::new(), BTreeMap::new());
                 for identity in wanted {
@@ -319,7 +327,8 @@ fn qualifying(all: &[Shelved], filter: &RevisionFilter, after: u64) -> Vec<Ident
     let wanted = |list: &Option<Vec<(UpdateId, bool)>>| -> BTreeMap<UpdateId, bool> {
         list.iter().flatten().copied().collect()
     };
-    let (categories, classifications) = (wanted(&filter.categories), wanted(&filter.classifications));
+    let (categories, classifications) =
+        (wanted(&filter.categories), wanted(&filter.classifications));
     let is_everything = filter.categories.is_none() && filter.classifications.is_none();
     let by_id: BTreeMap<UpdateId, &Shelved> = all.iter().map(|it| (it.identity.id, it)).collect();
     let mut found: BTreeSet<Identity> = BTreeSet::new();
@@ -389,7 +398,8 @@ mod tests {
             shelved("a1", 2, "", &["a"]),
             shelved("b", 3, "win11", &[]),
         ];
-        let only = |names: &[&str], delta| Some(names.iter().map(|name| (id(name), delta)).collect());
+        let only =
+            |names: &[&str], delta| Some(names.iter().map(|name| (id(name), delta)).collect());
         let mut filter = RevisionFilter {
             categories: only(&["win10"], false),
             classifications: only(&["security"], false),
@@ -411,7 +421,8 @@ mod tests {
         let now = "2026-11-27T10:20:30.4567Z".parse().unwrap();
         assert_eq!(anchor(9437, now), "9438,2026-11-27 10:20:30.456");
         assert_eq!(place("9438,2026-10-04 16:33:26.670"), Ok(9437));
-        for wrong in ["", "1", "x,2026-10-04 16:33:26.670", "0,2026-10-04 16:33:26.670", "1,today"] {
+        for wrong in ["", "1", "x,2026-10-04 16:33:26.670", "0,2026-10-04 16:33:26.670", "1,today"]
+        {
             assert!(place(wrong).is_err(), "{wrong}");
         }
     }

@@ -54,7 +54,8 @@ const CODES: &[(ErrorCode, &str)] = &[
 impl ErrorCode {
     fn of(text: &str) -> Self {
         let known = CODES.iter().find(|(_, word)| *word == text);
-        known.map_or_else(|| Self::Other(text.chars().take(100).collect()), |(code, _)| code.clone())
+        known
+            .map_or_else(|| Self::Other(text.chars().take(100).collect()), |(code, _)| code.clone())
     }
 
     fn as_str(&self) -> &str {
@@ -193,7 +194,8 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_refused() {
-        for wrong in ["", "<a/>", "<Envelope/>", "<Envelope><Body/></Envelope>", "<!DOCTYPE a><a/>"] {
+        for wrong in ["", "<a/>", "<Envelope/>", "<Envelope><Body/></Envelope>", "<!DOCTYPE a><a/>"]
+        {
             assert!(open(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }

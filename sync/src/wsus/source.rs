@@ -44,7 +44,7 @@ const MAX_ALL: u64 = 64 << 30;
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The root of its services, as `http://wsus.example:8530/`.
-    pub url: Url,
+    pub url: String,
     /// The name that this site shows itself by, as of a machine.
     #[serde(default = "default_account")]
     pub account: String,
@@ -56,41 +56,43 @@ fn default_account() -> String {
 
 impl Settings {
     /// Settings of a server below `url`.
-    ///
-    /// # Errors
-    /// It is no address of a server.
-    pub fn new(url: &str) -> Result<Self, SyncError> {
-        let settings = Url::parse(url).map(|url| Self { url, account: default_account() });
-        let settings = settings.map_err(|error| {
-            SyncError::because(Cause::Misconfigured, format!("{url:?} is no address"), error)
-        })?;
-        settings.check()?;
-        Ok(settings)
+    pub fn new(url: &str) -> Self {
+        Self { url: url.into(), account: default_account() }
     }
 
-    /// An error if they cannot work.
-    pub fn check(&self) -> Result<(), SyncError> {
-        if !matches!(self.url.scheme(), "http" | "https") {
-            let detail = format!("{} is no address of a WSUS server; want http:// or https://", self.url);
-            return Err(SyncError::new(Cause::Misconfigured, detail));
-        }
+    /// The root of its services.
+    ///
+    /// # Errors
+    /// They cannot work.
+    fn root(&self) -> Result<Url, SyncError> {
+        let wrong = |detail: String| SyncError::new(Cause::Misconfigured, detail);
+        let url = Url::parse(&self.url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.ok_or_else(|| {
+            wrong(format!(
+                "{:?} is no address of a WSUS server; want http:// or https://",
+                self.url
+            ))
+        })?;
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
         if self.account.is_empty() || self.account.len() > 255 || !self.account.chars().all(plain) {
-            let detail = format!("{:?} is no name of a machine", self.account);
-            return Err(SyncError::new(Cause::Misconfigured, detail));
+            return Err(wrong(format!("{:?} is no name of a machine", self.account)));
         }
-        Ok(())
+        Ok(url)
     }
 
     fn account(&self) -> Account {
-        Account { name: self.account.clone(), id: UpdateId::named(&["wsus-account", &self.account]) }
+        Account {
+            name: self.account.clone(),
+            id: UpdateId::named(&["wsus-account", &self.account]),
+        }
     }
 }
 
 /// The source.
 #[derive(Clone, Debug)]
 pub struct WsusSource {
-    settings: Settings,
+    root: Url,
+    account: Account,
 }
 
 /// What is kept from one sync to the next.
@@ -133,18 +135,23 @@ struct Line {
 
 impl WsusSource {
     /// The source with those settings.
-    pub fn new(settings: Settings) -> Self {
-        Self { settings }
+    ///
+    /// # Errors
+    /// They cannot work.
+    pub fn new(settings: &Settings) -> Result<Self, SyncError> {
+        Ok(Self { root: settings.root()?, account: settings.account() })
     }
 
     async fn bring(&self, run: &Run, state: Option<&Value>) -> Result<Fetched, SyncError> {
         let base: State = state
             .map(|value| serde_json::from_value(value.clone()))
             .transpose()
-            .map_err(|error| SyncError::because(Cause::Local, "the source's state does not read", error))?
+            .map_err(|error| {
+                SyncError::because(Cause::Local, "the source's state does not read", error)
+            })?
             .unwrap_or_default();
         run.stage(Stage::Connect)?;
-        let mut client = Client::new(run, &self.settings.url, self.settings.account())?;
+        let mut client = Client::new(run, &self.root, self.account.clone())?;
         let config = client.config().await?;
         run.stage(Stage::Fetch)?;
         let mut plan = match read_plan(run, &base)? {
@@ -191,7 +198,9 @@ impl WsusSource {
                 all.extend(url.vendor.iter().filter_map(|it| self.address(it)));
             }
             for update in updates {
-                let of = |digest: &String| Some((digest.clone(), by_digest.get(digest.as_str())?.clone()));
+                let of = |digest: &String| {
+                    Some((digest.clone(), by_digest.get(digest.as_str())?.clone()))
+                };
                 let urls = update.files.iter().filter_map(of).collect();
                 documents.add(&Line { identity: update.identity, xml: update.xml, urls })?;
                 run.watch.moved();
@@ -203,7 +212,7 @@ impl WsusSource {
 
     /// A file's address, seen from the server.
     fn address(&self, text: &str) -> Option<String> {
-        let url = self.settings.url.join(text).ok()?;
+        let url = self.root.join(text).ok()?;
         matches!(url.scheme(), "http" | "https").then(|| url.into())
     }
 }
@@ -233,9 +242,12 @@ impl Adapter for WsusSource {
             run.watch.read()?;
             let read = document::read(&line.xml, &line.urls);
             match read {
-                Ok(Document::Update(update)) => take(Said::Update(update))?,
+                Ok(Document::Update(mut update)) => {
+                    document::place(&mut update, &plan.next.categories);
+                    take(Said::Update(update))?;
+                }
                 Ok(Document::Category { category, update }) => {
-                    if let Some(product) = category.product() {
+                    if let Some(product) = category.product_among(&plan.next.categories) {
                         take(Said::Product(product))?;
                     }
                     take(Said::Update(update))?;
@@ -249,8 +261,9 @@ impl Adapter for WsusSource {
         // Without an anchor all was asked for; else only what changed.
         let first = plan.base.categories_anchor.is_none() && plan.base.updates_anchor.is_none();
         let extent = if first { Extent::Whole } else { Extent::Changes };
-        let state = serde_json::to_value(&plan.next)
-            .map_err(|error| SyncError::because(Cause::Local, "the state cannot be written", error))?;
+        let state = serde_json::to_value(&plan.next).map_err(|error| {
+            SyncError::because(Cause::Local, "the state cannot be written", error)
+        })?;
         Ok(Read { extent, state, skipped })
     }
 }
@@ -267,7 +280,7 @@ async fn begin(run: &Run, client: &mut Client<'_>, base: State) -> Result<Plan, 
             tracing::warn!(%fault, "the upstream server does not know the anchor; all is asked for again");
             base = State { categories: base.categories, ..State::default() };
             let whole = RevisionFilter { config: true, ..RevisionFilter::default() };
-            client.revisions(&whole).await?.map_err(|fault| refused(fault))?
+            client.revisions(&whole).await?.map_err(refused)?
         }
         Err(fault) => return Err(refused(fault)),
     };
@@ -355,10 +368,15 @@ fn chosen(
     run: &Run,
 ) -> (BTreeSet<UpdateId>, BTreeSet<UpdateId>) {
     let criteria = &run.criteria;
+    // A family may be named by its own words, or by those of its id.
+    let family_named = |id: &String| id.parse().ok().and_then(|id: UpdateId| categories.get(&id));
     let is_wanted = |id: &UpdateId, category: &Category| {
         let all = criteria.products.is_empty();
         let named = |name: &str| criteria.products.iter().any(|it| it.eq_ignore_ascii_case(name));
-        all || named(&id.to_string()) || named(&category.title) || category.families.iter().any(|it| named(it))
+        let mut families = category.families.iter();
+        all || named(&id.to_string())
+            || named(&category.title)
+            || families.any(|it| named(it) || family_named(it).is_some_and(|it| named(&it.title)))
     };
     let classification = |category: &Category| category.title.parse::<Classification>().ok();
     let (mut products, mut classifications) = (BTreeSet::new(), BTreeSet::new());
@@ -403,7 +421,8 @@ fn read_plan(run: &Run, base: &State) -> Result<Option<Plan>, SyncError> {
     let is_young = age < PLAN_AGE && age > -PLAN_AGE;
     let (products, classifications) = chosen(&plan.next.categories, run);
     let asks_the_same = !plan.is_whole
-        || (products == plan.next.asked_categories && classifications == plan.next.asked_classifications);
+        || (products == plan.next.asked_categories
+            && classifications == plan.next.asked_classifications);
     // A plan that led to `base` was carried out.
     let is_open = plan.base == *base && plan.next != *base;
     Ok((is_young && is_open && asks_the_same).then_some(plan))
@@ -434,7 +453,9 @@ impl Spool {
         let mut text = Vec::new();
         loop {
             text.clear();
-            let n = io::Read::take(&mut reader, MAX_LINE).read_until(b'\n', &mut text).map_err(failed)?;
+            let n = io::Read::take(&mut reader, MAX_LINE)
+                .read_until(b'\n', &mut text)
+                .map_err(failed)?;
             if n == 0 || !text.ends_with(b"\n") {
                 break;
             }
