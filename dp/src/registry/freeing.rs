@@ -22,8 +22,8 @@ pub struct Freeing {
     pub grace: Option<Duration>,
 }
 
-/// Versions, each by its manifest: what they have is the same wherever they are.
-type Versions = Vec<VersionInfo>;
+/// Versions by name.
+type Keys = Vec<(PackageName, u64)>;
 
 impl Registry {
     /// What points let go of, and what becomes free there, when the assignments `removed` are taken
@@ -36,7 +36,7 @@ impl Registry {
     ) -> Result<Vec<Freeing>, WishError> {
         let stock = self.stock(packages)?;
         let (points, packages_gone) = (self.meant_by(removed), packages_of(removed));
-        let mut known: HashMap<(Vec<u64>, Vec<(String, u64)>), Unshared> = HashMap::new();
+        let mut known: HashMap<(Keys, Keys), Unshared> = HashMap::new();
         let mut freeing = Vec::new();
         for (point, id) in points {
             let facts = self.facts(&id)?;
@@ -61,24 +61,22 @@ impl Registry {
                     && packages_gone.contains(&fact.package)
                     && !stays.contains_key(&key)
             });
-            let gone: Vec<_> = gone.map(|fact| (fact.package.clone(), fact.version)).collect();
-            let versions: Vec<u64> = gone.iter().map(|(_, version)| *version).collect();
-            let key = (
-                versions.clone(),
-                stays.keys().map(|(name, n)| (name.to_string(), *n)).collect::<Vec<_>>(),
-            );
+            let gone: Keys = gone.map(|fact| (fact.package.clone(), fact.version)).collect();
+            let versions = gone.iter().map(|(_, version)| *version).collect();
+            // Points of a group mostly hold the same.
+            let key = (gone, stays.keys().cloned().collect());
             let unshared = match known.get(&key) {
                 Some(unshared) => Ok(*unshared),
                 None => {
-                    let of_site = gone.iter().map(|(package, version)| {
+                    let of_site = key.0.iter().map(|(package, version)| {
                         let none = || PackageError::UnknownVersion {
                             package: package.clone(),
                             version: Selector::Number(*version),
                         };
                         described(&stock, package, *version).ok_or_else(none)
                     });
-                    let of_site = of_site.collect::<Result<Versions, PackageError>>();
-                    let stays: Versions = stays.into_values().collect();
+                    let of_site = of_site.collect::<Result<Vec<VersionInfo>, PackageError>>();
+                    let stays: Vec<VersionInfo> = stays.into_values().collect();
                     of_site.and_then(|gone| packages.unshared(&gone, &stays))
                 }
             };
