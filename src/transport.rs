@@ -6,6 +6,7 @@
 
 mod events;
 mod in_process;
+pub mod point;
 mod remote;
 mod trust;
 
@@ -103,7 +104,10 @@ impl Client {
     /// Opens the data folder, or prepares to speak to the server, that the flags name.
     pub fn open(shared: &Shared) -> Result<Self, Failure> {
         match &shared.data {
-            Some(dir) => Ok(Self::InProcess(InProcess::open(dir)?)),
+            Some(dir) => match dp::node::is_point(dir).then(|| point::running(dir)).transpose()? {
+                Some(Some(socket)) => Ok(Self::Remote(Remote::at_socket(socket, dir)?)),
+                Some(None) | None => Ok(Self::InProcess(InProcess::open(dir)?)),
+            },
             None => Ok(Self::Remote(Remote::new(shared)?)),
         }
     }
@@ -183,7 +187,7 @@ impl Client {
     /// Where the site is, for messages.
     pub fn place(&self) -> String {
         match self {
-            Self::Remote(remote) => remote.base().to_owned(),
+            Self::Remote(remote) => remote.shown().to_owned(),
             Self::InProcess(site) => site.dir().display().to_string(),
         }
     }

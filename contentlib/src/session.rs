@@ -11,6 +11,7 @@ use crate::digest::{ChunkId, Digest, Name};
 use crate::error::{AddError, CommitError, ReadError};
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
 use crate::kv::KvError;
+use crate::leases::Since;
 use crate::library::{Inner, Library};
 use crate::pack::writer::Record;
 use crate::recipe::Recipe;
@@ -29,6 +30,7 @@ const PROVE_STEP: usize = 512;
 pub struct Session {
     pub(crate) library: Library,
     lease: u64,
+    since: Since,
     durable: Option<(String, Duration)>,
     /// Failed syncs before it began; if there were more at its commit, some of it may be lost.
     losses: u64,
@@ -42,16 +44,32 @@ pub struct Session {
     pub(crate) aliases: Mutex<Vec<(Digest, Vec<Name>)>>,
 }
 
+/// What the lease of a durable session keeps while the session is not at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// What it added, and what it found held: nothing that became garbage since it began is freed.
+    All,
+    /// What was stored since it began. What it found held stays only as long as something else
+    /// holds it, or its grace; whoever works so looks again before it counts on it. For work that takes
+    /// days and must not fill the disk meanwhile.
+    Added,
+}
+
 impl Library {
     /// Begins a session.
     pub fn session(&self) -> Session {
-        self.begin(None)
+        self.begin(Keeps::All, None)
     }
 
     /// Begins or resumes a session whose lease outlives this process. It expires `ttl` after it
-    /// was last used.
-    pub fn open_session(&self, name: &str, ttl: Duration) -> Result<Session, KvError> {
-        let session = self.begin(Some((name.to_owned(), ttl)));
+    /// was last used. What it keeps is settled when it is begun first.
+    pub fn open_session(
+        &self,
+        name: &str,
+        ttl: Duration,
+        keeps: Keeps,
+    ) -> Result<Session, KvError> {
+        let session = self.begin(keeps, Some((name.to_owned(), ttl)));
         session.renew()?;
         Ok(session)
     }
@@ -62,13 +80,20 @@ impl Library {
         self.inner.leases.durable(prefix)
     }
 
-    fn begin(&self, durable: Option<(String, Duration)>) -> Session {
+    fn begin(&self, keeps: Keeps, durable: Option<(String, Duration)>) -> Session {
         let inner = &self.inner;
-        let epoch = inner.index.number("epoch").unwrap_or(0);
+        let number = |name| inner.index.number(name).unwrap_or(0);
+        let place = |name| u32::try_from(number(name)).unwrap_or(0);
+        let mark = match keeps {
+            Keeps::All => (0, 0),
+            Keeps::Added => (place("watermark/pack"), place("watermark/offset")),
+        };
+        let since = Since { epoch: number("epoch"), mark };
         let losses = inner.writer.lock().losses;
         Session {
             library: self.clone(),
-            lease: inner.leases.take(epoch),
+            lease: inner.leases.take(since),
+            since,
             durable,
             losses,
             relied: Mutex::default(),
@@ -94,9 +119,9 @@ impl Session {
     pub fn renew(&self) -> Result<(), KvError> {
         let inner = self.inner();
         let Some((name, ttl)) = &self.durable else { return Ok(()) };
-        let epoch = inner.index.number("epoch")?;
+        let since = Since { epoch: inner.index.number("epoch")?, ..self.since };
         let expires = inner.environment.unix_ms() + ttl.as_millis() as u64;
-        inner.leases.renew(&inner.index, name, epoch, expires)
+        inner.leases.renew(&inner.index, name, since, expires)
     }
 
     /// Ends a durable session for good.
@@ -109,7 +134,7 @@ impl Session {
 
     /// Which of `chunks` are not held, as [`Library::missing_chunks`]; but those that are condemned
     /// and not yet purged are made live again first, and so are held. From then on they stay as long
-    /// as this session's lease. The session does not count on them: that is for whoever commits
+    /// as this session's lease, if it [keeps](Keeps) them. The session does not count on them: that is for whoever commits
     /// what refers to them.
     pub fn missing_chunks(&self, chunks: &[ChunkId]) -> Result<Vec<bool>, AddError> {
         for step in chunks.chunks(PROVE_STEP) {

@@ -63,7 +63,7 @@ async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, 
     let too_large = || {
         let detail =
             format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).about("body")
     };
     let (essence, bytes) = read_body(asked, body, MAX_BODY, too_large).await?;
     let ids = match essence.as_str() {
@@ -71,7 +71,9 @@ async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, 
         "application/json" => json_ids(&bytes)?,
         _ => {
             let detail = format!("content-type must be application/json or {IDS_TYPE}");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            return Err(
+                Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).about("Content-Type")
+            );
         }
     };
     if ids.len() > MAX_CHUNKS { Err(too_large()) } else { Ok(ids) }
@@ -98,7 +100,7 @@ pub(crate) async fn read_body(
         Err(error) => {
             // hyper says only that; the cause says why, such as a bad length of a piece.
             let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
-            Err(Problem::bad_request(format!("the body could not be read: {error}{why}")))
+            Err(Problem::bad_request("body", format!("the body could not be read: {error}{why}")))
         }
     }
 }
@@ -106,10 +108,13 @@ pub(crate) async fn read_body(
 fn binary_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {
     let (ids, rest) = bytes.as_chunks::<32>();
     if !rest.is_empty() {
-        return Err(Problem::bad_request(format!(
-            "the body has {} bytes; want a multiple of 32, one chunk id after the other",
-            bytes.len()
-        )));
+        return Err(Problem::bad_request(
+            "body",
+            format!(
+                "the body has {} bytes; want a multiple of 32, one chunk id after the other",
+                bytes.len()
+            ),
+        ));
     }
     Ok(ids.iter().map(|&id| ChunkId(Digest::from_bytes(id))).collect())
 }
@@ -121,7 +126,10 @@ fn json_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {
         chunks: Vec<ChunkId>,
     }
     serde_json::from_slice::<Asked>(bytes).map(|asked| asked.chunks).map_err(|error| {
-        Problem::bad_request(format!("the body is not {{\"chunks\": [\"blake3:…\", …]}}: {error}"))
+        Problem::bad_request(
+            "body",
+            format!("the body is not {{\"chunks\": [\"blake3:…\", …]}}: {error}"),
+        )
     })
 }
 

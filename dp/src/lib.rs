@@ -54,7 +54,7 @@ pub mod node;
 
 pub use coming::{Comes, Coming};
 pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
-pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
+pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, answer_by, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;
 pub use server::{Content, PlainHttp, Refuses, ServeOptions, Server};

@@ -66,7 +66,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let mut ticket = Ticket::new(self.connection.clone(), request.method(), request.uri());
         if lacks_host(&request) {
             let detail = "a request of HTTP/1.1 has one Host header";
-            return now(problem(Problem::bad_request(detail), ticket));
+            return now(problem(Problem::bad_request("Host", detail), ticket));
         }
         if self.connection.lacks_tls() && !is_public(request.uri().path()) {
             let detail = "nothing is served here without TLS: ask again with https://";
@@ -90,7 +90,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         }
         match Target::parse(request.uri().path()) {
             Ok(target) => self.route(target, request, ticket),
-            Err(error) => now(problem(Problem::bad_request(error.to_string()), ticket)),
+            Err(error) => now(problem(Problem::bad_request("path", error.to_string()), ticket)),
         }
     }
 }
@@ -357,7 +357,7 @@ fn text(content_type: &'static str, text: Bytes, ticket: Ticket) -> Response<Bod
 
 pub(crate) fn parse_name(name: &[u8]) -> Result<Name, Problem> {
     let text = String::from_utf8_lossy(name);
-    text.parse::<Name>().map_err(|error| Problem::bad_request(error.to_string()))
+    text.parse::<Name>().map_err(|error| Problem::bad_request("name", error.to_string()))
 }
 
 /// The digest that a name stands for, aliases included. Blocks.
@@ -414,6 +414,7 @@ fn send(held: Arc<Held>, asked: Asked, ticket: Ticket) -> Answer {
             let detail = format!("no range lies inside the content, which has {size} bytes");
             let value = HeaderValue::try_from(format!("bytes */{size}")).expect("visible ASCII");
             let refused = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail)
+                .about("Range")
                 .with(header::CONTENT_RANGE, value)
                 .with(header::ETAG, held.etag.clone());
             now(problem(refused, ticket))

@@ -221,6 +221,8 @@ fn what_is_not_there_or_not_a_name_is_a_problem_document() {
         let problem = got.json();
         assert_eq!(problem["status"], status);
         assert!(problem["detail"].as_str().unwrap().contains(&says), "{problem}");
+        let field = problem["errors"][0]["field"].as_str();
+        assert_eq!(field.is_some(), status == 400, "{problem}");
     }
 }
 

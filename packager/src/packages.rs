@@ -13,6 +13,7 @@ mod publish;
 mod replica;
 mod revoke;
 mod show;
+mod unshared;
 mod whole;
 
 pub use channel::ChannelMoved;
@@ -20,6 +21,7 @@ pub use delete::{Deleted, Force, Freed};
 pub use replica::Gone;
 pub use revoke::{Holding, Revocation};
 pub use show::{DiffPage, PackageInfo, Stamp};
+pub use unshared::Unshared;
 pub use whole::Hurt;
 
 use crate::error::PackageError;

@@ -11,7 +11,7 @@ use http::header;
 use std::path::Path;
 use tower::ServiceExt;
 
-/// A site in this process.
+/// A site in this process; or the library of a distribution point that does not run.
 pub struct InProcess {
     site: Site,
     router: axum::Router,
@@ -30,7 +30,10 @@ impl InProcess {
         let options = Options { data: Some(dir.to_owned()), ..Options::default() };
         let config = Config::load(&options, std::env::vars_os())
             .map_err(|error| Failure::usage(chain(&error)))?;
-        let site = Site::open(config, "depot with --data").map_err(open_failure)?;
+        let site = match dp::node::is_point(dir) {
+            true => Site::of_point(config, None),
+            false => Site::open(config, "depot with --data").map_err(open_failure)?,
+        };
         let router = api::local_router(site.clone());
         Ok(Self { site, router })
     }

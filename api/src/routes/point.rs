@@ -6,7 +6,7 @@
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
 use crate::extract::{Input, Query, parse_json, want_media_type, whole_body};
-use crate::guard::not_a_point_any_more;
+use crate::guard::{Gone, not_a_point_any_more};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use crate::views::VersionView;
@@ -161,6 +161,56 @@ pub struct SettingsView {
     /// When it may.
     #[serde(default)]
     pub window: Option<super::points::WindowView>,
+    /// Other points to bring from, before the site is asked.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
+    /// Whether nothing new is brought.
+    #[serde(default)]
+    pub drained: bool,
+    /// What it is to do once, the oldest first; each until its end was told.
+    #[serde(default)]
+    pub orders: Vec<WishedOrderView>,
+}
+
+/// Another point to bring content from.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "name": "paris-hub", "address": "192.0.2.7:8520",
+    "rank": 0
+}))]
+pub struct SourceView {
+    /// Who it is.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Those of a lower one are asked first, and those of the same by turns.
+    pub rank: u32,
+    /// It is asked only for what the site does not give, either.
+    #[serde(default)]
+    pub last: bool,
+}
+
+/// Something that the point is to do once.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "number": 4, "given": "2026-11-22T12:00:00Z", "task": "validate", "package": "docs"
+}))]
+pub struct WishedOrderView {
+    /// Its number among those of the point.
+    pub number: u64,
+    /// When it was given. Only with it a number says which order it is.
+    #[schema(value_type = String, format = DateTime)]
+    pub given: Timestamp,
+    /// What is to be done.
+    pub task: super::points::TaskView,
+    /// With what; absent: with all that is held.
+    #[serde(default)]
+    pub package: Option<String>,
+    /// With which of its versions; absent: with each.
+    #[serde(default)]
+    pub version: Option<u64>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.
@@ -219,6 +269,7 @@ struct WishQuery {
 async fn get_wish(
     State(site): State<Site>,
     Extension(point): Extension<PointId>,
+    Extension(Gone(gone)): Extension<Gone>,
     Query(query): Query<WishQuery>,
 ) -> Result<Response, Problem> {
     let wait = query.wait.unwrap_or(0);
@@ -254,6 +305,10 @@ async fn get_wish(
         tokio::select! {
             biased;
             () = feed.cancelled() => return Err(why_it_ended(registry, &point)),
+            () = gone.cancelled() => {
+                registry.broke(&point, &feed, Timestamp::now());
+                return Err(why_it_ended(registry, &point));
+            }
             _ = changes.changed() => {}
             () = moved => {}
             () = tokio::time::sleep_until(deadline) => {
@@ -320,6 +375,9 @@ pub struct ReportView {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
+    /// How many seconds its library keeps what is not used any more; absent if it keeps it for ever.
+    #[serde(default)]
+    pub grace: Option<u64>,
     /// The root of the digest tree of all facts, 32 hex digits.
     #[serde(default)]
     pub root: Option<String>,
@@ -328,6 +386,39 @@ pub struct ReportView {
     pub branches: Option<Vec<u8>>,
     /// Of these branches, one for each version that is wished or held; at most 100000.
     pub facts: Vec<FactView>,
+    /// What came of each order that is wished, once it was begun; at most 1000.
+    #[serde(default)]
+    pub orders: Vec<OutcomeView>,
+}
+
+/// What came of an order so far.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct OutcomeView {
+    /// The order's number.
+    pub number: u64,
+    /// When it was given, as the order has it.
+    #[schema(value_type = String, format = DateTime)]
+    pub given: Timestamp,
+    /// How far it is: `checking`, `mending`, `done` or `failed`.
+    pub state: String,
+    /// When the point began with it, by its clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub began: Timestamp,
+    /// When it ended, by its clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended: Option<Timestamp>,
+    /// Contents that were read and compared.
+    pub n_checked: u64,
+    /// Bytes that were read for it.
+    pub bytes: u64,
+    /// Contents that were found damaged or lost.
+    pub n_damaged: u64,
+    /// Of those, the ones that are whole again.
+    pub n_mended: u64,
+    /// Why it is not done yet, or will not be.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// What is known of one version on a point.

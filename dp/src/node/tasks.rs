@@ -3,7 +3,7 @@
 
 use super::facts::Moment;
 use super::work::work;
-use super::{Node, NodeError, blocking, mend, scrub};
+use super::{Node, NodeError, blocking, mend, orders, scrub};
 use crate::field::{Report, Tree, branch_of};
 use crate::identity::Request;
 use contentlib::{GcOptions, Progress};
@@ -45,6 +45,7 @@ pub(super) fn start(
     tasks.spawn(until(stop, Box::pin(renew(node.clone()))));
     tasks.spawn(until(stop, Box::pin(tidy(node.clone()))));
     tasks.spawn(until(stop, Box::pin(mend::watch(node.clone()))));
+    tasks.spawn(until(stop, Box::pin(orders::run(node.clone()))));
     tasks.spawn(until(stop, Box::pin(scrub::run(node.clone()))));
     tasks.spawn(until(stop, Box::pin(scrub::glance(node.clone()))));
     async move {
@@ -129,7 +130,8 @@ async fn tell(node: Arc<Node>) {
     // What the site knows, as far as we know: nothing, until it says so.
     let mut known: Option<Tree> = None;
     loop {
-        let wait = if node.facts.lock().fetching.is_empty() { REPORT_AGE } else { PROGRESS_GAP };
+        let is_quiet = node.facts.lock().fetching.is_empty() && !node.orders.lock().is_busy();
+        let wait = if is_quiet { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
         tokio::time::sleep(REPORT_GAP).await;
         let mut rounds = 0;
@@ -183,10 +185,12 @@ async fn report(node: &Arc<Node>, known: Option<Tree>) -> Result<(Report, Tree),
             program: env!("CARGO_PKG_VERSION").into(),
             address: node.reached_at.clone(),
             revision: wish.as_ref().map_or(String::new(), |wish| wish.revision.clone()),
+            grace: node.grace.map(|grace| grace.as_secs()),
             free_bytes: volumes.iter().filter_map(|volume| volume.free_bytes).sum(),
             root: Some(tree.root()),
             branches: Some(branches),
             facts,
+            orders: node.orders.lock().outcomes(),
         };
         Ok((report, tree))
     })
