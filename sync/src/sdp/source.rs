@@ -47,7 +47,8 @@ impl SdpSource {
         let mut known = false;
         container::documents(&path, CabLimits::default(), &mut |name, from| {
             known |= in_document(name, from, &mut |element| {
-                run.watch.read()?;
+                run.watch.moved();
+                run.watch.check()?;
                 n += 1;
                 if n > MAX_PACKAGES {
                     let detail = format!("the catalogue has more than {MAX_PACKAGES} packages");
@@ -106,6 +107,7 @@ impl Adapter for SdpSource {
             if is_older {
                 return Ok(());
             }
+            run.watch.read()?;
             let package = match package::read(element) {
                 Ok(package) => package,
                 Err(error) => {
