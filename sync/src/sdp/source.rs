@@ -1,9 +1,10 @@
 //! A third-party catalogue as a source of updates.
 //!
-//! The catalogue is one file on the web or on this machine, or a folder of them. It is brought when it
-//! changed, believed when its signature or its digest says so, and read whole: what it does not have
-//! any more is gone. A catalogue may have a package twice, issued again; the newest is taken. Packages
-//! that it does not have may well be named as replaced by one it has: they are kept as they are named.
+//! The catalogue is one file on the web or on this machine, or a folder of them. It is brought when
+//! it changed, believed when its signature or its digest says so, and read whole: what it does not
+//! have any more is gone. A catalogue may have a package twice, issued again; the newest is taken.
+//! Packages that it does not have may well be named as replaced by one it has: they are kept as
+//! they are named.
 
 use super::brought::{Brought, Settings};
 use super::cab::Limits as CabLimits;
