@@ -1,7 +1,7 @@
 //! WSUS and Microsoft Update as an upstream, and being one for others.
 //!
 //! What an update says is one XML document, read by [`document`] and written, for updates that came
-//! otherwise, by [`write`]. The offline scan cabinet ([`scan_cab`]) has the same in pieces.
+//! otherwise, by [`mod@write`]. The offline scan cabinet ([`scan_cab`]) has the same in pieces.
 //!
 //! Servers of update metadata speak SOAP with each other: a downstream asks who it must show itself to
 //! (`GetAuthConfig`), gets a cookie, asks which revisions are new since an anchor, and then for their
