@@ -16,13 +16,19 @@ use super::source::needed;
 use super::supersedence::Supersedence;
 use super::updateinfo::{self, Advisory, Age, Fix};
 use crate::adapter::{Run, Said, Skipped};
-use crate::error::SyncError;
+use crate::error::{Cause, SyncError};
 use crate::name::UpdateId;
 use crate::rule::Rule;
 use crate::taxonomy::Product;
 use crate::unpack::Packing;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Bytes that may be kept of a repository while it is read: packages and what advisories list. The
+/// largest real ones need a fifth of it.
+const MAX_KEPT: usize = 384 << 20;
+/// What an entry costs beside its texts, about.
+const ENTRY: usize = 100;
 
 /// A repository that is being read.
 pub struct Reading<'r> {
@@ -31,6 +37,7 @@ pub struct Reading<'r> {
     updateinfo: Option<(&'r Listed, Packing)>,
     /// Entries that were passed over.
     skipped: Skipped,
+    kept: Kept,
     /// What all updates of it share.
     pub(super) shared: Shared<'r>,
 }
@@ -143,7 +150,7 @@ impl<'r> Reading<'r> {
             Some(Form::Readable(listed, packing)) => Some((listed, packing)),
             _ => None,
         };
-        Ok(Self { run, repomd, updateinfo, skipped: Skipped::default(), shared })
+        Ok(Self { run, repomd, updateinfo, skipped: Skipped::default(), kept: Kept(0), shared })
     }
 
     /// Says all of it; what was passed over.
@@ -167,7 +174,7 @@ impl<'r> Reading<'r> {
     fn packages(&mut self) -> Result<Builds, SyncError> {
         let (listed, packing) = needed(self.repomd)?[0];
         let mut plain = Plain::open(self.run, listed, packing)?;
-        let (shared, run) = (&mut self.shared, self.run);
+        let (shared, kept, run) = (&mut self.shared, &mut self.kept, self.run);
         let (mut builds, are_wanted) = (Builds::new(), self.updateinfo.is_none());
         primary::read(&mut plain, &mut self.skipped, |package, _| {
             run.watch.read()?;
@@ -177,7 +184,10 @@ impl<'r> Reading<'r> {
             if package.is_source() {
                 return Ok(());
             }
+            let Package { name, href, pkgid, .. } = &package;
+            kept.add(2 * name.len() + href.len() + pkgid.len())?;
             if are_wanted {
+                kept.add(name.len() + package.summary.len() + package.source.len())?;
                 add_to(&mut builds, &package, &shared.modules);
             }
             shared.packages.add(&package);
@@ -194,7 +204,7 @@ impl<'r> Reading<'r> {
         take: &mut dyn FnMut(Said) -> Result<(), SyncError>,
     ) -> Result<(), SyncError> {
         let run = self.run;
-        let shared = &self.shared;
+        let (shared, kept) = (&self.shared, &mut self.kept);
         // The first time: which of those with one id counts, and which replaces which.
         let mut ids = Vec::new();
         let mut winners: HashMap<UpdateId, (usize, Age)> = HashMap::new();
@@ -206,6 +216,12 @@ impl<'r> Reading<'r> {
             let (turn, id) = (ids.len(), id_of(&advisory));
             ids.push(id);
             let fixes = shared.fixes(&advisory.packages);
+            kept.add(advisory.version.len())?;
+            for fix in &fixes {
+                kept.add(
+                    fix.name.len() + fix.arch.len() + fix.module.as_ref().map_or(0, String::len),
+                )?;
+            }
             supersedence.add(fixes.iter().map(listing));
             if is_retracted(&advisory) {
                 supersedence.forget(turn);
@@ -260,6 +276,25 @@ impl<'r> Reading<'r> {
             take(Said::Update(Box::new(update)))?;
         }
         Ok(())
+    }
+}
+
+/// How much is kept; what is more than may be is refused, whatever it is.
+struct Kept(usize);
+
+impl Kept {
+    fn add(&mut self, texts: usize) -> Result<(), SyncError> {
+        self.0 += texts + ENTRY;
+        match self.0 > MAX_KEPT {
+            true => Err(SyncError::new(
+                Cause::TooLarge,
+                format!(
+                    "the repository needs more than the {} MiB that are kept of one",
+                    MAX_KEPT >> 20
+                ),
+            )),
+            false => Ok(()),
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use std::io::BufRead;
 /// The root of the document, and of the elements in it.
 pub const ROOT: (&str, &str) = ("metadata", "package");
 /// Packages one repository may have; the largest real ones have about a hundred thousand.
-pub const MAX_PACKAGES: u64 = 2_000_000;
+pub const MAX_PACKAGES: u64 = 500_000;
+/// The longest text of a package that is kept, in bytes.
+const MAX_TEXT: usize = 1_024;
 
 /// One package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub(super) enum Unfit {
     Evr(#[from] super::evr::NotAnEvr),
     #[error("it has no {0}")]
     Lacks(&'static str),
+    #[error("it has {0}")]
+    Has(&'static str),
 }
 
 /// Reads a `package` element.
@@ -145,6 +149,19 @@ pub(super) fn package(element: &str) -> Result<Package, Unfit> {
                 }
             }
             _ => cursor.skip()?,
+        }
+    }
+    for text in [
+        &package.name,
+        &package.arch,
+        &package.pkgid,
+        &package.href,
+        &package.summary,
+        &package.vendor,
+        &package.source,
+    ] {
+        if text.len() > MAX_TEXT {
+            return Err(Unfit::Has("a text that is too long"));
         }
     }
     for (what, is_lacking) in [
