@@ -8,9 +8,9 @@
 use super::evr::Evr;
 use super::folder::Plain;
 use super::modules::Modules;
-use super::primary::{self, Package};
+use super::primary::{self, Package, full_name};
 use super::product;
-use super::repomd::{Form, Listed, Repomd};
+use super::repomd::{Listed, Repomd};
 use super::settings::Repository;
 use super::source::needed;
 use super::supersedence::Supersedence;
@@ -87,13 +87,12 @@ impl Packages {
             size: package.size,
             digest: package.digests.to_string().into(),
         };
-        let evr = package.evr.to_string();
-        self.by_name.insert(full_name(&package.name, &evr, &package.arch).into(), held);
+        self.by_name.insert(full_name(&package.name, &package.evr, &package.arch).into(), held);
     }
 
     /// One of them.
     pub fn get(&self, name: &str, evr: &str, arch: &str) -> Option<&Held> {
-        self.by_name.get(full_name(name, evr, arch).as_str())
+        self.by_name.get(full_name(name, &evr, arch).as_str())
     }
 
     /// Whether packages of that name are installed beside their older versions: because one says so, or
@@ -112,10 +111,6 @@ impl Packages {
         ];
         KERNELS.contains(&name) || self.install_only.contains(name)
     }
-}
-
-fn full_name(name: &str, evr: &str, arch: &str) -> String {
-    format!("{name}-{evr}.{arch}")
 }
 
 /// A build of a source package, in a repository without advisories.
@@ -146,10 +141,7 @@ impl<'r> Reading<'r> {
             modules: modules(run, repomd)?,
             made: repomd.made().unwrap_or(run.now),
         };
-        let updateinfo = match repomd.form("updateinfo") {
-            Some(Form::Readable(listed, packing)) => Some((listed, packing)),
-            _ => None,
-        };
+        let updateinfo = repomd.readable("updateinfo");
         Ok(Self { run, repomd, updateinfo, skipped: Skipped::default(), kept: Kept(0), shared })
     }
 
@@ -313,8 +305,9 @@ fn listing(fix: &Fix) -> (&str, &str, Option<&str>, &Evr) {
     (&fix.name, &fix.arch, fix.module.as_deref(), &fix.evr)
 }
 
-fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
-    let Some(Form::Readable(listed, packing)) = repomd.form("modules") else {
+/// The module streams of a repository.
+pub(super) fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
+    let Some((listed, packing)) = repomd.readable("modules") else {
         return Ok(Modules::default());
     };
     let mut plain = Plain::open(run, listed, packing)?;

@@ -8,6 +8,7 @@ use super::xml::{Cursor, Elements, XmlError};
 use crate::adapter::Skipped;
 use crate::digests::Digests;
 use crate::error::{Cause, SyncError};
+use std::fmt::Display;
 use std::io::BufRead;
 
 /// The root of the document, and of the elements in it.
@@ -56,6 +57,11 @@ impl Package {
 /// Whether packages of that architecture are sources.
 pub fn is_source(arch: &str) -> bool {
     matches!(arch, "src" | "nosrc")
+}
+
+/// What people call one build of a package: `bash-5.1.8-6.el9.x86_64`.
+pub(super) fn full_name(name: &str, evr: &impl Display, arch: &str) -> String {
+    format!("{name}-{evr}.{arch}")
 }
 
 /// Gives `take` each package of a document, with the bytes it is written in. One that cannot be
