@@ -47,6 +47,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest sleep between two looks at what is due, for clocks that are set.
 const LOOK: Duration = Duration::from_secs(60);
+/// Runs that are read at a time.
+const HISTORY_STEP: usize = 200;
 /// Updates whose life is looked at in one step.
 const AGED_AT_ONCE: usize = 10_000;
 
@@ -485,10 +487,25 @@ impl Machine {
         before: Option<RunNumber>,
         limit: usize,
     ) -> Result<Vec<RunRecord>, DbError> {
-        let mut all = RUNS.below(&self.0.db, &name.to_string())?;
-        all.retain(|((_, number), _)| before.is_none_or(|before| *number < before));
-        all.reverse();
-        Ok(all.into_iter().take(limit).map(|(_, record)| record).collect())
+        let mut after = (name.to_string(), before.unwrap_or(RunNumber::MAX));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let some =
+                RUNS.scan(&self.0.db, Order::Descending, Some(&after), limit.min(HISTORY_STEP))?;
+            let n = some.len();
+            let own = some.into_iter().take_while(|((of, _), _)| *of == after.0);
+            let own: Vec<_> = own.collect();
+            let is_last = own.len() < n || n == 0;
+            if let Some(((_, number), _)) = own.last() {
+                after.1 = *number;
+            }
+            found.extend(own.into_iter().map(|(_, record)| record));
+            if is_last {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Begins runs when they are due, until `stop`.
