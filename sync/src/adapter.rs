@@ -109,6 +109,13 @@ impl Skipped {
             self.examples.push(why.to_string().chars().take(300).collect());
         }
     }
+
+    /// Counts those of another place too.
+    pub fn and(&mut self, others: Self) {
+        self.count += others.count;
+        let free = Self::EXAMPLES.saturating_sub(self.examples.len());
+        self.examples.extend(others.examples.into_iter().take(free));
+    }
 }
 
 /// Which updates are wanted at all. An empty set wants all of its kind.

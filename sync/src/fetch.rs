@@ -107,14 +107,9 @@ impl Fetcher {
         // A second caller finds it installed, which is as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let follow = reqwest::redirect::Policy::custom(|attempt| {
-            let is_downgrade = attempt.url().scheme() == "http"
-                && attempt.previous().last().is_some_and(|from| from.scheme() == "https");
-            if is_downgrade {
-                attempt.error("it redirects from https to http")
-            } else if attempt.previous().len() > REDIRECTS {
-                attempt.error("it redirects too often")
-            } else {
-                attempt.follow()
+            match may_follow(attempt.previous(), attempt.url()) {
+                Ok(()) => attempt.follow(),
+                Err(why) => attempt.error(why),
             }
         });
         let client = reqwest::Client::builder()
@@ -226,7 +221,8 @@ impl Fetcher {
             }
         }
         let response = sent(url, self.moving(url, request.send(), watch).await?)?;
-        if response.status() == StatusCode::NOT_MODIFIED {
+        // Who was not asked whether it is as before cannot say so.
+        if response.status() == StatusCode::NOT_MODIFIED && wanted.since.is_some() {
             return Ok(Came::NotModified);
         }
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && there > 0 {
@@ -236,6 +232,13 @@ impl Fetcher {
         }
         let response = good(url, response).await?;
         let goes_on = there > 0 && response.status() == StatusCode::PARTIAL_CONTENT;
+        let comes = response.content_length().map(|rest| if goes_on { there + rest } else { rest });
+        if let (Some(comes), Some(stated)) = (comes, wanted.size)
+            && comes != stated
+        {
+            let detail = format!("{url} has {comes} bytes, and {stated} were stated");
+            return Err(SyncError::new(Cause::Mismatch, detail));
+        }
         let validators = validators(response.headers());
         let stream = response.bytes_stream().map(|piece| piece.map_err(io::Error::other));
         let stream = tokio_util::io::StreamReader::new(stream);
@@ -378,6 +381,16 @@ async fn hash_file(path: &Path, hasher: &mut Hasher) -> io::Result<u64> {
     Ok(size)
 }
 
+/// Whether a redirect from the last of `previous` to `next` is followed, or why not.
+fn may_follow(previous: &[Url], next: &Url) -> Result<(), &'static str> {
+    let was_secure = previous.last().is_some_and(|from| from.scheme() == "https");
+    match () {
+        () if was_secure && next.scheme() == "http" => Err("it redirects from https to http"),
+        () if previous.len() > REDIRECTS => Err("it redirects too often"),
+        () => Ok(()),
+    }
+}
+
 fn part_of(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".part");
@@ -455,4 +468,20 @@ async fn good(url: &Url, response: Response) -> Result<Response, SyncError> {
         false => format!("{url} answered {status}: {said}"),
     };
     Err(SyncError::new(cause, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_redirect_leaves_tls_and_none_goes_round_for_ever() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let (secure, plain) = (url("https://a/x"), url("http://b/x"));
+        assert!(may_follow(std::slice::from_ref(&secure), &plain).is_err());
+        assert!(may_follow(std::slice::from_ref(&secure), &secure).is_ok());
+        assert!(may_follow(std::slice::from_ref(&plain), &secure).is_ok());
+        assert!(may_follow(&vec![plain.clone(); REDIRECTS], &plain).is_ok());
+        assert!(may_follow(&vec![plain.clone(); REDIRECTS + 1], &plain).is_err());
+    }
 }

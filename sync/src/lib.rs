@@ -26,6 +26,7 @@ pub mod error;
 pub mod fetch;
 pub mod openpgp;
 pub mod unpack;
+pub mod xml;
 
 // The upstreams.
 pub mod apt;

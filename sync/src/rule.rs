@@ -6,6 +6,7 @@
 //! fact that is not understood never makes a machine look compliant.
 
 pub mod windows;
+pub mod xml;
 
 use serde::{Deserialize, Serialize};
 pub use windows::WindowsRule;
@@ -92,6 +93,28 @@ pub enum Comparison {
     GreaterThan,
 }
 
+impl Comparison {
+    /// All of them.
+    pub const ALL: [Comparison; 5] = [
+        Self::LessThan,
+        Self::LessThanOrEqualTo,
+        Self::EqualTo,
+        Self::GreaterThanOrEqualTo,
+        Self::GreaterThan,
+    ];
+
+    /// The word for it in Microsoft's schemas.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LessThan => "LessThan",
+            Self::LessThanOrEqualTo => "LessThanOrEqualTo",
+            Self::EqualTo => "EqualTo",
+            Self::GreaterThanOrEqualTo => "GreaterThanOrEqualTo",
+            Self::GreaterThan => "GreaterThan",
+        }
+    }
+}
+
 /// The conditions of an update, or of one item of it. What is not stated is no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
@@ -105,11 +128,18 @@ pub struct Rules {
     /// Whether something newer is installed in its place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub superseded: Option<Rule>,
+    /// Data that some of Microsoft's rules speak of without naming it, such as the patch of
+    /// `MsiPatchInstalled`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metadata: Vec<WindowsRule>,
 }
 
 impl Rules {
     /// Whether nothing is stated.
     pub fn is_empty(&self) -> bool {
-        self.installable.is_none() && self.installed.is_none() && self.superseded.is_none()
+        self.installable.is_none()
+            && self.installed.is_none()
+            && self.superseded.is_none()
+            && self.metadata.is_empty()
     }
 }

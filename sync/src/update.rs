@@ -30,7 +30,7 @@ pub struct Update {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u32>,
     /// What it is to the catalogue.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub kind: Kind,
     /// Title and description by language. There is one at least.
     pub texts: BTreeMap<Language, Text>,
@@ -55,7 +55,7 @@ pub struct Update {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Timestamp>,
     /// Whether its upstream still offers it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub publication: Publication,
     /// The updates that it replaces.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -66,11 +66,14 @@ pub struct Update {
     /// What it is a bundle of: of each group one at least. A bundle has no files, its parts do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bundles: Vec<AnyOf>,
+    /// The revisions of those parts, where its upstream states them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bundled_revisions: BTreeMap<UpdateId, u32>,
     /// The terms that a person must accept first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub licence: Option<Licence>,
     /// What installing it does to the machine.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub behaviour: Behaviour,
     /// Whether it applies.
     #[serde(default, skip_serializing_if = "Rules::is_empty")]
@@ -337,6 +340,7 @@ impl Update {
             supersedes: BTreeSet::new(),
             prerequisites: Vec::new(),
             bundles: Vec::new(),
+            bundled_revisions: BTreeMap::new(),
             licence: None,
             behaviour: Behaviour::default(),
             rules: Rules::default(),
@@ -366,6 +370,10 @@ impl Update {
             clip(&mut text.description, MAX_DESCRIPTION);
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn clip(text: &mut String, most: usize) {
