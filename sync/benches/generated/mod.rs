@@ -120,7 +120,7 @@ pub fn update(n: u32) -> Update {
     update.rules = Rules {
         installable: rule(Comparison::LessThan),
         installed: rule(Comparison::GreaterThanOrEqualTo),
-        superseded: None,
+        ..Rules::default()
     };
     update
 }
