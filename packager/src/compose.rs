@@ -15,7 +15,9 @@ use crate::packages::{Guard, NewVersion, Packages};
 use crate::path::{self, TreePath};
 use crate::refs::{self, Source};
 use crate::update::{Tally, UpdateReport};
-use contentlib::{AddError, AddOptions, Digest, Library, Name, Progress, ReadError, Session};
+use contentlib::{
+    AddError, AddOptions, Digest, Keeps, Library, Name, Progress, ReadError, Session,
+};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -24,8 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How long what came for a composition is kept after it was last worked on.
-const LEASE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long what came for a composition is kept after it was last worked on. One that nobody goes on with
+/// keeps garbage from being freed for so long.
+const LEASE: Duration = Duration::from_secs(2 * 24 * 3600);
 /// After so many new bytes they are made durable.
 const SAVE_EVERY: u64 = 64 << 20;
 const FILE_MODE: u16 = 0o644;
@@ -122,8 +125,10 @@ impl Packages {
                 return Err(PackageError::TakesFolder { package: name.clone(), folder: folder.0 });
             }
         }
-        let session =
-            self.library().open_session(&lease_of(name), LEASE).map_err(PackageError::from)?;
+        let session = self
+            .library()
+            .open_session(&lease_of(name), LEASE, Keeps::All)
+            .map_err(PackageError::from)?;
         let newest = match base {
             Base::Nothing => None,
             Base::Newest => Some(self.resolve(name, &Selector::Latest)?),
