@@ -7,6 +7,7 @@ use crate::{
     audit::AuditArgs,
     boundary::BoundaryCommand,
     boundary_group::BoundaryGroupCommand,
+    client_settings::ClientSettingsCommand,
     completions::CompletionsArgs,
     config::ConfigCommand,
     content::ContentCommand,
@@ -23,6 +24,7 @@ use crate::{
     serve::ServeArgs,
     site::SiteCommand,
     status_messages::StatusMessagesCommand,
+    sup::SupCommand,
     sync::SyncCommand,
     token::TokenCommand,
     update::UpdateCommand,
@@ -214,6 +216,24 @@ Examples:
   depot status-messages list --severity warning"
     )]
     StatusMessages(StatusMessagesCommand),
+    /// The update points of a site besides its own: add, list, show, remove, replace-source
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot sup add sup-2 --output sup-2.token
+  depot sup list"
+    )]
+    Sup(SupCommand),
+    /// What is set for all clients of a site: show, set
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot client-settings show
+  depot client-settings set --updates-enabled false"
+    )]
+    ClientSettings(ClientSettingsCommand),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,
@@ -236,11 +256,13 @@ Examples:
     Audit(AuditArgs),
     /// Start a site: admin API and distribution point on one address
     Serve(ServeArgs),
-    /// The site itself: new-key
+    /// The site itself, and the tree it is in: show, children, join-token, authority, new-key
     #[command(
         subcommand,
         after_help = "\
 Examples:
+  depot site show
+  depot site join-token create --name berlin --kind primary
   depot --data ./depot-data site new-key"
     )]
     Site(SiteCommand),

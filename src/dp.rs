@@ -2,7 +2,7 @@
 
 mod drain;
 mod group;
-mod join_token;
+pub mod join_token;
 mod limit;
 pub mod order;
 pub mod serve;

@@ -8,6 +8,7 @@ mod audit;
 mod boundary;
 mod boundary_group;
 mod cli;
+mod client_settings;
 mod completions;
 mod config;
 mod content;
@@ -28,6 +29,7 @@ mod serve;
 mod several;
 mod site;
 mod status_messages;
+mod sup;
 mod sync;
 mod token;
 mod transport;
@@ -122,6 +124,8 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Update(command) => update::run(command, &client, out).await,
         Command::Lifecycle(command) => lifecycle::run(command, &client, out).await,
         Command::StatusMessages(command) => status_messages::run(command, &client, out).await,
+        Command::Sup(command) => sup::run(command, &client, out).await,
+        Command::ClientSettings(command) => client_settings::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

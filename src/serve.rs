@@ -6,8 +6,13 @@ use crate::{
     output::{Out, written},
     transport,
 };
-use api::{Config, Options, Site, config::LogFormat};
+use api::{
+    Config, Options, Site,
+    config::{LogFormat, SiteUrl},
+    hierarchy::Joining,
+};
 use clap::Args;
+use dp::field::JoinToken;
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
@@ -24,10 +29,16 @@ Examples:
   depot serve --data ./depot-data --listen 127.0.0.1:8520 --config ./depot.toml
   depot serve --data /var/lib/depot --set library.gc_grace=1h
   depot serve --listen 127.0.0.1:0               # any free port; it is printed
+  depot serve --parent https://top:8520 --join-file berlin.token   # a child site, the first time
+  depot serve --sup --parent https://site:8520 --join depotjoin1…  # another update point of a site
 
 The data folder is made if it is not there. Ctrl-C or SIGTERM ends it: answers under way are
 finished first. Settings come from the configuration file (`depot config example` prints one with
-every key), then the environment, then these flags.")]
+every key), then the environment, then these flags.
+
+With --parent this site becomes a child site: it takes its updates and criteria from its parent, whose
+administrator made the token (`depot site join-token create`). With --sup it becomes another update point of
+a site (`depot sup add`). Both need the token once; from then on the folder says it.")]
 pub struct ServeArgs {
     /// Address and port to listen on [default: 127.0.0.1:8520]
     #[arg(long, value_name = "ADDRESS")]
@@ -38,6 +49,19 @@ pub struct ServeArgs {
     /// Set any key of the configuration file
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
+    /// Where the parent site is reached: https://HOST:PORT [default: as the join token says]
+    #[arg(long, value_name = "URL")]
+    parent: Option<SiteUrl>,
+    /// Token to join the parent with, the first time. Others on this machine can read it in the list of
+    /// processes: --join-file hides it
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    join: Option<JoinToken>,
+    /// File that holds the token
+    #[arg(long, value_name = "FILE")]
+    join_file: Option<PathBuf>,
+    /// Be another update point of a site, and no site of its own
+    #[arg(long)]
+    sup: bool,
 }
 
 /// A setting on the command line.
@@ -53,7 +77,12 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     if shared.url.is_some() {
         return Err(Failure::usage("--url names a server to speak to; serve takes --listen"));
     }
-    let ServeArgs { listen, config, set } = args;
+    let ServeArgs { listen, config, set, parent, join, join_file, sup } = args;
+    let token = match join_file {
+        None => join,
+        Some(path) => Some(crate::dp::serve::read_token(&path)?),
+    };
+    let joining = Joining { parent: parent.map(|url| url.to_string()), token, sup };
     let options = Options { config, data: shared.data.clone(), listen, set };
     let config = Config::load(&options, std::env::vars_os())
         .map_err(|error| Failure::usage(chain(&error)))?;
@@ -68,6 +97,8 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         let token_file = token_file.exists().then_some(token_file);
         let _ = announce(address, &folder, token_file.as_deref(), out);
     };
+    let joined = runtime.block_on(api::hierarchy::parent::join(&site, joining));
+    joined.map_err(|problem| transport::failure_of(&problem))?;
     let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
     served.map_err(|error| {
         let exit = match &error {

@@ -1,12 +1,24 @@
-//! `depot site …`: what a site is known by.
+//! `depot site …`: what a site is known by, and its place in a tree of sites.
 
 use crate::{
+    dp::join_token::{self, NewToken},
     exit::Failure,
-    output::{Out, confirm},
-    transport::Client,
+    output::{Out, confirm, facts, table},
+    transport::{Client, Request, path},
+    units,
 };
-use api::routes::server::{AuthorityView, SigningKey};
-use clap::Subcommand;
+use api::{
+    config::SiteUrl,
+    routes::{
+        hierarchy::{FollowerView, SiteView},
+        points::JoinTokenView,
+        server::{AuthorityView, SigningKey},
+    },
+};
+use clap::{Args, Subcommand};
+use http::Method;
+use jiff::Timestamp;
+use std::{path::PathBuf, time::Duration};
 
 /// Commands on the site itself.
 #[derive(Debug, Subcommand)]
@@ -20,6 +32,30 @@ Examples:
 It vouches for the site and its distribution points. With --ca a client believes them by any address,
 and nobody else.")]
     Authority,
+    /// Show the place of this site in its tree: parent, kind, top, last sync
+    #[command(after_help = "\
+Examples:
+  depot site show
+  depot site show --json | jq -r .top")]
+    Show,
+    /// Tokens that child sites join with: create, list, revoke
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot site join-token create --name berlin --kind primary
+  depot site join-token list"
+    )]
+    JoinToken(TokenCommand),
+    /// The child sites: list, show, remove
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot site children list
+  depot site children remove berlin"
+    )]
+    Children(FollowersCommand),
     /// Make a new signing key, where the site's own is lost for good
     #[command(after_help = "\
 Examples:
@@ -35,9 +71,224 @@ new one: `depot fetch --key`. Needs --data: no server may have the folder open."
     },
 }
 
+/// Commands on the join tokens of child sites.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token; its text is shown this once, or written to a file
+    #[command(after_help = "\
+Examples:
+  depot site join-token create --name berlin --kind primary
+  depot site join-token create --name depot-7 --kind secondary --output depot-7.token
+
+The token lets one machine become a child site, once, by `depot serve --parent URL --join TOKEN`. It tells that
+machine where this site is and how to know it; hand it on as you would a password. A primary site may have
+secondary ones below it, a secondary site has none.")]
+    Create {
+        /// What the child site will be called
+        #[arg(long)]
+        name: String,
+        /// What it will be: primary or secondary
+        #[arg(long, value_parser = ["primary", "secondary"])]
+        kind: String,
+        /// How long it is good, and where the text goes.
+        #[command(flatten)]
+        how: TokenArgs,
+    },
+    /// List tokens, without their text
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  depot site join-token list"
+    )]
+    List,
+    /// End a token at once; whoever joined with it stays
+    #[command(after_help = "\
+Examples:
+  depot site join-token revoke berlin")]
+    Revoke {
+        /// The name it is for, or its id
+        token: String,
+    },
+}
+
+/// How a token is made.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// It ends after this time, for example 2h [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    expires: Option<Duration>,
+    /// Where the machine reaches this site: https://HOST:PORT; may be given several times, the best first
+    /// [default: the setting site.url, else where the site listens]
+    #[arg(long, value_name = "URL")]
+    site_url: Vec<SiteUrl>,
+    /// Write it to this new file, readable by its owner alone, instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    /// Makes a token for a machine of that name, which becomes that.
+    pub async fn create(
+        self,
+        name: String,
+        kind: String,
+        client: &Client,
+        out: Out,
+    ) -> Result<(), Failure> {
+        let Self { expires, site_url, output } = self;
+        let kind = Some(kind);
+        join_token::create(NewToken { name, kind, expires, site_url, output }, client, out).await
+    }
+}
+
+/// Commands on child sites.
+#[derive(Debug, Subcommand)]
+pub enum FollowersCommand {
+    /// List them, with how far each is
+    #[command(
+        visible_alias = "ls",
+        after_help = "\
+Examples:
+  depot site children list
+  depot site children list --json | jq -r '.[] | select(.online | not) | .name'"
+    )]
+    List,
+    /// Show one of them
+    #[command(after_help = "\
+Examples:
+  depot site children show berlin")]
+    Show {
+        /// Its name or id
+        name: String,
+    },
+    /// Remove one of them: from now on it is refused
+    #[command(
+        visible_alias = "rm",
+        after_help = "\
+Examples:
+  depot site children remove berlin
+  depot site children remove berlin --yes
+
+It is refused at once. What it has stays there; to follow again, it joins with a new token."
+    )]
+    Remove {
+        /// Its name or id
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Runs a command on those who follow the site: child sites, or update points.
+pub async fn followers(
+    command: FollowersCommand,
+    kind: &str,
+    client: &Client,
+    out: Out,
+) -> Result<(), Failure> {
+    match command {
+        FollowersCommand::List => {
+            let of = [("kind", Some(kind))];
+            let all: Vec<FollowerView> = client.list("/followers", &of, usize::MAX).await?;
+            let now = Timestamp::now();
+            let rows = all.iter().map(|it| {
+                [
+                    it.name.clone(),
+                    it.kind.clone(),
+                    presence(it, now),
+                    it.state.clone().unwrap_or_default(),
+                    it.synced.map(units::when).unwrap_or_default(),
+                    it.updates.map(units::count).unwrap_or_default(),
+                    it.address.clone().unwrap_or_default(),
+                ]
+            });
+            let columns = ["name", "kind", "state", "last sync", "synced", ">updates", "address"];
+            out.show(&all, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+        }
+        FollowersCommand::Show { name } => {
+            let it: FollowerView = client.get(&path(&["followers", &name])).await?;
+            let rows = [
+                ("name", it.name.clone()),
+                ("kind", it.kind.clone()),
+                ("id", it.id.clone()),
+                ("state", presence(&it, Timestamp::now())),
+                ("joined", format!("{}, invited by {}", units::when(it.joined), it.invited_by)),
+                ("asked", it.asked_at.map(units::when).unwrap_or_else(|| "never".into())),
+                ("last sync", it.state.clone().unwrap_or_default()),
+                ("cause", it.detail.clone().unwrap_or_default()),
+                ("synced", it.synced.map(units::when).unwrap_or_default()),
+                ("updates", it.updates.map(units::count).unwrap_or_default()),
+                ("address", it.address.clone().unwrap_or_default()),
+                ("program", it.program.clone().unwrap_or_default()),
+            ];
+            let rows: Vec<_> = rows.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+            out.show(&it, |w| w.write_all(facts(&rows).as_bytes()))
+        }
+        FollowersCommand::Remove { name, yes } => {
+            let it: FollowerView = client.get(&path(&["followers", &name])).await?;
+            confirm(&format!("this removes {} {}; it must join again", it.kind, it.name), yes)?;
+            // By its id: the name may be another's by now.
+            let address = path(&["followers", &it.id]);
+            let gone: FollowerView = client.ask(Request::new(Method::DELETE, &address)).await?;
+            out.show(&gone, |w| writeln!(w, "{} {} is removed", gone.kind, gone.name))
+        }
+    }
+}
+
+/// `online`, or since when it is not.
+fn presence(it: &FollowerView, now: Timestamp) -> String {
+    match it.seen {
+        _ if it.online => "online".to_owned(),
+        Some(seen) => format!("silent for {}", units::since(seen, now)),
+        None => "never seen".to_owned(),
+    }
+}
+
+async fn show(client: &Client, out: Out) -> Result<(), Failure> {
+    let site: SiteView = client.get("/site").await?;
+    let mut rows = vec![("kind", site.kind.clone())];
+    rows.extend(site.name.clone().map(|name| ("name", name)));
+    rows.extend(site.parent.clone().map(|parent| ("parent", parent.join(", "))));
+    rows.extend(site.via.clone().map(|via| ("reads from", via)));
+    rows.extend(site.top.clone().map(|top| ("top", top)));
+    if site.parent.is_some() {
+        rows.push(("last sync", site.last.clone().unwrap_or_else(|| "none yet".into())));
+        rows.push(("synced", site.synced.map(units::when).unwrap_or_else(|| "never".into())));
+    }
+    let update_point = if site.update_point { "yes" } else { "no" };
+    rows.extend([
+        ("reached at", site.addresses.join(", ")),
+        ("updates", units::count(site.updates)),
+        ("child sites", site.children.to_string()),
+        ("update point", update_point.to_owned()),
+        ("others", site.update_points.to_string()),
+        ("read from", site.update_point_source.clone()),
+    ]);
+    out.show(&site, |w| w.write_all(facts(&rows).as_bytes()))
+}
+
+/// Ends the token for a child site of that name or id.
+async fn revoke(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
+    let tokens: Vec<JoinTokenView> = client.list("/point-tokens", &[], usize::MAX).await?;
+    let of_sites = || tokens.iter().filter(|token| token.kind.is_some());
+    let named = || of_sites().filter(|token| token.name == which);
+    let found = of_sites().find(|token| token.id == which);
+    let found = found.or_else(|| named().find(|t| t.used_by.is_none())).or_else(|| named().next());
+    join_token::revoke(found.map_or(which, |token| &token.id), client, out).await
+}
+
 /// Runs a command on the site.
 pub async fn run(command: SiteCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
+        SiteCommand::Show => show(client, out).await,
+        SiteCommand::JoinToken(command) => match command {
+            TokenCommand::Create { name, kind, how } => how.create(name, kind, client, out).await,
+            TokenCommand::List => join_token::list(|it| it.kind.is_some(), client, out).await,
+            TokenCommand::Revoke { token } => revoke(&token, client, out).await,
+        },
+        SiteCommand::Children(command) => followers(command, "site", client, out).await,
         SiteCommand::Authority => {
             let authority: AuthorityView = client.get("/authority").await?;
             out.show(&authority, |w| w.write_all(authority.certificate.as_bytes()))

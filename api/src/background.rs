@@ -5,6 +5,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::Identity;
+use crate::hierarchy;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
 use crate::site::{Site, blocking};
@@ -51,6 +52,8 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     let tls = tls.clone();
     every(MINUTE, stop, site, move |site| renew_certificates(site, tls.clone()));
     every(HOUR, stop, site, age_updates);
+    let (following, until) = (site.clone(), stop.clone());
+    tokio::spawn(async move { follow_parent(following, until).await });
     let (syncing, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { synchronise(syncing, until).await });
     if !library.gc_interval.is_zero() {
@@ -82,8 +85,16 @@ fn every<F: Future<Output = Result<(), Problem>> + Send>(
 /// Shows a new certificate to points that come from now on, where the one before is old; and the
 /// administrator's own as its files have it.
 async fn renew_certificates(site: Site, tls: Arc<ServerTls>) -> Result<(), Problem> {
+    let is_renewed = hierarchy::follow::renew(&site).await.unwrap_or_else(|problem| {
+        tracing::warn!(%problem, "the certificate by the parent site could not be renewed yet");
+        false
+    });
     let renew = move || {
-        if tls.is_stale() {
+        let of_point = site.parent()?.filter(|parent| parent.is_of_update_point());
+        if let (Some(parent), true) = (&of_point, is_renewed) {
+            tls.replace(&parent.identity())?;
+        }
+        if of_point.is_none() && tls.is_stale() {
             tls.replace(&site.authority()?.site_identity(Timestamp::now())?)?;
             tracing::info!("points are shown a new certificate");
         }
@@ -174,6 +185,16 @@ async fn synchronise(site: Site, stop: CancellationToken) {
         if stop.run_until_cancelled(tokio::time::sleep(MINUTE)).await.is_none() {
             return;
         }
+    }
+}
+
+/// Listens to the parent site, if there is one.
+async fn follow_parent(site: Site, stop: CancellationToken) {
+    let of = site.clone();
+    match blocking(move || of.parent()).await {
+        Ok(Some(parent)) => hierarchy::follow::follow(site, parent, stop).await,
+        Ok(None) => {}
+        Err(problem) => tracing::error!(%problem, "the parent site is not listened to"),
     }
 }
 

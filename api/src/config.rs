@@ -192,6 +192,10 @@ pub struct Sync {
     pub history: u64,
     /// How long status messages are kept; zero: as long as there is room for them.
     pub message_keep: Duration,
+    /// Whether this server is an update point, to which clients are led.
+    pub update_point: bool,
+    /// An update point that is silent for so long is waited for no longer.
+    pub point_timeout: Duration,
 }
 
 const MIB: u64 = 1 << 20;
@@ -241,6 +245,8 @@ impl Default for Config {
                 read_timeout: secs(60),
                 history: 100,
                 message_keep: secs(90 * 24 * HOUR),
+                update_point: true,
+                point_timeout: secs(600),
             },
         }
     }
@@ -366,6 +372,11 @@ const KEYS: &[KeyDef] = &[
         "must be from 1 to 10000"
     )),
     key!("sync.message_keep", sync.message_keep),
+    key!("sync.update_point", sync.update_point),
+    key!("sync.point_timeout", sync.point_timeout, |time: &Duration| unless(
+        time.as_secs() >= 1,
+        "must be at least 1s"
+    )),
 ];
 
 fn positive(time: &Duration) -> Option<&'static str> {

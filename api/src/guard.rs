@@ -2,7 +2,7 @@
 //! what was changed.
 //!
 //! The rules of an operation are read from the OpenAPI document: its id, who may ask by its security
-//! requirement (a token's role, or a distribution point by its certificate), and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
+//! requirement (a token's role, or a distribution point or a follower by its certificate), and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
 //! kept. So the document cannot say one thing and the server do another; an operation that is not
 //! in the document is refused.
 
@@ -16,7 +16,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use dp::field::PointId;
+use dp::field::{FollowerId, PointId};
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -60,6 +60,9 @@ pub enum Access {
     /// A distribution point of the site, by the certificate of its connection alone. The handler
     /// gets its [`PointId`].
     Point,
+    /// A child site, or another update point of the site, by the certificate of its connection alone. The
+    /// handler gets its [`FollowerId`].
+    Follower,
 }
 
 /// Method and path template to rules.
@@ -124,6 +127,7 @@ impl Guard {
         let role = match operation.access {
             Access::All => return Ok(next.run(request).await),
             Access::Point => return self.run_for_point(request, next).await,
+            Access::Follower => return self.run_for_follower(request, next).await,
             Access::Token(role) => role,
         };
         if operation.content && local.is_some() {
@@ -191,6 +195,32 @@ impl Guard {
         Ok(handled(request, next).await)
     }
 
+    /// The same for one who follows the site's catalogue.
+    async fn run_for_follower(
+        &self,
+        mut request: Request,
+        next: Next,
+    ) -> Result<Response, Problem> {
+        let id = follower_of(&request).ok_or_else(|| {
+            let detail = "this is for child sites and update points: connect with the certificate that such a \
+                one got when it joined";
+            Problem::new(Kind::NotAFollower, detail)
+        })?;
+        let (site, asked) = (self.site.clone(), id.clone());
+        let is_let_in = blocking(move || {
+            let is_let_in = crate::hierarchy::lets_in(&site, &asked)?;
+            if is_let_in {
+                site.ledger()?.registry.saw_follower(&asked, Timestamp::now());
+            }
+            Ok(is_let_in)
+        });
+        if !is_let_in.await? {
+            return Err(not_a_follower_any_more());
+        }
+        request.extensions_mut().insert(id);
+        Ok(handled(request, next).await)
+    }
+
     fn operation(&self, request: &Request) -> Result<Operation, Problem> {
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let method = match *request.method() {
@@ -214,8 +244,10 @@ impl Guard {
         // The id alone, unchecked: a made-up one only limits itself, and its address pays below.
         let id = bearer(request.headers()).and_then(|text| text.split('_').nth(1));
         let address = || peer.0.map_or("unknown".into(), |address| address.to_string());
-        let caller = match (point_of(request), id.filter(|id| self.site.knows_token(id))) {
-            (Some(point), _) => point.to_string(),
+        let peer = point_of(request).map(|id| id.to_string());
+        let peer = peer.or_else(|| follower_of(request).map(|id| id.to_string()));
+        let caller = match (peer, id.filter(|id| self.site.knows_token(id))) {
+            (Some(peer), _) => peer,
             (None, Some(id)) => id.to_owned(),
             (None, None) => address(),
         };
@@ -351,8 +383,22 @@ fn peer_of(request: &Request) -> Peer {
 fn point_of(request: &Request) -> Option<PointId> {
     match request.extensions().get::<dp::identity::Peer>()? {
         dp::identity::Peer::Point(id) => Some(id.clone()),
-        dp::identity::Peer::Site => None,
+        dp::identity::Peer::Follower(_) | dp::identity::Peer::Site => None,
     }
+}
+
+/// The follower that the connection's certificate names. Whether it still is one is another question.
+fn follower_of(request: &Request) -> Option<FollowerId> {
+    match request.extensions().get::<dp::identity::Peer>()? {
+        dp::identity::Peer::Follower(id) => Some(id.clone()),
+        dp::identity::Peer::Point(_) | dp::identity::Peer::Site => None,
+    }
+}
+
+/// What a follower gets that was removed.
+pub fn not_a_follower_any_more() -> Problem {
+    let detail = "this site does not know you any more as a child site or update point: join with a new token";
+    Problem::new(Kind::NotAFollower, detail)
 }
 
 /// What a point gets that was removed.
@@ -381,6 +427,9 @@ pub fn operations(document: &serde_json::Value) -> Operations {
             let mut scopes = scopes.filter_map(|need| need.as_object());
             // Open to all only if the document says so, by an empty requirement.
             let access = scopes.next().map_or(Access::Token(Role::Admin), |need| {
+                if need.get("follower").is_some() {
+                    return Access::Follower;
+                }
                 match (need.get("token"), need.get("certificate")) {
                     (Some(scopes), _) => {
                         let role = scopes[0].as_str().and_then(Role::from_name);

@@ -39,6 +39,8 @@ pub mod routes;
 pub mod views;
 pub mod week_file;
 
+pub mod hierarchy;
+
 mod background;
 mod point;
 mod server;

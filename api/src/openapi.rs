@@ -40,6 +40,8 @@ use utoipa::OpenApi;
         (name = "places", description = "Which clients belong to which distribution points"),
         (name = "updates", description = "The catalogue of updates: sources, sync, lists, status messages"),
         (name = "point", description = "What a distribution point itself says to its site"),
+        (name = "hierarchy", description = "Child sites, update points, and where clients find these"),
+        (name = "follower", description = "What a child site or an update point itself says to its site"),
         (name = "access", description = "Tokens and the audit log"),
         (name = "server", description = "The server itself"),
     )
@@ -78,7 +80,7 @@ const SHARED: &[Shared] = &[
     },
     Shared {
         status: "403",
-        when: "The connection shows no certificate of a distribution point of this site",
+        when: "The connection shows no certificate of one whom this is for",
         applies: |facts| facts.secured && !facts.token,
     },
     Shared {
@@ -127,6 +129,11 @@ pub fn complete(document: utoipa::openapi::OpenApi) -> Value {
             "type": "mutualTLS",
             "description": "The certificate that a distribution point got when it joined. Tokens \
                 do not count here."
+        },
+        "follower": {
+            "type": "mutualTLS",
+            "description": "The certificate that a child site or another update point got when it joined. \
+                Tokens do not count here."
         }
     });
     let example = document["components"]["schemas"]["Problem"]["example"].clone();

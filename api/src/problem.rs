@@ -21,6 +21,7 @@ pub enum Kind {
     Unauthorized,
     Forbidden,
     NotAPoint,
+    NotAFollower,
     NotPrivate,
     UnknownRoute,
     NotFound,
@@ -52,6 +53,11 @@ impl Kind {
             Kind::NotAPoint => {
                 ("not-a-point", "This is only for distribution points of the site", 403)
             }
+            Kind::NotAFollower => (
+                "not-a-follower",
+                "This is only for child sites and update points of the site",
+                403,
+            ),
             Kind::NotPrivate => ("not-private", "This is only taken over HTTPS", 403),
             Kind::UnknownRoute => ("unknown-route", "There is no such address", 404),
             Kind::NotFound => ("not-found", "There is no such thing", 404),

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod content;
+pub mod hierarchy;
 pub mod jobs;
 pub mod library;
 pub mod packages;
@@ -70,6 +71,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(sync::routes())
         .merge(updates::routes())
         .merge(status_messages::routes())
+        .merge(hierarchy::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

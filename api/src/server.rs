@@ -51,9 +51,10 @@ pub async fn serve(
     options.api = Some(from_service(router(site.clone())));
     options.tls = Some(tls.clone());
     options.refuses = {
-        let ledger = ledger.clone();
+        let (ledger, refusing) = (ledger.clone(), site.clone());
         let is_removed = move |peer: &Peer| match peer {
             Peer::Point(id) => !ledger.registry.knows(id),
+            Peer::Follower(id) => !crate::hierarchy::lets_in(&refusing, id).unwrap_or(false),
             Peer::Site => false,
         };
         Some(Arc::new(is_removed))
@@ -89,9 +90,14 @@ pub async fn serve(
 
 /// What the site shows to those who come by HTTPS.
 fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
+    let own = site.config().own_files();
     let now = jiff::Timestamp::now;
+    // An update point is known by the authority of its site.
+    if let Some(parent) = site.parent()?.filter(|parent| parent.is_of_update_point()) {
+        return Ok(Arc::new(ServerTls::new(&parent.identity(), own, Arc::new(now))?));
+    }
     let identity = site.authority()?.site_identity(now())?;
-    Ok(Arc::new(ServerTls::new(&identity, site.config().own_files(), Arc::new(now))?))
+    Ok(Arc::new(ServerTls::new(&identity, own, Arc::new(now))?))
 }
 
 /// Waits until a signal comes or `stop` is cancelled, and has requests under way end by `drain`; ends

@@ -6,7 +6,8 @@
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
-//! DIR/keys/authority.*      vouches for the site and its distribution points
+//! DIR/keys/authority.*      vouches for the site, its distribution points and those who follow it
+//! DIR/keys/parent/          whom this site follows, if it has a parent or is an update point
 //! DIR/admin.token          the first token; mode 0600
 //! ```
 //!
@@ -19,6 +20,7 @@
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
 use crate::config::Config;
+use crate::hierarchy::{Parent, RemoteFeed, tell::Telling};
 use crate::idempotency::Answers;
 use crate::jobs::{Job, JobState, Jobs, Limits};
 use crate::limiter::Limiter;
@@ -40,7 +42,10 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use sync::machine::{Machine, Parts};
+use sync::error::{Cause, SyncError};
+use sync::hierarchy::Following;
+use sync::machine::{Adapters, Machine, Parts};
+use sync::source::{Source, SourceKind};
 
 /// A site. Cloning shares it; the last clone to go closes it.
 #[derive(Clone)]
@@ -54,6 +59,7 @@ struct Inner {
     content: Mutex<Option<Content>>,
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
+    parent: Mutex<Option<Option<Arc<Parent>>>>,
     address: OnceLock<SocketAddr>,
     kind: Kind,
     // Last, so that all else is closed when another process may come.
@@ -180,6 +186,7 @@ impl Site {
             content: Mutex::default(),
             authority: Mutex::default(),
             updates: Mutex::default(),
+            parent: Mutex::default(),
             address: OnceLock::new(),
             kind,
             _lock: lock,
@@ -332,9 +339,56 @@ impl Site {
         }
         let (db, folder) = (self.ledger()?.db.clone(), self.folder().join("cache/sync"));
         let settings = self.config().sync_settings();
-        let machine = Machine::open(db, folder, settings, Parts::default())?;
+        let parts = Parts { adapters: self.adapters(), ..Parts::default() };
+        let machine = Machine::open(db, folder, settings, parts)?;
+        let patience = self.config().sync.point_timeout;
+        machine.set_notify(Arc::new(Telling::new(self.ledger()?, patience)));
         *slot = Some(machine.clone());
         Ok(machine)
+    }
+
+    /// What reads sources: that of the parent reads whom this site follows at that moment.
+    fn adapters(&self) -> Adapters {
+        // Not the site itself, which has the machine.
+        let folder = self.parent_folder();
+        let known = Arc::downgrade(&self.0);
+        Arc::new(move |source: &Source| match source.kind {
+            SourceKind::Parent => {
+                let parent = match known.upgrade() {
+                    Some(inner) => Site(inner).parent(),
+                    None => Parent::load(&folder).map(|parent| parent.map(Arc::new)),
+                };
+                let parent = parent.map_err(|problem| {
+                    SyncError::because(Cause::Local, "the parent site is not known", problem)
+                })?;
+                match parent {
+                    Some(parent) => Ok(Box::new(Following::new(Arc::new(RemoteFeed(parent))))),
+                    None => source.kind.adapter(),
+                }
+            }
+            _ => source.kind.adapter(),
+        })
+    }
+
+    /// Where it is kept whom this site follows.
+    pub(crate) fn parent_folder(&self) -> PathBuf {
+        self.folder().join("keys/parent")
+    }
+
+    /// Whom this site follows, if it has a parent or is an update point.
+    pub fn parent(&self) -> Result<Option<Arc<Parent>>, Problem> {
+        let mut slot = self.0.parent.lock();
+        if let Some(parent) = &*slot {
+            return Ok(parent.clone());
+        }
+        let parent = Parent::load(&self.parent_folder())?.map(Arc::new);
+        *slot = Some(parent.clone());
+        Ok(parent)
+    }
+
+    /// Says whom this site follows from now on.
+    pub(crate) fn set_parent(&self, parent: Option<Parent>) {
+        *self.0.parent.lock() = Some(parent.map(Arc::new));
     }
 
     /// Interrupts the syncs under way, and begins no more.

@@ -52,6 +52,7 @@ impl From<RegistryError> for Problem {
         match error {
             RegistryError::UnknownPoint(_) => about(Kind::NotFound, "point"),
             RegistryError::UnknownGroup(_) => about(Kind::NotFound, "group"),
+            RegistryError::UnknownFollower(_) => about(Kind::NotFound, "follower"),
             RegistryError::UnknownToken(_) => about(Kind::NotFound, "token"),
             RegistryError::UnknownOrder { .. } => about(Kind::NotFound, "number"),
             RegistryError::NotAssigned { .. } => about(Kind::NotFound, "package"),
@@ -65,6 +66,7 @@ impl From<RegistryError> for Problem {
             RegistryError::OwnNeighbour(_) => about(Kind::InvalidValue, "neighbour"),
             RegistryError::TooLate => about(Kind::InvalidValue, "after"),
             RegistryError::PointExists(_)
+            | RegistryError::FollowerExists(_)
             | RegistryError::TokenExists(_)
             | RegistryError::GroupExists(_) => about(Kind::Conflict, "name"),
             RegistryError::NotAdmitted => about(Kind::Forbidden, "secret"),

@@ -1,8 +1,8 @@
 //! Who a site and its distribution points are to each other: keys, certificates, and TLS by them.
 //!
-//! A site has an authority of its own ([`Authority`]), which vouches for the site and for its points
-//! and for nobody else. What it vouches for is a name that stands for a peer, not for an address:
-//! `site.depot`, or `<id>.point.depot`. So a machine may move to another address, and its certificate
+//! A site has an authority of its own ([`Authority`]), which vouches for the site, for its points, for those who
+//! follow its catalogue, and for nobody else. What it vouches for is a name that stands for a peer, not for an address:
+//! `site.depot`, `<id>.point.depot`, or `<id>.follower.depot`. So a machine may move to another address, and its certificate
 //! stays right; [`client`] leads such a name to where the peer is. Anybody else can be told from a
 //! peer because no other authority is asked.
 //!
@@ -35,7 +35,7 @@ pub use tls::{OverTls, ServerTls, client_config, fetching_config, joining_config
 
 pub(crate) use certificate::Vouched;
 
-use crate::field::PointId;
+use crate::field::{FollowerId, PointId};
 use jiff::Timestamp;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -56,6 +56,8 @@ pub enum Peer {
     Site,
     /// One of its distribution points.
     Point(PointId),
+    /// One who follows its catalogue: a child site, or another update point.
+    Follower(FollowerId),
 }
 
 impl Peer {
@@ -64,25 +66,31 @@ impl Peer {
         match self {
             Peer::Site => SITE.into(),
             Peer::Point(id) => format!("{id}{POINT}"),
+            Peer::Follower(id) => format!("{id}{FOLLOWER}"),
         }
     }
 
     fn of_name(name: &str) -> Option<Self> {
-        match name.strip_suffix(POINT) {
+        if let Some(id) = name.strip_suffix(POINT) {
+            return id.parse().ok().map(Peer::Point);
+        }
+        match name.strip_suffix(FOLLOWER) {
             None => (name == SITE).then_some(Peer::Site),
-            Some(id) => id.parse().ok().map(Peer::Point),
+            Some(id) => id.parse().ok().map(Peer::Follower),
         }
     }
 }
 
 const SITE: &str = "site.depot";
 const POINT: &str = ".point.depot";
+const FOLLOWER: &str = ".follower.depot";
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Peer::Site => f.write_str("the site"),
             Peer::Point(id) => write!(f, "point {id}"),
+            Peer::Follower(id) => write!(f, "follower {id}"),
         }
     }
 }

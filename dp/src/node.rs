@@ -41,7 +41,6 @@ use contentlib::{CommitError, Library, MaintainError, OpenError, Progress};
 use control::Control;
 use facts::Facts;
 use home::Home;
-use link::Link;
 use packager::{Clock, PackageError, Packages};
 use parking_lot::{Mutex, RwLock};
 use std::io;
@@ -55,7 +54,7 @@ use tokio_util::sync::CancellationToken;
 use upstream::Upstream;
 
 pub use control::{BUNDLE_SIZE, Desk, OpenDesk, SOCKET, ShortPath};
-pub use link::LinkError;
+pub use link::{Link, LinkError, join_at};
 pub use prestage::{is_point, open_copies};
 
 /// How a distribution point works.

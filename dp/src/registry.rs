@@ -5,7 +5,8 @@
 //! [`Point`] until it is removed; points are put into groups; packages are assigned to points and
 //! groups; what follows from all of it for one point is its [wish](wish()), with which go
 //! [orders](Registry::order) of what it is to do once; what it reports is kept, and compared with the wish, is its [`StatusRow`]s. Beside that stands which clients
-//! each is for: boundaries and boundary groups, by which [`Registry::locate`] finds sources.
+//! each is for: boundaries and boundary groups, by which [`Registry::locate`] finds sources. And, let in by
+//! tokens of the same kind, the [`Follower`]s of its catalogue of updates: child sites and other update points.
 //!
 //! Always true:
 //! * everything but reports is in memory as it is in the tables, so a check costs no read;
@@ -17,6 +18,7 @@ mod assign;
 mod boundaries;
 mod boundary_groups;
 mod drain;
+mod followers;
 mod freeing;
 mod groups;
 mod holdings;
@@ -38,6 +40,7 @@ pub use assign::{Assignment, Target};
 pub use boundaries::Overlaps;
 pub use boundary_groups::{DeletedBoundaryGroup, LONGEST_FALLBACK};
 pub use drain::Drained;
+pub use followers::{Follower, FollowerReport, FollowerState};
 pub use freeing::Freeing;
 pub use groups::Group;
 pub use join::{Admission, NewToken, TokenInfo};
@@ -50,7 +53,7 @@ pub use status::{StatusFilter, StatusKey, StatusRow, StatusState};
 pub use stock::{Lack, Stock, Stocked};
 pub use wishes::{WishError, wish};
 
-use crate::field::PointId;
+use crate::field::{FollowerId, PointId};
 use crate::locate::{AddressRange, Areas, Atlas};
 use assign::{ASSIGNMENTS, AssignmentKey};
 use boundaries::BOUNDARIES;
@@ -92,13 +95,21 @@ pub enum RegistryError {
     /// A token that was not used yet is for that name.
     #[error("there is a join token for {0} already: use it, or revoke it first")]
     TokenExists(PointName),
+    /// No child site and no update point has that name or id.
+    #[error("there is no child site or update point {0}")]
+    UnknownFollower(String),
+    /// One has the name already.
+    #[error(
+        "there is a child site or update point {0} already: remove it first, or choose another name"
+    )]
+    FollowerExists(PointName),
     /// A group has the name already.
     #[error("there is a group {0} already: choose another name")]
     GroupExists(GroupName),
     /// The secret is not one of a token that is still good.
     #[error(
-        "the join token is not known here, was used by another machine, or has expired: make a new \
-         one with `depot dp join-token create`"
+        "the join token is not known here, is for something else, was used by another machine, or has \
+         expired: make a new one"
     )]
     NotAdmitted,
     /// Nothing of the package is assigned there.
@@ -209,6 +220,9 @@ pub struct Registry {
     /// The feed of each point, so that a newer one ends the older.
     feeds: Mutex<HashMap<PointId, CancellationToken>>,
     heard: Mutex<HashMap<PointId, presence::Heard>>,
+    heard_followers: Mutex<HashMap<FollowerId, presence::Heard>>,
+    /// Counts what followers are asked and tell.
+    following: watch::Sender<u64>,
     wishes: Mutex<wishes::Known>,
     holdings: holdings::Holdings,
     read: Mutex<reports::Read>,
@@ -224,6 +238,7 @@ struct State {
     tokens: BTreeMap<String, TokenRecord>,
     groups: BTreeMap<GroupName, Group>,
     assignments: BTreeMap<AssignmentKey, Assignment>,
+    followers: BTreeMap<FollowerId, Follower>,
     standings: BTreeMap<PointId, Standing>,
     outlines: BTreeMap<PointId, reports::Outlines>,
     orders: orders::Orders,
@@ -242,6 +257,8 @@ impl Registry {
         state.tokens = all(TOKENS.scan(&db, Order::Ascending, None, usize::MAX)?, |t| t.id());
         state.groups =
             all(GROUPS.scan(&db, Order::Ascending, None, usize::MAX)?, |g| g.name.clone());
+        let followers = followers::FOLLOWERS.scan(&db, Order::Ascending, None, usize::MAX)?;
+        state.followers = all(followers, |follower| follower.id.clone());
         let assignments = ASSIGNMENTS.scan(&db, Order::Ascending, None, usize::MAX)?;
         state.assignments = all(assignments, Assignment::key);
         for (_, standing) in reports::STANDINGS.scan(&db, Order::Ascending, None, usize::MAX)? {
@@ -272,6 +289,8 @@ impl Registry {
             closed: CancellationToken::new(),
             feeds: Mutex::default(),
             heard: Mutex::default(),
+            heard_followers: Mutex::default(),
+            following: watch::Sender::new(1),
             wishes: Mutex::default(),
             holdings: holdings::Holdings::default(),
             read: Mutex::default(),
@@ -288,6 +307,7 @@ impl Registry {
     /// Ends all feeds, now and from now on: the site is stopping.
     pub fn close(&self) {
         self.closed.cancel();
+        self.following.send_modify(|n| *n += 1);
     }
 
     /// The right to wait for a wish of `point`. It ends when the point begins to wait again, is

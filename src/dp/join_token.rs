@@ -65,57 +65,86 @@ Examples:
 pub async fn run(command: JoinTokenCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
         JoinTokenCommand::Create { name, expires, site_url, output } => {
-            let too_far = |_| Failure::usage("--expires is too far away");
-            let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
-            let new = NewJoinToken { name, expires: expires.transpose()?, sites: site_url };
-            // Before the token is made: its text cannot be had again if it cannot be written.
-            let file = output.as_deref().map(new_secret_file).transpose()?;
-            let created: Result<CreatedJoinToken, Failure> =
-                client.post("/point-tokens", &new).await;
-            let (Some(mut file), Some(path)) = (file, output) else {
-                let created = created?;
-                if created.info.sites.iter().all(|site| is_this_machine(site)) {
-                    out.note(
-                        "the token tells machines to reach the site at an address that only this \
-                         machine reaches: see --site-url",
-                    );
-                }
-                return out.show(&created, |w| writeln!(w, "{}", created.token));
-            };
-            let created = created.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-            writeln!(file, "{}", created.token)
-                .and_then(|()| file.sync_all())
-                .doing(|| format!("join token {} was made, but not written", created.info.id))?;
-            out.show(&created.info, |w| {
-                let JoinTokenView { name, expires, .. } = &created.info;
-                let (until, path) = (units::when(*expires), path.display());
-                writeln!(w, "join token for {name}, good until {until}, written to {path}")
-            })
+            create(NewToken { name, kind: None, expires, site_url, output }, client, out).await
         }
-        JoinTokenCommand::List => {
-            let tokens: Vec<JoinTokenView> = client.list("/point-tokens", &[], usize::MAX).await?;
-            let rows = tokens.iter().map(|token| {
-                let state = if token.used_by.is_some() { "used" } else { "open" };
-                [
-                    token.id.clone(),
-                    token.name.clone(),
-                    state.to_owned(),
-                    units::when(token.expires),
-                    token.created_by.clone(),
-                    token.sites.join(" "),
-                ]
-            });
-            let columns = ["id", "name", "state", "expires", "by", "site"];
-            out.show(&tokens, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
-        }
-        JoinTokenCommand::Revoke { token } => {
-            let address = path(&["point-tokens", &token]);
-            let ended: JoinTokenView = client.ask(Request::new(Method::DELETE, &address)).await?;
-            out.show(&ended, |w| {
-                writeln!(w, "the join token for {} ({}) is revoked", ended.name, ended.id)
-            })
-        }
+        JoinTokenCommand::List => list(|token| token.kind.is_none(), client, out).await,
+        JoinTokenCommand::Revoke { token } => revoke(&token, client, out).await,
     }
+}
+
+/// A token to be made, and where its text goes.
+pub struct NewToken {
+    /// What the machine will be called.
+    pub name: String,
+    /// What it becomes, if not a distribution point.
+    pub kind: Option<String>,
+    /// After which time it ends.
+    pub expires: Option<Duration>,
+    /// Where the machine reaches this site.
+    pub site_url: Vec<SiteUrl>,
+    /// The file that it goes into, if not stdout.
+    pub output: Option<PathBuf>,
+}
+
+/// Makes a token.
+pub async fn create(new: NewToken, client: &Client, out: Out) -> Result<(), Failure> {
+    let NewToken { name, kind, expires, site_url, output } = new;
+    let too_far = |_| Failure::usage("--expires is too far away");
+    let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
+    let new = NewJoinToken { name, kind, expires: expires.transpose()?, sites: site_url };
+    // Before the token is made: its text cannot be had again if it cannot be written.
+    let file = output.as_deref().map(new_secret_file).transpose()?;
+    let created: Result<CreatedJoinToken, Failure> = client.post("/point-tokens", &new).await;
+    let (Some(mut file), Some(path)) = (file, output) else {
+        let created = created?;
+        if created.info.sites.iter().all(|site| is_this_machine(site)) {
+            out.note(
+                "the token tells machines to reach the site at an address that only this \
+                 machine reaches: see --site-url",
+            );
+        }
+        return out.show(&created, |w| writeln!(w, "{}", created.token));
+    };
+    let created = created.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+    writeln!(file, "{}", created.token)
+        .and_then(|()| file.sync_all())
+        .doing(|| format!("join token {} was made, but not written", created.info.id))?;
+    out.show(&created.info, |w| {
+        let JoinTokenView { name, expires, .. } = &created.info;
+        let (until, path) = (units::when(*expires), path.display());
+        writeln!(w, "join token for {name}, good until {until}, written to {path}")
+    })
+}
+
+/// Lists the tokens that are of interest.
+pub async fn list(
+    is_wanted: impl Fn(&JoinTokenView) -> bool,
+    client: &Client,
+    out: Out,
+) -> Result<(), Failure> {
+    let mut tokens: Vec<JoinTokenView> = client.list("/point-tokens", &[], usize::MAX).await?;
+    tokens.retain(is_wanted);
+    let rows = tokens.iter().map(|token| {
+        let state = if token.used_by.is_some() { "used" } else { "open" };
+        [
+            token.id.clone(),
+            token.name.clone(),
+            token.kind.clone().unwrap_or_else(|| "point".into()),
+            state.to_owned(),
+            units::when(token.expires),
+            token.created_by.clone(),
+            token.sites.join(" "),
+        ]
+    });
+    let columns = ["id", "name", "kind", "state", "expires", "by", "site"];
+    out.show(&tokens, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+}
+
+/// Ends the token of that id, or the one for a point of that name.
+pub async fn revoke(token: &str, client: &Client, out: Out) -> Result<(), Failure> {
+    let address = path(&["point-tokens", token]);
+    let ended: JoinTokenView = client.ask(Request::new(Method::DELETE, &address)).await?;
+    out.show(&ended, |w| writeln!(w, "the join token for {} ({}) is revoked", ended.name, ended.id))
 }
 
 /// Whether an address leads every machine to itself.

@@ -73,7 +73,8 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
     served.map_err(|error| Failure::new(exit(&error), chain(&error)))
 }
 
-fn read_token(path: &PathBuf) -> Result<JoinToken, Failure> {
+/// The token that is in a file.
+pub fn read_token(path: &PathBuf) -> Result<JoinToken, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::usage(format!("cannot take the token from {}: {error}", path.display()))
     };

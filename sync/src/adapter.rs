@@ -9,8 +9,10 @@
 //! anchors, the date of a signed file) it gives as a value that is kept when, and only when, all
 //! that it said was taken into the catalogue.
 
+use crate::catalogue::FeedPage;
 use crate::error::{Cause, SyncError};
 use crate::fetch::Fetcher;
+use crate::hierarchy::Above;
 use crate::name::UpdateId;
 use crate::taxonomy::{Classification, Language, Product};
 use crate::update::Update;
@@ -40,6 +42,11 @@ pub trait Adapter: Send + Sync {
         state: Option<&'a serde_json::Value>,
     ) -> BoxFuture<'a, Result<Fetched, SyncError>>;
 
+    /// What is set at the top of the tree of sites, if the upstream is in it: after `fetch`.
+    fn above(&self) -> Option<Above> {
+        None
+    }
+
     /// Says of what `fetch` brought, update after update.
     fn read(
         &self,
@@ -67,6 +74,8 @@ pub enum Said {
     Product(Product),
     /// The upstream has the update no more. Only of upstreams that say what changed.
     Gone(UpdateId),
+    /// A part of the parent site's feed.
+    Feed(Box<FeedPage>),
 }
 
 /// What reading came to.

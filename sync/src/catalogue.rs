@@ -47,7 +47,7 @@ use jiff::Timestamp;
 use merge::Merge;
 use parking_lot::{Mutex, RwLock};
 use publish::{STEP, Work};
-use record::{BODIES, BodyKey, HEADS, ORDER, Preference, SOURCES, SourceRow};
+use record::{BODIES, BodyKey, HEADS, LINEAGE, Lineage, ORDER, Preference, SOURCES, SourceRow};
 use serde::Serialize;
 use sitedb::{Batch, Db};
 use std::borrow::Cow;
@@ -61,6 +61,7 @@ pub struct Catalogue(Arc<Shared>);
 
 struct Shared {
     db: Db,
+    lineage: String,
     board: RwLock<Arc<Board>>,
     /// Held by who changes heads.
     work: Mutex<Work>,
@@ -202,9 +203,18 @@ impl Catalogue {
     pub fn open(db: Db) -> Result<Self, SyncError> {
         let board = Board::load(&db)?;
         let order = ORDER.get(&db, &())?.unwrap_or_default().0;
+        let lineage = match LINEAGE.get(&db, &())? {
+            Some(Lineage(lineage)) => lineage,
+            None => {
+                let lineage = format!("{:032x}", rand::random::<u128>());
+                LINEAGE.set(&db, &(), &Lineage(lineage.clone()))?;
+                lineage
+            }
+        };
         let work = Work { seq: board.marks.seq, order, is_behind: false, intakes: 0 };
         let shared = Shared {
             db,
+            lineage,
             board: RwLock::new(Arc::new(board)),
             work: Mutex::new(work),
             active: Mutex::default(),
@@ -367,6 +377,11 @@ impl Catalogue {
             *counts.sources.entry(board.source(row)).or_default() += 1;
         }
         counts
+    }
+
+    /// A name that no other catalogue has: whose places in the order of changes are others.
+    pub fn lineage(&self) -> &str {
+        &self.0.lineage
     }
 
     /// The last place in the order of changes.

@@ -14,6 +14,7 @@ pub use kind::SourceKind;
 pub use standing::{Again, Outcome, RunNumber, RunRecord, Running, Standing, Trigger};
 
 use crate::adapter::Criteria;
+use crate::hierarchy::Above;
 use crate::lifecycle::Policy;
 use crate::name::SourceName;
 use crate::schedule::Schedule;
@@ -64,6 +65,8 @@ impl Source {
 
     /// A text that differs where kind, settings, criteria, or the way in which they are read differ.
     pub fn fingerprint(&self, criteria: &Criteria) -> String {
+        // A parent says only what its criteria leave.
+        let criteria = (self.kind != SourceKind::Parent).then_some(criteria);
         // Maps are sorted, so equal values are equal texts.
         let facts = serde_json::json!([READING, self.kind, criteria]);
         let digest = sha2::Sha256::digest(facts.to_string().as_bytes());
@@ -127,7 +130,8 @@ pub enum SourceError {
     },
     /// The criteria are those of another site.
     #[error(
-        "this site takes its updates from a parent, so criteria are set at the top site alone: at {top}"
+        "this site takes its updates from a parent, so criteria and the updates' lifecycle are set at the top \
+         site alone: at {top}"
     )]
     NotTheTop {
         /// The site that may.
@@ -294,12 +298,13 @@ impl Sources {
 
     /// Takes over what the site at the top has set, under the name of that site; with no name, this site
     /// is the top from now on, and keeps the criteria that it has.
-    pub fn take_over(&self, top: Option<(String, Criteria)>) -> Result<(), SourceError> {
+    pub fn take_over(&self, above: Option<Above>) -> Result<(), SourceError> {
         self.set_site(|site| {
-            match top {
-                Some((name, criteria)) => {
-                    site.top = Some(name);
+            match above {
+                Some(Above { top, criteria, policy }) => {
+                    site.top = Some(top);
                     site.criteria = criteria;
+                    site.policy = policy;
                 }
                 None => site.top = None,
             }
@@ -308,8 +313,14 @@ impl Sources {
     }
 
     /// Sets when updates expire and go.
+    ///
+    /// # Errors
+    /// This site has a parent: [`SourceError::NotTheTop`].
     pub fn set_policy(&self, policy: Policy) -> Result<(), SourceError> {
         self.set_site(|site| {
+            if let Some(top) = &site.top {
+                return Err(SourceError::NotTheTop { top: top.clone() });
+            }
             site.policy = policy;
             Ok(())
         })
@@ -360,6 +371,13 @@ mod tests {
         Source::new(name.parse().unwrap(), SourceKind::Parent, now())
     }
 
+    fn of_web(name: &str) -> Source {
+        let settings =
+            serde_json::json!({"kind": "rpm", "settings": {"url": "https://rpm.example/"}});
+        let kind = serde_json::from_value(settings).unwrap();
+        Source::new(name.parse().unwrap(), kind, now())
+    }
+
     #[test]
     fn sources_are_made_changed_and_removed_by_name() {
         let sources = Sources::open(Db::in_memory());
@@ -404,14 +422,20 @@ mod tests {
 
     #[test]
     fn only_what_decides_on_updates_changes_the_fingerprint() {
-        let (mut a, none) = (source("a"), Criteria::default());
+        let (mut a, none) = (of_web("a"), Criteria::default());
         let first = a.fingerprint(&none);
         a.priority = 7;
         a.enabled = false;
         a.schedule = Some(Schedule::NEVER);
         assert_eq!(a.fingerprint(&none), first);
-        let wanted = Criteria { products: ["debian-12".to_owned()].into(), ..none };
+        let wanted = Criteria { products: ["debian-12".to_owned()].into(), ..none.clone() };
         assert_ne!(a.fingerprint(&wanted), first);
+        let parent = source("a");
+        assert_eq!(
+            parent.fingerprint(&wanted),
+            parent.fingerprint(&none),
+            "it is told what is wanted"
+        );
     }
 
     #[test]
@@ -420,7 +444,15 @@ mod tests {
         let wanted = Criteria { products: ["debian-12".to_owned()].into(), ..Criteria::default() };
         sources.set_criteria(wanted.clone()).unwrap();
         let of_top = Criteria::default();
-        sources.take_over(Some(("https://top:8520".into(), of_top.clone()))).unwrap();
+        let policy = Policy { purge_after_days: Some(7), ..Policy::default() };
+        let above = Above {
+            top: "https://top:8520".into(),
+            criteria: of_top.clone(),
+            policy: policy.clone(),
+        };
+        sources.take_over(Some(above)).unwrap();
+        assert!(sources.set_policy(Policy::default()).is_err());
+        assert_eq!(sources.site().unwrap().policy, policy);
         let refused = sources.set_criteria(wanted.clone()).unwrap_err();
         assert!(refused.to_string().contains("at https://top:8520"), "{refused}");
         assert_eq!(sources.site().unwrap().criteria, of_top);

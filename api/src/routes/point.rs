@@ -21,7 +21,7 @@ use dp::registry::Registry;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -98,11 +98,7 @@ async fn join(
     tls: Option<Extension<OverTls>>,
     Input(asked): Input<JoinRequest>,
 ) -> Result<([(&'static str, &'static str); 1], Json<JoinAnswer>), Problem> {
-    let from = peer.map(|Extension(peer)| peer.ip().to_canonical());
-    if tls.is_none() && from.is_some_and(|from| !from.is_loopback()) {
-        let detail = "join over HTTPS: anybody on the way could read the secret";
-        return Err(Problem::new(Kind::NotPrivate, detail));
-    }
+    let from = want_private(peer, tls)?;
     let joined = blocking(move || {
         let (ledger, now) = (site.ledger()?, Timestamp::now());
         let key = requested_key(&asked.request)?;
@@ -135,6 +131,19 @@ async fn join(
         Ok(JoinAnswer { id, name, certificate, authority, key, sites })
     });
     Ok(([("cache-control", "no-store")], Json(joined.await?)))
+}
+
+/// Where a machine joins from, if nobody on the way could read its secret.
+pub(super) fn want_private(
+    peer: Option<Extension<SocketAddr>>,
+    tls: Option<Extension<OverTls>>,
+) -> Result<Option<IpAddr>, Problem> {
+    let from = peer.map(|Extension(peer)| peer.ip().to_canonical());
+    if tls.is_none() && from.is_some_and(|from| !from.is_loopback()) {
+        let detail = "join over HTTPS: anybody on the way could read the secret";
+        return Err(Problem::new(Kind::NotPrivate, detail));
+    }
+    Ok(from)
 }
 
 /// All that a point should hold.

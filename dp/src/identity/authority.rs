@@ -101,8 +101,18 @@ impl Authority {
         id: &PointId,
         now: Timestamp,
     ) -> Result<String, IdentityError> {
+        self.sign_for(request, &Peer::Point(id.clone()), now)
+    }
+
+    /// The same for any peer.
+    pub fn sign_for(
+        &self,
+        request: &str,
+        peer: &Peer,
+        now: Timestamp,
+    ) -> Result<String, IdentityError> {
         let key = Asked::parse(request)?;
-        let certificate = self.vouch(&key, &Peer::Point(id.clone()), now)?;
+        let certificate = self.vouch(&key, peer, now)?;
         Ok(file::pem("CERTIFICATE", &certificate))
     }
 

@@ -81,14 +81,26 @@ impl Request {
 
     /// The identity that joining made of it: by the authority that `token` tells of, and no other.
     pub fn joined(self, answer: &JoinAnswer, token: &JoinToken) -> Result<Identity, IdentityError> {
-        let authority = Anchor::from_pem(&answer.authority)?;
+        let peer = Peer::Point(answer.id.clone());
+        self.joined_as(&peer, &answer.certificate, &answer.authority, token)
+    }
+
+    /// The same for any peer: its certificate and the authority's, in PEM.
+    pub fn joined_as(
+        self,
+        peer: &Peer,
+        certificate: &str,
+        authority: &str,
+        token: &JoinToken,
+    ) -> Result<Identity, IdentityError> {
+        let authority = Anchor::from_pem(authority)?;
         if authority.fingerprint() != token.authority {
             let why = "it is of another authority than the token tells of";
             return Err(IdentityError::BadCertificate(why));
         }
-        let identity = self.answered(&answer.certificate, &authority)?;
-        if *identity.peer() != Peer::Point(answer.id.clone()) {
-            return Err(IdentityError::BadCertificate("it names another distribution point"));
+        let identity = self.answered(certificate, &authority)?;
+        if identity.peer() != peer {
+            return Err(IdentityError::BadCertificate("it names another machine"));
         }
         Ok(identity)
     }

@@ -97,8 +97,8 @@ struct Door {
 }
 
 impl Door {
-    fn new(config: &ClientConfig, address: &str) -> Result<Self, LinkError> {
-        let (questions, base) = identity::client(config, &Peer::Site, address)?;
+    fn new(config: &ClientConfig, peer: &Peer, address: &str) -> Result<Self, LinkError> {
+        let (questions, base) = identity::client(config, peer, address)?;
         let http = Client::with_times(questions).read_timeout(PATIENCE).build();
         let address = address.to_owned();
         match http {
@@ -169,8 +169,8 @@ impl Door {
     }
 }
 
-/// The way to the site.
-pub(super) struct Link {
+/// The way to the site, or to another peer of it.
+pub struct Link {
     config: Arc<ClientConfig>,
     doors: Vec<Door>,
     /// The door that was open last.
@@ -178,15 +178,51 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// To the site that `identity` is of, at these addresses: `https://HOST:PORT`.
     pub fn new(identity: &Identity, sites: &[String], clock: &Clock) -> Result<Self, LinkError> {
+        Self::to(&Peer::Site, identity, sites, clock)
+    }
+
+    /// To `peer`, of the same authority as `identity`.
+    pub fn to(
+        peer: &Peer,
+        identity: &Identity,
+        addresses: &[String],
+        clock: &Clock,
+    ) -> Result<Self, LinkError> {
         let config = identity::client_config(identity, clock)?;
-        let doors = sites.iter().map(|site| Door::new(&config, site)).collect::<Result<_, _>>()?;
+        let doors = addresses.iter().map(|at| Door::new(&config, peer, at));
+        let doors = doors.collect::<Result<_, _>>()?;
         Ok(Self { config, doors, last: AtomicUsize::new(0) })
+    }
+
+    /// Where the peer answered last.
+    pub fn address(&self) -> &str {
+        self.doors.get(self.last.load(Relaxed)).map_or("", |door| &door.address)
+    }
+
+    /// What is at `path`, of at most `max` bytes; nothing, if there is nothing new (204).
+    pub async fn get(&self, path: &str, max: usize) -> Result<Option<Vec<u8>>, LinkError> {
+        let (door, response) = self.ask(|door| door.http.get(door.url(path))).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        door.read(response, max).await.map(Some)
+    }
+
+    /// Sends `value` to `path`.
+    pub async fn put(&self, path: &str, value: &impl Serialize) -> Result<(), LinkError> {
+        let body = json(value);
+        let ask = |door: &Door| {
+            let put = door.http.put(door.url(path));
+            put.header(CONTENT_TYPE, "application/json").body(body.clone())
+        };
+        self.ask(ask).await.map(drop)
     }
 
     /// The servers of content: `sources`, as they are ranked, then the site, at each of its addresses,
     /// and last those sources that are to be the last. Each `slot` has connections of its own, of that kind.
-    pub fn servers(
+    pub(super) fn servers(
         &self,
         sources: &[Source],
         slot: usize,
@@ -230,7 +266,7 @@ impl Link {
 
     /// What the site wishes, once that is something else than `after`; nothing if it stays the same
     /// for [`WAIT`].
-    pub async fn wish(&self, after: &str) -> Result<Option<Wish>, LinkError> {
+    pub(super) async fn wish(&self, after: &str) -> Result<Option<Wish>, LinkError> {
         let ask = |door: &Door| {
             let mut url = door.url("api/v1/point/wish");
             url.query_pairs_mut()
@@ -246,14 +282,14 @@ impl Link {
     }
 
     /// Whether the site lets this point in: [`LinkError::NotLetIn`] if it was removed.
-    pub async fn is_known(&self) -> Result<(), LinkError> {
+    pub(super) async fn is_known(&self) -> Result<(), LinkError> {
         // Of the answer, which may be long, the head tells.
         self.ask(|door| door.http.get(door.url("api/v1/point/wish"))).await.map(drop)
     }
 
     /// Tells the site what is held. Where it then knows something else than the point does, answers the
     /// tree of what it knows.
-    pub async fn report(&self, report: &Report) -> Result<Option<Tree>, LinkError> {
+    pub(super) async fn report(&self, report: &Report) -> Result<Option<Tree>, LinkError> {
         let body = json(report);
         let ask = |door: &Door| {
             let put = door.http.put(door.url("api/v1/point/report"));
@@ -272,10 +308,15 @@ impl Link {
     }
 
     /// A new certificate for the key that `request` (PEM) is of.
-    pub async fn renew(&self, request: &str) -> Result<String, LinkError> {
+    pub(super) async fn renew(&self, request: &str) -> Result<String, LinkError> {
+        self.renew_at("api/v1/point/renew", request).await
+    }
+
+    /// The same, of another kind of peer.
+    pub async fn renew_at(&self, path: &str, request: &str) -> Result<String, LinkError> {
         let body = json(&serde_json::json!({ "request": request }));
         let ask = |door: &Door| {
-            let post = door.http.post(door.url("api/v1/point/renew"));
+            let post = door.http.post(door.url(path));
             post.header(CONTENT_TYPE, "application/json").body(body.clone())
         };
         let (door, response) = self.ask(ask).await?;
@@ -314,12 +355,22 @@ pub(super) async fn join(
     request: &JoinRequest,
     clock: &Clock,
 ) -> Result<JoinAnswer, LinkError> {
+    join_at("api/v1/point/join", token, request, clock).await
+}
+
+/// The same by an address of its own, for what is no distribution point.
+pub async fn join_at<T: DeserializeOwned>(
+    path: &str,
+    token: &JoinToken,
+    request: &JoinRequest,
+    clock: &Clock,
+) -> Result<T, LinkError> {
     let config = identity::joining_config(token.authority, clock)?;
     let body = json(request);
     let mut closed = None;
     for site in &token.sites {
-        let door = Door::new(&config, site)?;
-        let post = door.http.post(door.url("api/v1/point/join"));
+        let door = Door::new(&config, &Peer::Site, site)?;
+        let post = door.http.post(door.url(path));
         let post = post.header(CONTENT_TYPE, "application/json").body(body.clone());
         match door.send(post).await {
             Ok(response) => {

@@ -33,7 +33,7 @@ impl Heard {
 }
 
 /// Whether a point is there that was `heard` of, and whose last report came at `reported`.
-fn is_there(heard: Option<Heard>, reported: Option<Timestamp>, now: Timestamp) -> bool {
+pub(super) fn is_there(heard: Option<Heard>, reported: Option<Timestamp>, now: Timestamp) -> bool {
     let last = heard.map(|heard| heard.at).max(reported);
     // A clock that was set back does not make one be there that is not.
     let is_recent = last.is_some_and(|last| now.duration_since(last).abs() < SILENT_AFTER);

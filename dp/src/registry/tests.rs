@@ -30,6 +30,7 @@ fn secret(token: &JoinToken) -> String {
 
 fn token(registry: &Registry, name: &str) -> Result<(TokenInfo, JoinToken), RegistryError> {
     let new = NewToken {
+        kind: None,
         name: name.parse().unwrap(),
         expires: now() + HOUR,
         sites: vec!["https://127.0.0.1:8520".into()],

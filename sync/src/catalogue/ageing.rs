@@ -15,14 +15,16 @@ use sitedb::Batch;
 /// longer reads the catalogue anew.
 const MARK_DAYS: i64 = 400;
 
-/// The updates of a board whose life goes on under a policy, and how.
+/// The updates of a board whose life goes on under a policy, and how. Not those that the parent site says: it
+/// decides for both.
 fn steps<'a>(
     board: &'a Board,
     policy: &'a Policy,
     deployments: &'a dyn Deployments,
     now: Timestamp,
 ) -> impl Iterator<Item = (usize, Decision)> + 'a {
-    (0..board.len()).filter(|row| board.states[*row] != State::Purged).filter_map(move |row| {
+    let is_ours = |row: &usize| board.states[*row] != State::Purged && !board.is_given[*row];
+    (0..board.len()).filter(is_ours).filter_map(move |row| {
         let facts = |used| Facts {
             classification: board.classifications[row],
             superseded: board

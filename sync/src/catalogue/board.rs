@@ -38,6 +38,8 @@ pub(crate) struct Board {
     pub hashes: Vec<ContentHash>,
     /// Whether whose word is shown still says it.
     pub is_said: Vec<bool>,
+    /// Whether that is the parent site, which decides on its life.
+    pub is_given: Vec<bool>,
     /// Who else says it: few updates have such.
     pub also_said: BTreeMap<u32, Vec<(u32, ContentHash)>>,
     pub kinds: Vec<Kind>,
@@ -142,6 +144,7 @@ struct Row<'a> {
     source: Cow<'a, str>,
     hash: ContentHash,
     is_said: bool,
+    is_given: bool,
     also_said: Vec<(Cow<'a, str>, ContentHash)>,
     kind: Kind,
     classification: Option<Classification>,
@@ -175,6 +178,7 @@ impl Row<'static> {
             source: owned(head.source.as_str()),
             hash: head.hash,
             is_said: head.claims.contains_key(&head.source),
+            is_given: head.claims.get(&head.source).is_some_and(|claim| claim.given),
             also_said: others.map(|(source, claim)| (owned(source.as_str()), claim.hash)).collect(),
             kind: card.kind,
             classification: card.classification,
@@ -269,6 +273,7 @@ impl Board {
             source: source(self.sources[row]),
             hash: self.hashes[row],
             is_said: self.is_said[row],
+            is_given: self.is_given[row],
             also_said: others.map(|(place, hash)| (source(*place), *hash)).collect(),
             kind: self.kinds[row],
             classification: self.classifications[row],
@@ -298,6 +303,7 @@ impl Board {
         self.sources.push(self.source_names.of(&row.source));
         self.hashes.push(row.hash);
         self.is_said.push(row.is_said);
+        self.is_given.push(row.is_given);
         if !row.also_said.is_empty() {
             let others = row.also_said.iter();
             let others = others.map(|(source, hash)| (self.source_names.of(source), *hash));

@@ -95,8 +95,8 @@ impl Shared {
                 page.is_last = false;
                 break;
             }
-            // Who reads from the beginning has nothing that could be purged.
-            if is_purged && from.since == 0 {
+            // Who begins has nothing that could be purged; who is at it may have what was purged since.
+            if is_purged && from == Place::default() {
                 continue;
             }
             let mut entry = FeedEntry {

@@ -157,7 +157,8 @@ impl Intake {
         self.attempt(|intake| match said {
             Said::Product(product) => intake.take_product(product),
             Said::Update(update) => intake.take_update(*update, None),
-            Said::Gone(id) => intake.take_gone(id),
+            Said::Gone(id) => intake.take_gone(id, None),
+            Said::Feed(page) => intake.take_page(*page),
         })
     }
 
@@ -166,22 +167,24 @@ impl Intake {
     /// # Errors
     /// As [`Intake::take`].
     pub fn take_feed(&mut self, page: FeedPage) -> Result<Extent, SyncError> {
-        self.reads_all |= page.from.since == 0;
-        self.attempt(|intake| {
-            if let Some(products) = page.products {
-                intake.has_all_products = true;
-                intake.products.clear();
-                products.into_iter().try_for_each(|product| intake.take_product(product))?;
-            }
-            page.entries.into_iter().try_for_each(|entry| match entry.update {
-                Some(update) => {
-                    let given = Given { revision: entry.revision, expired: entry.expired };
-                    intake.take_update(*update, Some(given))
-                }
-                None => intake.take_gone(entry.id),
-            })
-        })?;
+        self.attempt(|intake| intake.take_page(page))?;
         Ok(if self.reads_all { Extent::Whole } else { Extent::Changes })
+    }
+
+    fn take_page(&mut self, page: FeedPage) -> Result<(), SyncError> {
+        self.reads_all |= page.from.since == 0;
+        if let Some(products) = page.products {
+            self.has_all_products = true;
+            self.products.clear();
+            products.into_iter().try_for_each(|product| self.take_product(product))?;
+        }
+        page.entries.into_iter().try_for_each(|entry| match entry.update {
+            Some(update) => {
+                let given = Given { revision: entry.revision, expired: entry.expired };
+                self.take_update(*update, Some(given))
+            }
+            None => self.take_gone(entry.id, entry.expired),
+        })
     }
 
     /// Finds what is gone, after the last thing was taken; what a commit would change.
@@ -254,11 +257,15 @@ impl Intake {
         Ok(())
     }
 
-    fn take_gone(&mut self, id: UpdateId) -> Result<(), SyncError> {
+    fn take_gone(&mut self, id: UpdateId, left: Option<Expiry>) -> Result<(), SyncError> {
         let is_said = self.said(id).is_some();
         let fate = if is_said { Fate::Gone } else { Fate::Ignored };
         self.aside.remove(&id);
-        self.stage(id, is_said.then_some(Staged::Gone))?;
+        // What the parent's policy purged is not for this one's to offer again.
+        let gone = left.map_or(Staged::Gone, |Expiry { at, why }| {
+            Staged::Left(Expiry { at, why: if why.is_by_policy() { Why::Parent } else { why } })
+        });
+        self.stage(id, is_said.then_some(gone))?;
         self.taken.insert(id, Taken { fate, revision: None, body: None });
         Ok(())
     }
@@ -293,7 +300,7 @@ impl Intake {
         let said = self.said(id);
         let is_given = given.is_some();
         let claim = match given {
-            None => Claim { hash, revision, expired: None },
+            None => Claim { hash, revision, expired: None, given: false },
             Some(given) => claim_given(hash, given),
         };
         let is_same = said == Some(hash) && !self.is_to_be_revived(id);
@@ -454,11 +461,7 @@ impl Intake {
 
 /// What the parent's word is here. What its policy decided is decided for this site too.
 fn claim_given(hash: ContentHash, given: Given) -> Claim {
-    let expired = given.expired.map(|Expiry { at, why }| {
-        let why = if why.is_by_policy() { Why::Parent } else { why };
-        Expiry { at, why }
-    });
-    Claim { hash, revision: Some(given.revision), expired }
+    Claim { hash, revision: Some(given.revision), expired: given.expired, given: true }
 }
 
 impl Pending {

@@ -48,15 +48,19 @@ impl Merge<'_> {
         let (card, left) = match staged {
             Staged::Said { claim, card } => {
                 claims.insert(source.clone(), claim);
-                (Some((source, *card)), Why::Withdrawn)
+                (Some((source, *card)), self.left(Why::Withdrawn))
             }
             Staged::Gone => {
                 claims.remove(source);
-                (None, Why::Withdrawn)
+                (None, self.left(Why::Withdrawn))
+            }
+            Staged::Left(expired) => {
+                claims.remove(source);
+                (None, expired)
             }
             Staged::Outside => {
                 claims.remove(source);
-                (None, Why::Criteria)
+                (None, self.left(Why::Criteria))
             }
         };
         self.resolve(old, claims, card, left, body)
@@ -69,7 +73,12 @@ impl Merge<'_> {
         body: impl FnOnce(&BodyKey) -> Result<Option<Update>, E>,
     ) -> Result<Option<Merged>, E> {
         let claims = old.claims.clone();
-        self.resolve(Some(old), claims, None, Why::Withdrawn, body)
+        self.resolve(Some(old), claims, None, self.left(Why::Withdrawn), body)
+    }
+
+    /// That it leaves the catalogue now.
+    fn left(&self, why: Why) -> Expiry {
+        Expiry { at: self.now, why }
     }
 
     fn resolve<E>(
@@ -77,17 +86,17 @@ impl Merge<'_> {
         old: Option<Head>,
         claims: BTreeMap<SourceName, Claim>,
         said: Option<(&SourceName, Card)>,
-        left: Why,
+        left: Expiry,
         body: impl FnOnce(&BodyKey) -> Result<Option<Update>, E>,
     ) -> Result<Option<Merged>, E> {
         let first = self.first(&claims).map(|(source, claim)| (source.clone(), claim.clone()));
         let Some((source, claim)) = first else {
             // Nobody says it: what was shown last stays shown.
             return Ok(old.and_then(|old| {
-                let at = old.expired.map_or(self.now, |expired| expired.at);
+                let at = old.expired.map_or(left.at, |expired| expired.at);
                 let stands =
                     old.purged.is_some() || old.expired.is_some_and(|e| !e.why.is_by_policy());
-                let expired = if stands { old.expired } else { Some(Expiry { at, why: left }) };
+                let expired = if stands { old.expired } else { Some(Expiry { at, ..left }) };
                 let head = Head { claims, expired, ..old.clone() };
                 self.merged(Some(&old), head)
             }));
@@ -114,6 +123,8 @@ impl Merge<'_> {
             (_, given) => given,
         };
         let expired = match (forced, before) {
+            // The parent's word, whatever was before.
+            _ if claim.given => claim.expired,
             (Some(forced), Some(before)) if forced.why == before.why => Some(before),
             (Some(forced), _) => Some(forced),
             (None, before) => before.filter(|before| is_alive && before.why.is_by_policy()),

@@ -11,6 +11,7 @@
 //! | `sync-dropped` | update, source, hash | bodies that nothing shows any more, about to be deleted |
 //! | `sync-order` | | which source's word counts first |
 //! | `sync-marks` | | the last place in the order of changes, and the like |
+//! | `sync-lineage` | | a name of this catalogue alone, by which its order of changes is told from others' |
 //!
 //! A body's key holds the hash of its content, and not the revision, so that an upstream that changes an
 //! update without counting up, or two that count differently, never write over what a reader holds.
@@ -41,6 +42,7 @@ pub(crate) const COMMIT: Table<(), Commit> = Table::new("sync-commit");
 pub(crate) const DROPPED: Table<BodyKey, Dropped> = Table::new("sync-dropped");
 pub(crate) const ORDER: Table<(), Preference> = Table::new("sync-order");
 pub(crate) const MARKS: Table<(), Marks> = Table::new("sync-marks");
+pub(crate) const LINEAGE: Table<(), Lineage> = Table::new("sync-lineage");
 
 impl Value for Update {}
 
@@ -154,6 +156,9 @@ pub(crate) struct Claim {
     /// That it, being the parent site, has it expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired: Option<Expiry>,
+    /// Whether the parent site says it, whose word on the update's life counts here too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given: bool,
 }
 
 /// What the catalogue holds of an update besides its body.
@@ -226,6 +231,8 @@ pub(crate) enum Staged {
     },
     /// The source has it no more.
     Gone,
+    /// The source, which is the parent site, has only a mark of it left: since when it is expired there.
+    Left(Expiry),
     /// The source has it, but the criteria leave it out.
     Outside,
 }
@@ -254,6 +261,11 @@ impl Value for Commit {}
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Dropped {}
 impl Value for Dropped {}
+
+/// A name that no other catalogue has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Lineage(pub String);
+impl Value for Lineage {}
 
 /// Whose word counts first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -102,6 +102,9 @@ mod tests {
     #[test]
     fn what_only_a_person_can_mend_waits_until_somebody_changed_something() {
         let mut a = source();
+        let settings =
+            serde_json::json!({"kind": "rpm", "settings": {"url": "https://rpm.example/"}});
+        a.kind = serde_json::from_value(settings).unwrap();
         let site = SiteSettings::default();
         let waits = Some(a.fingerprint(&site.criteria));
         let standing = Standing { waits, ..Standing::default() };

@@ -1,7 +1,7 @@
 //! One run of one source, from connect to notify, and what is recorded of it.
 
 use super::{Live, Machine, RUNS, STANDINGS, blocking, policy};
-use crate::adapter::{Adapter, Fetched, Run, Skipped, Stage};
+use crate::adapter::{Adapter, Criteria, Fetched, Run, Skipped, Stage};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
 use crate::messages::{Message, MessageId};
@@ -83,6 +83,11 @@ impl Machine {
         let cancelled = || SyncError::new(Cause::Cancelled, "the sync was cancelled");
         let fetch = work.adapter.fetch(&work.run, work.state.as_ref());
         let fetched = live.watch.stop.run_until_cancelled(fetch).await.ok_or_else(cancelled)??;
+        if let Some(above) = work.adapter.above() {
+            let machine = self.clone();
+            let take_over = move || machine.0.sources.take_over(Some(above)).map_err(local);
+            blocking(take_over).await?;
+        }
         let (outcome, skipped) = match fetched {
             Fetched::Unchanged => (Outcome::Unchanged, Skipped::default()),
             Fetched::Changed => {
@@ -113,8 +118,12 @@ impl Machine {
     fn prepare(&self, live: &Live) -> Result<Work, SyncError> {
         let name = &live.source;
         let source = self.0.sources.get(name).map_err(local)?;
-        let criteria = self.0.sources.site()?.criteria;
+        let mut criteria = self.0.sources.site()?.criteria;
         let fingerprint = source.fingerprint(&criteria);
+        if source.kind == SourceKind::Parent {
+            // It has applied them; what it says is taken as it says it.
+            criteria = Criteria::default();
+        }
         let adapter = (self.0.parts.adapters)(&source)?.into();
         let kept = self.0.catalogue.state(name)?.filter(|_| !live.full);
         let kept = kept.and_then(|kept| serde_json::from_value::<Kept>(kept).ok());

@@ -14,6 +14,12 @@ use std::sync::mpsc;
 
 const STAGES: [Stage; 4] = [Stage::Connect, Stage::Fetch, Stage::Verify, Stage::Parse];
 
+/// A kind whose updates the criteria decide on; who reads it is handed in.
+fn of_web() -> SourceKind {
+    let settings = serde_json::json!({"kind": "rpm", "settings": {"url": "https://rpm.example/"}});
+    serde_json::from_value(settings).unwrap()
+}
+
 /// An upstream, as the test sets it.
 #[derive(Default)]
 struct Upstream {
@@ -158,7 +164,7 @@ impl Site {
     /// Opens it with one source, `a`, whose upstream has two updates.
     fn with_a(&self) -> Machine {
         let machine = self.open();
-        let source = Source::new(name("a"), SourceKind::Parent, *self.now.lock());
+        let source = Source::new(name("a"), of_web(), *self.now.lock());
         machine.sources().add(&source).unwrap();
         self.has(1, &["first", "second"]);
         machine
@@ -445,7 +451,7 @@ async fn fifty_overlapping_requests_are_one_run_and_many_sources_keep_their_turn
 
     site.set(|is| (is.hangs, is.hung) = (None, None));
     for n in 0..20 {
-        let source = Source::new(name(&format!("s{n}")), SourceKind::Parent, *site.now.lock());
+        let source = Source::new(name(&format!("s{n}")), of_web(), *site.now.lock());
         machine.sources().add(&source).unwrap();
     }
     let all: Vec<Asked> =
@@ -466,7 +472,7 @@ async fn of_those_that_wait_the_most_urgent_comes_first() {
     machine.run(&name("a"), by_hand(), false).unwrap();
     let (low, high) = (name("low"), name("high"));
     for (name, priority) in [(&low, 10), (&high, 90)] {
-        let mut source = Source::new(name.clone(), SourceKind::Parent, *site.now.lock());
+        let mut source = Source::new(name.clone(), of_web(), *site.now.lock());
         source.priority = priority;
         machine.sources().add(&source).unwrap();
         let asked = machine.run(name, by_hand(), false).unwrap();

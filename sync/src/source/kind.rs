@@ -21,7 +21,7 @@ pub enum SourceKind {
     Wsus(wsus::source::Settings),
     /// The offline scan cabinet of Microsoft Update.
     ScanCab(sdp::brought::Settings),
-    /// The parent site.
+    /// The parent site, or the update point's source: see [`crate::hierarchy`].
     Parent,
 }
 
@@ -61,7 +61,7 @@ impl SourceKind {
             Self::Wsus(settings) => Box::new(wsus::source::WsusSource::new(settings)?),
             Self::ScanCab(settings) => Box::new(wsus::scan_cab::ScanCab::new(settings.clone())?),
             Self::Parent => {
-                let detail = "this site cannot take its updates from a parent yet";
+                let detail = "this site has no parent that updates could come from";
                 return Err(SyncError::new(Cause::Unsupported, detail));
             }
         })

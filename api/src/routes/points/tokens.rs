@@ -10,6 +10,7 @@ use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
+use dp::field::FollowerKind;
 use dp::registry::{NewToken, PointName, TokenInfo};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -36,8 +37,11 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 pub struct JoinTokenView {
     /// Names the token.
     pub id: String,
-    /// What the point is called that joins with it.
+    /// What the machine is called that joins with it.
     pub name: String,
+    /// What it becomes: `primary` or `secondary`, a child site; `update-point`; absent: a distribution point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Where the token says that the site is reached.
     pub sites: Vec<String>,
     /// When it was made.
@@ -48,7 +52,7 @@ pub struct JoinTokenView {
     /// When it ends to be good.
     #[schema(value_type = String, format = DateTime)]
     pub expires: Timestamp,
-    /// The id of the point that joined with it; absent while it can be used.
+    /// The id of the machine that joined with it; absent while it can be used.
     #[serde(default)]
     pub used_by: Option<String>,
 }
@@ -58,11 +62,12 @@ impl From<TokenInfo> for JoinTokenView {
         Self {
             id: info.id,
             name: info.name.to_string(),
+            kind: info.kind.map(|kind| kind.to_string()),
             sites: info.sites,
             created: info.created,
             created_by: info.created_by,
             expires: info.expires,
-            used_by: info.used_by.map(String::from),
+            used_by: info.used_by.map(String::from).or(info.followed_by.map(|id| id.to_string())),
         }
     }
 }
@@ -90,9 +95,13 @@ async fn list_tokens(
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"name": "branch-7", "sites": ["https://site.example:8520"]}))]
 pub struct NewJoinToken {
-    /// What the point will be called: 1 to 64 of a-z, 0-9, `.`, `_`, `-`, starting with a letter or
+    /// What the machine will be called: 1 to 64 of a-z, 0-9, `.`, `_`, `-`, starting with a letter or
     /// digit.
     pub name: String,
+    /// What it becomes: `primary` or `secondary`, a child site of this one; `update-point`, another update
+    /// point of this site. Without it, a distribution point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// When it ends to be good: within a year. Without it, after a day.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -146,9 +155,14 @@ async fn create_token(
         return Err(Problem::field("expires", "must be in the future, and within a year"));
     }
     let sites = addresses(&site, new.sites)?;
+    let kind = new.kind.map(|kind| kind.parse::<FollowerKind>());
+    let kind = kind.transpose().map_err(|error| Problem::field("kind", error.to_string()))?;
     let created = blocking(move || {
+        if let Some(kind) = kind {
+            crate::hierarchy::may_have(&site, kind)?;
+        }
         let authority = site.authority()?.fingerprint();
-        let new = NewToken { name, expires, sites, by: identity.name };
+        let new = NewToken { name, kind, expires, sites, by: identity.name };
         Ok(site.ledger()?.registry.create_token(new, authority, now)?)
     });
     let (info, token) = created.await?;

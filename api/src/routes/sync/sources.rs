@@ -312,6 +312,10 @@ async fn remove_source(
     let looked = blocking(move || {
         let machine = of.updates()?;
         let status = machine.status_of(&called)?;
+        if status.source.kind == SourceKind::Parent {
+            let detail = "this source is the parent site: it stays as long as this site follows it";
+            return Err(Problem::new(Kind::Conflict, detail));
+        }
         Ok((machine, status))
     });
     let (machine, mut status) = looked.await?;
