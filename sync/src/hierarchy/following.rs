@@ -42,6 +42,8 @@ impl Following {
     ) -> Result<Fetched, SyncError> {
         run.stage(Stage::Connect)?;
         let has = has(state);
+        // An empty catalogue is news to who had none, or another.
+        let mut begins = has.catalogue.is_none();
         let mut spooled = match Spooled::load(&run.folder, &has)? {
             Some(spooled) => spooled,
             None => {
@@ -63,6 +65,7 @@ impl Following {
                 // Another catalogue, whose order of changes is another; or one that does not know any more what went.
                 Spooled::clear(&run.folder)?;
                 spooled = Spooled::after(Some(head.catalogue.clone()), Place::default());
+                begins = true;
                 if from != Place::default() {
                     continue;
                 }
@@ -72,7 +75,7 @@ impl Following {
                 let detail = "the parent's feed does not come to an end";
                 return Err(SyncError::new(Cause::Malformed, detail));
             }
-            let is_news = spooled.pages > 0 || !is_empty || spooled.from == Place::default();
+            let is_news = spooled.pages > 0 || !is_empty || begins;
             if is_news {
                 spooled.add(&run.folder, &bytes, next)?;
             }

@@ -128,6 +128,21 @@ async fn only_changes_travel_and_what_was_cut_off_goes_on() {
 }
 
 #[tokio::test]
+async fn an_empty_catalogue_is_news_once() {
+    let parent = Parent::new();
+    let child = Child::of(&parent);
+    assert_eq!(child.sync().await.unwrap(), Some(0));
+    assert_eq!(child.sync().await.unwrap(), None);
+    parent.has(0..1);
+    assert_eq!(child.sync().await.unwrap(), Some(1));
+    parent.has([]);
+    assert_eq!(child.sync().await.unwrap(), Some(1));
+    *parent.catalogue.lock() = Catalogue::open(Db::in_memory()).unwrap();
+    assert_eq!(child.sync().await.unwrap(), Some(0));
+    assert_eq!(child.sync().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn another_catalogue_is_read_from_its_beginning() {
     let parent = Parent::new();
     parent.has(0..10);

@@ -1,0 +1,140 @@
+//! A Debian archive whose updates are synchronised.
+
+use super::{Run, Site, temp_folder, web::Web};
+use jiff::{Timestamp, ToSpan};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+use sync::openpgp::SigningKey;
+
+const SUITE: &str = "bookworm-security";
+
+/// A Debian archive, made by Debian's own tools.
+pub struct Archive {
+    folder: tempfile::TempDir,
+    /// What serves it.
+    pub web: Web,
+    /// What signs it.
+    pub key: SigningKey,
+    /// When it was last published.
+    pub date: Timestamp,
+    /// More of its index: of packages that nobody fetches.
+    listed: String,
+}
+
+fn tool(program: &str, arguments: &[&str], folder: &Path) -> Vec<u8> {
+    let done = Command::new(program).args(arguments).current_dir(folder).output();
+    let done = done.unwrap_or_else(|error| {
+        panic!("{program} cannot be run ({error}); tools/setup.sh tests installs it")
+    });
+    assert!(done.status.success(), "{program}: {done:?}");
+    done.stdout
+}
+
+impl Archive {
+    /// An empty one.
+    pub fn new() -> Self {
+        let folder = temp_folder();
+        let date = Timestamp::from_second(Timestamp::now().as_second() - 86_400).unwrap();
+        for path in ["pool/main", "dists/bookworm-security/main/binary-amd64"] {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let key = SigningKey::new([5; 32], "Archive <a@example.org>", date - 24.hours()).unwrap();
+        let web = Web::of(folder.path());
+        let archive = Self { web, folder, key, date, listed: String::new() };
+        fs::write(archive.keyring(), archive.key.public_armored().unwrap()).unwrap();
+        archive
+    }
+
+    /// The file with the key that signs it.
+    pub fn keyring(&self) -> PathBuf {
+        self.folder.path().join("archive.asc")
+    }
+
+    /// Adds a package, built by dpkg.
+    pub fn add(&self, name: &str, version: &str) {
+        let built = temp_folder();
+        fs::create_dir(built.path().join("DEBIAN")).unwrap();
+        let control = format!(
+            "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\
+             Description: the {name} program\n Made for a test.\n"
+        );
+        fs::write(built.path().join("DEBIAN/control"), control).unwrap();
+        let deb = self.folder.path().join(format!("pool/main/{name}_{version}_amd64.deb"));
+        let (from, to) = (built.path().to_str().unwrap(), deb.to_str().unwrap());
+        tool("dpkg-deb", &["--root-owner-group", "-b", from, to], built.path());
+    }
+
+    /// Lists packages of which there is no file: a catalogue needs none.
+    pub fn list(&mut self, numbers: std::ops::Range<u32>) {
+        for n in numbers {
+            let sha256 = format!("{n:064x}");
+            let _ = write!(
+                self.listed,
+                "Package: listed-{n}\nVersion: 1.{n}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\
+                 Filename: pool/main/listed-{n}_1.{n}_amd64.deb\nSize: 1000\nSHA256: {sha256}\n\
+                 Description: package {n} of many\n\n"
+            );
+        }
+    }
+
+    /// Publishes what it has, signed, an hour later than the last time.
+    pub fn publish(&mut self) {
+        self.date += 1.hour();
+        let (root, suite) = (self.folder.path(), self.folder.path().join("dists").join(SUITE));
+        let mut index = tool("apt-ftparchive", &["--arch", "amd64", "packages", "pool/main"], root);
+        index.extend_from_slice(self.listed.as_bytes());
+        fs::write(suite.join("main/binary-amd64/Packages"), index).unwrap();
+        for signed in ["Release", "InRelease"] {
+            let _ = fs::remove_file(suite.join(signed));
+        }
+        let date = self.date.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        let fields = [
+            ("Origin", "Debian"),
+            ("Label", "Debian-Security"),
+            ("Suite", "oldstable-security"),
+            ("Codename", SUITE),
+            ("Version", "12"),
+            ("Architectures", "amd64"),
+            ("Components", "main"),
+            ("Date", date.as_str()),
+        ];
+        let options =
+            fields.map(|(key, value)| format!("-oAPT::FTPArchive::Release::{key}={value}"));
+        let mut arguments: Vec<&str> = options.iter().map(String::as_str).collect();
+        arguments.extend(["release", "."]);
+        let release = tool("apt-ftparchive", &arguments, &suite);
+        fs::write(suite.join("InRelease"), self.key.clear_sign(&release, self.date).unwrap())
+            .unwrap();
+    }
+
+    /// The arguments that add it as a source, at this address.
+    pub fn source<'a>(&'a self, name: &'a str, url: &'a str, keyring: &'a str) -> Vec<&'a str> {
+        let args = [
+            "sync",
+            "source",
+            "add",
+            name,
+            "--apt",
+            url,
+            "--suite",
+            SUITE,
+            "--components",
+            "main",
+            "--arch",
+            "amd64",
+            "--keyring",
+            keyring,
+        ];
+        args.to_vec()
+    }
+
+    /// Adds it to a site as a source.
+    pub fn add_to(&self, site: &Site, name: &str, url: &str) -> Run {
+        let keyring = self.keyring();
+        site.depot(self.source(name, url, keyring.to_str().unwrap()))
+    }
+}
