@@ -36,7 +36,7 @@ Examples:
   depot sup replace-source sup-2       # sup-2 reads from the site, the others from sup-2
   depot sup replace-source site        # all read from the site itself, as at first
 
-Where the one that they read from has failed: those whose last sync failed try again at once.")]
+For when the one that they read from has failed. They follow at once, one at a time, the named one first.")]
     ReplaceSource {
         /// Its name or id; `site` for the one that the site has by itself
         name: String,

@@ -18,6 +18,7 @@ fn https(url: &str) -> String {
 #[track_caller]
 fn token(site: &Site, name: &str, kind: &str) -> PathBuf {
     let file = site.data.with_file_name(format!("{name}.token"));
+    let _ = std::fs::remove_file(&file);
     let output = file.to_str().unwrap();
     match kind {
         "sup" => site.depot(["sup", "add", name, "--output", output]).ok(),
@@ -71,9 +72,11 @@ fn at(message: &Value) -> jiff::Timestamp {
     message["at"].as_str().unwrap().parse().unwrap()
 }
 
-/// The last sync of a source that is over.
+/// The last sync that changed something.
 fn last(site: &Site) -> Value {
-    json(site, &["sync", "history", "--limit", "1"])[0].clone()
+    let history = json(site, &["sync", "history"]);
+    let done = history.as_array().unwrap().iter().find(|run| run["outcome"] == "done");
+    done.unwrap_or_else(|| panic!("{history}")).clone()
 }
 
 fn locations(site: &Site) -> Vec<String> {

@@ -24,7 +24,7 @@ use sync::hierarchy::Above;
 pub struct SyncRequest {
     /// Differs where anything else does.
     pub revision: String,
-    /// Up to which place of the catalogue the follower is to synchronise; 0: it was never asked.
+    /// The number of the request to synchronise; 0: there was none yet.
     pub asked: u64,
     /// The update point to read from; without it, this site.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -71,12 +71,10 @@ impl Follower {
         let asked = self.parent.link().get(&path, MAX_REQUEST).await.map_err(of_link)?;
         let Some(bytes) = asked else { return self.tell_how_it_stands().await };
         let request: SyncRequest = crate::extract::parse_json(&bytes)?;
-        let is_redirected = self.parent.via() != request.via;
         let (parent, via, peers) = (self.parent.clone(), request.via, request.peers);
         blocking(move || parent.direct(via, peers)).await?;
         self.revision = request.revision;
-        let has_failed = self.told.as_ref().is_some_and(|told| told.state == "failed");
-        if self.done == Some(request.asked) && !(is_redirected && has_failed) {
+        if self.done == Some(request.asked) {
             return Ok(());
         }
         self.synchronise(request.asked).await?;

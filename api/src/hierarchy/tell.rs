@@ -154,7 +154,7 @@ impl Notify for Telling {
                     let detail = "it was removed in this moment";
                     return Err(SyncError::new(Cause::NotFound, detail));
                 };
-                let report = now.report.filter(|report| report.asked == seq);
+                let report = now.report.filter(|report| report.asked == asked.asked);
                 match report.map(|report| (report.state, report.detail)) {
                     Some((FollowerState::Done, _)) => return Ok(()),
                     Some((FollowerState::Failed, detail)) => {

@@ -1,7 +1,7 @@
 //! Who follows the site's catalogue of updates: child sites and its other update points.
 //!
-//! Each waits at the site for a request to synchronise. A request is a place in the order of the
-//! catalogue's changes; it is kept until a later one takes its place, so a follower that was away learns of
+//! Each waits at the site for a request to synchronise. A request has a number, and a place in the order of
+//! the catalogue's changes; it is kept until a later one takes its place, so a follower that was away learns of
 //! it the moment it is back. What it came to is the follower's report.
 
 use super::points::reached_at;
@@ -33,9 +33,12 @@ pub struct Follower {
     /// When it last got a new certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed: Option<Timestamp>,
-    /// Up to which place of the catalogue it was last asked to synchronise; 0 is never.
+    /// The number of the last request to synchronise; 0 is none.
     #[serde(default)]
     pub asked: u64,
+    /// Up to which place of the catalogue that was.
+    #[serde(default)]
+    pub place: u64,
     /// When that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_at: Option<Timestamp>,
@@ -102,8 +105,9 @@ impl Follower {
         joined: Timestamp,
         invited_by: String,
     ) -> Self {
-        let (renewed, asked, asked_at, report) = (None, 0, None, None);
-        Self { id, name, kind, joined, invited_by, renewed, asked, asked_at, report }
+        let (renewed, asked_at, report) = (None, None, None);
+        let (asked, place) = (0, 0);
+        Self { id, name, kind, joined, invited_by, renewed, asked, place, asked_at, report }
     }
 
     /// Whether it has ever had all that there was.
@@ -153,15 +157,17 @@ impl Registry {
         self.following.send_modify(|n| *n += 1);
     }
 
-    /// Asks a follower to synchronise up to a place of the catalogue.
+    /// Asks a follower to synchronise up to a place of the catalogue; the request has another number than those
+    /// before.
     pub fn ask_follower(
         &self,
         id: &FollowerId,
-        asked: u64,
+        place: u64,
         now: Timestamp,
     ) -> Result<Follower, RegistryError> {
         self.change_follower(id, |follower| {
-            follower.asked = asked;
+            follower.asked += 1;
+            follower.place = place;
             follower.asked_at = Some(now);
         })
     }
@@ -332,7 +338,7 @@ mod tests {
         };
         registry.follower_told(&berlin.id, report, None).unwrap();
         let kept = Registry::open(db.clone()).unwrap().follower("berlin").unwrap();
-        assert_eq!((kept.asked, kept.asked_at), (42, Some(now())));
+        assert_eq!((kept.asked, kept.place, kept.asked_at), (1, 42, Some(now())));
         assert_eq!(kept.report.unwrap().detail.unwrap().len(), MAX_TEXT);
         assert!(registry.is_follower_online(&berlin.id, now()));
         registry.follower_broke(&berlin.id, now());

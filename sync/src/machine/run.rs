@@ -1,6 +1,6 @@
 //! One run of one source, from connect to notify, and what is recorded of it.
 
-use super::{Live, Machine, RUNS, STANDINGS, blocking, policy};
+use super::{Live, Machine, Notify, RUNS, STANDINGS, blocking, policy};
 use crate::adapter::{Adapter, Criteria, Fetched, Run, Skipped, Stage};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
@@ -227,19 +227,31 @@ impl Machine {
                 self.say(message.with("child", &child).with("cause", error.cause)).await?;
             }
         }
+        self.replicate(&*notify, seq).await?;
+        let machine = self.clone();
+        blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
+        Ok(())
+    }
+
+    /// Has the other update points follow now, as after a sync.
+    pub async fn tell_points(&self) -> Result<(), SyncError> {
+        let _telling = self.0.telling.lock().await;
+        let notify = self.0.notify.read().clone();
+        self.replicate(&*notify, self.0.catalogue.seq()).await
+    }
+
+    /// Has the other update points follow, one at a time.
+    async fn replicate(&self, notify: &dyn Notify, seq: u64) -> Result<(), SyncError> {
         for point in notify.points() {
-            work.run.watch.moved();
             if let Err(error) = notify.replicate(&point, seq).await {
                 let text = format!(
                     "update point {point} does not have what its source has: {}",
                     in_full(&error)
                 );
-                let message = Message::of_sync(MessageId::OUT_OF_SYNC, name, text, self.now());
+                let message = Message::of_site(MessageId::OUT_OF_SYNC, "sync", text, self.now());
                 self.say(message.with("point", &point).with("cause", error.cause)).await?;
             }
         }
-        let machine = self.clone();
-        blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
         Ok(())
     }
 

@@ -155,14 +155,14 @@ struct RequestQuery {
 /// What a follower is asked.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "revision": "b2d1c0ffee00aa11", "asked": 4711,
+    "revision": "b2d1c0ffee00aa11", "asked": 17,
     "via": {"id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "address": "https://sup-2.example:8520"},
     "peers": ["0f3c2a7b1e0d4455a7b1e0d30199f0c2"]
 }))]
 pub struct SyncRequestView {
     /// Differs where anything else does.
     pub revision: String,
-    /// Up to which place of the catalogue it is to synchronise; 0: it was never asked.
+    /// The number of the request to synchronise; 0: there was none yet.
     pub asked: u64,
     /// The update point to read from; absent: this site.
     #[serde(default)]
@@ -245,7 +245,7 @@ fn request_of(site: &Site, id: &FollowerId) -> Result<SyncRequest, Problem> {
             Some(Via { id: source.id, address })
         });
     }
-    let facts = serde_json::json!([follower.asked, follower.asked_at, via, peers]).to_string();
+    let facts = serde_json::json!([follower.asked, via, peers]).to_string();
     let revision = blake3::hash(facts.as_bytes()).to_hex()[..16].to_owned();
     Ok(SyncRequest { revision, asked: follower.asked, via, peers })
 }
@@ -292,7 +292,7 @@ async fn get_feed(
 /// How far a follower is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
-    "asked": 4711, "state": "done", "address": "https://0.0.0.0:8520", "program": "0.1.0",
+    "asked": 17, "state": "done", "address": "https://0.0.0.0:8520", "program": "0.1.0",
     "updates": 6120, "synced": "2026-11-27T03:02:11Z"
 }))]
 pub struct FollowerReportView {

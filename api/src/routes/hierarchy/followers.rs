@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 #[schema(example = json!({
     "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "name": "berlin", "kind": "primary",
     "joined": "2026-11-22T12:00:00Z", "invited_by": "admin", "online": true,
-    "seen": "2026-11-22T12:30:00Z", "asked": 4711, "asked_at": "2026-11-27T03:02:07Z",
+    "seen": "2026-11-22T12:30:00Z", "asked": 17, "asked_at": "2026-11-27T03:02:07Z",
     "state": "done", "synced": "2026-11-27T03:02:11Z", "updates": 6120,
     "address": "https://192.0.2.7:8520", "program": "0.1.0", "is_source": false
 }))]
@@ -59,7 +59,7 @@ pub struct FollowerView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub seen: Option<Timestamp>,
-    /// Up to which place of the catalogue it was last asked to synchronise; 0: never.
+    /// The number of the last request to synchronise; 0: none.
     pub asked: u64,
     /// When that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,8 +218,7 @@ pub struct NewPointSource {
 
 /// Replace the update point that the others read from
 ///
-/// It reads from the site, and all others from it, beginning with their next sync; those whose last one failed
-/// try again at once.
+/// It reads from the site, and all others from it. They are asked to follow now, one at a time, it first.
 #[utoipa::path(put, path = "/api/v1/update-point-source", tag = "hierarchy",
     operation_id = "set_update_point_source", security(("token" = ["admin"])),
     request_body = NewPointSource,
@@ -249,9 +248,16 @@ async fn set_source(
             }
         }
         tell::set_point_source(&ledger, to.as_ref())?;
-        Ok(NewPointSource { name: to.map_or(OWN.into(), |to| to.name.to_string()) })
+        let name = to.map_or(OWN.into(), |to| to.name.to_string());
+        Ok((site.updates()?, NewPointSource { name }))
     });
-    Ok(Json(set.await?))
+    let (machine, set) = set.await?;
+    tokio::spawn(async move {
+        if let Err(error) = machine.tell_points().await {
+            tracing::warn!(%error, "the update points could not be asked to follow");
+        }
+    });
+    Ok(Json(set))
 }
 
 /// The place of this site in its tree.
