@@ -80,7 +80,7 @@ impl Source {
                     assert!(heard.updates.insert(update.name.clone(), *update).is_none());
                 }
                 Said::Product(product) => heard.products.push(product),
-                Said::Gone(_) => panic!("it says all there is"),
+                Said::Gone(_) | Said::Feed(_) => panic!("it says all there is"),
             }
             Ok(())
         })?;

@@ -91,7 +91,7 @@ async fn sync(
         match said {
             Said::Update(update) => updates.push(*update),
             Said::Product(product) => products.push(product),
-            Said::Gone(_) => panic!("a whole catalogue says what there is"),
+            Said::Gone(_) | Said::Feed(_) => panic!("a whole catalogue says what there is"),
         }
         Ok(())
     })?;

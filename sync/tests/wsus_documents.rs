@@ -305,7 +305,7 @@ async fn scan(
                 assert!(updates.insert(update.id, *update).is_none(), "said once")
             }
             Said::Product(product) => products.push(product),
-            Said::Gone(_) => panic!("it says what there is"),
+            Said::Gone(_) | Said::Feed(_) => panic!("it says what there is"),
         }
         Ok(())
     })?;
