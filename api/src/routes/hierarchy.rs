@@ -7,7 +7,7 @@ mod policy;
 
 pub use follower::{FollowerReportView, SyncRequestView};
 pub use followers::{FollowerView, FollowersQuery, NewPointSource, SiteView};
-pub use policy::{ClientSettingsView, LocationView, PolicyView, UpdatesSettingsView};
+pub use policy::{ClientPolicyView, ClientSettingsView, LocationView, UpdatesSettingsView};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;

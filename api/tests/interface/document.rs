@@ -103,8 +103,10 @@ fn only_what_must_be_is_open_to_all() {
     let wanted = [
         "/api/openapi.json",
         "/api/v1/authority",
+        "/api/v1/follower/join",
         "/api/v1/health",
         "/api/v1/point/join",
+        "/api/v1/policy",
         "/api/v1/version",
         "/locate/{package}/{version}",
     ];
@@ -122,6 +124,7 @@ fn filled(path: &str) -> String {
         ("{token}", "nobody"),
         ("{volume}", "disk2"),
         ("{point}", "branch-7"),
+        ("{follower}", "berlin"),
         ("{group}", "paris"),
         ("{neighbour}", "lyon"),
         ("{boundary}", "10.7.0.0%2F16"),
@@ -152,6 +155,10 @@ async fn every_operation_is_there_and_takes_the_role_that_it_says() {
             None if !operation["security"][0]["certificate"].is_null() => {
                 assert_eq!(answer.status, 403, "{method} {path}");
                 assert_eq!(answer.json["type"], "urn:depot:problem:not-a-point");
+            }
+            None if !operation["security"][0]["follower"].is_null() => {
+                assert_eq!(answer.status, 403, "{method} {path}");
+                assert_eq!(answer.json["type"], "urn:depot:problem:not-a-follower");
             }
             // It takes a secret, which an empty body does not have.
             None if path.ends_with("/join") => drop(answer.refused(422, "secret")),

@@ -271,7 +271,7 @@ struct FeedQuery {
 #[utoipa::path(get, path = "/api/v1/follower/feed", tag = "follower",
     operation_id = "get_feed", security(("follower" = [])), params(FeedQuery),
     responses((status = 200, description = "A page", content_type = "application/zstd",
-        body = Vec<u8>)))]
+        body = Vec<u8>, example = json!("(compressed)"))))]
 async fn get_feed(
     State(site): State<Site>,
     Query(query): Query<FeedQuery>,

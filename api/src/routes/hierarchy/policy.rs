@@ -94,7 +94,7 @@ pub struct LocationView {
     "update_points": [{"name": "site", "url": "https://site.example:8520"}],
     "synced": "2026-11-27T03:02:11Z"
 }))]
-pub struct PolicyView {
+pub struct ClientPolicyView {
     /// Differs where anything else but the time does.
     pub revision: String,
     /// Whether clients scan for updates.
@@ -113,12 +113,12 @@ pub struct PolicyView {
 /// Takes no token.
 #[utoipa::path(get, path = "/api/v1/policy", tag = "hierarchy", security(()),
     operation_id = "show_client_policy",
-    responses((status = 200, description = "The policy", body = PolicyView)))]
-async fn show_policy(State(site): State<Site>) -> Result<Json<PolicyView>, Problem> {
+    responses((status = 200, description = "The policy", body = ClientPolicyView)))]
+async fn show_policy(State(site): State<Site>) -> Result<Json<ClientPolicyView>, Problem> {
     Ok(Json(blocking(move || policy(&site)).await?))
 }
 
-fn policy(site: &Site) -> Result<PolicyView, Problem> {
+fn policy(site: &Site) -> Result<ClientPolicyView, Problem> {
     let ledger = site.ledger()?;
     let settings = SETTINGS.get(&ledger.db, &())?.unwrap_or_default();
     let published = tell::published(&ledger.db)?;
@@ -137,7 +137,7 @@ fn policy(site: &Site) -> Result<PolicyView, Problem> {
     }
     let enabled = settings.updates.enabled;
     let facts = serde_json::json!([enabled, update_points]).to_string();
-    Ok(PolicyView {
+    Ok(ClientPolicyView {
         revision: blake3::hash(facts.as_bytes()).to_hex()[..16].to_owned(),
         updates_enabled: enabled,
         update_points,
