@@ -70,11 +70,11 @@ impl Assembly {
         places: &[ChunkPlace],
         at_hand: impl Fn(ChunkId) -> Option<Bytes>,
     ) -> Result<bool, ReadError> {
-        for at in self.done..self.recipe.len() {
+        for (at, place) in places.iter().enumerate().skip(self.done) {
             let span = self.recipe.span(at);
             let bytes = match at_hand(span.chunk).filter(|bytes| is_as_long(bytes, &span)) {
                 Some(bytes) => bytes,
-                None => inner.unchecked_at(span.chunk, &places[at], self.digest)?,
+                None => inner.unchecked_at(span.chunk, place, self.digest)?,
             };
             self.take(&bytes);
         }

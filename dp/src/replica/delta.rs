@@ -52,7 +52,11 @@ impl TakeDelta for Taking {
         let came = self.store.put_chunks(chunks).await?;
         if is_whole && came.len() < wanted.len() {
             let (library, base) = (self.work.packages.library().clone(), self.base.clone());
-            blocking(move || Ok(look_for_damage(&library, &base))).await?;
+            blocking(move || {
+                look_for_damage(&library, &base);
+                Ok(())
+            })
+            .await?;
         }
         Ok(self.note(came))
     }
