@@ -18,8 +18,12 @@ pub(crate) enum Target {
     Package(PackagePath),
     /// `/coming/{package}/{version}`
     Coming(PackageName, u64),
+    /// `/recipes`
+    Recipes,
     /// `/chunks`
     Chunks,
+    /// `/cost`
+    Cost,
     /// `/deltas`
     Deltas,
     /// `/healthz`
@@ -72,7 +76,9 @@ impl Target {
             ("coming", Some(rest)) => return coming(rest),
             ("api", Some(_)) => Target::Api,
             ("locate", Some(_)) => Target::Locate,
+            ("recipes", None) => Target::Recipes,
             ("chunks", None) => Target::Chunks,
+            ("cost", None) => Target::Cost,
             ("deltas", None) => Target::Deltas,
             ("healthz", None) => Target::Health,
             ("readyz", None) => Target::Ready,
