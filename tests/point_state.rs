@@ -15,7 +15,7 @@ use std::{
 };
 use support::{
     Run, Site, noise,
-    point::Point,
+    point::{Point, over_a_line},
     relay::{Line, Pace},
     temp_folder,
     tree::{self, Node, Tree},
@@ -36,12 +36,8 @@ struct Field {
 impl Field {
     fn new(more: &[&str]) -> Self {
         let folder = temp_folder();
-        let site = Site::start(&folder.path().join("site"));
-        let line = Line::to(&site.url);
-        let token =
-            site.join_token("branch-7", &["--site-url", &format!("https://{}", line.address)]);
-        let point = Some(Point::start(&folder.path().join("point"), Some(&token), more));
-        Self { point, line, site, folder }
+        let (site, line, point) = over_a_line(folder.path(), &folder.path().join("point"), more);
+        Self { point: Some(point), line, site, folder }
     }
 
     fn point(&self) -> &Point {

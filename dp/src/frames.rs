@@ -125,6 +125,11 @@ fn json_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {
     })
 }
 
+/// Reads `bytes` as a request in both of its forms.
+pub(crate) fn parse_ids(bytes: &[u8]) {
+    let _ = (binary_ids(bytes), json_ids(bytes));
+}
+
 /// Frames, made in batches on the blocking pool. No thread waits for a slow client.
 pub(crate) struct FramesBody {
     batch: VecDeque<Bytes>,

@@ -32,6 +32,7 @@ mod listing;
 mod media;
 mod metrics;
 mod package;
+mod pieces;
 mod problem;
 pub mod range;
 mod service;
@@ -52,9 +53,13 @@ pub mod replica;
 
 pub mod node;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use coming::{Comes, Coming};
 pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;
+pub use pieces::Pieces;
 pub use server::{Content, PlainHttp, Refuses, ServeOptions, Server};
