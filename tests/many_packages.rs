@@ -12,10 +12,10 @@ use support::{
     temp_folder, until,
 };
 
-/// As many as make one wish for all of them, and one report, a few hundred KB long.
-const N: usize = 300;
+/// As many as make one wish for all of them about 100 KB long.
+const N: usize = 150;
 /// What may pass of a wish when one of them changes: the packages of its branch, and its content.
-const LITTLE: u64 = 32 << 10;
+const LITTLE: u64 = 16 << 10;
 
 fn ask(site: &Site, method: &str, path: &str, kind: &str, body: &[u8]) -> Answer {
     let token = std::fs::read_to_string(site.token_file()).unwrap();
