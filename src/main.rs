@@ -19,6 +19,7 @@ mod fetch;
 mod job;
 mod library;
 mod locate;
+mod members;
 mod output;
 mod package;
 mod prestage;

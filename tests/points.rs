@@ -20,7 +20,7 @@ use std::{
 };
 use support::{
     Run, Site, noise, on_data,
-    point::{Point, dp_serve},
+    point::{Point, dp_serve, over_a_line},
     relay::{Line, Pace},
     temp_folder,
     tmpfs::Volume,
@@ -57,11 +57,8 @@ impl Field {
         volume: Option<Volume>,
         more: &[&str],
     ) -> Self {
-        let site = Site::start(&folder.path().join("site"));
-        let line = Line::to(&site.url);
-        let token = site.join_token("branch-7", &["--site-url", &over(&line)]);
-        let point = Some(Point::start(data, Some(&token), more));
-        Self { point, line, site, volume, folder }
+        let (site, line, point) = over_a_line(folder.path(), data, more);
+        Self { point: Some(point), line, site, volume, folder }
     }
 
     fn point(&self) -> &Point {

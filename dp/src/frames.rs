@@ -154,6 +154,11 @@ fn json_ids(bytes: &[u8], name: &str) -> Result<Vec<Digest>, Problem> {
     }
 }
 
+/// Reads `bytes` as a request in both of its forms.
+pub(crate) fn parse_ids(bytes: &[u8]) {
+    let _ = (binary_ids(bytes), json_ids(bytes, CHUNKS.name));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

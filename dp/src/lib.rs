@@ -34,6 +34,7 @@ mod made;
 mod media;
 mod metrics;
 mod package;
+mod pieces;
 mod problem;
 pub mod range;
 pub mod recipes;
@@ -55,9 +56,13 @@ pub mod replica;
 
 pub mod node;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use coming::{Comes, Coming};
 pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
 pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, answer_by, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;
+pub use pieces::Pieces;
 pub use server::{Content, PlainHttp, Refuses, ServeOptions, Server};

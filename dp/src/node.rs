@@ -56,6 +56,8 @@ use upstream::Upstream;
 
 pub use control::{BUNDLE_SIZE, Desk, OpenDesk, SOCKET, ShortPath};
 pub use link::LinkError;
+#[cfg(test)]
+pub(crate) use plan::tests as made_up;
 pub use prestage::{is_point, open_copies};
 
 /// How a distribution point works.

@@ -296,7 +296,8 @@ pub fn encode_recipes<'a>(recipes: impl IntoIterator<Item = (Digest, &'a Recipe)
     body
 }
 
-fn parse_recipes(mut body: &[u8]) -> Result<Vec<(Digest, Recipe)>, Problem> {
+/// The recipes that a body of [`encode_recipes`] brings.
+pub fn parse_recipes(mut body: &[u8]) -> Result<Vec<(Digest, Recipe)>, Problem> {
     let mut recipes = Vec::new();
     while !body.is_empty() {
         let at = format!("recipes[{}]", recipes.len());
