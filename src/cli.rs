@@ -16,12 +16,16 @@ use crate::{
     fetch::FetchArgs,
     job::JobCommand,
     library::LibraryCommand,
+    lifecycle::LifecycleCommand,
     locate::LocateArgs,
     package::PackageCommand,
     prestage::PrestageCommand,
     serve::ServeArgs,
     site::SiteCommand,
+    status_messages::StatusMessagesCommand,
+    sync::SyncCommand,
     token::TokenCommand,
+    update::UpdateCommand,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
@@ -172,6 +176,44 @@ Examples:
   depot prestage import bundle --data /var/lib/depot         # on the distribution point"
     )]
     Prestage(PrestageCommand),
+    /// Where updates come from, and bringing what is new: source, criteria, schedule, run, status, history
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot sync source add debian-security --apt http://deb.example/debian-security \\
+      --suite bookworm-security --components main --arch amd64 --keyring archive.gpg
+  depot sync run --watch
+  depot sync status"
+    )]
+    Sync(SyncCommand),
+    /// The catalogue of updates: list, show, products
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot update list --classification security --released-within 30d
+  depot update show DSA-5545-1"
+    )]
+    Update(UpdateCommand),
+    /// When updates expire and go: show, set, preview
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot lifecycle preview
+  depot lifecycle set --supersedence 3"
+    )]
+    Lifecycle(LifecycleCommand),
+    /// What administrators are told, by number: list
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot status-messages list --id 6703
+  depot status-messages list --severity warning"
+    )]
+    StatusMessages(StatusMessagesCommand),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,

@@ -18,6 +18,7 @@ mod exit;
 mod fetch;
 mod job;
 mod library;
+mod lifecycle;
 mod locate;
 mod members;
 mod output;
@@ -27,9 +28,12 @@ mod progress;
 mod serve;
 mod several;
 mod site;
+mod status_messages;
+mod sync;
 mod token;
 mod transport;
 mod units;
+mod update;
 
 use clap::Parser;
 use cli::{Cli, Command, Shared};
@@ -115,6 +119,10 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Boundary(command) => boundary::run(command, &client, out).await,
         Command::BoundaryGroup(command) => boundary_group::run(command, &client, out).await,
         Command::Locate(args) => locate::run(args, &client, out).await,
+        Command::Sync(command) => sync::run(command, &client, out).await,
+        Command::Update(command) => update::run(command, &client, out).await,
+        Command::Lifecycle(command) => lifecycle::run(command, &client, out).await,
+        Command::StatusMessages(command) => status_messages::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

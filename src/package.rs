@@ -284,6 +284,7 @@ fn source_of(package: &PackageView) -> String {
     match &package.source {
         SourceView::Folder(folder) => folder.clone(),
         SourceView::Upload => "(uploads)".to_owned(),
+        SourceView::Composed => "(upstream)".to_owned(),
     }
 }
 

@@ -50,6 +50,9 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(HOUR, stop, site, expire_on_demand);
     let tls = tls.clone();
     every(MINUTE, stop, site, move |site| renew_certificates(site, tls.clone()));
+    every(HOUR, stop, site, age_updates);
+    let (syncing, until) = (site.clone(), stop.clone());
+    tokio::spawn(async move { synchronise(syncing, until).await });
     if !library.gc_interval.is_zero() {
         every(library.gc_interval, stop, site, collect);
     }
@@ -155,6 +158,33 @@ async fn expire_on_demand(site: Site) -> Result<(), Problem> {
             record.detail = Some("was on demand, and nobody asked for it any more".into());
             ledger.audit.write(&record)?;
         }
+        Ok(())
+    })
+    .await
+}
+
+/// Begins syncs of updates when they are due.
+async fn synchronise(site: Site, stop: CancellationToken) {
+    loop {
+        let opening = site.clone();
+        match blocking(move || opening.updates()).await {
+            Ok(machine) => return machine.serve(&stop).await,
+            Err(problem) => tracing::error!(%problem, "the catalogue of updates cannot be opened"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(MINUTE)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Lets go of old status messages, and of updates as their policy says.
+async fn age_updates(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let machine = site.updates()?;
+        let keep = site.config().sync.message_keep;
+        let keep = if keep.is_zero() { Duration::MAX } else { keep };
+        machine.messages().age(keep, Timestamp::now())?;
+        machine.age()?;
         Ok(())
     })
     .await

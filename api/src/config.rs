@@ -50,6 +50,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// The REST interface.
     pub api: Api,
+    /// The sync of updates.
+    pub sync: Sync,
 }
 
 /// The site as others see it.
@@ -175,6 +177,23 @@ pub struct Api {
     pub audit_keep: Duration,
 }
 
+/// The sync of updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sync {
+    /// Sources that are synchronised at a time.
+    pub concurrent: u64,
+    /// A sync in which nothing moves for so long is ended.
+    pub stall_timeout: Duration,
+    /// How long to wait for a connection to an upstream.
+    pub connect_timeout: Duration,
+    /// How long to wait for the next bytes of an upstream.
+    pub read_timeout: Duration,
+    /// Syncs that are remembered of each source.
+    pub history: u64,
+    /// How long status messages are kept; zero: as long as there is room for them.
+    pub message_keep: Duration,
+}
+
 const MIB: u64 = 1 << 20;
 const HOUR: u64 = 3600;
 
@@ -215,6 +234,14 @@ impl Default for Config {
             upload: Upload { expire: secs(24 * HOUR), max_size: ByteSize(1 << 40) },
             jobs: Jobs { concurrent: 2, queue: 64, keep: 1000 },
             api: Api { max_body: ByteSize(MIB), rate: 500, audit_keep: secs(400 * 24 * HOUR) },
+            sync: Sync {
+                concurrent: 2,
+                stall_timeout: secs(600),
+                connect_timeout: secs(30),
+                read_timeout: secs(60),
+                history: 100,
+                message_keep: secs(90 * 24 * HOUR),
+            },
         }
     }
 }
@@ -324,6 +351,21 @@ const KEYS: &[KeyDef] = &[
     )),
     key!("api.rate", api.rate),
     key!("api.audit_keep", api.audit_keep),
+    key!("sync.concurrent", sync.concurrent, |n| unless(
+        (1..=64).contains(n),
+        "must be from 1 to 64"
+    )),
+    key!("sync.stall_timeout", sync.stall_timeout, |time: &Duration| unless(
+        time.as_secs() >= 1,
+        "must be at least 1s"
+    )),
+    key!("sync.connect_timeout", sync.connect_timeout, positive),
+    key!("sync.read_timeout", sync.read_timeout, positive),
+    key!("sync.history", sync.history, |n| unless(
+        (1..=10_000).contains(n),
+        "must be from 1 to 10000"
+    )),
+    key!("sync.message_keep", sync.message_keep),
 ];
 
 fn positive(time: &Duration) -> Option<&'static str> {
@@ -399,6 +441,20 @@ impl Config {
         let Dp { certificate, key, .. } = &self.dp;
         let (certificate, key) = (certificate.0.clone()?, key.0.clone()?);
         Some(OwnFiles { certificate, key })
+    }
+
+    /// How updates are synchronised.
+    pub(crate) fn sync_settings(&self) -> sync::machine::Settings {
+        let config = &self.sync;
+        sync::machine::Settings {
+            concurrent: config.concurrent as usize,
+            patience: config.stall_timeout,
+            upstream: sync::fetch::Patience {
+                connect: config.connect_timeout,
+                stall: config.read_timeout,
+            },
+            history: config.history as usize,
+        }
     }
 
     /// How the library is opened.

@@ -152,6 +152,8 @@ pub struct Limits {
 pub struct Jobs(Arc<Inner>);
 
 struct Inner {
+    /// Held while a job is looked for that another request may join.
+    joining: Mutex<()>,
     db: Db,
     limits: Limits,
     on_end: OnEnd,
@@ -171,6 +173,8 @@ struct Live {
     job: Mutex<Job>,
     by: Identity,
     progress: Progress,
+    /// Whether it counts among those that run at a time.
+    takes_place: bool,
     /// Tells watchers that the state changed.
     changed: watch::Sender<JobState>,
 }
@@ -208,7 +212,13 @@ impl Jobs {
         if !batch.is_empty() {
             db.kv().write(batch)?;
         }
-        Ok(Self(Arc::new(Inner { db, limits, on_end, state: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            joining: Mutex::new(()),
+            db,
+            limits,
+            on_end,
+            state: Mutex::default(),
+        })))
     }
 
     /// Submits `work`. It runs when a place is free and no other job works on `subject`.
@@ -220,6 +230,41 @@ impl Jobs {
         subject: &str,
         by: &Identity,
         work: Work,
+    ) -> Result<Job, Problem> {
+        self.submit_as(kind, subject, by, work, true)
+    }
+
+    /// Submits `work` that mostly waits and is limited by others: it takes no place. If a job of that kind
+    /// about that subject waits or runs already, gives that one instead, and `work` is dropped.
+    pub fn join_or_submit(
+        &self,
+        kind: &str,
+        subject: &str,
+        by: &Identity,
+        work: Work,
+    ) -> Result<Job, Problem> {
+        let _joining = self.0.joining.lock();
+        let found = {
+            let state = self.0.state.lock();
+            let same = |live: &&Arc<Live>| {
+                let job = live.job.lock();
+                job.kind == kind && job.subject == subject && !job.state.is_over()
+            };
+            state.live.values().find(same).cloned()
+        };
+        match found {
+            Some(live) => Ok(live.snapshot()),
+            None => self.submit_as(kind, subject, by, work, false),
+        }
+    }
+
+    fn submit_as(
+        &self,
+        kind: &str,
+        subject: &str,
+        by: &Identity,
+        work: Work,
+        takes_place: bool,
     ) -> Result<Job, Problem> {
         let job = Job {
             id: new_id(),
@@ -252,6 +297,7 @@ impl Jobs {
             job: Mutex::new(job.clone()),
             by: by.clone(),
             progress: Progress::default(),
+            takes_place,
             changed: watch::Sender::new(JobState::Queued),
         });
         let closed = {
@@ -357,17 +403,17 @@ impl Jobs {
         let mut starting = Vec::new();
         {
             let mut state = self.0.state.lock();
-            while state.running < self.0.limits.concurrent.max(1) {
+            loop {
+                let is_full = state.running >= self.0.limits.concurrent.max(1);
                 let busy: Vec<String> = state
                     .live
                     .values()
                     .filter(|live| *live.changed.borrow() == JobState::Running)
                     .map(|live| live.job.lock().subject.clone())
                     .collect();
-                let next = state
-                    .waiting
-                    .iter()
-                    .position(|(live, _)| !busy.contains(&live.job.lock().subject));
+                let next = state.waiting.iter().position(|(live, _)| {
+                    !(is_full && live.takes_place || busy.contains(&live.job.lock().subject))
+                });
                 let Some(next) = next.and_then(|at| state.waiting.remove(at)) else { break };
                 {
                     let mut job = next.0.job.lock();
@@ -375,7 +421,7 @@ impl Jobs {
                     job.started = Some(Timestamp::now());
                 }
                 next.0.changed.send_replace(JobState::Running);
-                state.running += 1;
+                state.running += usize::from(next.0.takes_place);
                 starting.push(next);
             }
         }
@@ -389,7 +435,7 @@ impl Jobs {
                     Err(Problem::new(Kind::Internal, "a fault in the program; the log has more"))
                 });
                 jobs.end(&live, outcome);
-                jobs.0.state.lock().running -= 1;
+                jobs.0.state.lock().running -= usize::from(live.takes_place);
                 jobs.start_what_may_run();
             });
         }

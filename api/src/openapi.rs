@@ -28,6 +28,7 @@ use utoipa::OpenApi;
         crate::views::ChangeView,
         crate::views::DiffCountsView,
         crate::views::UpdateView,
+        crate::routes::sync::RunsView,
     )),
     tags(
         (name = "packages", description = "Named, versioned trees of files"),
@@ -37,6 +38,7 @@ use utoipa::OpenApi;
         (name = "jobs", description = "Long work"),
         (name = "points", description = "Distribution points: joining, groups, what they hold"),
         (name = "places", description = "Which clients belong to which distribution points"),
+        (name = "updates", description = "The catalogue of updates: sources, sync, lists, status messages"),
         (name = "point", description = "What a distribution point itself says to its site"),
         (name = "access", description = "Tokens and the audit log"),
         (name = "server", description = "The server itself"),

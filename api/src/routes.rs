@@ -10,7 +10,10 @@ pub mod point;
 pub mod points;
 pub mod prestage;
 pub mod server;
+pub mod status_messages;
+pub mod sync;
 pub mod transfer;
+pub mod updates;
 pub mod uploads;
 pub mod versions;
 pub mod volumes;
@@ -64,6 +67,9 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(point::routes())
         .merge(places::routes())
         .merge(prestage::routes())
+        .merge(sync::routes())
+        .merge(updates::routes())
+        .merge(status_messages::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

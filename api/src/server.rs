@@ -67,12 +67,14 @@ pub async fn serve(
     let tasks = CancellationToken::new();
     background::start(&site, &tls, &tasks);
     let drain = CancellationToken::new();
+    let stopping = site.clone();
     let stopped = told_to_stop(signals, stop, || {
         drain.cancel();
         tasks.cancel();
         // Now, not at the end: those who follow a job, and points that wait for a wish, are
         // requests under way too.
         ledger.registry.close();
+        stopping.stop_syncs();
         tokio::spawn(async move { ledger.jobs.close().await });
     });
     let content = dp::Content { library: content.library, packages: Arc::new(content.packages) };

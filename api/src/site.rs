@@ -40,6 +40,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use sync::machine::{Machine, Parts};
 
 /// A site. Cloning shares it; the last clone to go closes it.
 #[derive(Clone)]
@@ -52,6 +53,7 @@ struct Inner {
     ledger: Mutex<Option<Arc<Ledger>>>,
     content: Mutex<Option<Content>>,
     authority: Mutex<Option<Arc<Authority>>>,
+    updates: Mutex<Option<Machine>>,
     address: OnceLock<SocketAddr>,
     kind: Kind,
     // Last, so that all else is closed when another process may come.
@@ -177,6 +179,7 @@ impl Site {
             ledger: Mutex::default(),
             content: Mutex::default(),
             authority: Mutex::default(),
+            updates: Mutex::default(),
             address: OnceLock::new(),
             kind,
             _lock: lock,
@@ -320,6 +323,27 @@ impl Site {
         Ok(authority)
     }
 
+    /// The updates of the site: their sources, their sync, their catalogue. Opened the first time they are
+    /// asked for, as the catalogue is read whole.
+    pub fn updates(&self) -> Result<Machine, Problem> {
+        let mut slot = self.0.updates.lock();
+        if let Some(machine) = &*slot {
+            return Ok(machine.clone());
+        }
+        let (db, folder) = (self.ledger()?.db.clone(), self.folder().join("cache/sync"));
+        let settings = self.config().sync_settings();
+        let machine = Machine::open(db, folder, settings, Parts::default())?;
+        *slot = Some(machine.clone());
+        Ok(machine)
+    }
+
+    /// Interrupts the syncs under way, and begins no more.
+    pub(crate) fn stop_syncs(&self) {
+        if let Some(machine) = &*self.0.updates.lock() {
+            machine.stop();
+        }
+    }
+
     /// Where the site listens, or would.
     pub(crate) fn address(&self) -> SocketAddr {
         self.0.address.get().copied().unwrap_or(self.config().listen)
@@ -368,6 +392,11 @@ impl Site {
 
     /// Ends all jobs, then makes everything durable. The site must not be used afterwards.
     pub async fn close(&self) -> Result<(), Problem> {
+        // Before the jobs that wait for syncs: an interrupted one begins again, a cancelled one does not.
+        let updates = self.0.updates.lock().take();
+        if let Some(machine) = updates {
+            machine.close().await;
+        }
         let ledger = self.0.ledger.lock().clone();
         if let Some(ledger) = ledger {
             ledger.registry.close();

@@ -15,6 +15,9 @@ use packager::scan::ScanError;
 use packager::tar::TarError;
 use packager::upload::UploadError;
 use std::io;
+use sync::error::{Cause, SyncError};
+use sync::machine::MachineError;
+use sync::source::SourceError;
 
 impl From<sitedb::CommitError> for Problem {
     fn from(error: sitedb::CommitError) -> Self {
@@ -74,6 +77,61 @@ impl From<RegistryError> for Problem {
             other => Problem::internal(&other),
         }
     }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        let text = error.to_string();
+        match error {
+            SourceError::Unknown(_) => Problem::new(Kind::NotFound, text),
+            SourceError::Exists(_) | SourceError::StillGoing(_) => {
+                Problem::new(Kind::Conflict, text.clone()).caused_by("name", text)
+            }
+            SourceError::TooMany => Problem::new(Kind::Conflict, text),
+            SourceError::Invalid { field, detail } => Problem::field(field, detail),
+            SourceError::NotTheTop { .. } => Problem::new(Kind::Conflict, text),
+            SourceError::Read(error) => error.into(),
+            SourceError::Write(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<MachineError> for Problem {
+    fn from(error: MachineError) -> Self {
+        let text = error.to_string();
+        match error {
+            MachineError::Source(error) => error.into(),
+            MachineError::Catalogue(error) => error.into(),
+            MachineError::Disabled(_)
+            | MachineError::UnderWay(_)
+            | MachineError::NotUnderWay(_) => Problem::new(Kind::Conflict, text),
+            MachineError::Stopping => Problem::new(Kind::Unavailable, text),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<SyncError> for Problem {
+    fn from(error: SyncError) -> Self {
+        let text = with_causes(&error);
+        match error.cause {
+            Cause::Local => Problem::internal(&error),
+            cause => of_cause(cause, text),
+        }
+    }
+}
+
+/// What a sync that failed so is to who asked for it.
+pub fn of_cause(cause: Cause, detail: String) -> Problem {
+    let kind = match cause {
+        Cause::NotFound => Kind::NotFound,
+        Cause::Misconfigured => Kind::InvalidValue,
+        Cause::Cancelled => Kind::Cancelled,
+        Cause::Busy => Kind::Conflict,
+        _ => Kind::Upstream,
+    };
+    Problem::new(kind, detail)
 }
 
 impl From<WishError> for Problem {
@@ -332,6 +390,7 @@ impl From<PackageError> for Problem {
                 "must lie outside the data folder and the library's volumes",
             ),
             PackageError::TakesUploads(_)
+            | PackageError::TakesUpstream(_)
             | PackageError::TakesFolder { .. }
             | PackageError::VersionInUse { .. }
             | PackageError::OfAPoint => Problem::new(Kind::Conflict, text),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use utoipa::ToSchema;
 
-/// Where a package's files come from: `{"folder": "/srv/docs"}`, or `"upload"`.
+/// Where a package's files come from: `{"folder": "/srv/docs"}`, `"upload"` or `"composed"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = json!({"folder": "/srv/docs"}))]
@@ -20,6 +20,8 @@ pub enum SourceView {
     Folder(String),
     /// Clients send them.
     Upload,
+    /// The site puts them together from files of upstreams.
+    Composed,
 }
 
 /// Which versions of a package are kept.

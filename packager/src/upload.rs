@@ -521,7 +521,10 @@ impl Upload {
 }
 
 /// The size of a content that is held whole, and the digest of its recipe if it has one.
-fn held(library: &contentlib::Library, digest: Digest) -> Result<(u64, Option<Digest>), ReadError> {
+pub(crate) fn held(
+    library: &contentlib::Library,
+    digest: Digest,
+) -> Result<(u64, Option<Digest>), ReadError> {
     let stat = library.stat(digest)?;
     if stat.suspect {
         return Err(ReadError::Unknown(digest.into()));

@@ -151,6 +151,11 @@ impl Batch {
         self
     }
 
+    /// When it counts as written.
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty()

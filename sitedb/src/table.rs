@@ -48,9 +48,9 @@ struct Envelope<'a, V> {
 }
 
 #[derive(Deserialize)]
-struct OpenEnvelope {
+struct OpenEnvelope<V> {
     v: u32,
-    is: serde_json::Value,
+    is: V,
 }
 
 impl<K: Key, V: Value> Table<K, V> {
@@ -124,9 +124,25 @@ impl<K: Key, V: Value> Table<K, V> {
     ///
     /// `part` is the first part of a tuple key.
     pub fn below<P: Key>(&self, db: &Db, part: &P) -> Result<Vec<(K, V)>, DbError> {
+        self.page_below(db, part, None, usize::MAX)
+    }
+
+    /// At most `limit` entries whose key begins with `part`, in order, beginning after key `after`.
+    pub fn page_below<P: Key>(
+        &self,
+        db: &Db,
+        part: &P,
+        after: Option<&K>,
+        limit: usize,
+    ) -> Result<Vec<(K, V)>, DbError> {
         let mut prefix = self.prefix();
         part.put(&mut prefix);
-        self.entries(db, &Range::prefix(&prefix), Order::Ascending, usize::MAX)
+        let mut range = Range::prefix(&prefix);
+        if let Some(after) = after {
+            range.from = self.place(after);
+            range.from.push(0);
+        }
+        self.entries(db, &range, Order::Ascending, limit)
     }
 
     /// The key of this table that a change of the feed names; `None` if it is of another table.
@@ -166,7 +182,13 @@ impl<K: Key, V: Value> Table<K, V> {
     }
 
     fn decode(&self, raw: &[u8]) -> Result<V, DbError> {
-        let open: OpenEnvelope =
+        // Nearly all values are of the version that is written, and need no tree of JSON in between.
+        if let Ok(open) = serde_json::from_slice::<OpenEnvelope<V>>(raw)
+            && open.v == V::VERSION
+        {
+            return Ok(open.is);
+        }
+        let open: OpenEnvelope<serde_json::Value> =
             serde_json::from_slice(raw).map_err(|error| self.damaged(error.to_string()))?;
         let json = match open.v {
             v if v == V::VERSION => open.is,
@@ -246,6 +268,13 @@ mod tests {
         );
         let below: Vec<_> = PEOPLE.below(&db, &"a".to_string()).unwrap();
         assert_eq!(below.len(), 2);
+        let page = |after: Option<&(String, u64)>, limit| -> Vec<_> {
+            let found = PEOPLE.page_below(&db, &"a".to_string(), after, limit).unwrap();
+            found.into_iter().map(|(key, _)| key.1).collect()
+        };
+        assert_eq!(page(None, 1), [2]);
+        assert_eq!(page(Some(&key("a", 2)), 9), [300]);
+        assert_eq!(page(Some(&key("a", 300)), 9), [0; 0]);
         let changed = db.kv().changes(db.kv().last_seq() - 1, 9).unwrap();
         assert_eq!(PEOPLE.key_of(&changed[0].key), Some(key("ab", 0)));
     }

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod storm;
 pub mod tmpfs;
 pub mod tree;
+pub mod web;
 
 use serde_json::Value;
 use std::{

@@ -44,6 +44,11 @@ pub async fn start(
     work: Work,
 ) -> Result<Accepted, Problem> {
     let job = blocking(move || site.ledger()?.jobs.submit(kind, &subject, &identity, work)).await?;
+    accepted(job, note)
+}
+
+/// The same of a job that was started already.
+pub fn accepted(job: Job, note: &AuditNote) -> Result<Accepted, Problem> {
     note.detail(format!("job {}", job.id));
     let location = format!("/api/v1/jobs/{}", job.id);
     Ok((StatusCode::ACCEPTED, [("location", location)], Json(job)))

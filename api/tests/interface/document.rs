@@ -125,6 +125,8 @@ fn filled(path: &str) -> String {
         ("{group}", "paris"),
         ("{neighbour}", "lyon"),
         ("{boundary}", "10.7.0.0%2F16"),
+        ("{source}", "debian"),
+        ("{update}", "DSA-5545-1"),
         ("{number}", "4"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];

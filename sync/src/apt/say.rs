@@ -1,0 +1,479 @@
+//! The second half of a sync: what was brought of an archive, said as updates.
+//!
+//! An update is one version of a source package of a release, with all binary packages that were built
+//! from it. It is for machines on which one of them is installed in a lower version. What an archive does
+//! not state, when a version came, is when it was first seen here, and that is kept beside the indexes.
+
+use super::bring::{MAX_PLAIN, MAX_TRACKER, sha256};
+use super::deb822::Stanzas;
+use super::gather::{Gathered, Row};
+use super::packages::{self, Package};
+use super::release::Release;
+use super::source::{Apt, Settings};
+use super::state::{State, Suite, write_whole};
+use super::tracker::{Advice, Tracker};
+use crate::adapter::{Extent, Read, Run, Said, Skipped, Stage};
+use crate::error::{Cause, SyncError};
+use crate::name::UpdateId;
+use crate::rule::{Comparison, PackageRule, Rule, Rules};
+use crate::taxonomy::{Classification, Language, Product};
+use crate::unpack::{self, Packing};
+use crate::update::{
+    Behaviour, File, Handler, Item, MAX_ITEMS, PackageFile, Restart, Text, Update,
+};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+/// How many older versions an update names as replaced; those replaced the still older ones.
+const MAX_SUPERSEDED: usize = 8;
+
+/// Says of everything that was brought.
+pub(super) fn say(
+    apt: &Apt,
+    run: &Run,
+    state: Option<&serde_json::Value>,
+    take: &mut dyn FnMut(Said) -> Result<(), SyncError>,
+) -> Result<Read, SyncError> {
+    run.stage(Stage::Parse)?;
+    let mut plan = State::planned(&run.folder)?;
+    let old = State::of(state)?;
+    let mut skipped = Skipped::default();
+    for (url, tracker) in &plan.trackers {
+        if let Some(why) = &tracker.stale {
+            skipped.add(format!("{url} stays as it was brought before: {why}"));
+        }
+    }
+    let mut seen = Seen::load(&run.folder, old.seen.as_deref());
+    let mut products = BTreeSet::new();
+    let mut trackers = HashMap::new();
+    for archive in archives(apt, run, &plan)? {
+        if products.insert(archive.product.id.clone()) {
+            take(Said::Product(archive.product.clone()))?;
+        }
+        let mut gathered = Gathered::default();
+        for (pocket, suite) in &archive.suites {
+            gather(run, suite, pocket, &mut gathered, &mut skipped)?;
+        }
+        gathered.sort();
+        let tracker = match trackers.entry(archive.base.clone()) {
+            std::collections::hash_map::Entry::Occupied(held) => held.into_mut(),
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(read_trackers(run, &plan, &archive.base)?)
+            }
+        };
+        let mut speaker =
+            Speaker { apt, archive: &archive, tracker, seen: &mut seen, skipped: &mut skipped };
+        speaker.say(&gathered, &mut |update| {
+            run.watch.read()?;
+            take(Said::Update(Box::new(update)))
+        })?;
+    }
+    plan.seen = Some(seen.save(&run.folder)?);
+    let state = serde_json::to_value(&plan)
+        .map_err(|error| SyncError::because(Cause::Local, "the state cannot be kept", error))?;
+    Ok(Read { extent: Extent::Whole, state, skipped })
+}
+
+/// Suites of one origin and code name: the pockets of one release.
+struct Archive<'a> {
+    origin: String,
+    codename: String,
+    /// The code name of the release that it is for, without that of the pocket.
+    base: String,
+    product: Product,
+    /// What a machine must be, if that is known.
+    rule: Option<Rule>,
+    date: Timestamp,
+    suites: Vec<(&'static str, &'a Suite)>,
+}
+
+fn archives<'a>(apt: &Apt, run: &Run, plan: &'a State) -> Result<Vec<Archive<'a>>, SyncError> {
+    let mut found: BTreeMap<(String, String), Archive<'a>> = BTreeMap::new();
+    for (name, suite) in &plan.suites {
+        let path = run.file(&suite.release);
+        let text = std::fs::read(&path).map_err(|error| SyncError::local(path.display(), error))?;
+        let release = Release::parse(&text).map_err(|error| {
+            SyncError::because(
+                Cause::Malformed,
+                format!("{name}: its Release cannot be read"),
+                error,
+            )
+        })?;
+        let origin = or(&release.origin, apt.base.host_str().unwrap_or("local"));
+        let codename = or(&release.codename, or(&release.suite, name.trim_end_matches('/')));
+        let archive = found.entry((origin.to_owned(), codename.to_owned())).or_insert_with(|| {
+            let is_system = matches!(origin, "Debian" | "Ubuntu");
+            let plain = codename.split(['-', '/']).next().unwrap_or_default();
+            let of_system = is_system.then_some(plain);
+            let system = apt.settings.release.as_deref().or(of_system);
+            Archive {
+                origin: origin.to_owned(),
+                codename: codename.to_owned(),
+                base: system.unwrap_or(codename).to_owned(),
+                product: product(
+                    origin,
+                    &release.version,
+                    if is_system { plain } else { codename },
+                ),
+                rule: system.map(|system| Rule::Codename(system.to_owned())),
+                date: run.now,
+                suites: Vec::new(),
+            }
+        });
+        archive.date = archive.date.min(release.date.unwrap_or(run.now));
+        archive.suites.push((pocket(&release), suite));
+    }
+    Ok(found.into_values().collect())
+}
+
+fn or<'a>(text: &'a str, other: &'a str) -> &'a str {
+    if text.is_empty() { other } else { text }
+}
+
+/// What a suite is beside the release itself: `security`, `updates`, `backports`, or nothing.
+fn pocket(release: &Release) -> &'static str {
+    let ends =
+        |word: &str| [&release.codename, &release.suite].iter().any(|name| name.ends_with(word));
+    match () {
+        () if ends("-security") || release.label == "Debian-Security" => "security",
+        () if ends("-backports") || ends("-backports-sloppy") => "backports",
+        () => "updates",
+    }
+}
+
+/// `debian-12`: origin and version of the release, of Debian's without that of the point release.
+fn product(origin: &str, version: &str, codename: &str) -> Product {
+    let version = match origin {
+        "Debian" => version.split('.').next().unwrap_or_default(),
+        _ => version,
+    };
+    let word = |text: &str| {
+        let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        text.to_lowercase().chars().map(plain).collect::<String>()
+    };
+    Product {
+        id: format!("{}-{}", word(origin), word(or(version, codename))),
+        name: match version {
+            "" => format!("{origin} {codename}"),
+            _ => format!("{origin} {version} ({codename})"),
+        },
+        family: origin.to_owned(),
+    }
+}
+
+fn gather(
+    run: &Run,
+    suite: &Suite,
+    pocket: &str,
+    gathered: &mut Gathered,
+    skipped: &mut Skipped,
+) -> Result<(), SyncError> {
+    for (path, index) in &suite.indexes {
+        let file = run.file(&index.file);
+        let mut stanzas = Stanzas::new(Packing::of_name(&index.file).open(&file, MAX_PLAIN)?);
+        let failed = |error| unpack::reading(path, error);
+        while let Some(stanza) = stanzas.next_stanza().map_err(failed)? {
+            run.watch.moved();
+            run.watch.check()?;
+            let package = stanza.map_err(|broken| broken.to_string());
+            match package.and_then(|it| Package::of(it).map_err(|error| error.to_string())) {
+                Ok(package) => gathered.add(&package, pocket)?,
+                Err(why) => skipped.add(format!("{path}: {why}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_trackers(run: &Run, plan: &State, base: &str) -> Result<Tracker, SyncError> {
+    let mut tracker = Tracker::new(base);
+    for (url, held) in &plan.trackers {
+        let from = Packing::of_name(&held.file).open(&run.file(&held.file), MAX_TRACKER)?;
+        tracker.read(from, url)?;
+        run.watch.moved();
+    }
+    Ok(tracker)
+}
+
+/// Turns packages into updates.
+struct Speaker<'a> {
+    apt: &'a Apt,
+    archive: &'a Archive<'a>,
+    tracker: &'a Tracker,
+    seen: &'a mut Seen,
+    skipped: &'a mut Skipped,
+}
+
+/// A version that was said before, of the same source package.
+struct Older {
+    version: String,
+    id: UpdateId,
+    arches: BTreeSet<String>,
+}
+
+impl Speaker<'_> {
+    fn say(
+        &mut self,
+        gathered: &Gathered,
+        take: &mut dyn FnMut(Update) -> Result<(), SyncError>,
+    ) -> Result<(), SyncError> {
+        let mut rows = gathered.rows().peekable();
+        let (mut source, mut older) = (String::new(), Vec::<Older>::new());
+        let mut group: Vec<Row<'_>> = Vec::new();
+        while let Some(row) = rows.next() {
+            let is_of_group = rows.peek().is_some_and(|next| {
+                next.source == row.source && next.source_version == row.source_version
+            });
+            // One package stands in several indexes, or pockets.
+            let is_known =
+                group.iter().rev().take_while(|it| it.name == row.name).any(|it| {
+                    it.arch == row.arch && it.version == row.version && it.mark == row.mark
+                });
+            if !is_known {
+                group.push(row);
+            }
+            if is_of_group {
+                continue;
+            }
+            if source != row.source {
+                row.source.clone_into(&mut source);
+                older.clear();
+            }
+            if let Some(update) = self.update(&group, &older) {
+                older.push(Older {
+                    version: row.source_version.to_owned(),
+                    id: update.id,
+                    arches: arches(&group),
+                });
+                take(update)?;
+            }
+            group.clear();
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, group: &[Row<'_>], older: &[Older]) -> Option<Update> {
+        let first = group.first()?;
+        let (source, version) = (first.source, first.source_version);
+        let archive = self.archive;
+        let words = ["apt", &archive.origin, &archive.codename, source, version];
+        let id = UpdateId::named(&words);
+        let before = older.last().map(|older| older.version.as_str());
+        let advice = self.tracker.advice(source, version, before);
+        let seen = self.seen.first(id, archive.date);
+        let created = advice.date.filter(|_| advice.own.is_some()).unwrap_or(seen);
+
+        let mut files = BTreeMap::new();
+        for row in group {
+            match self.file(row) {
+                Ok(file) if files.len() < MAX_ITEMS => {
+                    files.insert(row.filename, file);
+                }
+                Ok(_) => self.skipped.add(format!("{source} {version} has too many packages")),
+                Err(why) => self.skipped.add(why),
+            }
+        }
+        if files.is_empty() {
+            return None;
+        }
+        let plain = format!("{source} {version}");
+        let name = advice.own.as_deref().unwrap_or(&plain);
+        let mut update = Update::new(id, name, "", created);
+        let title = advice.title.clone().filter(|_| advice.own.is_some()).unwrap_or(plain.clone());
+        update.texts.insert(Language::english(), Text { title, description: description(group) });
+        update.classification = Some(self.classification(group, &advice));
+        update.severity = advice.severity;
+        update.products.insert(archive.product.id.clone());
+        update.articles = advice.articles.into_iter().take(MAX_ITEMS).collect();
+        update.cves = advice.cves.into_iter().take(MAX_ITEMS).collect();
+        let arches = arches(group);
+        // Where a newer version is not there yet for every architecture, it does not replace the old one.
+        let replaced = older.iter().rev().take(MAX_SUPERSEDED);
+        let replaced = replaced.filter(|it| arches.contains("all") || it.arches.is_subset(&arches));
+        update.supersedes = replaced.map(|older| older.id).collect();
+        update.behaviour = behaviour(group);
+        update.rules = rules(archive.rule.as_ref(), group);
+        let files = files.into_values().collect();
+        update.items = vec![Item { handler: Some(Handler::Apt), files, ..Item::default() }];
+        update.clip();
+        Some(update)
+    }
+
+    fn file(&self, row: &Row<'_>) -> Result<File, String> {
+        let digests = packages::digests(row.name, row.stated()).map_err(|why| why.to_string())?;
+        let url = self.apt.url(row.filename).map_err(|why| why.to_string())?;
+        Ok(File {
+            name: row.filename.rsplit('/').next().unwrap_or_default().to_owned(),
+            size: row.size,
+            digests,
+            urls: vec![url.to_string()],
+            language: None,
+            path: Some(row.filename.to_owned()),
+            package: Some(PackageFile {
+                name: row.name.to_owned(),
+                version: row.version.to_owned(),
+                arch: row.arch.to_owned(),
+            }),
+        })
+    }
+
+    fn classification(&self, group: &[Row<'_>], advice: &Advice) -> Classification {
+        let Settings { definitions, .. } = &self.apt.settings;
+        let source = group.first().map_or("", |row| row.source);
+        let in_section = |row: &Row<'_>| {
+            matches!(row.section.rsplit('/').next(), Some("metapackages" | "tasks"))
+        };
+        match () {
+            () if definitions.iter().any(|pattern| matches(pattern, source)) => {
+                Classification::Definition
+            }
+            () if advice.own.is_some() || group.iter().any(|row| row.mark == "security") => {
+                Classification::Security
+            }
+            () if group.iter().any(|row| row.mark == "backports") => Classification::FeaturePack,
+            () if group.iter().all(in_section) => Classification::Tool,
+            () => Classification::Update,
+        }
+    }
+}
+
+fn arches(group: &[Row<'_>]) -> BTreeSet<String> {
+    group.iter().map(|row| row.arch.to_owned()).collect()
+}
+
+/// What the package of the source's name says of itself, and which packages there are.
+fn description(group: &[Row<'_>]) -> String {
+    let named = group.iter().find(|row| row.name == row.source).or(group.first());
+    let names: BTreeSet<&str> = group.iter().map(|row| row.name).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    format!("{}\nPackages: {}", named.map_or("", |row| row.synopsis), names.join(", "))
+}
+
+/// After a kernel, nothing short of a restart runs it. Services that hold a library open may ask for one;
+/// Debian's `reboot-required` does for these.
+fn behaviour(group: &[Row<'_>]) -> Behaviour {
+    const MAY_ASK: [&str; 8] = [
+        "libc6",
+        "dbus",
+        "dbus-daemon",
+        "systemd",
+        "libssl3",
+        "libssl3t64",
+        "intel-microcode",
+        "amd64-microcode",
+    ];
+    let is_kernel = |row: &Row<'_>| row.name.starts_with("linux-image-");
+    let restart = match () {
+        () if group.iter().any(is_kernel) => Restart::Always,
+        () if group.iter().any(|row| MAY_ASK.contains(&row.name)) => Restart::MayAsk,
+        () => Restart::Never,
+    };
+    Behaviour { restart, ..Behaviour::default() }
+}
+
+/// It can be installed where one of its packages is installed in a lower version, and is where none is and
+/// one is in this version or a higher.
+fn rules(system: Option<&Rule>, group: &[Row<'_>]) -> Rules {
+    let compared = |is: Comparison| -> Vec<Rule> {
+        let of = |row: &Row<'_>| {
+            Rule::Dpkg(PackageRule {
+                name: row.name.to_owned(),
+                arch: (row.arch != "all").then(|| row.arch.to_owned()),
+                is,
+                version: row.version.to_owned(),
+            })
+        };
+        group.iter().map(of).collect()
+    };
+    let with_system =
+        |rules: Vec<Rule>| Rule::And(system.cloned().into_iter().chain(rules).collect());
+    let lower = Rule::Or(compared(Comparison::LessThan));
+    let reached = Rule::Or(compared(Comparison::GreaterThanOrEqualTo));
+    Rules {
+        installable: Some(with_system(vec![lower.clone()])),
+        installed: Some(with_system(vec![reached, Rule::Not(Box::new(lower))])),
+        ..Rules::default()
+    }
+}
+
+/// Whether `text` is like `pattern`, in which `*` stands for any letters.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return text.ends_with(part);
+        }
+        let Some(at) = text.find(part) else { return false };
+        text = text.get(at + part.len()..).unwrap_or_default();
+    }
+    true
+}
+
+/// When versions were first seen: of each update's id the first half, and seconds.
+#[derive(Default)]
+struct Seen {
+    before: HashMap<u64, u32>,
+    now: BTreeMap<u64, u32>,
+}
+
+impl Seen {
+    /// Reads the file of the sync before. If it was lost, everything is seen for the first time.
+    fn load(folder: &Path, file: Option<&str>) -> Self {
+        let bytes = file.and_then(|file| std::fs::read(folder.join(file)).ok()).unwrap_or_default();
+        let (entries, _) = bytes.as_chunks::<12>();
+        let entry = |[a, b, c, d, e, f, g, h, s @ ..]: &[u8; 12]| {
+            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), u32::from_be_bytes(*s))
+        };
+        Self { before: entries.iter().map(entry).collect(), now: BTreeMap::new() }
+    }
+
+    fn first(&mut self, id: UpdateId, now: Timestamp) -> Timestamp {
+        let (key, _) = id.0.as_u64_pair();
+        let now = u32::try_from(now.as_second()).unwrap_or(u32::MAX);
+        let first = self.before.get(&key).copied().unwrap_or(now);
+        self.now.insert(key, first);
+        Timestamp::from_second(first.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    fn save(&self, folder: &Path) -> Result<String, SyncError> {
+        let entry =
+            |(key, first): (&u64, &u32)| [&key.to_be_bytes()[..], &first.to_be_bytes()].concat();
+        let bytes: Vec<u8> = self.now.iter().flat_map(entry).collect();
+        let name = format!("seen-{}", sha256(&bytes));
+        write_whole(folder, &name, &bytes)?;
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_for_names() {
+        for (pattern, text, is) in [
+            ("clamav", "clamav", true),
+            ("clamav", "clamav-x", false),
+            ("clamav-*", "clamav-db", true),
+            ("*-db", "clamav-db", true),
+            ("c*v*b", "clamav-db", true),
+            ("c*x*b", "clamav-db", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn products_are_releases() {
+        let of = |origin, version, codename| product(origin, version, codename).id;
+        assert_eq!(of("Debian", "12.15", "bookworm"), "debian-12");
+        assert_eq!(of("Ubuntu", "22.04", "jammy"), "ubuntu-22.04");
+        assert_eq!(of("Some Vendor", "", "stable"), "some-vendor-stable");
+        assert_eq!(product("Debian", "12", "bookworm").name, "Debian 12 (bookworm)");
+    }
+}

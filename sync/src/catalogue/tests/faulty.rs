@@ -1,0 +1,88 @@
+//! A store that fails when it is told to, and can be read as a power cut would leave it.
+
+use parking_lot::Mutex;
+use sitedb::{
+    Batch, Change, CommitError, DbError, Durability, Entry, Kv, MemoryKv, Order, Range, Seq,
+};
+
+#[derive(Default)]
+pub struct FaultyKv {
+    inner: MemoryKv,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// So many more writes succeed; all, if it is not told.
+    left: Option<usize>,
+    /// The write that fails first is made all the same.
+    applies_the_first: bool,
+    /// All that was written.
+    log: Vec<Batch>,
+    /// So much of it is on disk.
+    synced: usize,
+}
+
+impl FaultyKv {
+    /// Fails after so many writes.
+    pub fn fail_after(&self, writes: usize, applies_the_first: bool) {
+        let mut state = self.state.lock();
+        state.left = Some(writes);
+        state.applies_the_first = applies_the_first;
+    }
+
+    /// Works again.
+    pub fn heal(&self) {
+        self.state.lock().left = None;
+    }
+
+    /// What is found after a power cut that took so many of the writes that were not on disk.
+    pub fn after_power_cut(&self, lost: usize) -> FaultyKv {
+        let state = self.state.lock();
+        let kept = state.log.len() - lost.min(state.log.len() - state.synced);
+        let after = FaultyKv::default();
+        for batch in &state.log[..kept] {
+            after.write(batch.clone()).unwrap();
+        }
+        after.state.lock().synced = kept;
+        after
+    }
+}
+
+impl Kv for FaultyKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
+        self.inner.get(key)
+    }
+    fn scan(&self, range: &Range, order: Order, limit: usize) -> Result<Vec<Entry>, DbError> {
+        self.inner.scan(range, order, limit)
+    }
+    fn write(&self, batch: Batch) -> Result<Seq, CommitError> {
+        let mut state = self.state.lock();
+        let fails = state.left == Some(0);
+        if let Some(left) = &mut state.left {
+            *left = left.saturating_sub(1);
+        }
+        if fails && !std::mem::take(&mut state.applies_the_first) {
+            return Err(DbError::Full { doing: "written" }.into());
+        }
+        let seq = self.inner.write(batch.clone())?;
+        let is_synced = batch.durability() == Durability::Synced;
+        state.log.push(batch);
+        if fails {
+            return Err(DbError::Full { doing: "written" }.into());
+        }
+        if is_synced {
+            state.synced = state.log.len();
+        }
+        Ok(seq)
+    }
+    fn changes(&self, after: Seq, limit: usize) -> Result<Vec<Change>, DbError> {
+        self.inner.changes(after, limit)
+    }
+    fn last_seq(&self) -> Seq {
+        self.inner.last_seq()
+    }
+    fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
+        self.inner.forget_changes(up_to)
+    }
+}

@@ -1,0 +1,281 @@
+//! Filters: which updates of the catalogue are meant.
+//!
+//! ```text
+//! classification in (security, critical) and released >= 30d ago and product = debian-12
+//! title ~ openssl and not superseded and (severity >= important or required > 50)
+//! ```
+//!
+//! | field | compared by | with |
+//! | --- | --- | --- |
+//! | `classification`, `kind`, `state` | `=` `!=` `in` | their words; `classification = none` |
+//! | `severity` | `=` `!=` `in` `<` `<=` `>` `>=` | its words; `none` is below all |
+//! | `product`, `family`, `source`, `language`, `id` | `=` `!=` `in` | its id or name, of a product that of its family too |
+//! | `title`, `name`, `article`, `cve`, `text` | `~` `!~`; all but `title` and `text` also `=` `!=` `in` | a part, or the whole, in either case |
+//! | `released`, `created`, `first-seen`, `changed` | `=` `!=` `<` `<=` `>` `>=` | `2026-01-31`, a time, `now`, `today`, `30d ago` |
+//! | `required`, `revision` | `=` `!=` `<` `<=` `>` `>=` | a number |
+//!
+//! `superseded`, `expired`, `current` and `withdrawn` are conditions by themselves. `text` is title, name,
+//! articles and CVEs together. `not` binds closest, then `and`, then `or`. What has a space or a sign in it
+//! is put in quotes.
+
+mod evaluate;
+mod flags;
+mod nearest;
+mod parse;
+#[cfg(test)]
+pub(crate) mod tests;
+mod write;
+
+#[cfg(test)]
+use evaluate::seconds as evaluate_seconds;
+
+pub use flags::Flags;
+pub use parse::{FilterError, MAX_DEPTH, MAX_SEARCHES, MAX_TERMS, MAX_TEXT, MAX_VALUES};
+
+use crate::lifecycle::State;
+use crate::name::UpdateId;
+use crate::taxonomy::{Classification, Language, Severity};
+use crate::update::Kind;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+
+/// Which updates are meant: a condition, read from text with [`str::parse`], or made by [`Flags::filter`].
+/// Written out it is text that reads as the same filter. The default is all updates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Filter(pub(crate) Expr);
+
+impl Filter {
+    /// All updates.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// What both let through.
+    pub fn and(self, other: Self) -> Self {
+        Self(Expr::all([self.0, other.0]))
+    }
+
+    /// Whether it is all updates.
+    pub fn is_all(&self) -> bool {
+        self.0 == Expr::default()
+    }
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expr {
+    /// All of them hold; none of them is an `All`, and there is not exactly one.
+    All(Vec<Expr>),
+    /// One of them holds; likewise.
+    Any(Vec<Expr>),
+    /// It does not hold.
+    Not(Box<Expr>),
+    /// A condition on one field.
+    Test(Test),
+}
+
+impl Default for Expr {
+    fn default() -> Self {
+        Self::All(Vec::new())
+    }
+}
+
+impl Expr {
+    /// That all hold.
+    pub fn all(parts: impl IntoIterator<Item = Expr>) -> Self {
+        let parts = parts.into_iter().flat_map(|part| match part {
+            Self::All(parts) => parts,
+            other => vec![other],
+        });
+        one_or(parts.collect(), Self::All)
+    }
+
+    /// That one holds.
+    pub fn any(parts: impl IntoIterator<Item = Expr>) -> Self {
+        let parts = parts.into_iter().flat_map(|part| match part {
+            Self::Any(parts) => parts,
+            other => vec![other],
+        });
+        one_or(parts.collect(), Self::Any)
+    }
+
+    /// That it does not hold.
+    pub fn negated(self) -> Self {
+        Self::Not(Box::new(self))
+    }
+
+    /// Its conditions on fields.
+    fn tests(&self) -> Vec<&Test> {
+        let (mut found, mut to_do) = (Vec::new(), vec![self]);
+        while let Some(expr) = to_do.pop() {
+            match expr {
+                Self::All(parts) | Self::Any(parts) => to_do.extend(parts),
+                Self::Not(part) => to_do.push(part),
+                Self::Test(test) => found.push(test),
+            }
+        }
+        found
+    }
+}
+
+fn one_or(mut parts: Vec<Expr>, several: fn(Vec<Expr>) -> Expr) -> Expr {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => several(parts),
+    }
+}
+
+/// A condition on one field. Of a list of values one must fit; no list is empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Test {
+    Classification(Vec<Option<Classification>>),
+    Kind(Vec<Kind>),
+    State(Vec<State>),
+    /// That no source says it any more.
+    Withdrawn,
+    Severity(Vec<Option<Severity>>),
+    SeverityIs(Compare, Option<Severity>),
+    Name(NameField, Vec<String>),
+    Language(Vec<Language>),
+    Id(Vec<UpdateId>),
+    /// That a text field has this somewhere.
+    Contains(TextField, String),
+    /// That a text field is one of these, as a whole.
+    Equals(TextField, Vec<String>),
+    Date(DateField, Compare, When),
+    Number(NumberField, Compare, u64),
+}
+
+/// How a value is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compare {
+    Less,
+    LessOrEqual,
+    Equal,
+    GreaterOrEqual,
+    Greater,
+}
+
+/// A field whose values are names of other things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameField {
+    Product,
+    Family,
+    Source,
+}
+
+/// A field of text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TextField {
+    Title,
+    Name,
+    Article,
+    Cve,
+    /// All of them.
+    Text,
+}
+
+/// A field that is a date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DateField {
+    Released,
+    Created,
+    FirstSeen,
+    Changed,
+}
+
+/// A field that is a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NumberField {
+    Required,
+    Revision,
+}
+
+/// A time, or a day, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum When {
+    At(Timestamp),
+    Day(Date),
+    Now,
+    Today,
+    Ago(u32, Unit),
+}
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
+}
+
+/// What a word stands for at the front of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Classification,
+    Kind,
+    State,
+    Severity,
+    Language,
+    Id,
+    Name(NameField),
+    Text(TextField),
+    Date(DateField),
+    Number(NumberField),
+}
+
+impl Field {
+    /// The fields by their words.
+    pub const ALL: &[(&str, Field)] = &[
+        ("classification", Self::Classification),
+        ("kind", Self::Kind),
+        ("state", Self::State),
+        ("severity", Self::Severity),
+        ("product", Self::Name(NameField::Product)),
+        ("family", Self::Name(NameField::Family)),
+        ("source", Self::Name(NameField::Source)),
+        ("language", Self::Language),
+        ("id", Self::Id),
+        ("title", Self::Text(TextField::Title)),
+        ("name", Self::Text(TextField::Name)),
+        ("article", Self::Text(TextField::Article)),
+        ("cve", Self::Text(TextField::Cve)),
+        ("text", Self::Text(TextField::Text)),
+        ("released", Self::Date(DateField::Released)),
+        ("created", Self::Date(DateField::Created)),
+        ("first-seen", Self::Date(DateField::FirstSeen)),
+        ("changed", Self::Date(DateField::Changed)),
+        ("required", Self::Number(NumberField::Required)),
+        ("revision", Self::Number(NumberField::Revision)),
+    ];
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        let found = Self::ALL.iter().find(|(_, field)| *field == self);
+        found.map(|(word, _)| *word).expect("every field has a word")
+    }
+}
+
+/// Conditions that are a word by themselves.
+pub(crate) const FLAGS: &[(&str, Test)] = &[("withdrawn", Test::Withdrawn)];
+
+/// What updates can be to the catalogue, by their words.
+pub(crate) const KINDS: &[(&str, Kind)] = &[
+    ("software", Kind::Software),
+    ("driver", Kind::Driver),
+    ("category", Kind::Category),
+    ("detectoid", Kind::Detectoid),
+];
+
+/// Lengths of time by their words, the shortest form first.
+pub(crate) const UNITS: &[(&[&str], Unit)] = &[
+    (&["h", "hour", "hours"], Unit::Hour),
+    (&["d", "day", "days"], Unit::Day),
+    (&["w", "week", "weeks"], Unit::Week),
+    (&["mo", "month", "months"], Unit::Month),
+    (&["y", "year", "years"], Unit::Year),
+];

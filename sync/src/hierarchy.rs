@@ -1,0 +1,1 @@
+//! A tree of sites: how a catalogue comes down from a parent.

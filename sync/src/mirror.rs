@@ -1,0 +1,87 @@
+//! Repositories as they are: which files a snapshot of one has, and where each comes from.
+//!
+//! Here is only what is to be held, as a list; who keeps content brings it and makes a package version
+//! of it, whole or not at all. The metadata of a whole mirror stay as their upstream signed them. Those
+//! of a filtered one are made anew, and signed with the site's own key.
+
+use crate::digests::Digests;
+use bytes::Bytes;
+use std::fmt;
+use std::path::PathBuf;
+use url::Url;
+
+/// A path in a repository, below its root: parts joined by `/`, none of them empty, `.` or `..`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepoPath(Box<str>);
+
+/// Text that is no path below a root.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no path in a repository")]
+pub struct NotARepoPath(String);
+
+impl RepoPath {
+    /// The longest one, in bytes.
+    pub const MAX: usize = 1024;
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for RepoPath {
+    type Err = NotARepoPath;
+    fn from_str(text: &str) -> Result<Self, NotARepoPath> {
+        let part = |part: &str| {
+            !matches!(part, "" | "." | "..") && part.len() <= 255 && !part.bytes().any(|b| b < b' ')
+        };
+        if text.len() <= Self::MAX && !text.contains('\\') && text.split('/').all(part) {
+            Ok(Self(text.into()))
+        } else {
+            Err(NotARepoPath(text.chars().take(200).collect()))
+        }
+    }
+}
+
+impl fmt::Display for RepoPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorFile {
+    /// Where it lies.
+    pub path: RepoPath,
+    /// Its bytes.
+    pub size: u64,
+    /// What is stated about them.
+    pub digests: Digests,
+    /// Where they are.
+    pub origin: Origin,
+}
+
+/// Where a file's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file of this machine, verified.
+    Local(PathBuf),
+    /// In memory: metadata that were made here.
+    Made(Bytes),
+    /// At the upstream; any of these, in the order to try.
+    Remote(Vec<Url>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_leaves_the_root() {
+        assert_eq!("pool/main/o/x_1%3a2.deb".parse::<RepoPath>().unwrap().as_str().len(), 23);
+        for wrong in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".", "a\\b", "a\nb"] {
+            assert!(wrong.parse::<RepoPath>().is_err(), "{wrong}");
+        }
+    }
+}
