@@ -432,7 +432,7 @@ const STATES: [State; 3] = [State::Current, State::Superseded, State::Expired];
 /// A length of time by its word.
 pub(super) fn unit_of(word: &str) -> Option<Unit> {
     let is_it = |name: &&str| word.eq_ignore_ascii_case(name);
-    UNITS.iter().find(|(names, _)| names.iter().any(|name| is_it(name))).map(|(_, unit)| *unit)
+    UNITS.iter().find(|(names, _)| names.iter().any(is_it)).map(|(_, unit)| *unit)
 }
 
 /// That a field is one of these.

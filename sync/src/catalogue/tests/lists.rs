@@ -31,12 +31,12 @@ pub(crate) fn varied() -> (Catalogue, Counted) {
         it.classification = Classification::ALL.get(n as usize % 15).copied();
         it.severity = Severity::ALL.get(n as usize % 5).copied();
         it.kind = [Kind::Software, Kind::Software, Kind::Driver, Kind::Category][n as usize % 4];
-        it.released = (n % 3 > 0).then(|| day(i64::from(n % 70)));
+        it.released = (!n.is_multiple_of(3)).then(|| day(i64::from(n % 70)));
         it.products = (0..n % 3).map(|k| of(n + k, &["p1", "p2", "debian-12"])).collect();
         it.articles = (0..n % 2).map(|_| format!("KB{}", n % 30)).collect();
         it.cves = (0..n % 4).map(|k| format!("CVE-2026-{}", (n + k) % 40)).collect();
         it.supersedes = (n % 6 == 5).then(|| id(n - 3)).into_iter().collect();
-        let language = (n % 5 == 0).then(|| of(n, &["de", "fr"]).parse().unwrap());
+        let language = n.is_multiple_of(5).then(|| of(n, &["de", "fr"]).parse().unwrap());
         it.items =
             vec![Item { files: vec![File { language, ..File::default() }], ..Item::default() }];
         it
@@ -148,6 +148,9 @@ fn a_page_goes_on_at_its_place_though_the_update_there_is_gone() {
     let next = catalogue.list(&Query { after: page.next, ..first }, &NoReports).unwrap();
     let names: Vec<_> = next.updates.iter().map(|it| it.card.name.as_str()).collect();
     assert_eq!(names, ["U-5", "U-4", "U-3", "U-2"]);
+    let order = "title".parse().unwrap();
+    let other = Query { after: next.next, order, ..query("") };
+    assert_eq!(catalogue.list(&other, &NoReports).unwrap_err().cause, Cause::Misconfigured);
     assert!("1.2.3".parse::<Cursor>().is_err());
 }
 
