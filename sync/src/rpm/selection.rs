@@ -4,12 +4,13 @@
 //! they are written; what surrounds them is new. The same choice out of the same state gives the same
 //! bytes. Module streams and groups stay whole: what they name and is not there, `dnf` passes over.
 
+use super::catalogue::modules;
 use super::evr::Evr;
 use super::folder::{self, Plain};
 use super::mirror::{Sign, Snapshot, blocking, digests_of, listed_file, made, package_file};
 use super::modules::Modules;
-use super::primary::{self, Package, is_source};
-use super::repomd::{self, Form, Listed, Repomd};
+use super::primary::{self, Package, full_name, is_source};
+use super::repomd::{self, Listed, Repomd};
 use super::settings::Repository;
 use super::updateinfo;
 use super::xml::{Cursor, Elements, escaped};
@@ -17,7 +18,6 @@ use crate::adapter::{Run, Skipped};
 use crate::digests::{Algorithm, Digests, Hasher};
 use crate::error::{Cause, SyncError};
 use crate::mirror::{MirrorFile, RepoPath};
-use crate::unpack::Packing;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -70,7 +70,7 @@ pub(super) async fn snapshot(
 ) -> Result<Snapshot, SyncError> {
     // What is read beside that of a sync.
     for kind in ["filelists", "other"] {
-        if let Some(Form::Readable(listed, _)) = repomd.form(kind) {
+        if let Some((listed, _)) = repomd.readable(kind) {
             folder::bring(run, repository, listed).await?;
         }
     }
@@ -115,10 +115,6 @@ impl Selection {
             false => arch == "noarch" || self.arches.contains(arch),
         }
     }
-}
-
-fn full_name(name: &str, evr: &Evr, arch: &str) -> String {
-    format!("{name}-{evr}.{arch}")
 }
 
 fn choose(run: &Run, repomd: &Repomd, selection: &Selection) -> Result<Chosen, SyncError> {
@@ -199,7 +195,7 @@ fn write_all(
     written.push(primary.end("metadata", "primary", repomd)?);
 
     for (kind, root) in [("filelists", "filelists"), ("other", "otherdata")] {
-        let Some(Form::Readable(listed, packing)) = repomd.form(kind) else { continue };
+        let Some((listed, packing)) = repomd.readable(kind) else { continue };
         let namespace = format!("xmlns=\"http://linux.duke.edu/metadata/{kind}\"");
         let mut document = Document::begin(root, &format!("{namespace} packages=\"{count}\""))?;
         let mut left = chosen.pkgids.clone();
@@ -216,7 +212,7 @@ fn write_all(
         written.push(document.end(root, kind, repomd)?);
     }
 
-    if repomd.form("updateinfo").is_some() {
+    if repomd.readable("updateinfo").is_some() {
         let mut document = Document::begin("updates", "")?;
         each_advisory(run, repomd, |advisory, element| {
             let is_one = |fix: &updateinfo::Fix| {
@@ -238,7 +234,7 @@ fn each_package(
     repomd: &Repomd,
     mut take: impl FnMut(Package, &[u8]) -> Result<(), SyncError>,
 ) -> Result<(), SyncError> {
-    let Some((listed, packing)) = readable(repomd, "primary") else { return Ok(()) };
+    let Some((listed, packing)) = repomd.readable("primary") else { return Ok(()) };
     let mut plain = Plain::open(run, listed, packing)?;
     primary::read(&mut plain, &mut Skipped::default(), |package, element| {
         run.watch.moved();
@@ -253,7 +249,7 @@ fn each_advisory(
     repomd: &Repomd,
     mut take: impl FnMut(updateinfo::Advisory, &[u8]) -> Result<(), SyncError>,
 ) -> Result<(), SyncError> {
-    let Some((listed, packing)) = readable(repomd, "updateinfo") else { return Ok(()) };
+    let Some((listed, packing)) = repomd.readable("updateinfo") else { return Ok(()) };
     let mut plain = Plain::open(run, listed, packing)?;
     updateinfo::read(&mut plain, &mut Skipped::default(), |advisory, element| {
         run.watch.moved();
@@ -261,20 +257,6 @@ fn each_advisory(
         take(advisory, element)
     })?;
     plain.finish()
-}
-
-fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
-    match readable(repomd, "modules") {
-        Some((listed, packing)) => Modules::read(Plain::open(run, listed, packing)?),
-        None => Ok(Modules::default()),
-    }
-}
-
-fn readable<'r>(repomd: &'r Repomd, kind: &str) -> Option<(&'r Listed, Packing)> {
-    match repomd.form(kind)? {
-        Form::Readable(listed, packing) => Some((listed, packing)),
-        Form::Unreadable(_) => None,
-    }
 }
 
 /// The path of a package, and its description with that as its location where it is another.
