@@ -1,7 +1,7 @@
 //! WSUS and Microsoft Update as an upstream, and being one for others.
 //!
 //! What an update says is one XML document, read by [`document`] and written, for updates that came
-//! otherwise, by [`write`]. The offline scan cabinet ([`scan_cab`]) has the same in pieces.
+//! otherwise, by [`mod@write`]. The offline scan cabinet ([`scan_cab`]) has the same in pieces.
 
 pub mod document;
 pub mod scan_cab;
