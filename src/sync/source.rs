@@ -7,7 +7,7 @@ use crate::{
     units,
 };
 use ::sync::openpgp::Keyring;
-use api::routes::sync::{ChangeSource, NewSource, OutcomeView, SourceView};
+use api::routes::sync::{ChangeSource, NewSource, OutcomeView, SyncSourceView};
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -155,7 +155,7 @@ pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<()
         SourceCommand::Add(args) => add(*args, client, out).await,
         SourceCommand::List => list(client, out).await,
         SourceCommand::Show { name } => {
-            let source: SourceView = client.get(&address(&name)).await?;
+            let source: SyncSourceView = client.get(&address(&name)).await?;
             show(&source, out)
         }
         SourceCommand::Enable { name } => {
@@ -175,7 +175,7 @@ pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<()
         }
         SourceCommand::Remove { name, yes } => {
             confirm(&format!("this withdraws all updates that only {name} has"), yes)?;
-            let gone: SourceView =
+            let gone: SyncSourceView =
                 client.ask(Request::new(Method::DELETE, &address(&name))).await?;
             out.show(&gone, |w| writeln!(w, "source {} is removed", gone.name))
         }
@@ -191,7 +191,7 @@ pub async fn changed(
     name: &str,
     change: &ChangeSource,
     client: &Client,
-) -> Result<SourceView, Failure> {
+) -> Result<SyncSourceView, Failure> {
     client.ask(Request::new(Method::PATCH, &address(name)).json(change)?).await
 }
 
@@ -206,7 +206,7 @@ async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
         priority: args.priority,
         schedule: args.schedule,
     };
-    let source: SourceView = client.post("/sync/sources", &new).await?;
+    let source: SyncSourceView = client.post("/sync/sources", &new).await?;
     out.show(&source, |w| {
         writeln!(w, "source {} is added{}", source.name, next(&source))?;
         writeln!(w, "synchronise it now: depot sync run {}", source.name)
@@ -295,7 +295,7 @@ fn file_or_url(text: &str, client: &Client) -> Result<String, Failure> {
 }
 
 async fn list(client: &Client, out: Out) -> Result<(), Failure> {
-    let sources: Vec<SourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
+    let sources: Vec<SyncSourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
     let rows = sources.iter().map(|source| {
         [
             source.name.clone(),
@@ -311,7 +311,7 @@ async fn list(client: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// Where it is, in few words.
-fn upstream(source: &SourceView) -> String {
+fn upstream(source: &SyncSourceView) -> String {
     let text = |name: &str| source.settings.get(name).and_then(Value::as_str);
     let base = text("base").or(text("url")).unwrap_or_default();
     let suites = source.settings.get("suites").and_then(Value::as_array).into_iter().flatten();
@@ -320,12 +320,12 @@ fn upstream(source: &SourceView) -> String {
 }
 
 /// `; next on 2026-11-28 03:00`.
-fn next(source: &SourceView) -> String {
+fn next(source: &SyncSourceView) -> String {
     let at = source.next.as_ref().map(|next| units::when(next.at));
     at.map(|at| format!("; next at {at}")).unwrap_or_default()
 }
 
-fn show(source: &SourceView, out: Out) -> Result<(), Failure> {
+fn show(source: &SyncSourceView, out: Out) -> Result<(), Failure> {
     let mut rows = vec![
         ("source", source.name.clone()),
         ("kind", source.kind.clone()),

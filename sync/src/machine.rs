@@ -544,7 +544,7 @@ impl Machine {
     /// Begins what is due; when the next thing is.
     fn begin_due(&self) -> Result<Option<Timestamp>, MachineError> {
         let now = self.now();
-        let mut first: Option<Timestamp> = None;
+        let (mut first, mut failed): (Option<Timestamp>, _) = (None, None);
         for status in self.status()?.into_iter().filter(|status| status.progress.is_none()) {
             let Some((at, trigger)) = status.next else { continue };
             if at > now {
@@ -552,14 +552,18 @@ impl Machine {
                 continue;
             }
             match self.run(&status.source.name, trigger, false) {
+                Ok(_) => {}
                 // Between two looks somebody may have disabled or removed it.
-                Ok(_)
-                | Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {
-                }
-                Err(error) => return Err(error),
+                Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {}
+                Err(MachineError::Stopping) => return Ok(None),
+                // One that cannot begin keeps no other from it.
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(first)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(first),
+        }
     }
 
     /// Takes no more requests, and interrupts the runs under way. They begin again when the site does.

@@ -192,8 +192,12 @@ impl Machine {
         let _ = work.run.stage(Stage::Publish);
         let notify = self.0.notify.read().clone();
         let machine = self.clone();
+        let is_changed = matches!(outcome, Outcome::Done { .. });
         let (seq, is_news) = blocking(move || {
-            machine.age().map_err(local)?;
+            // What only time does to updates is looked at in the background too.
+            if is_changed {
+                machine.age().map_err(local)?;
+            }
             let told = TOLD.get(&machine.0.db, &())?.unwrap_or_default();
             let seq = machine.0.catalogue.seq();
             Ok::<_, SyncError>((seq, seq > told.seq))
