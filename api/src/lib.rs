@@ -32,6 +32,7 @@ pub mod jobs;
 mod repair;
 mod streams;
 mod uploaded;
+mod upstream;
 
 mod guard;
 mod openapi;

@@ -25,6 +25,7 @@ use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{self, Problem, with_causes};
 use crate::streams::Places;
+use crate::upstream::Upstream;
 use contentlib::Library;
 use dp::identity::Authority;
 use dp::node;
@@ -54,6 +55,7 @@ struct Inner {
     content: Mutex<Option<Content>>,
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
+    upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
     kind: Kind,
     // Last, so that all else is closed when another process may come.
@@ -180,6 +182,7 @@ impl Site {
             content: Mutex::default(),
             authority: Mutex::default(),
             updates: Mutex::default(),
+            upstream: Mutex::default(),
             address: OnceLock::new(),
             kind,
             _lock: lock,
@@ -335,6 +338,19 @@ impl Site {
         let machine = Machine::open(db, folder, settings, Parts::default())?;
         *slot = Some(machine.clone());
         Ok(machine)
+    }
+
+    /// What answers other servers of updates; opened the first time one asks.
+    pub(crate) fn upstream(&self) -> Result<Upstream, Problem> {
+        let mut slot = self.0.upstream.lock();
+        if let Some(upstream) = &*slot {
+            return Ok(upstream.clone());
+        }
+        let keys = self.folder().join("keys");
+        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let upstream = Upstream::open(self, &keys)?;
+        *slot = Some(upstream.clone());
+        Ok(upstream)
     }
 
     /// Interrupts the syncs under way, and begins no more.

@@ -92,10 +92,11 @@ Examples:
   depot sync source add alma --rpm https://mirror.example/almalinux/9/BaseOS/x86_64/os/ --keyring alma.asc
   depot sync source add hp --sdp https://vendor.example/catalogue.cab --signer 9f86d081…
   depot sync source add inside --sdp ./own.cab --unsigned
+  depot sync source add upstream --wsus http://wsus.example:8530/
   depot sync source add microsoft --scan-cab ./wsusscn2.cab --signer 9f86d081…
 
 A keyring is a file of OpenPGP public keys, armored or not; what they did not sign is not taken.")]
-#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp", "scan_cab"]))]
+#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp", "scan_cab", "wsus"]))]
 pub struct AddArgs {
     /// What to call it: up to 64 of a-z, 0-9, `.`, `_`, `-`
     name: String,
@@ -111,6 +112,9 @@ pub struct AddArgs {
     /// The offline scan cabinet of Microsoft Update, wsusscn2.cab
     #[arg(long, value_name = "FILE-OR-URL")]
     scan_cab: Option<String>,
+    /// A WSUS server, Microsoft Update, or a site that is one (sync.serve_wsus): the root of its services
+    #[arg(long, value_name = "URL")]
+    wsus: Option<String>,
     /// With --apt: suites, as bookworm-security
     #[arg(long, value_name = "SUITE", value_delimiter = ',', requires = "apt")]
     suite: Vec<String>,
@@ -124,19 +128,19 @@ pub struct AddArgs {
     #[arg(long, value_name = "URL", requires = "apt")]
     tracker: Vec<String>,
     /// With --apt or --rpm: the keys that may sign
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab", "wsus"])]
     keyring: Option<PathBuf>,
     /// With --rpm: what its packages are for, as almalinux-9 [default: as the repository says]
     #[arg(long, value_name = "PRODUCT", requires = "rpm")]
     product: Option<String>,
     /// With --sdp or --scan-cab: SHA-256 of a certificate that may sign
-    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
     signer: Vec<String>,
     /// With --sdp or --scan-cab: SHA-256 of the file itself
-    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
     sha256: Option<String>,
     /// Take it though nobody signed it
-    #[arg(long, conflicts_with = "apt")]
+    #[arg(long, conflicts_with_all = ["apt", "wsus"])]
     unsigned: bool,
     /// When it is synchronised, as "every 4 hours" [default: as `depot sync schedule` says]
     #[arg(long, value_name = "WHEN")]
@@ -238,6 +242,9 @@ fn settings(args: &AddArgs, client: &Client) -> Result<(&'static str, Value), Fa
             "allow_unsigned": args.unsigned,
         });
         return Ok(("rpm", without_nulls(settings)));
+    }
+    if let Some(url) = &args.wsus {
+        return Ok(("wsus", json!({ "url": url })));
     }
     let (kind, file) = match (&args.sdp, &args.scan_cab) {
         (Some(catalogue), _) => ("sdp", catalogue),
