@@ -18,8 +18,9 @@ use serde_json::Value;
 use std::fs;
 use support::archive::{Archive, SUITE, tool};
 use support::point::Point;
+use support::relay::{Line, Pace};
 use support::web::Web;
-use support::{Site, temp_folder};
+use support::{Site, temp_folder, until};
 
 /// A site that synchronised an archive with two packages.
 fn synchronised() -> (Archive, tempfile::TempDir, Site) {
@@ -202,6 +203,67 @@ fn of_an_upstream_that_changes_meanwhile_no_version_is_made() {
     archive.add_to(&site, "other", &archive.web.url).ok();
     site.depot(["package", "create", "o", "--mirror", "other"]).ok();
     assert!(site.depot(["package", "update", "o"]).fails(4).contains("depot sync run other"));
+}
+
+#[test]
+fn a_mirror_that_is_cancelled_or_killed_on_its_way_goes_on_where_it_was() {
+    const LARGE: u64 = 4 << 20;
+    let mut archive = Archive::new();
+    archive.add("small", "1-1");
+    archive.add_with("large", "1-1", &noise(LARGE as usize));
+    archive.publish();
+    let line = Line::to(&archive.web.url);
+    let folder = temp_folder();
+    let data = folder.path().join("data");
+    let site = Site::start(&data);
+    archive.add_to(&site, "security", &format!("http://{}", line.address)).ok();
+    sync(&site, "security");
+    site.depot(["package", "create", "sec", "--mirror", "security"]).ok();
+
+    let part = |least: u64| {
+        let coming = fs::read_dir(data.join("cache/coming/sec")).into_iter().flatten();
+        let parts = coming.map(|entry| entry.unwrap());
+        parts.filter_map(|part| part.metadata().ok()).any(|part| part.len() >= least)
+    };
+    line.set(Pace::UpTo(line.passed() + LARGE / 4));
+    let job = site.depot(["package", "update", "sec", "--detach", "--json"]).ok().json();
+    let id = job["id"].as_str().unwrap();
+    until("some of it comes", || part(LARGE / 8));
+    // The next one waits for it.
+    site.depot(["package", "update", "sec", "--detach"]).ok();
+    site.depot(["job", "cancel", id]).ok();
+    until("it ends", || {
+        site.depot(["job", "show", id, "--json"]).ok().json()["state"] == "cancelled"
+    });
+    line.set(Pace::UpTo(line.passed() + LARGE / 4));
+    until("the next goes on", || part(LARGE / 3));
+    site.kill();
+
+    let site = Site::start(&data);
+    let shown = site.depot(["package", "show", "sec", "--json"]).ok().json();
+    assert_eq!(shown["n_versions"], 1);
+    let before = line.passed();
+    line.set(Pace::Free);
+    let made = update(&site, "sec");
+    assert_eq!((&made["version"], &made["unchanged"]), (&2.into(), &false.into()));
+    let came = line.passed() - before;
+    assert!(came < LARGE * 3 / 4, "{came} of {LARGE} bytes came again");
+    assert!(!data.join("cache/coming/sec").exists());
+    let served = site.get(&format!("/packages/sec/latest/{}", Archive::deb("large", "1-1")));
+    let deb = archive.folder.path().join(Archive::deb("large", "1-1"));
+    assert_eq!(served.body, fs::read(deb).unwrap());
+}
+
+/// Bytes that cannot be packed.
+fn noise(n: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(n).collect()
 }
 
 #[test]

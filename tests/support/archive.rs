@@ -63,7 +63,13 @@ impl Archive {
 
     /// Puts a package into the pool.
     pub fn add(&self, name: &str, version: &str) {
+        self.add_with(name, version, &[]);
+    }
+
+    /// Puts one with a file of these bytes into the pool.
+    pub fn add_with(&self, name: &str, version: &str, bytes: &[u8]) {
         let built = temp_folder();
+        fs::write(built.path().join("file"), bytes).unwrap();
         fs::create_dir(built.path().join("DEBIAN")).unwrap();
         let control = format!(
             "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\
