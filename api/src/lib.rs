@@ -29,6 +29,8 @@ pub mod audit;
 mod idempotency;
 pub mod jobs;
 
+pub mod downloads;
+pub mod mirror;
 mod repair;
 mod streams;
 mod uploaded;

@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod content;
+pub mod downloads;
 pub mod jobs;
 pub mod library;
+pub mod own_updates;
 pub mod packages;
 pub mod places;
 pub mod point;
@@ -70,6 +72,8 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(prestage::routes())
         .merge(sync::routes())
         .merge(updates::routes())
+        .merge(downloads::routes())
+        .merge(own_updates::routes())
         .merge(status_messages::routes())
         .merge(jobs::routes())
         .merge(access::routes())

@@ -4,8 +4,10 @@
 //! DIR/lock                 who works on the folder
 //! DIR/library              content: packs and index
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
+//! DIR/cache/coming         files of upstreams on their way to packages (may be deleted)
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
+//! DIR/keys/site.openpgp     signs the repositories that the site makes; mode 0600
 //! DIR/keys/authority.*      vouches for the site and its distribution points
 //! DIR/admin.token          the first token; mode 0600
 //! ```
@@ -238,7 +240,7 @@ impl Site {
         if tokens.is_empty() && self.0.kind == Kind::Site {
             let file = self.token_file();
             tokens.create_after(FIRST_TOKEN_NAME, Role::Admin, "first start", None, |text| {
-                write_secret(&file, text).map_err(|source| {
+                write_secret(&file, format!("{text}\n").as_bytes()).map_err(|source| {
                     Problem::internal(&SiteError::Io { path: file.clone(), source })
                 })
             })?;
@@ -480,7 +482,7 @@ fn open_key(file: &Path) -> Result<SiteKey, Problem> {
 }
 
 /// Makes a folder that only its owner may enter, and those above it as usual.
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
         fs::create_dir_all(above)?;
     }
@@ -491,11 +493,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes a file that only its owner may read; whole or not at all.
-fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    writeln!(file, "{text}")?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&part, path)?;
     match path.parent() {

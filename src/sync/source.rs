@@ -239,7 +239,8 @@ fn settings(args: &AddArgs, client: &Client) -> Result<(&'static str, Value), Fa
         }
         let settings = json!({
             "url": url, "keyring": keyring, "product": args.product,
-            "allow_unsigned": args.unsigned,
+            // Without a keyring nobody looks for a signature anyway.
+            "allow_unsigned": args.unsigned && keyring.is_some(),
         });
         return Ok(("rpm", without_nulls(settings)));
     }
