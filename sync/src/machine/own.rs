@@ -3,6 +3,7 @@
 //! They come into the catalogue by the same commit as what a sync brings, are told to others in the same
 //! way, and live by the same policy.
 
+use super::run::Came;
 use super::{Machine, MachineError, blocking};
 use crate::adapter::{Extent, Run, Said};
 use crate::catalogue::Changes;
@@ -42,7 +43,7 @@ impl Machine {
             .with("added", changes.added)
             .with("revised", changes.revised)
             .with("gone", changes.gone);
-        self.tell(&run, &name, message).await?;
+        self.tell(&run, &name, Came::Something, message).await?;
         Ok(changes)
     }
 }

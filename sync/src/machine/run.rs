@@ -52,6 +52,15 @@ struct Work {
     state: Option<serde_json::Value>,
 }
 
+/// What of a source came into the catalogue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// What its upstream said.
+    Something,
+    /// Nothing: the upstream had nothing to say.
+    Nothing,
+}
+
 impl Machine {
     /// Has a run through all its stages, records what it came to and gives its place to the next.
     pub(super) async fn run_through(&self, live: Arc<Live>) {
@@ -108,7 +117,11 @@ impl Machine {
         };
         // What is committed is to be told, whoever cancels now.
         let message = done(&work, &outcome, self.now());
-        self.tell(&work.run, &work.source.name, message).await?;
+        let came = match outcome {
+            Outcome::Done { .. } => Came::Something,
+            _ => Came::Nothing,
+        };
+        self.tell(&work.run, &work.source.name, came, message).await?;
         Ok((outcome, skipped))
     }
 
@@ -198,6 +211,7 @@ impl Machine {
         &self,
         run: &Run,
         name: &SourceName,
+        came: Came,
         done: Message,
     ) -> Result<(), SyncError> {
         let _telling = self.0.telling.lock().await;
@@ -205,10 +219,9 @@ impl Machine {
         let _ = run.stage(Stage::Publish);
         let notify = self.0.notify.read().clone();
         let machine = self.clone();
-        let is_changed = matches!(outcome, Outcome::Done { .. });
         let (seq, is_news) = blocking(move || {
             // What only time does to updates is looked at in the background too.
-            if is_changed {
+            if came == Came::Something {
                 machine.age().map_err(local)?;
             }
             let told = TOLD.get(&machine.0.db, &())?.unwrap_or_default();
