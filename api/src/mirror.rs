@@ -1,9 +1,9 @@
 //! Repository packages: a package whose versions are snapshots of an upstream, each whole.
 //!
 //! What a package mirrors stands in the site database. Its update takes the source as the last sync left
-//! it, lists the files that a snapshot has ([`list`]), brings those that are not held ([`bring`]) and makes
+//! it, lists the files that a snapshot has (`list`), brings those that are not held (`bring`) and makes
 //! a version of them, or, where one is missing, none. Metadata of a whole snapshot stay as their upstream
-//! signed them; those of a filtered one are signed with the site's own key ([`key`]).
+//! signed them; those of a filtered one are signed with the site's own key (`key`).
 
 pub(crate) mod bring;
 pub(crate) mod key;
