@@ -21,6 +21,7 @@ mod job;
 mod library;
 mod lifecycle;
 mod locate;
+mod members;
 mod output;
 mod package;
 mod prestage;

@@ -12,7 +12,7 @@ use api::{
     routes::{
         hierarchy::{FollowerView, SiteView},
         points::JoinTokenView,
-        server::{AuthorityView, SigningKey},
+        server::{AuthorityView, OpenpgpKeyView, SigningKey},
     },
 };
 use clap::{Args, Subcommand};
@@ -56,6 +56,15 @@ Examples:
   depot site children remove berlin"
     )]
     Children(FollowersCommand),
+    /// Print the OpenPGP key that signs the repositories the site makes, for `apt` and `dnf`
+    #[command(after_help = "\
+Examples:
+  depot site openpgp-key > /etc/apt/keyrings/depot.asc
+  depot site openpgp-key --json | jq -r .fingerprint
+
+Repositories that are mirrored whole are signed by their own upstream; this key signs those of which
+only some packages were chosen. It is made when it is first needed.")]
+    OpenpgpKey,
     /// Make a new signing key, where the site's own is lost for good
     #[command(after_help = "\
 Examples:
@@ -292,6 +301,10 @@ pub async fn run(command: SiteCommand, client: &Client, out: Out) -> Result<(), 
         SiteCommand::Authority => {
             let authority: AuthorityView = client.get("/authority").await?;
             out.show(&authority, |w| w.write_all(authority.certificate.as_bytes()))
+        }
+        SiteCommand::OpenpgpKey => {
+            let key: OpenpgpKeyView = client.get("/openpgp-key").await?;
+            out.show(&key, |w| w.write_all(key.public.as_bytes()))
         }
         SiteCommand::NewKey { yes } => {
             confirm("this makes a signing key that no client trusts yet", yes)?;

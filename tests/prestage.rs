@@ -16,7 +16,7 @@ use std::{
 };
 use support::{
     Run, Site, depot, on_data,
-    point::Point,
+    point::{Point, over_a_line},
     relay::{Line, Pace},
     temp_folder,
     tree::{self, Tree},
@@ -44,12 +44,8 @@ struct Field {
 impl Field {
     fn new() -> Self {
         let folder = temp_folder();
-        let site = Site::start(&folder.path().join("site"));
-        let line = Line::to(&site.url);
-        let over = format!("https://{}", line.address);
-        let token = site.join_token("branch-7", &["--site-url", &over]);
-        let point = Some(Point::start(&folder.path().join("point"), Some(&token), &[]));
-        let field = Self { point, line, site, folder };
+        let (site, line, point) = over_a_line(folder.path(), &folder.path().join("point"), &[]);
+        let field = Self { point: Some(point), line, site, folder };
         let heard = || field.point().log().contains("the site's wish");
         until("the point hears its site", heard);
         field

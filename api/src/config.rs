@@ -196,6 +196,8 @@ pub struct Sync {
     pub update_point: bool,
     /// An update point that is silent for so long is waited for no longer.
     pub point_timeout: Duration,
+    /// Whether other servers of updates may take the catalogue from here, in the protocol of WSUS.
+    pub serve_wsus: bool,
 }
 
 const MIB: u64 = 1 << 20;
@@ -247,6 +249,7 @@ impl Default for Config {
                 message_keep: secs(90 * 24 * HOUR),
                 update_point: true,
                 point_timeout: secs(600),
+                serve_wsus: false,
             },
         }
     }
@@ -377,6 +380,7 @@ const KEYS: &[KeyDef] = &[
         time.as_secs() >= 1,
         "must be at least 1s"
     )),
+    key!("sync.serve_wsus", sync.serve_wsus),
 ];
 
 fn positive(time: &Duration) -> Option<&'static str> {

@@ -4,8 +4,10 @@
 //! DIR/lock                 who works on the folder
 //! DIR/library              content: packs and index
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
+//! DIR/cache/coming         files of upstreams on their way to packages (may be deleted)
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
+//! DIR/keys/site.openpgp     signs the repositories that the site makes; mode 0600
 //! DIR/keys/authority.*      vouches for the site, its distribution points and those who follow it
 //! DIR/keys/parent/          whom this site follows, if it has a parent or is an update point
 //! DIR/admin.token          the first token; mode 0600
@@ -27,6 +29,7 @@ use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{self, Problem, with_causes};
 use crate::streams::Places;
+use crate::upstream::Upstream;
 use contentlib::Library;
 use dp::identity::Authority;
 use dp::node;
@@ -60,6 +63,7 @@ struct Inner {
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
     parent: Mutex<Option<Option<Arc<Parent>>>>,
+    upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
     kind: Kind,
     // Last, so that all else is closed when another process may come.
@@ -187,6 +191,7 @@ impl Site {
             authority: Mutex::default(),
             updates: Mutex::default(),
             parent: Mutex::default(),
+            upstream: Mutex::default(),
             address: OnceLock::new(),
             kind,
             _lock: lock,
@@ -242,7 +247,7 @@ impl Site {
         if tokens.is_empty() && self.0.kind == Kind::Site {
             let file = self.token_file();
             tokens.create_after(FIRST_TOKEN_NAME, Role::Admin, "first start", None, |text| {
-                write_secret(&file, text).map_err(|source| {
+                write_secret(&file, format!("{text}\n").as_bytes()).map_err(|source| {
                     Problem::internal(&SiteError::Io { path: file.clone(), source })
                 })
             })?;
@@ -391,6 +396,19 @@ impl Site {
         *self.0.parent.lock() = Some(parent.map(Arc::new));
     }
 
+    /// What answers other servers of updates; opened the first time one asks.
+    pub(crate) fn upstream(&self) -> Result<Upstream, Problem> {
+        let mut slot = self.0.upstream.lock();
+        if let Some(upstream) = &*slot {
+            return Ok(upstream.clone());
+        }
+        let keys = self.folder().join("keys");
+        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let upstream = Upstream::open(self, &keys)?;
+        *slot = Some(upstream.clone());
+        Ok(upstream)
+    }
+
     /// Interrupts the syncs under way, and begins no more.
     pub(crate) fn stop_syncs(&self) {
         if let Some(machine) = &*self.0.updates.lock() {
@@ -518,7 +536,7 @@ fn open_key(file: &Path) -> Result<SiteKey, Problem> {
 }
 
 /// Makes a folder that only its owner may enter, and those above it as usual.
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
         fs::create_dir_all(above)?;
     }
@@ -529,11 +547,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes a file that only its owner may read; whole or not at all.
-fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    writeln!(file, "{text}")?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&part, path)?;
     match path.parent() {

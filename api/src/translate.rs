@@ -106,6 +106,7 @@ impl From<MachineError> for Problem {
             MachineError::Source(error) => error.into(),
             MachineError::Catalogue(error) => error.into(),
             MachineError::Disabled(_)
+            | MachineError::NotSynchronised(_)
             | MachineError::UnderWay(_)
             | MachineError::NotUnderWay(_) => Problem::new(Kind::Conflict, text),
             MachineError::Stopping => Problem::new(Kind::Unavailable, text),

@@ -20,6 +20,7 @@ pub mod error;
 pub mod progress;
 pub mod refs;
 
+mod assembly;
 mod claims;
 mod commit;
 mod gc;
@@ -40,6 +41,7 @@ mod volumes;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use assembly::Assembly;
 pub use block::Frame;
 pub use digest::{ChunkId, Digest, Name, PackId};
 pub use error::{

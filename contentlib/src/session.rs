@@ -368,7 +368,7 @@ impl Session {
         Ok(())
     }
 
-    fn append_recipe(&self, content: Digest, recipe: &Recipe) -> Result<(), AddError> {
+    pub(crate) fn append_recipe(&self, content: Digest, recipe: &Recipe) -> Result<(), AddError> {
         let inner = self.inner();
         if let Some(place) = inner.index.recipe(content)?
             && place.standing == Standing::Live
@@ -394,26 +394,27 @@ impl Session {
     ///
     /// Returns the chunks, in order, whether or not they were held before.
     pub fn put_frame(&self, frame: &Frame) -> Result<Vec<ChunkId>, AddError> {
-        Ok(self.put_frame_if(frame, |_| true)?.unwrap_or_default())
+        let put = self.put_frame_if(frame, |_| true)?.unwrap_or_default();
+        Ok(put.into_iter().map(|(id, _)| id).collect())
     }
 
     /// As [`Session::put_frame`], if `wanted` says so of the names that the chunks turned out to
     /// have. Else nothing is stored, and there is no answer: whoever asked for certain chunks does
-    /// not let others fill its disk.
+    /// not let others fill its disk. The answer has the plain bytes of the chunks, too.
     pub fn put_frame_if(
         &self,
         frame: &Frame,
         wanted: impl FnOnce(&[ChunkId]) -> bool,
-    ) -> Result<Option<Vec<ChunkId>>, AddError> {
+    ) -> Result<Option<Vec<(ChunkId, Bytes)>>, AddError> {
         let chunks = frame.chunks()?;
         let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
         if !wanted(&ids) {
             return Ok(None);
         }
         let mut new = Vec::new();
-        for (id, bytes) in chunks {
-            match self.claim(id) {
-                Ok(true) => new.push((id, bytes)),
+        for (id, bytes) in &chunks {
+            match self.claim(*id) {
+                Ok(true) => new.push((*id, bytes.clone())),
                 Ok(false) => {}
                 Err(error) => {
                     new.iter().for_each(|(id, _)| self.inner().claims.end(*id));
@@ -429,51 +430,7 @@ impl Session {
             with_packed(&plain, packed, |block| self.append_block(block, &ids))?;
         }
         self.inner().commit_if_much().map_err(store_error)?;
-        Ok(Some(ids))
-    }
-
-    /// Makes `digest` the content that `recipe` puts together from chunks that are held. The
-    /// whole is read and hashed first.
-    ///
-    /// A condemned chunk does not do, as [`Library::missing_chunks`] says: it may be purged at any
-    /// moment, and the recipe become durable without it, in somebody else's commit.
-    pub fn put_recipe(&self, digest: Digest, recipe: &Recipe) -> Result<(), AddError> {
-        let inner = self.inner();
-        if inner.revoked.read().contains(digest) {
-            return Err(AddError::Revoked(digest));
-        }
-        let mut missing = Vec::new();
-        let mut hasher = blake3::Hasher::new();
-        for span in recipe.spans() {
-            let length = span.bytes.end - span.bytes.start;
-            inner.claims.wait(span.chunk);
-            let place = inner.live_place(span.chunk)?;
-            let Some(place) = place.filter(|place| u64::from(place.plain_len) == length) else {
-                missing.push(span.chunk);
-                continue;
-            };
-            if missing.is_empty() {
-                match inner.chunk_at(span.chunk, &place, digest) {
-                    Ok(bytes) => {
-                        hasher.update(&bytes);
-                    }
-                    // Purged after it was looked up, or found damaged just now.
-                    Err(ReadError::MissingChunk { .. } | ReadError::Suspect { .. }) => {
-                        missing.push(span.chunk);
-                    }
-                    Err(error) => return Err(AddError::Read(Box::new(error))),
-                }
-            }
-        }
-        if !missing.is_empty() {
-            return Err(AddError::MissingChunks(missing));
-        }
-        let found = Digest::from_bytes(*hasher.finalize().as_bytes());
-        if found != digest {
-            return Err(AddError::WrongDigest { stated: digest.into(), found: found.into() });
-        }
-        self.unproven.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
-        if recipe.len() > 1 { self.append_recipe(digest, recipe) } else { Ok(()) }
+        Ok(Some(chunks))
     }
 }
 

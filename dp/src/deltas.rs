@@ -241,7 +241,8 @@ impl Deltas {
     }
 
     fn read(&self, ids: &[ChunkId], most: usize) -> Result<Vec<u8>, MakeError> {
-        let mut out = Vec::new();
+        // Room that is not used costs nothing, and growing would copy.
+        let mut out = Vec::with_capacity(most);
         for id in ids {
             let bytes = self.library.read_chunk(*id)?;
             if out.len() + bytes.len() > most {

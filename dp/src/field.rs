@@ -24,7 +24,7 @@ pub use settings::{Limit, Settings};
 pub use source::Source;
 pub use token::{BadJoinToken, JoinToken};
 pub use tree::{Branch, FactsDigest, NotADigest, Tree, branch_of};
-pub use wish::{Names, Priority, Wanted, Wish};
+pub use wish::{Names, Priority, Unfit, Wanted, Wish, WishAnswer, WishChange, content_of};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

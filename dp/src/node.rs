@@ -55,6 +55,8 @@ use upstream::Upstream;
 
 pub use control::{BUNDLE_SIZE, Desk, OpenDesk, SOCKET, ShortPath};
 pub use link::{Link, LinkError, join_at};
+#[cfg(test)]
+pub(crate) use plan::tests as made_up;
 pub use prestage::{is_point, open_copies};
 
 /// How a distribution point works.

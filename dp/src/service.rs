@@ -7,6 +7,7 @@
 use crate::body::{self, Body, ContentBody, PartsBody, Source};
 use crate::condition::{self, Validators, Verdict};
 use crate::connection::Connection;
+use crate::cost;
 use crate::deltas;
 use crate::fallback::RequestBody;
 use crate::frames;
@@ -16,6 +17,7 @@ use crate::metrics::{self, Route};
 use crate::package;
 use crate::problem::Problem;
 use crate::range::Wanted;
+use crate::recipes;
 use crate::target::Target;
 use crate::ticket::Ticket;
 use bytes::Bytes;
@@ -111,9 +113,9 @@ impl Service {
     fn route(&self, target: Target, request: Request<Incoming>, mut ticket: Ticket) -> Answer {
         ticket.route = match &target {
             Target::Content(_) => Route::Content,
-            Target::Recipe(_) => Route::Recipe,
+            Target::Recipe(_) | Target::Recipes => Route::Recipe,
             Target::Package(_) => Route::Package,
-            Target::Chunks => Route::Chunks,
+            Target::Chunks | Target::Cost => Route::Chunks,
             Target::Deltas => Route::Deltas,
             Target::Api | Target::Locate => Route::Api,
             Target::Coming(..) | Target::Health | Target::Ready | Target::Metrics => Route::Status,
@@ -124,7 +126,7 @@ impl Service {
             return self.hand_on(request, ticket);
         }
         let allowed = match target {
-            Target::Chunks | Target::Deltas => POSTERS,
+            Target::Recipes | Target::Chunks | Target::Cost | Target::Deltas => POSTERS,
             _ => READERS,
         };
         let is_allowed = match *request.method() {
@@ -156,11 +158,28 @@ impl Service {
                     }
                 }))
             }
+            Target::Recipes => {
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
+                Answer::Later(Box::pin(async move {
+                    let library = content.library.clone();
+                    let posted = recipes::post(library, &head.headers, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
             Target::Chunks => {
                 let (head, body) = request.into_parts();
                 let body = RequestBody::new(body, self.connection.clone());
                 Answer::Later(Box::pin(async move {
                     let posted = frames::post(content.library.clone(), &head.headers, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
+            Target::Cost => {
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
+                Answer::Later(Box::pin(async move {
+                    let posted = cost::post(content.library.clone(), &head.headers, body, ticket);
                     posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
                 }))
             }

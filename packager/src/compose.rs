@@ -16,7 +16,7 @@ use crate::path::{self, TreePath};
 use crate::refs::{self, Source};
 use crate::update::{Tally, UpdateReport};
 use contentlib::{
-    AddError, AddOptions, Digest, Keeps, Library, Name, Progress, ReadError, Session,
+    AddError, AddOptions, Added, Digest, Keeps, Library, Name, Progress, ReadError, Session,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -204,7 +204,7 @@ impl Composition {
         size: Option<u64>,
         bytes: impl Read + Send,
         options: &AddOptions,
-    ) -> Result<FileEntry, PlaceError> {
+    ) -> Result<Added, PlaceError> {
         let added = self.session.add_reader(bytes, options, &self.progress);
         let added = added.map_err(|source| PlaceError::Add { path: path.to_string(), source })?;
         if let Some(stated) = size.filter(|stated| *stated != added.size) {
@@ -221,7 +221,7 @@ impl Composition {
         {
             self.save()?;
         }
-        Ok(file)
+        Ok(added)
     }
 
     /// Places what lies at `from` at `to` as well; `false` if nothing lies there.

@@ -3,7 +3,7 @@
 //! Whoever may open the folder is its administrator, so no token is asked for. Nothing is opened
 //! that the requests do not need: an update of an unchanged folder must end within an instant.
 
-use super::{Reply, Request};
+use super::{Reply, Request, Sent};
 use crate::exit::{Exit, Failure, chain};
 use api::{Config, Options, Site, SiteError};
 use futures::StreamExt;
@@ -55,11 +55,18 @@ impl InProcess {
             *headers = request.headers;
         }
         let body = match request.body {
-            Some((bytes, media_type)) => {
+            Some((body, media_type)) => {
+                let (length, body) = match body {
+                    Sent::Bytes(bytes) => (bytes.len() as u64, axum::body::Body::from(bytes)),
+                    Sent::File(file, length) => {
+                        let pieces = tokio_util::io::ReaderStream::new(file);
+                        (length, axum::body::Body::from_stream(pieces))
+                    }
+                };
                 built = built
                     .header(header::CONTENT_TYPE, media_type)
-                    .header(header::CONTENT_LENGTH, bytes.len());
-                axum::body::Body::from(bytes)
+                    .header(header::CONTENT_LENGTH, length);
+                body
             }
             None => axum::body::Body::empty(),
         };

@@ -4,7 +4,7 @@
 //! into a message, a log or an argument; a redirect is not followed, so it cannot leave with it;
 //! a server that stops sending is given up after [`SILENCE`], a slow one never.
 
-use super::{Reply, Request, trust};
+use super::{Reply, Request, Sent, trust};
 use crate::{
     cli::Shared,
     exit::{Failure, chain},
@@ -142,7 +142,13 @@ impl Remote {
             built = built.header(header::AUTHORIZATION, token.clone());
         }
         if let Some((body, media_type)) = request.body {
-            built = built.header(header::CONTENT_TYPE, media_type).body(body);
+            built = built.header(header::CONTENT_TYPE, media_type);
+            built = match body {
+                Sent::Bytes(bytes) => built.body(bytes),
+                Sent::File(file, length) => {
+                    built.header(header::CONTENT_LENGTH, length).body(reqwest::Body::from(file))
+                }
+            };
         }
         let response = built.send().await.map_err(|error| self.unreachable(&error))?;
         let base = self.shown().to_owned();

@@ -16,7 +16,7 @@ fn index(c: &mut Criterion) {
     let unpacked = Packing::Xz.read(INDEX, 64 << 20).and_then(|mut it| it.read_to_end(&mut plain));
     unpacked.expect("a sound sample");
     let mut versions = Vec::new();
-    let mut read = |take: &mut dyn FnMut(&Package<'_>)| {
+    let read = |take: &mut dyn FnMut(&Package<'_>)| {
         let mut stanzas = Stanzas::new(plain.as_slice());
         while let Some(stanza) = stanzas.next_stanza().expect("memory can be read") {
             take(&Package::of(stanza.expect("a sound sample")).expect("a sound sample"));

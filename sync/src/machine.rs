@@ -12,15 +12,19 @@
 //!   is lost: a run that is killed anywhere begins again by itself and goes on with those files, and
 //!   what a commit owes (policy, message, children) is made good for by the next run;
 //! * a run whose source was changed or removed meanwhile does not commit;
-//! * a run in which nothing moves for a while is ended, and the next may begin.
+//! * a run in which nothing moves for a while is ended, and the next may begin;
+//! * while somebody holds a source still ([`Machine::hold`]), no run of it is under way.
 //!
 //! What is decided (when, whether again) stands in [`policy`], as pure functions; what one run does in
 //! `run`. [`Machine::serve`] begins runs by the schedule; without it they begin by request alone.
 
+mod hold;
 mod notify;
+mod own;
 pub mod policy;
 mod run;
 
+pub use hold::Held;
 pub use notify::{Alone, Notify};
 
 use crate::adapter::{Adapter, Stage, Watch};
@@ -119,6 +123,11 @@ pub enum MachineError {
     /// None is under way.
     #[error("no sync of {0} is under way")]
     NotUnderWay(SourceName),
+    /// Nothing of it is here, or what is here is of other settings.
+    #[error(
+        "source {0} was not synchronised since it was added or changed: do it first, with `depot sync run {0}`"
+    )]
+    NotSynchronised(SourceName),
     /// The site is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -161,6 +170,8 @@ struct Inner {
     telling: tokio::sync::Mutex<()>,
     /// Something changed that may make a run due.
     look: tokio::sync::Notify,
+    /// A run ended, or somebody let go of a source.
+    freed: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -168,6 +179,8 @@ struct State {
     /// Runs that wait or are under way.
     live: BTreeMap<SourceName, Arc<Live>>,
     waiting: Vec<Arc<Live>>,
+    /// Sources that are held still, and what stops who holds them.
+    held: BTreeMap<SourceName, Arc<Watch>>,
     running: usize,
     is_closed: bool,
 }
@@ -294,6 +307,7 @@ impl Machine {
             beginning: Mutex::new(()),
             telling: tokio::sync::Mutex::new(()),
             look: tokio::sync::Notify::new(),
+            freed: tokio::sync::Notify::new(),
             db,
         }));
         for (name, standing) in STANDINGS.scan(&machine.0.db, Order::Ascending, None, usize::MAX)? {
@@ -320,6 +334,11 @@ impl Machine {
     /// The status messages.
     pub fn messages(&self) -> &Messages {
         &self.0.messages
+    }
+
+    /// What talks to upstreams, with the patience that is set.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.0.fetcher
     }
 
     /// Has `notify` told after each sync, in place of nobody.
@@ -427,6 +446,10 @@ impl Machine {
             asked.cancel();
             asked.ended().await;
         }
+        if let Some(watch) = self.0.state.lock().held.get(name) {
+            watch.stop.cancel();
+        }
+        self.when_free(name, None).await?;
         let (machine, called) = (self.clone(), name.clone());
         blocking(move || {
             machine.let_go(&called)?;
@@ -544,7 +567,7 @@ impl Machine {
     /// Begins what is due; when the next thing is.
     fn begin_due(&self) -> Result<Option<Timestamp>, MachineError> {
         let now = self.now();
-        let mut first: Option<Timestamp> = None;
+        let (mut first, mut failed): (Option<Timestamp>, _) = (None, None);
         for status in self.status()?.into_iter().filter(|status| status.progress.is_none()) {
             let Some((at, trigger)) = status.next else { continue };
             if at > now {
@@ -552,14 +575,18 @@ impl Machine {
                 continue;
             }
             match self.run(&status.source.name, trigger, false) {
+                Ok(_) => {}
                 // Between two looks somebody may have disabled or removed it.
-                Ok(_)
-                | Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {
-                }
-                Err(error) => return Err(error),
+                Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {}
+                Err(MachineError::Stopping) => return Ok(None),
+                // One that cannot begin keeps no other from it.
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(first)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(first),
+        }
     }
 
     /// Takes no more requests, and interrupts the runs under way. They begin again when the site does.
@@ -569,6 +596,9 @@ impl Machine {
         for live in state.live.values() {
             live.is_interrupted.store(true, Relaxed);
             live.watch.stop.cancel();
+        }
+        for watch in state.held.values() {
+            watch.stop.cancel();
         }
     }
 
@@ -626,7 +656,8 @@ impl Machine {
                     return;
                 }
                 // The oldest of the most urgent ones.
-                let first = (0..state.waiting.len()).max_by_key(|at| {
+                let is_free = |at: &usize| !state.held.contains_key(&state.waiting[*at].source);
+                let first = (0..state.waiting.len()).filter(is_free).max_by_key(|at| {
                     let live = &state.waiting[*at];
                     (live.priority, std::cmp::Reverse(*at))
                 });

@@ -11,8 +11,9 @@ pub mod xml;
 use serde::{Deserialize, Serialize};
 pub use windows::WindowsRule;
 
-/// How deep rules may be nested.
-pub const MAX_DEPTH: usize = 64;
+/// How deep rules may be nested: so deep that what is written of an update as JSON, two levels for each of
+/// a rule, is read again (serde_json reads 128).
+pub const MAX_DEPTH: usize = 48;
 /// Of how many parts the rules of one update may be made.
 pub const MAX_PARTS: usize = 100_000;
 

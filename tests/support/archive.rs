@@ -1,4 +1,4 @@
-//! A Debian archive whose updates are synchronised.
+//! A Debian archive, made by Debian's own tools, and served.
 
 use super::{Run, Site, temp_folder, web::Web};
 use jiff::{Timestamp, ToSpan};
@@ -10,22 +10,27 @@ use std::{
 };
 use sync::openpgp::SigningKey;
 
-const SUITE: &str = "bookworm-security";
+/// The suite it has.
+pub const SUITE: &str = "bookworm-security";
 
 /// A Debian archive, made by Debian's own tools.
 pub struct Archive {
-    folder: tempfile::TempDir,
+    /// Its root.
+    pub folder: tempfile::TempDir,
     /// What serves it.
     pub web: Web,
     /// What signs it.
     pub key: SigningKey,
-    /// When it was last published.
+    /// The date of its Release.
     pub date: Timestamp,
+    /// Further fields of its Release.
+    pub fields: Vec<(&'static str, String)>,
     /// More of its index: of packages that nobody fetches.
     listed: String,
 }
 
-fn tool(program: &str, arguments: &[&str], folder: &Path) -> Vec<u8> {
+/// What a program of the system says; it must succeed.
+pub fn tool(program: &str, arguments: &[&str], folder: &Path) -> Vec<u8> {
     let done = Command::new(program).args(arguments).current_dir(folder).output();
     let done = done.unwrap_or_else(|error| {
         panic!("{program} cannot be run ({error}); tools/setup.sh tests installs it")
@@ -35,7 +40,7 @@ fn tool(program: &str, arguments: &[&str], folder: &Path) -> Vec<u8> {
 }
 
 impl Archive {
-    /// An empty one.
+    /// One without packages.
     pub fn new() -> Self {
         let folder = temp_folder();
         let date = Timestamp::from_second(Timestamp::now().as_second() - 86_400).unwrap();
@@ -44,26 +49,37 @@ impl Archive {
         }
         let key = SigningKey::new([5; 32], "Archive <a@example.org>", date - 24.hours()).unwrap();
         let web = Web::of(folder.path());
-        let archive = Self { web, folder, key, date, listed: String::new() };
+        let archive = Self { web, folder, key, date, fields: Vec::new(), listed: String::new() };
         fs::write(archive.keyring(), archive.key.public_armored().unwrap()).unwrap();
         archive
     }
 
-    /// The file with the key that signs it.
+    /// The file of its public key.
     pub fn keyring(&self) -> PathBuf {
         self.folder.path().join("archive.asc")
     }
 
-    /// Adds a package, built by dpkg.
+    /// The path of a package's file, below the root.
+    pub fn deb(name: &str, version: &str) -> String {
+        format!("pool/main/{name}_{version}_amd64.deb")
+    }
+
+    /// Puts a package into the pool.
     pub fn add(&self, name: &str, version: &str) {
+        self.add_with(name, version, &[]);
+    }
+
+    /// Puts one with a file of these bytes into the pool.
+    pub fn add_with(&self, name: &str, version: &str, bytes: &[u8]) {
         let built = temp_folder();
+        fs::write(built.path().join("file"), bytes).unwrap();
         fs::create_dir(built.path().join("DEBIAN")).unwrap();
         let control = format!(
             "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\
              Description: the {name} program\n Made for a test.\n"
         );
         fs::write(built.path().join("DEBIAN/control"), control).unwrap();
-        let deb = self.folder.path().join(format!("pool/main/{name}_{version}_amd64.deb"));
+        let deb = self.folder.path().join(Self::deb(name, version));
         let (from, to) = (built.path().to_str().unwrap(), deb.to_str().unwrap());
         tool("dpkg-deb", &["--root-owner-group", "-b", from, to], built.path());
     }
@@ -81,7 +97,7 @@ impl Archive {
         }
     }
 
-    /// Publishes what it has, signed, an hour later than the last time.
+    /// Makes indexes and a signed Release of what lies in the pool.
     pub fn publish(&mut self) {
         self.date += 1.hour();
         let (root, suite) = (self.folder.path(), self.folder.path().join("dists").join(SUITE));
@@ -106,7 +122,10 @@ impl Archive {
             fields.map(|(key, value)| format!("-oAPT::FTPArchive::Release::{key}={value}"));
         let mut arguments: Vec<&str> = options.iter().map(String::as_str).collect();
         arguments.extend(["release", "."]);
-        let release = tool("apt-ftparchive", &arguments, &suite);
+        let written = tool("apt-ftparchive", &arguments, &suite);
+        let more = self.fields.iter().map(|(key, value)| format!("{key}: {value}\n"));
+        let mut release = more.collect::<String>().into_bytes();
+        release.extend(written);
         fs::write(suite.join("InRelease"), self.key.clear_sign(&release, self.date).unwrap())
             .unwrap();
     }

@@ -146,7 +146,7 @@ pub(super) fn want_private(
     Ok(from)
 }
 
-/// All that a point should hold.
+/// What a point should hold.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct WishView {
     /// Names this state of the wish.
@@ -159,6 +159,19 @@ pub struct WishView {
     pub names: BTreeMap<String, NamesView>,
     /// What is set for the point.
     pub settings: SettingsView,
+    /// Of which wish it is a change; without it, it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<WishChangeView>,
+}
+
+/// Which part of which wish is told.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"of": "5d0c2a7b1e0d4455a7b1e0d30199f0c2", "branches": [7]}))]
+pub struct WishChangeView {
+    /// The revision that the point has.
+    pub of: String,
+    /// The branches of packages whose versions and names take the place of those that it has.
+    pub branches: Vec<u8>,
 }
 
 /// What is set for one point. What is absent is not set.
@@ -267,7 +280,8 @@ struct WishQuery {
 
 /// Say what the point should hold
 ///
-/// As soon as it differs from the revision that the point has. 204 if it did not in the time that
+/// As soon as it differs from the revision that the point has, and of it what differs, where that is
+/// known. 204 if it did not in the time that
 /// the point waits; then it asks again. A point waits on one connection at a time.
 #[utoipa::path(get, path = "/api/v1/point/wish", tag = "point",
     security(("certificate" = [])), params(WishQuery),
@@ -300,9 +314,11 @@ async fn get_wish(
             && query.after.as_ref() != Some(&wish.revision)
         {
             registry.saw(&point, Timestamp::now());
-            // It may be long, and others that wait for theirs get the same.
+            // It may be long.
+            let told = ledger.clone();
             let body = blocking(move || {
-                serde_json::to_vec(&*wish).map_err(|error| Problem::internal(&error))
+                let answer = told.registry.wish_since(&wish, query.after.as_deref());
+                serde_json::to_vec(&answer).map_err(|error| Problem::internal(&error))
             });
             return Ok(([("content-type", "application/json")], body.await?).into_response());
         }

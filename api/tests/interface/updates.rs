@@ -165,3 +165,71 @@ async fn criteria_schedule_and_policy_are_set_and_shown() {
     assert_eq!(admin.get(path).await.expect(200).json["expire"], 0);
     admin.get("/api/v1/lifecycle/preview?limit=1001").await.refused(400, "limit");
 }
+
+#[tokio::test]
+async fn mirrors_and_downloads_are_refused_where_they_cannot_be() {
+    let site = TestSite::new();
+    let admin = site.client("admin").await;
+    let operator = site.client("operator").await;
+    admin.post("/api/v1/sync/sources", source("hp")).await.expect(201);
+    let package = |mirror: Value| json!({"name": "m", "mirror": mirror});
+    let post = async |body: Value| operator.post("/api/v1/packages", body).await;
+    post(package(json!({"source": "hp"}))).await.refused(422, "mirror.source");
+    post(package(json!({"source": "none"}))).await.refused(422, "mirror.source");
+    post(package(json!({"source": "hp", "onyl": []}))).await.refused(422, "mirror.onyl");
+    let mut body = package(json!({"source": "hp"}));
+    body["only_installed_on"] = "servers".into();
+    post(body).await.refused(422, "only_installed_on");
+    operator.get("/api/v1/packages/m").await.expect(404);
+
+    let download =
+        async |client: &Client, body: Value| client.post("/api/v1/updates/download", body).await;
+    download(&operator, json!({"updates": [], "package": "x"})).await.refused(422, "updates");
+    let wrong = json!({"updates": ["x"], "package": "x", "languages": ["??"]});
+    download(&operator, wrong).await.refused(422, "languages");
+    let folder = json!({"updates": ["x"], "package": "x", "from_folder": "/tmp"});
+    download(&operator, folder).await.expect(403);
+    let begun = download(&operator, json!({"updates": ["x"], "package": "x"})).await;
+    let job = operator.finish(begun).await;
+    assert_eq!(
+        (&job["state"], &job["problem"]["status"]),
+        (&"failed".into(), &404.into()),
+        "{job}"
+    );
+
+    let key = operator.get("/api/v1/openpgp-key").await.expect(200).json;
+    assert_eq!(operator.get("/api/v1/openpgp-key").await.json, key);
+}
+
+#[tokio::test]
+async fn own_updates_are_published_exported_and_withdrawn() {
+    let site = TestSite::new();
+    let operator = site.client("operator").await;
+    let bytes = b"the tool";
+    let sha256 = "c3ab8ff13720e8ad9047dd39466b3c8974e592c2fa383d4a3960714caef0c4f2";
+    let mut own = json!({
+        "description": {
+            "title": "Tool 2.1", "description": "Mends it.", "vendor": "Example", "product": "Tool",
+            "classification": "update", "files": [{"path": "tool.exe"}],
+            "installed": "<b.FileExists Path=\"C:\\\\tool.exe\"/>",
+            "installer": {"kind": "command", "program": "tool.exe"}
+        },
+        "files": {"tool.exe": {"size": bytes.len(), "digests": {"sha256": sha256}}},
+        "package": "own"
+    });
+    operator.post("/api/v1/updates", own.clone()).await.expect(409);
+    let uploaded = operator.send("PUT", "/api/v1/content?alias=sha256", &[], bytes.to_vec().into());
+    let uploaded = uploaded.await.expect(201).json["sha256"].as_str().unwrap().to_owned();
+    own["files"]["tool.exe"]["digests"]["sha256"] = uploaded.trim_start_matches("sha256:").into();
+    let made = operator.post("/api/v1/updates", own.clone()).await.expect(200).json;
+    let id = made["id"].as_str().unwrap();
+    let shown = operator.get(&format!("/api/v1/updates/{id}")).await.expect(200).json;
+    assert_eq!(shown["source"], "local");
+    let package = operator.get(&format!("/api/v1/updates/{id}/package")).await.expect(200).json;
+    assert!(package["document"].as_str().unwrap().contains("Tool 2.1"));
+    own["description"]["title"] = "".into();
+    operator.post("/api/v1/updates", own).await.refused(422, "description.title");
+    let withdraw = format!("/api/v1/updates/{id}/withdraw");
+    operator.post(&withdraw, json!({})).await.expect(200);
+    operator.post(&withdraw, json!({})).await.expect(409);
+}

@@ -17,11 +17,10 @@
 use super::tasks::chain;
 use super::{Node, NodeError};
 use crate::fallback::{Answering, BoxBody};
+use crate::pieces::Pieces;
 use bytes::Bytes;
 use contentlib::Progress;
-use futures::TryStreamExt;
-use futures::channel::mpsc;
-use futures::{SinkExt, StreamExt};
+use futures::{StreamExt, TryStreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -32,7 +31,7 @@ use hyper_util::rt::TokioIo;
 use packager::Packages;
 use packager::prestage::{BadBundle, INVENTORY_TYPE, PrestageError};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,9 +49,6 @@ pub const SOCKET: &str = "control.sock";
 pub const BUNDLE_SIZE: &str = "depot-bundle-size";
 /// Connections at a time.
 const CONNECTIONS: usize = 8;
-/// Bytes of an answer that are made at once, and how many such pieces wait to be taken.
-const PIECE: usize = 64 << 10;
-const AHEAD: usize = 4;
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
@@ -221,20 +217,18 @@ impl Work {
     }
 
     async fn inventory(&self) -> Answer {
-        let (send, receive) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+        let (mut pieces, body) = Pieces::new();
         let (node, place) = (self.node.clone(), self.place().await);
         let progress = self.progress.clone();
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let mut pieces = Pieces { send: send.clone(), piece: Vec::with_capacity(PIECE) };
             if let Err(error) = node.write_inventory(&mut pieces, &progress) {
                 tracing::warn!(error = chain(&error), "an inventory was cut off");
-                // The answer ends early, and its end mark does not come.
-                let _ =
-                    futures::executor::block_on(send.clone().send(Err(io::Error::other(error))));
+                // Its end mark does not come.
+                pieces.cut(error);
             }
         });
-        let body = StreamBody::new(receive.map(|piece| piece.map(Frame::data)));
+        let body = StreamBody::new(body.map(|piece| piece.map(Frame::data)));
         let mut answer = Response::new(body.boxed_unsync());
         let media_type = HeaderValue::from_static(INVENTORY_TYPE);
         answer.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -318,29 +312,4 @@ fn document(status: StatusCode, media_type: &'static str, text: Vec<u8>) -> Answ
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer
-}
-
-/// An answer's body, as a writer that waits for whoever takes it.
-struct Pieces {
-    send: mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = futures::executor::block_on(self.send.send(Ok(piece.into())));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }

@@ -3,7 +3,7 @@
 //! A site may have several addresses; the one that answered last is asked first. Nothing here tries
 //! again by itself: whoever asks knows how urgent it is.
 
-use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Source, Tree, Wish};
+use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Source, Tree, WishAnswer};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
 use crate::pace::Line;
 use crate::remote::{Client, Server};
@@ -264,9 +264,9 @@ impl Link {
         Ok(servers)
     }
 
-    /// What the site wishes, once that is something else than `after`; nothing if it stays the same
-    /// for [`WAIT`].
-    pub(super) async fn wish(&self, after: &str) -> Result<Option<Wish>, LinkError> {
+    /// What the site wishes, once that is something else than `after`, or what of that changed; nothing
+    /// if it stays the same for [`WAIT`].
+    pub(super) async fn wish(&self, after: &str) -> Result<Option<WishAnswer>, LinkError> {
         let ask = |door: &Door| {
             let mut url = door.url("api/v1/point/wish");
             url.query_pairs_mut()

@@ -142,7 +142,7 @@ pub(super) fn key(version: &VersionInfo) -> Key {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use contentlib::Digest;
     use packager::sign::SiteKey;

@@ -4,7 +4,7 @@
 use super::facts::Moment;
 use super::work::work;
 use super::{Node, NodeError, blocking, mend, orders, scrub};
-use crate::field::{Report, Tree, branch_of};
+use crate::field::{Report, Tree, Wish, branch_of};
 use crate::identity::Request;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
@@ -91,8 +91,10 @@ async fn hear(node: Arc<Node>) {
     let mut pause = Pause::new();
     // What keeps the site from being heard, so that it is said once.
     let mut trouble: Option<String> = None;
+    let mut is_lost = false;
     loop {
-        let after = node.wish.borrow().as_ref().map_or(String::new(), |w| w.revision.clone());
+        let before = node.wish.borrow().clone().filter(|_| !is_lost);
+        let after = before.as_ref().map_or(String::new(), |wish| wish.revision.clone());
         let asked = Instant::now();
         match node.link().wish(&after).await {
             // Whoever has nothing new to say is to say so late. A proxy that says it at once must not be
@@ -103,13 +105,21 @@ async fn hear(node: Arc<Node>) {
                 if trouble.take().is_some() {
                     tracing::info!("the site is heard again");
                 }
-                if let Some(wish) = wish {
+                let Some(answer) = wish else { continue };
+                let told = blocking(move || Wish::told(before.as_deref(), answer)).await;
+                is_lost = told.is_err();
+                if let Ok(wish) = told {
                     tracing::info!(versions = wish.versions.len(), "the site's wish");
                     node.facts.lock().forget_unwished(&wish);
                     let wish = Arc::new(wish);
                     node.on_the_way.wishes(&wish);
                     node.wish.send_replace(Some(wish));
                     node.news.notify_one();
+                } else {
+                    tracing::warn!(
+                        "what the site says has changed does not fit: all of it is asked for"
+                    );
+                    pause.take().await;
                 }
             }
             Err(error) => {

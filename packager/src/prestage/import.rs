@@ -524,14 +524,14 @@ impl Import<'_> {
             n_new > 0
         });
         looked.map_err(PackageError::from)?;
-        let ids = match put {
-            Ok(Some(ids)) => ids,
+        let chunks = match put {
+            Ok(Some(chunks)) => chunks,
             Ok(None) if are_named => return Ok(None),
             Ok(None) => return Ok(Some("it has chunks that nothing before it names".into())),
             Err(AddError::Frame(error)) => return Ok(Some(error.to_string())),
             Err(error) => return Err(PackageError::from(error).into()),
         };
-        for id in &ids {
+        for (id, _) in &chunks {
             current.batch.missing.remove(id);
         }
         self.chunks += n_new as u64;

@@ -24,6 +24,8 @@ use std::sync::Arc;
 const BATCH_BYTES: usize = 1 << 20;
 /// The largest update that is taken, in bytes of JSON.
 const MAX_UPDATE: usize = 32 << 20;
+/// How deep its JSON may be nested, so that it is read again in a table or a page of the feed.
+const MAX_NESTING: usize = 115;
 /// The most products of one source.
 const MAX_PRODUCTS: usize = 100_000;
 
@@ -273,7 +275,9 @@ impl Intake {
     fn take_update(&mut self, mut update: Update, given: Option<Given>) -> Result<(), SyncError> {
         let id = update.id;
         let before = self.taken.get(&id);
-        if before.is_some_and(|before| before.revision > update.revision) {
+        // A parent's later word counts whatever it is: an update that changes while the feed is read comes twice.
+        let is_older = before.is_some_and(|before| before.revision > update.revision);
+        if is_older && given.is_none() {
             return Ok(());
         }
         update.clip();
@@ -294,6 +298,10 @@ impl Intake {
         })?;
         if json.len() > MAX_UPDATE {
             let detail = format!("{} ({id}) is larger than {MAX_UPDATE} bytes", update.name);
+            return Err(SyncError::new(Cause::TooLarge, detail));
+        }
+        if nesting(&json) > MAX_NESTING {
+            let detail = format!("{} ({id}) has rules that are nested too deep", update.name);
             return Err(SyncError::new(Cause::TooLarge, detail));
         }
         let hash = ContentHash::of(&json);
@@ -457,6 +465,24 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// How deep JSON is nested.
+fn nesting(json: &[u8]) -> usize {
+    let (mut depth, mut most, mut in_text, mut bytes) = (0_usize, 0, false, json.iter());
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' if in_text => _ = bytes.next(),
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                depth += 1;
+                most = most.max(depth);
+            }
+            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
 }
 
 /// What the parent's word is here. What its policy decided is decided for this site too.

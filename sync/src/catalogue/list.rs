@@ -3,7 +3,7 @@
 use super::Shared;
 use super::board::{Board, Sorted, time};
 use super::record::{BODIES, Card, HEADS};
-use crate::error::SyncError;
+use crate::error::{Cause, SyncError};
 use crate::filter::Filter;
 use crate::lifecycle::State;
 use crate::name::{SourceName, UpdateId};
@@ -157,6 +157,7 @@ impl fmt::Display for Order {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cursor {
+    by: By,
     pub(super) key: Key,
     pub(super) id: UpdateId,
 }
@@ -177,13 +178,18 @@ impl FromStr for Cursor {
     type Err = NotACursor;
     fn from_str(text: &str) -> Result<Self, NotACursor> {
         let read = || {
-            let (id, key) = text.split_once('.')?;
+            let (by, rest) = text.split_once('.')?;
+            let by = By::ALL.into_iter().find(|it| it.as_str() == by)?;
+            let (id, key) = rest.split_once('.')?;
             let id = id.parse().ok()?;
-            let key = match key.split_once('.')? {
-                ("t", title) => Key::Text(title.into()),
-                (first, second) => Key::Numbers(first.parse().ok()?, second.parse().ok()?),
+            let key = match by {
+                By::Title => Key::Text(key.into()),
+                _ => {
+                    let (first, second) = key.split_once('.')?;
+                    Key::Numbers(first.parse().ok()?, second.parse().ok()?)
+                }
             };
-            Some(Self { key, id })
+            Some(Self { by, key, id })
         };
         read().ok_or_else(|| NotACursor(text.chars().take(100).collect()))
     }
@@ -192,8 +198,10 @@ impl FromStr for Cursor {
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {
-            Key::Numbers(first, second) => write!(f, "{}.{first}.{second}", self.id),
-            Key::Text(text) => write!(f, "{}.t.{text}", self.id),
+            Key::Numbers(first, second) => {
+                write!(f, "{}.{}.{first}.{second}", self.by.as_str(), self.id)
+            }
+            Key::Text(text) => write!(f, "{}.{}.{text}", self.by.as_str(), self.id),
         }
     }
 }
@@ -260,6 +268,11 @@ impl Shared {
         query: &Query,
         required: &dyn RequiredCounts,
     ) -> Result<Page, SyncError> {
+        if query.after.as_ref().is_some_and(|after| after.by != query.order.by) {
+            let detail =
+                "the place to go on at is of a list in another order; begin at the first page";
+            return Err(SyncError::new(Cause::Misconfigured, detail));
+        }
         self.on_one_board(|board| self.list_of(board, query, required))
     }
 
@@ -291,7 +304,8 @@ impl Shared {
             });
         }
         let next = rows.last().filter(|_| has_more);
-        let next = next.map(|row| Cursor { key: ranked.key(*row), id: board.ids[*row] });
+        let next =
+            next.map(|row| Cursor { by: ranked.by, key: ranked.key(*row), id: board.ids[*row] });
         Ok(Some(Page { updates, total, next, hints }))
     }
 

@@ -17,7 +17,7 @@ use super::xml::{Cursor, Elements, escaped};
 use crate::adapter::{Run, Skipped};
 use crate::digests::{Algorithm, Digests, Hasher};
 use crate::error::{Cause, SyncError};
-use crate::mirror::{MirrorFile, RepoPath};
+use crate::mirror::{MirrorFile, RepoPath, matches};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -31,7 +31,7 @@ use std::io::{self, Write};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// Names of packages.
+    /// Names of packages; `*` stands for any letters.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub packages: BTreeSet<String>,
     /// Ids of advisories.
@@ -133,17 +133,21 @@ fn choose(run: &Run, repomd: &Repomd, selection: &Selection) -> Result<Chosen, S
     missing.extend(selection.packages.iter().map(String::as_str));
     let modules = if selection.newest_only { modules(run, repomd)? } else { Modules::default() };
     let takes_all = selection.packages.is_empty() && selection.advisories.is_empty();
+    let patterns: Vec<&String> =
+        selection.packages.iter().filter(|name| name.contains('*')).collect();
 
     let mut newest: HashMap<(String, String, Option<String>), (Evr, String)> = HashMap::new();
     let mut chosen = Chosen::default();
     each_package(run, repomd, |package, _| {
-        if selection.packages.contains(&package.name) {
-            missing.remove(package.name.as_str());
+        let is_named = selection.packages.contains(&package.name);
+        missing.remove(package.name.as_str());
+        let mut is_like = false;
+        for pattern in patterns.iter().filter(|pattern| matches(pattern, &package.name)) {
+            missing.remove(pattern.as_str());
+            is_like = true;
         }
         let name = full_name(&package.name, &package.evr, &package.arch);
-        let is_wanted = takes_all
-            || selection.packages.contains(&package.name)
-            || of_advisories.contains(&name);
+        let is_wanted = takes_all || is_named || is_like || of_advisories.contains(&name);
         if !is_wanted || !selection.takes_arch(&package.arch) {
             return Ok(());
         }

@@ -174,6 +174,14 @@ pub enum RuleText {
     Data(Rule),
 }
 
+impl Description {
+    /// The id that it has, or that is made of vendor, product and title: said again, an update is the same.
+    pub fn id(&self) -> UpdateId {
+        let parts = ["own", self.vendor.trim(), self.product.trim(), self.title.trim()];
+        self.id.unwrap_or_else(|| UpdateId::named(&parts))
+    }
+}
+
 /// What a file was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {

@@ -55,6 +55,11 @@ impl CatalogueShelf {
         Self { catalogue, index: Arc::default(), content }
     }
 
+    /// The same, whose files can be had at `content`.
+    pub fn reached_at(&self, content: Option<Url>) -> Self {
+        Self { content, ..self.clone() }
+    }
+
     /// How many updates are left out, since no document can be made of them.
     pub fn n_left_out(&self) -> u64 {
         self.index.lock().n_left_out

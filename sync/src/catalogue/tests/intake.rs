@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lifecycle::Why;
+use crate::rule::{MAX_DEPTH, Rule};
 use crate::taxonomy::Severity;
 use crate::update::{AnyOf, Kind, Publication};
 
@@ -254,4 +255,23 @@ fn hostile_sizes_are_refused_and_leave_nothing() {
     assert_eq!(catalogue.counts(), Counts::default());
     drop(catalogue.intake(&source("s"), 2, Arc::default(), day(0)).unwrap());
     assert_tidy(&catalogue);
+}
+
+#[test]
+fn rules_as_deep_as_they_may_be_are_read_again_and_travel() {
+    let catalogue = catalogue();
+    let deep = |levels: usize| {
+        let rule =
+            (1..levels).fold(Rule::Codename("[\"{\\".into()), |rule, _| Rule::And(vec![rule]));
+        let mut update = update(1, "deep", 0);
+        update.rules.installable = Some(rule);
+        update
+    };
+    whole(&catalogue, "s", [deep(MAX_DEPTH)], day(0)).unwrap();
+    assert_eq!(entry(&catalogue, 1).update, deep(MAX_DEPTH));
+    let page = serde_json::to_vec(&catalogue.changes(Place::default(), 9).unwrap()).unwrap();
+    serde_json::from_slice::<FeedPage>(&page).unwrap();
+    let refused = whole(&catalogue, "s", [deep(MAX_DEPTH * 2)], day(1)).unwrap_err();
+    assert_eq!(refused.cause, Cause::TooLarge);
+    assert_eq!(entry(&catalogue, 1).update, deep(MAX_DEPTH));
 }

@@ -148,6 +148,9 @@ fn a_page_goes_on_at_its_place_though_the_update_there_is_gone() {
     let next = catalogue.list(&Query { after: page.next, ..first }, &NoReports).unwrap();
     let names: Vec<_> = next.updates.iter().map(|it| it.card.name.as_str()).collect();
     assert_eq!(names, ["U-5", "U-4", "U-3", "U-2"]);
+    let order = "title".parse().unwrap();
+    let other = Query { after: next.next, order, ..query("") };
+    assert_eq!(catalogue.list(&other, &NoReports).unwrap_err().cause, Cause::Misconfigured);
     assert!("1.2.3".parse::<Cursor>().is_err());
 }
 
