@@ -418,7 +418,7 @@ impl Shared {
                 let merge = Merge { id, order: &work.order, now, seq };
                 let body = |key: &BodyKey| BODIES.get(&self.db, key);
                 if let Some(merged) = merge.reordered(head, body)? {
-                    self.put(&mut batch, id, &merged)?;
+                    publish::put(&mut batch, id, &merged);
                     changed.push(id);
                 }
             }
@@ -486,7 +486,8 @@ impl Shared {
     /// Names that have `part` in them, in words.
     fn near(&self, part: &str) -> Result<String, SyncError> {
         let board = self.board();
-        let mut rows = board.words.containing(part, &[Tag::Name, Tag::Article]);
+        let mut rows = board.words.containing_in(Tag::Name, part);
+        rows.or(&board.words.containing_in(Tag::Article, part));
         rows.and(&board.all_visible());
         let ids = rows.iter().map(|row| board.ids[row]).take(NAMED);
         let names: Vec<String> = self.named(ids)?.into_iter().map(|named| named.name).collect();
