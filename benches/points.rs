@@ -97,6 +97,7 @@ fn options(folder: PathBuf) -> NodeOptions {
         gc_interval: Duration::ZERO,
         scrub_period: Duration::ZERO,
         clock: Arc::new(jiff::Timestamp::now),
+        desk: None,
     }
 }
 

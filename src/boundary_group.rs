@@ -3,8 +3,8 @@
 
 use crate::{
     exit::Failure,
+    members,
     output::{Out, confirm, facts, table},
-    several::each,
     transport::{Client, Request, path},
     units,
 };
@@ -218,10 +218,10 @@ pub async fn run(command: BoundaryGroupCommand, client: &Client, out: Out) -> Re
             out.show(&made, |w| writeln!(w, "boundary group {} is made", made.name))
         }
         BoundaryGroupCommand::Add { group, points } => {
-            change_points(Method::PUT, &group, &points, client, out).await
+            members::change::<BoundaryGroupView>(Method::PUT, &group, &points, client, out).await
         }
         BoundaryGroupCommand::Remove { group, points } => {
-            change_points(Method::DELETE, &group, &points, client, out).await
+            members::change::<BoundaryGroupView>(Method::DELETE, &group, &points, client, out).await
         }
         BoundaryGroupCommand::Neighbour(command) => neighbour(command, client, out).await,
         BoundaryGroupCommand::Default { group, after, .. } => {
@@ -274,29 +274,6 @@ fn turn_to(where_to: &str, after: Option<u64>) -> String {
         None => format!("never turn to {where_to}"),
         after => format!("turn to {where_to} {}", in_words(after)),
     }
-}
-
-/// Puts points into a group, or takes them out, one after the other.
-async fn change_points(
-    method: Method,
-    group: &str,
-    points: &[String],
-    client: &Client,
-    out: Out,
-) -> Result<(), Failure> {
-    let change = async |point: &String| {
-        let address = path(&["boundary-groups", group, "points", point]);
-        client.ask::<BoundaryGroupView>(Request::new(method.clone(), &address)).await
-    };
-    let (mut changed, failed) = each(points, change).await;
-    // The last answer tells of all.
-    let Some(group) = changed.pop() else { return failed };
-    let shown = out.show(&group, |w| {
-        let n =
-            units::counted(group.points.len() as u64, "distribution point", "distribution points");
-        writeln!(w, "boundary group {} has {n}: {}", group.name, group.points.join(" "))
-    });
-    failed.and(shown)
 }
 
 async fn neighbour(command: NeighbourCommand, client: &Client, out: Out) -> Result<(), Failure> {

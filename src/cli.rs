@@ -12,7 +12,7 @@ use crate::{
     content::ContentCommand,
     content_status::ContentStatusArgs,
     distribute::{DistributeArgs, UndistributeArgs},
-    dp::DpCommand,
+    dp::{DpCommand, order::RedistributeArgs},
     fetch::FetchArgs,
     job::JobCommand,
     library::LibraryCommand,
@@ -142,6 +142,8 @@ Examples:
     Distribute(DistributeArgs),
     /// Let distribution points drop a package
     Undistribute(UndistributeArgs),
+    /// Have distribution points check a package and bring what they lack of it, now
+    Redistribute(RedistributeArgs),
     /// How far what is distributed is, on each distribution point
     ContentStatus(ContentStatusArgs),
     /// Which addresses belong to which boundary groups: add, change, list, remove, test

@@ -6,10 +6,12 @@ use crate::{
     package::Selected,
     several::each,
     transport::{Client, Request, with_query},
+    units,
 };
-use api::routes::points::{AssignmentView, NewAssignment, PriorityView, Unassigned};
+use api::routes::points::{AssignmentView, FreeingView, NewAssignment, PriorityView, Unassigned};
 use clap::{Args, ValueEnum};
 use http::Method;
+use std::time::Duration;
 
 /// Bring a package to distribution points, and keep it there
 #[derive(Debug, Args)]
@@ -38,21 +40,26 @@ pub struct DistributeArgs {
 Examples:
   depot undistribute docs --dp branch-7             # all of it that was distributed there
   depot undistribute docs@stable --group paris      # this alone, in the words that it was
+  depot undistribute docs --group paris --dry-run   # what would become free
 
 Points let go of versions that nothing else distributes to them; the bytes that no other version
-has become free there after a grace time.")]
+has become free there after a grace time (library.gc_grace there, 24 hours by default), with the next
+garbage collection. How many that are is said before they go; --dry-run says it and does nothing.")]
 pub struct UndistributeArgs {
     /// NAME, NAME@VERSION or NAME@CHANNEL
     #[arg(value_name = "NAME[@VERSION]")]
     package: Selected,
     #[command(flatten)]
     to: Targets,
+    /// Change nothing; say what would become free
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Where to.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = true)]
-struct Targets {
+pub struct Targets {
     /// A distribution point, by name or id; may be given several times
     #[arg(long, value_name = "NAME")]
     dp: Vec<String>,
@@ -64,7 +71,7 @@ struct Targets {
 
 impl Targets {
     /// Each as point or group.
-    fn each(&self) -> impl Iterator<Item = (Option<&str>, Option<&str>)> {
+    pub fn each(&self) -> impl Iterator<Item = (Option<&str>, Option<&str>)> {
         let points = self.dp.iter().map(|name| (Some(name.as_str()), None));
         points.chain(self.group.iter().map(|name| (None, Some(name.as_str()))))
     }
@@ -135,19 +142,47 @@ pub async fn undistribute(
             ("version", args.package.version.as_deref()),
             ("point", point),
             ("group", group),
+            ("dry_run", args.dry_run.then_some("true")),
         ];
         let address = with_query("/assignments".to_owned(), &query);
         client.ask::<Unassigned>(Request::new(Method::DELETE, &address)).await
     };
     let (gone, failed) = each(args.to.each(), undistribute).await;
-    let gone: Vec<AssignmentView> = gone.into_iter().flat_map(|gone| gone.removed).collect();
-    let shown = out.show(&gone, |w| {
-        gone.iter().try_for_each(|assignment| {
+    let mut all = Unassigned { removed: Vec::new(), frees: Vec::new() };
+    for gone in gone {
+        all.removed.extend(gone.removed);
+        all.frees.extend(gone.frees);
+    }
+    let shown = out.show(&all, |w| {
+        let verb = if args.dry_run { "would no longer be" } else { "is no longer" };
+        for assignment in &all.removed {
             let (what, to) = in_words(assignment);
-            writeln!(w, "{what} is no longer distributed to {to}")
-        })
+            writeln!(w, "{what} {verb} distributed to {to}")?;
+        }
+        all.frees.iter().try_for_each(|freeing| writeln!(w, "  {}", freed(freeing)))
     });
     failed.and(shown)
+}
+
+/// What becomes free on a point, as a sentence.
+fn freed(freeing: &FreeingView) -> String {
+    let FreeingView { point, versions, bytes, grace, cause, .. } = freeing;
+    let n = units::counted(versions.len() as u64, "version", "versions");
+    match (versions.is_empty(), bytes) {
+        (true, _) => format!("{point} holds nothing of it that would go"),
+        (_, None) => {
+            let cause = cause.as_deref().unwrap_or("it is not known");
+            format!("{point} lets go of {n}; how much that frees cannot be told: {cause}")
+        }
+        (_, Some(bytes)) => {
+            let bytes = units::bytes(*bytes);
+            let when = match grace {
+                Some(grace) => format!("{} later", units::duration(Duration::from_secs(*grace))),
+                None => "once it collects garbage".to_owned(),
+            };
+            format!("{point} lets go of {n}, which frees {bytes} of content {when}")
+        }
+    }
 }
 
 /// `docs@stable`, and `group paris`.

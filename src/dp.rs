@@ -4,6 +4,7 @@ mod drain;
 mod group;
 mod join_token;
 mod limit;
+pub mod order;
 pub mod serve;
 mod source;
 mod window;
@@ -53,10 +54,14 @@ Examples:
     Limit(limit::LimitArgs),
     /// Show or set when a distribution point brings what it lacks
     Window(window::WindowArgs),
-    /// Drain a distribution point: it gets nothing new and no clients, and keeps what it holds
+    /// Drain a distribution point: it gets nothing new and no clients, and keeps what it should hold
     Drain(drain::DrainArgs),
     /// Resume a distribution point that was drained
     Resume(drain::ResumeArgs),
+    /// Have a distribution point check what it holds, now, and mend what is not right
+    Validate(order::ValidateArgs),
+    /// List what distribution points were told to do, and what came of it
+    Orders(order::OrdersArgs),
     /// Remove a distribution point: from now on it is refused
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -109,6 +114,8 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::Window(args) => window::run(args, client, out).await,
         DpCommand::Drain(args) => drain::drain(args, client, out).await,
         DpCommand::Resume(args) => drain::resume(args, client, out).await,
+        DpCommand::Validate(args) => order::validate(args, client, out).await,
+        DpCommand::Orders(args) => order::list(args, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
         DpCommand::Source(command) => source::run(command, client, out).await,

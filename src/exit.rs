@@ -3,7 +3,7 @@
 //! Always true: whatever fails becomes a [`Failure`], and `main` alone prints it, on one line of
 //! stderr. The numbers are a promise to scripts and stand in `depot --help`.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, path::Path};
 
 /// Why a command failed, as its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,11 @@ impl Failure {
     /// Wrong command line or value.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
+    }
+
+    /// A file that the command line names as input, and that cannot be read.
+    pub fn input(path: &Path, error: impl fmt::Display) -> Self {
+        Self::usage(format!("cannot read {}: {error}", path.display()))
     }
 
     /// Anything that has no exit code of its own.

@@ -20,6 +20,7 @@ mod job;
 mod library;
 mod lifecycle;
 mod locate;
+mod members;
 mod output;
 mod package;
 mod prestage;
@@ -113,6 +114,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Dp(command) => self::dp::run(command, &client, out).await,
         Command::Distribute(args) => distribute::distribute(args, &client, out).await,
         Command::Undistribute(args) => distribute::undistribute(args, &client, out).await,
+        Command::Redistribute(args) => self::dp::order::redistribute(args, &client, out).await,
         Command::ContentStatus(args) => content_status::run(&args, &client, out).await,
         Command::Boundary(command) => boundary::run(command, &client, out).await,
         Command::BoundaryGroup(command) => boundary_group::run(command, &client, out).await,

@@ -4,11 +4,12 @@
 //! (update, push, restore, tree, diff) live in files beside it.
 
 mod diff;
+mod mirror;
 mod push;
 mod restore;
 mod revoke;
 mod tree;
-mod update;
+pub mod update;
 
 use crate::{
     exit::Failure,
@@ -28,7 +29,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, path::PathBuf};
 pub enum PackageCommand {
     /// Make a package; its version 1 is empty
     Create(CreateArgs),
-    /// Read a package's source and make a new version if anything changed
+    /// Take a package's source, a folder or an upstream, and make a new version if anything changed
     Update(update::UpdateArgs),
     /// Send a local folder to a package as its next version; only missing chunks travel
     Push(push::PushArgs),
@@ -69,18 +70,26 @@ Examples:
 Examples:
   depot package create docs --source /usr/share/doc
   depot package create tools                     # no source: filled by `depot package push`
+  depot package create debian-security --mirror debian-security --keep 10
+  depot package create web --mirror debian-security --only 'nginx*,openssl,libssl3' --newest-only
 
 The source is a folder of the machine that holds the library: with --url that is the server.
-To send files from another machine, use `depot package push`.")]
+To send files from another machine, use `depot package push`.
+
+With --mirror, each `depot package update` makes a version that is a whole repository, as the last sync
+of that source found it. With nothing else it is all of it, signed by its upstream. A choice has
+metadata of its own, signed by the site: `depot site openpgp-key` prints the key for machines.")]
 pub struct CreateArgs {
     /// Its name: up to 64 of a-z, 0-9, `.`, `_`, `-`
     name: String,
     /// Folder that updates read; kept as an absolute path
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "mirror")]
     source: Option<PathBuf>,
     /// How many versions are kept [default: as the site's settings say]
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroU32>,
+    #[command(flatten)]
+    mirror: mirror::MirrorArgs,
 }
 
 /// List packages
@@ -243,14 +252,21 @@ pub async fn run(command: PackageCommand, client: &Client, out: Out) -> Result<(
 }
 
 async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let source = args.source.map(|folder| update::source_text(folder, client)).transpose()?;
-    let new = serde_json::json!({ "name": args.name, "source": source, "keep": args.keep });
+    let source =
+        args.source.map(|folder| update::source_text("--source", folder, client)).transpose()?;
+    let mirror = args.mirror.mirror()?;
+    let new = serde_json::json!({
+        "name": args.name, "source": source, "keep": args.keep, "mirror": mirror,
+        "only_installed_on": args.mirror.only_installed_on,
+    });
     let version: VersionView = client.post("/packages", &new).await?;
     out.show(&version, |w| {
         writeln!(w, "package {} made; version {} is empty", version.package, version.version)?;
-        match source {
-            Some(_) => writeln!(w, "fill it: depot package update {}", version.package),
-            None => writeln!(w, "fill it: depot package push {} FOLDER", version.package),
+        match (&source, &mirror) {
+            (Some(_), _) | (_, Some(_)) => {
+                writeln!(w, "fill it: depot package update {}", version.package)
+            }
+            (None, None) => writeln!(w, "fill it: depot package push {} FOLDER", version.package),
         }
     })
 }
@@ -284,6 +300,10 @@ fn source_of(package: &PackageView) -> String {
     match &package.source {
         SourceView::Folder(folder) => folder.clone(),
         SourceView::Upload => "(uploads)".to_owned(),
+        SourceView::Composed => match &package.mirror {
+            Some(mirror) => mirror::text(mirror),
+            None => "(upstream)".to_owned(),
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     output::{Out, confirm},
     transport::Client,
 };
-use api::routes::server::{AuthorityView, SigningKey};
+use api::routes::server::{AuthorityView, OpenpgpKeyView, SigningKey};
 use clap::Subcommand;
 
 /// Commands on the site itself.
@@ -20,6 +20,15 @@ Examples:
 It vouches for the site and its distribution points. With --ca a client believes them by any address,
 and nobody else.")]
     Authority,
+    /// Print the OpenPGP key that signs the repositories the site makes, for `apt` and `dnf`
+    #[command(after_help = "\
+Examples:
+  depot site openpgp-key > /etc/apt/keyrings/depot.asc
+  depot site openpgp-key --json | jq -r .fingerprint
+
+Repositories that are mirrored whole are signed by their own upstream; this key signs those of which
+only some packages were chosen. It is made when it is first needed.")]
+    OpenpgpKey,
     /// Make a new signing key, where the site's own is lost for good
     #[command(after_help = "\
 Examples:
@@ -41,6 +50,10 @@ pub async fn run(command: SiteCommand, client: &Client, out: Out) -> Result<(), 
         SiteCommand::Authority => {
             let authority: AuthorityView = client.get("/authority").await?;
             out.show(&authority, |w| w.write_all(authority.certificate.as_bytes()))
+        }
+        SiteCommand::OpenpgpKey => {
+            let key: OpenpgpKeyView = client.get("/openpgp-key").await?;
+            out.show(&key, |w| w.write_all(key.public.as_bytes()))
         }
         SiteCommand::NewKey { yes } => {
             confirm("this makes a signing key that no client trusts yet", yes)?;

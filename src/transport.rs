@@ -6,6 +6,7 @@
 
 mod events;
 mod in_process;
+pub mod point;
 mod remote;
 mod trust;
 
@@ -24,6 +25,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 pub use in_process::{InProcess, open_failure};
 pub use remote::{Remote, is_default, with_tls};
 use serde::{Serialize, de::DeserializeOwned};
+use std::path::Path;
 pub use trust::of as trust_of;
 
 /// Root of the admin API.
@@ -48,7 +50,15 @@ pub struct Request {
     /// Headers beside content type and authorisation.
     pub headers: HeaderMap,
     /// What is sent, and its media type.
-    pub body: Option<(Bytes, &'static str)>,
+    pub body: Option<(Sent, &'static str)>,
+}
+
+/// What is sent with a request.
+pub enum Sent {
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A file, read as it is sent, and its length.
+    File(tokio::fs::File, u64),
 }
 
 impl Request {
@@ -64,14 +74,24 @@ impl Request {
 
     /// Sends `value` as JSON.
     pub fn json<T: Serialize + ?Sized>(mut self, value: &T) -> Result<Self, Failure> {
-        self.body = Some((serde_json::to_vec(value)?.into(), "application/json"));
+        let json = Sent::Bytes(serde_json::to_vec(value)?.into());
+        self.body = Some((json, "application/json"));
         Ok(self)
     }
 
     /// Sends bytes of another kind.
     pub fn bytes(mut self, bytes: Bytes, media_type: &'static str) -> Self {
-        self.body = Some((bytes, media_type));
+        self.body = Some((Sent::Bytes(bytes), media_type));
         self
+    }
+
+    /// Sends a file.
+    pub async fn file(mut self, path: &Path) -> Result<Self, Failure> {
+        let input = |error: std::io::Error| Failure::input(path, error);
+        let file = tokio::fs::File::open(path).await.map_err(input)?;
+        let length = file.metadata().await.map_err(input)?.len();
+        self.body = Some((Sent::File(file, length), "application/octet-stream"));
+        Ok(self)
     }
 }
 
@@ -103,7 +123,10 @@ impl Client {
     /// Opens the data folder, or prepares to speak to the server, that the flags name.
     pub fn open(shared: &Shared) -> Result<Self, Failure> {
         match &shared.data {
-            Some(dir) => Ok(Self::InProcess(InProcess::open(dir)?)),
+            Some(dir) => match dp::node::is_point(dir).then(|| point::running(dir)).transpose()? {
+                Some(Some(socket)) => Ok(Self::Remote(Remote::at_socket(socket, dir)?)),
+                Some(None) | None => Ok(Self::InProcess(InProcess::open(dir)?)),
+            },
             None => Ok(Self::Remote(Remote::new(shared)?)),
         }
     }
@@ -183,7 +206,7 @@ impl Client {
     /// Where the site is, for messages.
     pub fn place(&self) -> String {
         match self {
-            Self::Remote(remote) => remote.base().to_owned(),
+            Self::Remote(remote) => remote.shown().to_owned(),
             Self::InProcess(site) => site.dir().display().to_string(),
         }
     }

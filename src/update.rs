@@ -1,5 +1,8 @@
 //! `depot update …`: the catalogue of updates.
 
+mod download;
+mod own;
+
 use crate::{
     exit::Failure,
     output::{Out, facts, table},
@@ -18,6 +21,14 @@ pub enum UpdateCommand {
     List(Box<ListArgs>),
     /// Show one update: what it mends and replaces, its files
     Show(ShowArgs),
+    /// Bring the files of updates into a package
+    Download(download::DownloadArgs),
+    /// Make an update of a description, and publish it
+    Author(own::AuthorArgs),
+    /// Withdraw an update of one's own
+    Withdraw(own::WithdrawArgs),
+    /// Write an update as a package of Updates Publisher
+    Export(own::ExportArgs),
     /// List the products that updates are for
     #[command(after_help = "\
 Examples:
@@ -103,6 +114,10 @@ pub async fn run(command: UpdateCommand, client: &Client, out: Out) -> Result<()
             let update: UpdateDetail = client.get(&path(&["updates", &args.id])).await?;
             out.show(&update, |w| w.write_all(shown(&update).as_bytes()))
         }
+        UpdateCommand::Download(args) => download::run(args, client, out).await,
+        UpdateCommand::Author(args) => own::author(args, client, out).await,
+        UpdateCommand::Withdraw(args) => own::withdraw(args, client, out).await,
+        UpdateCommand::Export(args) => own::export(args, client, out).await,
         UpdateCommand::Products => {
             let products: Vec<ProductView> = client.list("/products", &[], usize::MAX).await?;
             let rows = products.iter().map(|product| {

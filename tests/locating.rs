@@ -185,7 +185,9 @@ fn a_drained_point_gets_nothing_new_and_no_clients_until_it_is_resumed() {
     assert!(explained.contains("is drained, or in maintenance"), "{explained}");
     assert!(field.depot(&["dp", "list"]).stdout.contains("online, drained"));
 
-    // What it holds stays, though nobody wishes it any more; what is new does not come.
+    // What it holds is served, and goes once it is undistributed; what is new does not come.
+    let near = format!("{}/packages/docs/latest", field.paris.as_ref().unwrap().url);
+    Run::of(depot().args(["fetch", &near, "-o"]).arg(field.path("given"))).ok();
     let other = field.path("other");
     write_source(&other, 2, 1, 1000);
     field.depot(&["package", "create", "other", "--source", other.to_str().unwrap()]);
@@ -198,10 +200,9 @@ fn a_drained_point_gets_nothing_new_and_no_clients_until_it_is_resumed() {
         let cause = row["cause"].as_str().unwrap_or_default();
         row["state"] == state && cause.contains("the distribution point is drained")
     };
-    until("both to wait", || said("other", "waiting") && said("docs", "leaving"));
-    let given = field.path("given");
-    let near = format!("{}/packages/docs/latest", field.paris.as_ref().unwrap().url);
-    Run::of(depot().args(["fetch", &near, "-o"]).arg(given)).ok();
+    until("what is new to wait", || said("other", "waiting"));
+    let rows = || field.depot(&["content-status", "docs", "--dp", "paris-1", "--json"]).json();
+    until("what is undistributed to go", || rows() == serde_json::json!([]));
 
     field.depot(&["dp", "resume", "paris-1"]);
     until("what waited to be done", || {

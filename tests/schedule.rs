@@ -16,7 +16,7 @@ use std::{
 };
 use support::{
     Run, Site,
-    point::Point,
+    point::{Point, over_a_line},
     relay::{Line, Pace},
     temp_folder,
     tree::Tree,
@@ -38,12 +38,8 @@ struct Field {
 impl Field {
     fn new() -> Self {
         let folder = temp_folder();
-        let site = Site::start(&folder.path().join("site"));
-        let line = Line::to(&site.url);
-        let url = format!("https://{}", line.address);
-        let token = site.join_token("branch-7", &["--site-url", &url]);
-        let point = Some(Point::start(&folder.path().join("point"), Some(&token), &[]));
-        Self { point, line, site, folder }
+        let (site, line, point) = over_a_line(folder.path(), &folder.path().join("point"), &[]);
+        Self { point: Some(point), line, site, folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -191,6 +191,30 @@ fn all_sources_go_and_come_back() {
 }
 
 #[test]
+fn a_point_of_another_site_where_a_source_should_be_is_refused_named_and_done_without() {
+    let field = Field::new(&["hub", "leaf"]);
+    let want = field.package("big", 10, 4, MIB);
+    field.depot(&["distribute", "big", "--dp", "hub"]);
+    field.until_held("big", "hub");
+    field.brings_from("leaf", "hub");
+    // At the hub's address is a point of another site now, which is called the same there.
+    let other = Site::start(&field.folder.path().join("other-site"));
+    let token = other.join_token("hub", &[]);
+    let stranger = Point::start(&field.folder.path().join("stranger"), Some(&token), &[]);
+    field.of("hub").down.lead_to(&stranger.url);
+    field.depot(&["distribute", "big", "--dp", "leaf"]);
+    field.until_held("big", "leaf");
+    field.gives("leaf", "big", &want);
+    let (log, address) = (field.of("leaf").point().log(), &field.of("hub").down.address);
+    let is_told = |line: &&str| {
+        line.contains("not one of the authority of this machine's site") && line.contains(address)
+    };
+    // For each of the connections of the versions that are brought at a time, no more.
+    let told = log.lines().filter(is_told).count();
+    assert!((1..=3).contains(&told), "told {told} times:\n{log}");
+}
+
+#[test]
 fn no_point_brings_from_itself_and_one_that_is_removed_is_nobodys_source() {
     let field = Field::new(&["a", "b"]);
     field.brings_from("b", "a");

@@ -6,9 +6,11 @@ set -euo pipefail
 # clang: clang++ compiles RocksDB, and brings the libclang that its Rust bindings are made with.
 build_packages=(build-essential ca-certificates clang git make pkg-config python3)
 # curl speaks HTTP/1.1 and HTTP/2 to the servers under test; tar and zstd make and read bundles.
-# libfaketime sets the clocks of single processes. rpm and createrepo-c make RPM repositories; dnf, with
-# gnupg for signatures, installs from ours; python3-rpm says how versions compare.
-test_packages=(apt-utils curl createrepo-c dnf gnupg libfaketime python3-rpm rpm tar zstd)
+# libfaketime sets the clocks of single processes. apt-utils and xz-utils make Debian archives; rpm and
+# createrepo-c make RPM repositories; dnf installs from ours; python3-rpm says how versions compare;
+# gnupg and gpgv hold our signatures to theirs.
+test_packages=(apt-utils createrepo-c curl dnf gnupg gpgv libfaketime python3-rpm rpm tar
+    xz-utils zstd)
 
 fail() {
     echo "setup: $*" >&2

@@ -192,6 +192,8 @@ pub struct Sync {
     pub history: u64,
     /// How long status messages are kept; zero: as long as there is room for them.
     pub message_keep: Duration,
+    /// Whether other servers of updates may take the catalogue from here, in the protocol of WSUS.
+    pub serve_wsus: bool,
 }
 
 const MIB: u64 = 1 << 20;
@@ -241,6 +243,7 @@ impl Default for Config {
                 read_timeout: secs(60),
                 history: 100,
                 message_keep: secs(90 * 24 * HOUR),
+                serve_wsus: false,
             },
         }
     }
@@ -366,6 +369,7 @@ const KEYS: &[KeyDef] = &[
         "must be from 1 to 10000"
     )),
     key!("sync.message_keep", sync.message_keep),
+    key!("sync.serve_wsus", sync.serve_wsus),
 ];
 
 fn positive(time: &Duration) -> Option<&'static str> {

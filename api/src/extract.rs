@@ -194,6 +194,11 @@ pub fn parse_field<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T
     })
 }
 
+/// The same of a field of a body, which could be read.
+pub fn field<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Problem::field(name, error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use crate::audit::AuditRecord;
 use crate::auth::{Identity, Peer, Role};
 use crate::idempotency::{self, Fingerprint, KeptAnswer, Verdict};
 use crate::problem::{Kind, Problem};
-use crate::site::{Ledger, Site, blocking};
+use crate::site::{Ledger, Site, SiteError, blocking};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
@@ -26,6 +26,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// The longest target of an audit record, in characters.
 const MAX_TARGET: usize = 300;
@@ -45,6 +46,8 @@ pub struct Operation {
     pub kept: bool,
     /// Whether it works on packages or content, so that the library will be opened for it.
     pub content: bool,
+    /// Whether it is about a library alone, and so works on a distribution point's too.
+    pub at_point: bool,
 }
 
 /// Who may ask for an operation.
@@ -79,6 +82,10 @@ impl AuditNote {
     }
 }
 
+/// Tells a handler that its client has hung up.
+#[derive(Clone, Debug)]
+pub struct Gone(pub CancellationToken);
+
 /// The state of [`guard`].
 #[derive(Clone)]
 pub struct Guard {
@@ -90,6 +97,11 @@ pub struct Guard {
 
 /// The middleware: runs the operation if it may run.
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let mut request = request;
+    let gone = CancellationToken::new();
+    request.extensions_mut().insert(Gone(gone.clone()));
+    // Dropped when the client hangs up, or has its answer.
+    let _gone = gone.drop_guard();
     let run =
         async move { guard.run(request, next).await.unwrap_or_else(IntoResponse::into_response) };
     // On its own, so that a client that hangs up does not keep a change that was made from being
@@ -104,6 +116,10 @@ impl Guard {
         let operation = self.operation(&request)?;
         let peer = peer_of(&request);
         let local = request.extensions().get::<Identity>().cloned();
+        if self.site.is_of_point() && !operation.at_point {
+            let error = SiteError::OfAPoint { folder: self.site.folder().to_owned() };
+            return Err(Problem::new(Kind::NotFound, error.to_string()));
+        }
         self.limit(local.as_ref(), peer, &request)?;
         let role = match operation.access {
             Access::All => return Ok(next.run(request).await),
@@ -376,15 +392,17 @@ pub fn operations(document: &serde_json::Value) -> Operations {
                 }
             });
             let flag = |name: &str| operation[name].as_bool().unwrap_or(false);
+            let is_tagged = |tags: &[&str]| tags.iter().any(|tag| operation["tags"][0] == *tag);
             let rules = Operation {
                 id: operation["operationId"].as_str().unwrap_or_default().to_owned(),
                 access,
                 changes: method != Method::GET,
                 audited: !flag("x-unaudited"),
                 kept: !flag("x-unkept"),
-                content: ["packages", "uploads", "content"]
-                    .iter()
-                    .any(|tag| operation["tags"][0] == *tag),
+                content: is_tagged(&["packages", "uploads", "content"]),
+                // What is revoked says the site.
+                at_point: is_tagged(&["library", "jobs"])
+                    || is_tagged(&["content"]) && !matches!(method, Method::PUT | Method::DELETE),
             };
             operations.insert((method, path.clone()), rules);
         }

@@ -412,7 +412,8 @@ impl Jobs {
                     .map(|live| live.job.lock().subject.clone())
                     .collect();
                 let next = state.waiting.iter().position(|(live, _)| {
-                    !(is_full && live.takes_place) && !busy.contains(&live.job.lock().subject)
+                    let has_place = !is_full || !live.takes_place;
+                    has_place && !busy.contains(&live.job.lock().subject)
                 });
                 let Some(next) = next.and_then(|at| state.waiting.remove(at)) else { break };
                 {

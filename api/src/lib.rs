@@ -29,9 +29,12 @@ pub mod audit;
 mod idempotency;
 pub mod jobs;
 
+pub mod downloads;
+pub mod mirror;
 mod repair;
 mod streams;
 mod uploaded;
+mod upstream;
 
 mod guard;
 mod openapi;

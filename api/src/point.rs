@@ -1,9 +1,15 @@
 //! A distribution point of its own, from the settings: `depot dp serve`.
 
 use crate::config::Config;
+use crate::routes::local_router;
 use crate::server::{Signals, serve_options, told_to_stop};
+use crate::site::Site;
+use axum::http::Request;
 use dp::field::JoinToken;
-use dp::node::{self, NodeError, NodeOptions, Who};
+use dp::node::{self, Desk, NodeError, NodeOptions, Who};
+use dp::{Answering, BoxBody, answer_by};
+use packager::Packages;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +32,10 @@ pub async fn serve_point(
         gc_interval: config.library.gc_interval,
         scrub_period: config.point.scrub_period,
         clock: Arc::new(jiff::Timestamp::now),
+        desk: Some({
+            let config = config.clone();
+            Arc::new(move |packages: &Packages| PointDesk::open(&config, packages))
+        }),
     };
     let signals = Signals::listen();
     let drain = CancellationToken::new();
@@ -33,5 +43,35 @@ pub async fn serve_point(
     tokio::select! {
         served = node::run(options, token, drain.clone(), started) => served,
         () = stopped => Ok(()),
+    }
+}
+
+/// What commands on the point's machine ask of its library, while it runs: the interface of a site, as
+/// far as it is about a library.
+struct PointDesk {
+    site: Site,
+    router: axum::Router,
+}
+
+impl PointDesk {
+    fn open(config: &Config, packages: &Packages) -> Arc<dyn Desk> {
+        let site = Site::of_point(config.clone(), Some(packages.clone()));
+        let router = local_router(site.clone());
+        Arc::new(Self { site, router })
+    }
+}
+
+impl Desk for PointDesk {
+    fn call(&self, request: Request<BoxBody>) -> Answering {
+        answer_by(self.router.clone(), request)
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let site = self.site.clone();
+        Box::pin(async move {
+            if let Err(problem) = site.close().await {
+                tracing::warn!(%problem, "what commands had under way did not end well");
+            }
+        })
     }
 }

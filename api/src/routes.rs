@@ -2,8 +2,10 @@
 
 pub mod access;
 pub mod content;
+pub mod downloads;
 pub mod jobs;
 pub mod library;
+pub mod own_updates;
 pub mod packages;
 pub mod places;
 pub mod point;
@@ -23,6 +25,7 @@ use crate::guard::{Guard, guard, operations};
 use crate::openapi::{self, Base};
 use crate::problem::{Kind, Problem};
 use crate::site::Site;
+use crate::upstream::elsewhere;
 use axum::Router;
 use axum::extract::{Extension, Request};
 use axum::middleware::from_fn_with_state;
@@ -39,7 +42,7 @@ pub fn router(site: Site) -> Router {
     router
         .route_layer(from_fn_with_state(state, guard))
         .layer(Extension(server::Document::new(document)))
-        .fallback(no_such_address)
+        .fallback(elsewhere)
         .method_not_allowed_fallback(no_such_method)
         .with_state(site)
 }
@@ -69,16 +72,12 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(prestage::routes())
         .merge(sync::routes())
         .merge(updates::routes())
+        .merge(downloads::routes())
+        .merge(own_updates::routes())
         .merge(status_messages::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())
-}
-
-async fn no_such_address(request: Request) -> Problem {
-    let detail =
-        format!("{} is no address of this interface: see /api/openapi.json", request.uri().path());
-    Problem::new(Kind::UnknownRoute, detail)
 }
 
 async fn no_such_method(request: Request) -> Problem {

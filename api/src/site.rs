@@ -4,14 +4,19 @@
 //! DIR/lock                 who works on the folder
 //! DIR/library              content: packs and index
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
+//! DIR/cache/coming         files of upstreams on their way to packages (may be deleted)
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
+//! DIR/keys/site.openpgp     signs the repositories that the site makes; mode 0600
 //! DIR/keys/authority.*      vouches for the site and its distribution points
 //! DIR/admin.token          the first token; mode 0600
 //! ```
 //!
 //! Content and database are opened when first needed, so that a command which needs one does not
 //! wait for the other. Every call here blocks; handlers go through [`blocking`].
+//!
+//! The library of a distribution point is looked after by the same interface, as far as that is about
+//! a library ([`Site::of_point`]): then content alone lies in the folder, and jobs end with the process.
 
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
@@ -20,10 +25,12 @@ use crate::idempotency::Answers;
 use crate::jobs::{Job, JobState, Jobs, Limits};
 use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
-use crate::problem::{Kind, Problem, with_causes};
+use crate::problem::{self, Problem, with_causes};
 use crate::streams::Places;
+use crate::upstream::Upstream;
 use contentlib::Library;
 use dp::identity::Authority;
+use dp::node;
 use dp::registry::Registry;
 use packager::refs::is_signed;
 use packager::sign::{PublicKey, SiteKey};
@@ -50,9 +57,21 @@ struct Inner {
     content: Mutex<Option<Content>>,
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
+    upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
+    kind: Kind,
     // Last, so that all else is closed when another process may come.
-    _lock: DataLock,
+    _lock: Option<DataLock>,
+}
+
+/// Whose folder it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Site,
+    /// A distribution point's that does not run: its library is open here, and nowhere else.
+    StoppedPoint,
+    /// A distribution point's that runs in this process: its library stays open.
+    RunningPoint,
 }
 
 /// The parts of a site that live in its database.
@@ -142,7 +161,22 @@ impl Site {
             NotLocked::Held(holder) => SiteError::InUse { folder: folder.clone(), holder },
             NotLocked::Io(source) => SiteError::Io { path, source },
         })?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self::of(config, Kind::Site, Some(lock)))
+    }
+
+    /// What the folder of the distribution point that `config` names has of a site's: its library.
+    /// Of a point that runs in this process, `packages` are what it has open; of another, its library is
+    /// opened when it is needed, and must be open nowhere else.
+    pub fn of_point(config: Config, packages: Option<Packages>) -> Self {
+        let kind = if packages.is_some() { Kind::RunningPoint } else { Kind::StoppedPoint };
+        let site = Self::of(config, kind, None);
+        *site.0.content.lock() =
+            packages.map(|packages| Content { library: packages.library().clone(), packages });
+        site
+    }
+
+    fn of(config: Config, kind: Kind, lock: Option<DataLock>) -> Self {
+        Self(Arc::new(Inner {
             limiter: Limiter::new(config.api.rate),
             places: Places::default(),
             config,
@@ -150,9 +184,16 @@ impl Site {
             content: Mutex::default(),
             authority: Mutex::default(),
             updates: Mutex::default(),
+            upstream: Mutex::default(),
             address: OnceLock::new(),
+            kind,
             _lock: lock,
-        })))
+        }))
+    }
+
+    /// Whether it is the library of a distribution point, and nothing else.
+    pub(crate) fn is_of_point(&self) -> bool {
+        self.0.kind != Kind::Site
     }
 
     /// The settings.
@@ -190,12 +231,16 @@ impl Site {
         if let Some(ledger) = &*slot {
             return Ok(Arc::clone(ledger));
         }
-        let db = Db::open_folder(&self.folder().join("site"))?;
+        let db = match self.0.kind {
+            Kind::Site => Db::open_folder(&self.folder().join("site"))?,
+            Kind::StoppedPoint | Kind::RunningPoint => Db::in_memory(),
+        };
         let tokens = Tokens::open(db.clone())?;
-        if tokens.is_empty() {
+        // Of a point, only who may open its folder or its socket asks anything.
+        if tokens.is_empty() && self.0.kind == Kind::Site {
             let file = self.token_file();
             tokens.create_after(FIRST_TOKEN_NAME, Role::Admin, "first start", None, |text| {
-                write_secret(&file, text).map_err(|source| {
+                write_secret(&file, format!("{text}\n").as_bytes()).map_err(|source| {
                     Problem::internal(&SiteError::Io { path: file.clone(), source })
                 })
             })?;
@@ -223,6 +268,14 @@ impl Site {
         if let Some(content) = &*slot {
             return Ok(content.clone());
         }
+        if self.is_of_point() {
+            let clock = Arc::new(jiff::Timestamp::now);
+            let options = self.config().library_options();
+            let packages = node::open_copies(self.folder(), options, clock)?;
+            let content = Content { library: packages.library().clone(), packages };
+            *slot = Some(content.clone());
+            return Ok(content);
+        }
         let library = Library::open(&self.library_folder(), self.config().library_options())?;
         let key = self.key_file();
         // Made anew it would be one that no client trusts, and the loss would show at theirs first.
@@ -235,7 +288,7 @@ impl Site {
                  a backup; if there is none, `depot --data DIR site new-key` makes another, which \
                  clients must be told to trust"
             );
-            return Err(Problem::new(Kind::Unavailable, detail));
+            return Err(Problem::new(problem::Kind::Unavailable, detail));
         }
         let key = open_key(&key)?;
         let cache = self.folder().join("cache");
@@ -267,7 +320,7 @@ impl Site {
                      points know this site: put them back from a backup; if there is none, remove \
                      each point with `depot --data DIR dp remove NAME`, and let it join anew"
                 );
-                return Err(Problem::new(Kind::Unavailable, detail));
+                return Err(Problem::new(problem::Kind::Unavailable, detail));
             }
         }
         let authority = Arc::new(Authority::open(&keys, jiff::Timestamp::now())?);
@@ -287,6 +340,19 @@ impl Site {
         let machine = Machine::open(db, folder, settings, Parts::default())?;
         *slot = Some(machine.clone());
         Ok(machine)
+    }
+
+    /// What answers other servers of updates; opened the first time one asks.
+    pub(crate) fn upstream(&self) -> Result<Upstream, Problem> {
+        let mut slot = self.0.upstream.lock();
+        if let Some(upstream) = &*slot {
+            return Ok(upstream.clone());
+        }
+        let keys = self.folder().join("keys");
+        make_folder(&keys).map_err(|error| Problem::internal(&error))?;
+        let upstream = Upstream::open(self, &keys)?;
+        *slot = Some(upstream.clone());
+        Ok(upstream)
     }
 
     /// Interrupts the syncs under way, and begins no more.
@@ -311,7 +377,7 @@ impl Site {
         let file = self.key_file();
         if file.exists() {
             let detail = format!("{file:?} is there: to sign with another key, move it away first");
-            return Err(Problem::new(Kind::Conflict, detail));
+            return Err(Problem::new(problem::Kind::Conflict, detail));
         }
         open_key(&file)?;
         // An open library may still sign with the old one.
@@ -331,6 +397,11 @@ impl Site {
 
     /// Lets go of the content library, so that it can be rebuilt; refuses while others use it.
     pub(crate) fn close_content(&self) -> Result<(), Problem> {
+        if self.0.kind == Kind::RunningPoint {
+            let detail =
+                "the distribution point uses its library: stop it, do this, and start it again";
+            return Err(Problem::new(problem::Kind::Conflict, detail));
+        }
         if let Some(content) = self.0.content.lock().take() {
             content.library.close()?;
         }
@@ -349,8 +420,11 @@ impl Site {
             ledger.registry.close();
             ledger.jobs.close().await;
         }
-        let site = self.clone();
-        blocking(move || site.close_content()).await?;
+        // That of a point that runs is not ours.
+        if self.0.kind != Kind::RunningPoint {
+            let site = self.clone();
+            blocking(move || site.close_content()).await?;
+        }
         *self.0.ledger.lock() = None;
         Ok(())
     }
@@ -403,11 +477,12 @@ fn open_key(file: &Path) -> Result<SiteKey, Problem> {
     if let Some(folder) = file.parent() {
         make_folder(folder).map_err(|error| Problem::internal(&error))?;
     }
-    SiteKey::open(file).map_err(|error| Problem::new(Kind::Unavailable, with_causes(&error)))
+    SiteKey::open(file)
+        .map_err(|error| Problem::new(problem::Kind::Unavailable, with_causes(&error)))
 }
 
 /// Makes a folder that only its owner may enter, and those above it as usual.
-fn make_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
         fs::create_dir_all(above)?;
     }
@@ -418,11 +493,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Writes a file that only its owner may read; whole or not at all.
-fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     let _ = fs::remove_file(&part);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    writeln!(file, "{text}")?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&part, path)?;
     match path.parent() {

@@ -4,6 +4,7 @@ use crate::problem::{Kind, Problem, with_causes};
 use contentlib::kv::KvError;
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
 use dp::identity::IdentityError;
+use dp::node::NodeError;
 use dp::registry::{RegistryError, WishError};
 use packager::UnreadableVersion;
 use packager::error::PackageError;
@@ -52,6 +53,7 @@ impl From<RegistryError> for Problem {
             RegistryError::UnknownPoint(_) => about(Kind::NotFound, "point"),
             RegistryError::UnknownGroup(_) => about(Kind::NotFound, "group"),
             RegistryError::UnknownToken(_) => about(Kind::NotFound, "token"),
+            RegistryError::UnknownOrder { .. } => about(Kind::NotFound, "number"),
             RegistryError::NotAssigned { .. } => about(Kind::NotFound, "package"),
             RegistryError::UnknownBoundary(_) => about(Kind::NotFound, "boundary"),
             RegistryError::UnknownBoundaryGroup(_) => about(Kind::NotFound, "group"),
@@ -102,6 +104,7 @@ impl From<MachineError> for Problem {
             MachineError::Source(error) => error.into(),
             MachineError::Catalogue(error) => error.into(),
             MachineError::Disabled(_)
+            | MachineError::NotSynchronised(_)
             | MachineError::UnderWay(_)
             | MachineError::NotUnderWay(_) => Problem::new(Kind::Conflict, text),
             MachineError::Stopping => Problem::new(Kind::Unavailable, text),
@@ -175,6 +178,21 @@ impl From<OpenError> for Problem {
             OpenError::Volume(error) => error.into(),
             OpenError::Full => Problem::new(Kind::StorageFull, error.to_string()),
             _ => Problem::new(Kind::Unavailable, with_causes(&error)),
+        }
+    }
+}
+
+impl From<NodeError> for Problem {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::Open(error @ OpenError::Locked { .. }) => {
+                let what = "the distribution point starts, stops, or is an older depot that cannot be \
+                    asked; try again, or stop it first";
+                Problem::new(Kind::Conflict, format!("{}: {what}", with_causes(&error)))
+            }
+            NodeError::Open(error) => error.into(),
+            NodeError::Packages(error) => error.into(),
+            other => Problem::new(Kind::Unavailable, with_causes(&other)),
         }
     }
 }
@@ -373,6 +391,7 @@ impl From<PackageError> for Problem {
                 "must lie outside the data folder and the library's volumes",
             ),
             PackageError::TakesUploads(_)
+            | PackageError::TakesUpstream(_)
             | PackageError::TakesFolder { .. }
             | PackageError::VersionInUse { .. }
             | PackageError::OfAPoint => Problem::new(Kind::Conflict, text),

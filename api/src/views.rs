@@ -3,6 +3,7 @@
 //! Handlers answer with packager's own types, which serialise to this. The integration tests hold
 //! every answer to the document's schemas, so the two cannot drift apart.
 
+use crate::mirror::{Mirror, MirroredView};
 use contentlib::Digest;
 use jiff::Timestamp;
 use packager::name::{ChannelName, PackageName};
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use utoipa::ToSchema;
 
-/// Where a package's files come from: `{"folder": "/srv/docs"}`, or `"upload"`.
+/// Where a package's files come from: `{"folder": "/srv/docs"}`, `"upload"` or `"composed"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(example = json!({"folder": "/srv/docs"}))]
@@ -20,6 +21,8 @@ pub enum SourceView {
     Folder(String),
     /// Clients send them.
     Upload,
+    /// The site puts them together from files of upstreams.
+    Composed,
 }
 
 /// Which versions of a package are kept.
@@ -84,6 +87,9 @@ pub struct PackageView {
     pub name: PackageName,
     /// Where its files come from.
     pub source: SourceView,
+    /// What it mirrors, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
     /// Which versions are kept.
     pub retention: RetentionView,
     /// Its channels, with the versions they point to.
@@ -306,6 +312,9 @@ pub struct UpdateView {
     pub removed_versions: Vec<u64>,
     /// How long it took.
     pub seconds: f64,
+    /// What it is a snapshot of, if the package mirrors an upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirroredView>,
 }
 
 /// A content that was revoked, and where it was.

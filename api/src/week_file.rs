@@ -60,7 +60,7 @@ struct File {
 struct Entry {
     #[serde(default)]
     days: Days,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "beginning")]
     from: Time,
     #[serde(default)]
     to: Time,
@@ -136,6 +136,16 @@ impl<'a> Deserialize<'a> for Time {
             || D::Error::custom(format!("{text:?} is no time of day; want one such as 06:30"));
         let (hour, minute) = time.ok_or_else(wrong)?;
         Ok(Self(Some(u16::from(hour) * 60 + u16::from(minute))))
+    }
+}
+
+/// A time at which hours begin: 24:00 is 00:00 of another day, and with `to` nobody could tell which.
+fn beginning<'a, D: Deserializer<'a>>(from: D) -> Result<Time, D::Error> {
+    match Time::deserialize(from)? {
+        Time(Some(DAY)) => {
+            Err(D::Error::custom("hours begin before 24:00; from midnight on it is the next day"))
+        }
+        time => Ok(time),
     }
 }
 
@@ -246,6 +256,7 @@ level = "closed"
             ("\"mon-fri\"", "\"mon-fry\"", 5, "days", "no day"),
             ("\"mon-fri\"", "5", 5, "days", "want days"),
             ("\"06:00\"", "\"6\"", 6, "from", "no time of day"),
+            ("\"06:00\"", "\"24:00\"", 6, "from", "begin before 24:00"),
             ("\"20:00\"", "\"24:30\"", 7, "to", "no time of day"),
             ("\"high\"", "\"higher\"", 8, "level", "closed, high, medium+ or open"),
             ("\"2Mbit\"", "\"2\"", 9, "rate", "no rate"),

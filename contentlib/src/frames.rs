@@ -8,6 +8,8 @@
 //! that matched. Whether the bytes are the chunks that were asked for, only their hashes tell.
 
 use crate::block::{Codec, Frame, MAX_BLOCK_CHUNKS, MAX_BLOCK_PLAIN};
+use crate::chunker::MAX_CHUNK;
+use crate::delta::decode_beginning;
 use crate::digest::{ChunkId, Digest};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -120,6 +122,37 @@ impl FrameDecoder {
         self.bytes.is_empty()
     }
 
+    /// Of a block that was cut off, the chunks of which all bytes came, as a block of their own. Their
+    /// checksum did not come, or the rest that it covers: only their hashes tell whether they are right.
+    pub fn beginning(&self) -> Option<Frame> {
+        let mut header = self.bytes.get(..HEADER)?;
+        let (kind, codec, n_chunks) = (header.get_u8(), header.get_u8(), header.get_u16_le());
+        let table = HEADER..HEADER + 4 * usize::from(n_chunks);
+        if kind != BLOCK || usize::from(n_chunks) > MAX_BLOCK_CHUNKS {
+            return None;
+        }
+        let mut lens = read_lens(self.bytes.get(table.clone())?);
+        if lens.iter().any(|&n| n == 0 || n as usize > MAX_CHUNK) {
+            return None;
+        }
+        let stored = &self.bytes[table.end..];
+        let length = lens.iter().map(|&n| n as usize).sum::<usize>().min(MAX_BLOCK_PLAIN);
+        let plain = match Codec::from_byte(codec)? {
+            Codec::Raw => Bytes::copy_from_slice(&stored[..stored.len().min(length)]),
+            Codec::Zstd => decode_beginning(b"", stored, length),
+        };
+        let mut end = 0;
+        let mut is_whole = |&n: &u32| {
+            end += n as usize;
+            end <= plain.len()
+        };
+        lens.truncate(lens.iter().position(|n| !is_whole(n)).unwrap_or(lens.len()));
+        let mut rest = plain;
+        let chunks: Vec<Bytes> = lens.iter().map(|&n| rest.split_to(n as usize)).collect();
+        // Made anew, as the bytes that would go with these alone are not known.
+        (!chunks.is_empty()).then(|| Frame::pack(&chunks, codec == Codec::Zstd as u8))
+    }
+
     /// The next item, or `None` until more bytes are pushed. After an error the stream is lost.
     pub fn next_item(&mut self) -> Result<Option<FrameItem>, BadFrame> {
         if self.ended && !self.bytes.is_empty() {
@@ -209,6 +242,39 @@ mod tests {
     }
 
     #[test]
+    fn of_a_cut_block_the_whole_chunks_are_had() {
+        let noise = |n: u8| {
+            let mut out = vec![0; 75_000];
+            blake3::Hasher::new_keyed(&[n; 32]).finalize_xof().fill(&mut out);
+            Bytes::from(out)
+        };
+        // Hex digits: shrunk to half, in several blocks of zstd's own.
+        let prose =
+            |n: u8| Bytes::from(noise(n).iter().map(|b| format!("{b:02x}")).collect::<String>());
+        for (chunks, packed) in [([1, 2, 3].map(noise), false), ([1, 2, 3].map(prose), true)] {
+            let frame = Frame::pack(&chunks, packed);
+            assert_eq!(frame.codec() == Codec::Zstd, packed);
+            let mut bytes = BytesMut::new();
+            FrameItem::Block(frame).encode(&mut bytes);
+            let mut most = 0;
+            for end in (0..bytes.len()).step_by(1_009) {
+                let mut decoder = FrameDecoder::default();
+                decoder.push(&bytes[..end]);
+                assert_eq!(decoder.next_item(), Ok(None));
+                let found = decoder.beginning().map_or(Vec::new(), |f| f.chunks().unwrap());
+                assert!(found.iter().map(|(_, bytes)| bytes).eq(&chunks[..found.len()]));
+                assert!(found.len() >= most && found.len() <= chunks.len(), "{end}");
+                most = found.len();
+            }
+            assert_eq!(most, 2);
+        }
+        let mut decoder = FrameDecoder::default();
+        assert_eq!(decoder.beginning(), None);
+        decoder.push(&encoded()[..HEADER - 1]);
+        assert_eq!(decoder.beginning(), None);
+    }
+
+    #[test]
     fn a_cut_stream_is_not_complete() {
         let bytes = encoded();
         for end in 0..bytes.len() {
@@ -240,6 +306,7 @@ mod tests {
             let mut decoder = FrameDecoder::default();
             decoder.push(&bytes);
             let mut found = Vec::new();
+            let _ = decoder.beginning();
             let error = loop {
                 match decoder.next_item() {
                     Ok(Some(item)) => found.push(item),

@@ -81,6 +81,10 @@ pub fn frames(bytes: &[u8]) {
     let mut decoder = FrameDecoder::default();
     for piece in bytes.chunks(usize::from(step).max(1) * 16) {
         decoder.push(piece);
+        if let Some(frame) = decoder.beginning() {
+            let found = frame.chunks().expect("it was made here");
+            assert_eq!(found.len(), frame.lens().len());
+        }
         while let Ok(Some(item)) = decoder.next_item() {
             if let FrameItem::Block(frame) = item
                 && let Ok(chunks) = frame.chunks()

@@ -5,8 +5,8 @@
 //!   commits refer to meanwhile.
 //! * Condemn: entries that are neither marked nor noted become invisible to deduplication. The
 //!   same bytes coming in again are stored anew; a commit that relied on them revives them.
-//! * Purge: after the grace, and when no lease of the condemning epoch or an older one is left,
-//!   condemned entries leave the index. A session begins in the epoch of the last run or a newer
+//! * Purge: after the grace, and when no lease of the condemning epoch or an older one is left that
+//!   keeps them, condemned entries leave the index. A session begins in the epoch of the last run or a newer
 //!   one; once a run has condemned, the epoch is raised again, so that sessions that begin later
 //!   are known to have found none of what it condemned.
 //! * Repack: packs that are mostly dead, torn, or many and small have their live records copied.
@@ -22,6 +22,7 @@ use crate::digest::{ChunkId, Digest};
 use crate::error::{MaintainError, ReadError};
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing, Value, put_number, suspect_key};
 use crate::kv::{Batch, Table};
+use crate::leases::Mark;
 use crate::library::Library;
 use crate::links::Links;
 use crate::progress::Progress;
@@ -355,23 +356,24 @@ impl Library {
     fn purge(&self, report: &mut GcReport, progress: &Progress) -> Result<(), MaintainError> {
         let inner = &self.inner;
         let now = inner.environment.unix_ms();
-        let oldest_lease = inner.leases.oldest(&inner.index, now)?;
+        let leases = inner.leases.held(&inner.index, now)?;
         let grace = self.grace().as_millis() as u64;
-        let due = |epoch: u64| -> Result<bool, MaintainError> {
-            let at = inner.index.number(&format!("epoch/{epoch}"))?;
-            Ok(at + grace <= now && oldest_lease.is_none_or(|lease| lease > epoch))
-        };
         for (epoch, keys) in self.condemned_keys()? {
-            if !due(epoch)? {
+            let kept = leases.from(epoch);
+            let at = inner.index.number(&format!("epoch/{epoch}"))?;
+            if at + grace > now || kept == Some((0, 0)) {
                 continue;
             }
             for step in keys.chunks(STEP) {
                 progress.check()?;
-                report.purged += self.purge_step(step)?;
+                report.purged += self.purge_step(step, kept)?;
             }
-            let mut batch = Batch::default();
-            batch.delete(Table::Meta, format!("epoch/{epoch}"));
-            inner.index.kv.write(batch)?;
+            // What is kept still was condemned then.
+            if kept.is_none() {
+                let mut batch = Batch::default();
+                batch.delete(Table::Meta, format!("epoch/{epoch}"));
+                inner.index.kv.write(batch)?;
+            }
         }
         // Counted anew: entries revived or stored again since were not.
         let left = self.condemned_keys()?.into_values().map(|keys| keys.len() as u64).sum();
@@ -382,18 +384,27 @@ impl Library {
         Ok(())
     }
 
-    fn purge_step(&self, step: &[(u8, Digest)]) -> Result<u64, MaintainError> {
+    /// Purges entries, but for those that lie at `kept` in the packs or after it.
+    fn purge_step(&self, step: &[(u8, Digest)], kept: Option<Mark>) -> Result<u64, MaintainError> {
         let inner = &self.inner;
         let mut leader = inner.commits.leader.lock();
         let mut batch = Batch::default();
         let mut purged = 0;
         for &(kind, digest) in step {
-            let standing = if kind == CHUNK {
-                inner.index.chunk(ChunkId(digest))?.map(|place| place.standing)
+            let found = if kind == CHUNK {
+                let place = inner.index.chunk(ChunkId(digest))?;
+                place.map(|place| (place.standing, (place.pack, place.offset)))
             } else {
-                inner.index.recipe(digest)?.map(|place| place.standing)
+                let place = inner.index.recipe(digest)?;
+                place.map(|place| (place.standing, (place.pack, place.offset)))
             };
-            if standing == Some(Standing::Condemned) {
+            let is_kept = |mark: Mark| kept.is_some_and(|from| mark >= from);
+            if found
+                .is_some_and(|(standing, mark)| standing == Standing::Condemned && is_kept(mark))
+            {
+                continue;
+            }
+            if found.is_some_and(|(standing, _)| standing == Standing::Condemned) {
                 let table = if kind == CHUNK { Table::Chunks } else { Table::Recipes };
                 batch.delete(table, *digest.as_bytes());
                 if leader.suspects.remove(&digest) {

@@ -1,9 +1,10 @@
 //! Leases: what keeps bytes that a session added or found from being purged before it commits.
 //!
 //! A lease remembers the garbage collection epoch it began in. Entries condemned in an epoch are
-//! purged only when no lease of that epoch or an older one is left. Leases of resumable uploads
-//! are kept in the index, outlive the process, and expire; a session that lost its lease finds
-//! out when its commit checks what it relied on.
+//! purged only when no lease of that epoch or an older one is left; but a lease that keeps only what
+//! was stored since it began does not hold back what lies before that in the packs. Leases of
+//! resumable work are kept in the index, outlive the process, and expire; a session that lost its
+//! lease finds out when its commit checks what it relied on.
 
 use crate::index::Index;
 use crate::kv::{Batch, KvError, Table};
@@ -13,6 +14,18 @@ use std::ops::ControlFlow;
 
 const PREFIX: &str = "lease/";
 
+/// Where records lie: the number of a pack, and an offset in it. What is stored later is greater.
+pub(crate) type Mark = (u32, u32);
+
+/// Since when a lease holds, and what it keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Since {
+    /// It keeps what is condemned in this epoch or later,
+    pub epoch: u64,
+    /// and lies here or after it: all, if this is the beginning.
+    pub mark: Mark,
+}
+
 /// All leases of a library.
 pub(crate) struct Leases {
     state: Mutex<State>,
@@ -21,10 +34,10 @@ pub(crate) struct Leases {
 #[derive(Default)]
 struct State {
     next: u64,
-    /// Of sessions in this process: number to epoch.
-    held: BTreeMap<u64, u64>,
-    /// Durable ones: name to epoch and expiry in milliseconds since 1970.
-    durable: BTreeMap<String, (u64, u64)>,
+    /// Of sessions in this process, by number.
+    held: BTreeMap<u64, Since>,
+    /// Durable ones by name, with their expiry in milliseconds since 1970.
+    durable: BTreeMap<String, (Since, u64)>,
 }
 
 impl Leases {
@@ -34,11 +47,8 @@ impl Leases {
             let Some(name) = key.strip_prefix(PREFIX.as_bytes()) else {
                 return ControlFlow::Break(());
             };
-            if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), <[u8; 16]>::try_from(value))
-            {
-                let epoch = u64::from_le_bytes(value[..8].try_into().expect("eight bytes"));
-                let expires = u64::from_le_bytes(value[8..].try_into().expect("eight bytes"));
-                durable.insert(name.to_owned(), (epoch, expires));
+            if let (Ok(name), Some(lease)) = (std::str::from_utf8(name), decode(value)) {
+                durable.insert(name.to_owned(), lease);
             }
             ControlFlow::Continue(())
         })?;
@@ -46,11 +56,11 @@ impl Leases {
     }
 
     /// Takes a lease for as long as this process lives.
-    pub(crate) fn take(&self, epoch: u64) -> u64 {
+    pub(crate) fn take(&self, since: Since) -> u64 {
         let mut state = self.state.lock();
         state.next += 1;
         let number = state.next;
-        state.held.insert(number, epoch);
+        state.held.insert(number, since);
         number
     }
 
@@ -58,21 +68,20 @@ impl Leases {
         self.state.lock().held.remove(&number);
     }
 
-    /// Takes or renews a durable lease; it keeps the epoch it began in.
+    /// Takes or renews a durable lease; it keeps what it kept when it began.
     pub(crate) fn renew(
         &self,
         index: &Index,
         name: &str,
-        epoch: u64,
+        since: Since,
         expires_ms: u64,
     ) -> Result<(), KvError> {
         let mut state = self.state.lock();
-        let (epoch, _) = *state.durable.get(name).unwrap_or(&(epoch, 0));
+        let (since, _) = *state.durable.get(name).unwrap_or(&(since, 0));
         let mut batch = Batch::default();
-        let value = [epoch.to_le_bytes(), expires_ms.to_le_bytes()].concat();
-        batch.put(Table::Meta, format!("{PREFIX}{name}"), value);
+        batch.put(Table::Meta, format!("{PREFIX}{name}"), encode(since, expires_ms));
         index.kv.write(batch)?;
-        state.durable.insert(name.to_owned(), (epoch, expires_ms));
+        state.durable.insert(name.to_owned(), (since, expires_ms));
         Ok(())
     }
 
@@ -92,8 +101,8 @@ impl Leases {
         Ok(())
     }
 
-    /// The oldest epoch that a lease still holds. Expired durable leases are dropped.
-    pub(crate) fn oldest(&self, index: &Index, now_ms: u64) -> Result<Option<u64>, KvError> {
+    /// What leases still hold. Expired durable leases are dropped.
+    pub(crate) fn held(&self, index: &Index, now_ms: u64) -> Result<Held, KvError> {
         let mut state = self.state.lock();
         let mut batch = Batch::default();
         state.durable.retain(|name, (_, expires)| {
@@ -104,7 +113,66 @@ impl Leases {
             keep
         });
         index.kv.write(batch)?;
-        let durable = state.durable.values().map(|(epoch, _)| *epoch);
-        Ok(state.held.values().copied().chain(durable).min())
+        let durable = state.durable.values().map(|(since, _)| *since);
+        Ok(Held(state.held.values().copied().chain(durable).collect()))
+    }
+}
+
+/// What all leases hold.
+pub(crate) struct Held(Vec<Since>);
+
+impl Held {
+    /// From where on entries stay that were condemned in `epoch`; nothing if none of them has to.
+    pub(crate) fn from(&self, epoch: u64) -> Option<Mark> {
+        self.0.iter().filter(|since| since.epoch <= epoch).map(|since| since.mark).min()
+    }
+}
+
+fn encode(since: Since, expires_ms: u64) -> Vec<u8> {
+    let (pack, offset) = since.mark;
+    let mut value = [since.epoch.to_le_bytes(), expires_ms.to_le_bytes()].concat();
+    value.extend([pack.to_le_bytes(), offset.to_le_bytes()].concat());
+    value
+}
+
+/// A lease as it is kept. One without a mark keeps all.
+fn decode(value: &[u8]) -> Option<(Since, u64)> {
+    let (epoch, rest) = value.split_first_chunk()?;
+    let (expires, mark) = rest.split_first_chunk()?;
+    let mark = match mark.split_first_chunk() {
+        None if mark.is_empty() => (0, 0),
+        None => return None,
+        Some((pack, offset)) => {
+            (u32::from_le_bytes(*pack), u32::from_le_bytes(offset.try_into().ok()?))
+        }
+    };
+    Some((Since { epoch: u64::from_le_bytes(*epoch), mark }, u64::from_le_bytes(*expires)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_reads_back_also_one_of_before_there_were_marks() {
+        let since = Since { epoch: 7, mark: (3, 900) };
+        let value = encode(since, 5);
+        assert_eq!(decode(&value), Some((since, 5)));
+        assert_eq!(decode(&value[..16]), Some((Since { epoch: 7, mark: (0, 0) }, 5)));
+        for cut in (0..value.len()).filter(|cut| *cut != 16) {
+            assert_eq!(decode(&value[..cut]), None, "{cut}");
+        }
+    }
+
+    #[test]
+    fn the_lease_that_keeps_most_counts() {
+        let held = Held(vec![
+            Since { epoch: 3, mark: (9, 0) },
+            Since { epoch: 5, mark: (2, 8) },
+            Since { epoch: 8, mark: (0, 0) },
+        ]);
+        let from = [2, 3, 4, 5, 7, 8, 9].map(|epoch| held.from(epoch));
+        let (a, b, all) = (Some((9, 0)), Some((2, 8)), Some((0, 0)));
+        assert_eq!(from, [None, a, a, b, b, all, all]);
     }
 }

@@ -20,6 +20,7 @@ pub mod error;
 pub mod progress;
 pub mod refs;
 
+mod assembly;
 mod claims;
 mod commit;
 mod gc;
@@ -40,6 +41,7 @@ mod volumes;
 #[doc(hidden)]
 pub mod fuzzing;
 
+pub use assembly::Assembly;
 pub use block::Frame;
 pub use digest::{ChunkId, Digest, Name, PackId};
 pub use error::{
@@ -58,7 +60,7 @@ pub use rebuild::RebuildReport;
 pub use recipe::Recipe;
 pub use refs::{Expect, Ref, RefChange};
 pub use scrub::PackSize;
-pub use session::Session;
+pub use session::{Keeps, Session};
 pub use store::volumes::VolumeState;
 pub use transfer::{Cost, FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};

@@ -11,6 +11,7 @@ use crate::digest::{ChunkId, Digest, Name};
 use crate::error::{AddError, CommitError, ReadError};
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing};
 use crate::kv::KvError;
+use crate::leases::Since;
 use crate::library::{Inner, Library};
 use crate::pack::writer::Record;
 use crate::recipe::Recipe;
@@ -29,6 +30,7 @@ const PROVE_STEP: usize = 512;
 pub struct Session {
     pub(crate) library: Library,
     lease: u64,
+    since: Since,
     durable: Option<(String, Duration)>,
     /// Failed syncs before it began; if there were more at its commit, some of it may be lost.
     losses: u64,
@@ -42,16 +44,32 @@ pub struct Session {
     pub(crate) aliases: Mutex<Vec<(Digest, Vec<Name>)>>,
 }
 
+/// What the lease of a durable session keeps while the session is not at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeps {
+    /// What it added, and what it found held: nothing that became garbage since it began is freed.
+    All,
+    /// What was stored since it began. What it found held stays only as long as something else
+    /// holds it, or its grace; whoever works so looks again before it counts on it. For work that takes
+    /// days and must not fill the disk meanwhile.
+    Added,
+}
+
 impl Library {
     /// Begins a session.
     pub fn session(&self) -> Session {
-        self.begin(None)
+        self.begin(Keeps::All, None)
     }
 
     /// Begins or resumes a session whose lease outlives this process. It expires `ttl` after it
-    /// was last used.
-    pub fn open_session(&self, name: &str, ttl: Duration) -> Result<Session, KvError> {
-        let session = self.begin(Some((name.to_owned(), ttl)));
+    /// was last used. What it keeps is settled when it is begun first.
+    pub fn open_session(
+        &self,
+        name: &str,
+        ttl: Duration,
+        keeps: Keeps,
+    ) -> Result<Session, KvError> {
+        let session = self.begin(keeps, Some((name.to_owned(), ttl)));
         session.renew()?;
         Ok(session)
     }
@@ -62,13 +80,20 @@ impl Library {
         self.inner.leases.durable(prefix)
     }
 
-    fn begin(&self, durable: Option<(String, Duration)>) -> Session {
+    fn begin(&self, keeps: Keeps, durable: Option<(String, Duration)>) -> Session {
         let inner = &self.inner;
-        let epoch = inner.index.number("epoch").unwrap_or(0);
+        let number = |name| inner.index.number(name).unwrap_or(0);
+        let place = |name| u32::try_from(number(name)).unwrap_or(0);
+        let mark = match keeps {
+            Keeps::All => (0, 0),
+            Keeps::Added => (place("watermark/pack"), place("watermark/offset")),
+        };
+        let since = Since { epoch: number("epoch"), mark };
         let losses = inner.writer.lock().losses;
         Session {
             library: self.clone(),
-            lease: inner.leases.take(epoch),
+            lease: inner.leases.take(since),
+            since,
             durable,
             losses,
             relied: Mutex::default(),
@@ -94,9 +119,9 @@ impl Session {
     pub fn renew(&self) -> Result<(), KvError> {
         let inner = self.inner();
         let Some((name, ttl)) = &self.durable else { return Ok(()) };
-        let epoch = inner.index.number("epoch")?;
+        let since = Since { epoch: inner.index.number("epoch")?, ..self.since };
         let expires = inner.environment.unix_ms() + ttl.as_millis() as u64;
-        inner.leases.renew(&inner.index, name, epoch, expires)
+        inner.leases.renew(&inner.index, name, since, expires)
     }
 
     /// Ends a durable session for good.
@@ -109,7 +134,7 @@ impl Session {
 
     /// Which of `chunks` are not held, as [`Library::missing_chunks`]; but those that are condemned
     /// and not yet purged are made live again first, and so are held. From then on they stay as long
-    /// as this session's lease. The session does not count on them: that is for whoever commits
+    /// as this session's lease, if it [keeps](Keeps) them. The session does not count on them: that is for whoever commits
     /// what refers to them.
     pub fn missing_chunks(&self, chunks: &[ChunkId]) -> Result<Vec<bool>, AddError> {
         for step in chunks.chunks(PROVE_STEP) {
@@ -343,7 +368,7 @@ impl Session {
         Ok(())
     }
 
-    fn append_recipe(&self, content: Digest, recipe: &Recipe) -> Result<(), AddError> {
+    pub(crate) fn append_recipe(&self, content: Digest, recipe: &Recipe) -> Result<(), AddError> {
         let inner = self.inner();
         if let Some(place) = inner.index.recipe(content)?
             && place.standing == Standing::Live
@@ -369,26 +394,27 @@ impl Session {
     ///
     /// Returns the chunks, in order, whether or not they were held before.
     pub fn put_frame(&self, frame: &Frame) -> Result<Vec<ChunkId>, AddError> {
-        Ok(self.put_frame_if(frame, |_| true)?.unwrap_or_default())
+        let put = self.put_frame_if(frame, |_| true)?.unwrap_or_default();
+        Ok(put.into_iter().map(|(id, _)| id).collect())
     }
 
     /// As [`Session::put_frame`], if `wanted` says so of the names that the chunks turned out to
     /// have. Else nothing is stored, and there is no answer: whoever asked for certain chunks does
-    /// not let others fill its disk.
+    /// not let others fill its disk. The answer has the plain bytes of the chunks, too.
     pub fn put_frame_if(
         &self,
         frame: &Frame,
         wanted: impl FnOnce(&[ChunkId]) -> bool,
-    ) -> Result<Option<Vec<ChunkId>>, AddError> {
+    ) -> Result<Option<Vec<(ChunkId, Bytes)>>, AddError> {
         let chunks = frame.chunks()?;
         let ids: Vec<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
         if !wanted(&ids) {
             return Ok(None);
         }
         let mut new = Vec::new();
-        for (id, bytes) in chunks {
-            match self.claim(id) {
-                Ok(true) => new.push((id, bytes)),
+        for (id, bytes) in &chunks {
+            match self.claim(*id) {
+                Ok(true) => new.push((*id, bytes.clone())),
                 Ok(false) => {}
                 Err(error) => {
                     new.iter().for_each(|(id, _)| self.inner().claims.end(*id));
@@ -404,51 +430,7 @@ impl Session {
             with_packed(&plain, packed, |block| self.append_block(block, &ids))?;
         }
         self.inner().commit_if_much().map_err(store_error)?;
-        Ok(Some(ids))
-    }
-
-    /// Makes `digest` the content that `recipe` puts together from chunks that are held. The
-    /// whole is read and hashed first.
-    ///
-    /// A condemned chunk does not do, as [`Library::missing_chunks`] says: it may be purged at any
-    /// moment, and the recipe become durable without it, in somebody else's commit.
-    pub fn put_recipe(&self, digest: Digest, recipe: &Recipe) -> Result<(), AddError> {
-        let inner = self.inner();
-        if inner.revoked.read().contains(digest) {
-            return Err(AddError::Revoked(digest));
-        }
-        let mut missing = Vec::new();
-        let mut hasher = blake3::Hasher::new();
-        for span in recipe.spans() {
-            let length = span.bytes.end - span.bytes.start;
-            inner.claims.wait(span.chunk);
-            let place = inner.live_place(span.chunk)?;
-            let Some(place) = place.filter(|place| u64::from(place.plain_len) == length) else {
-                missing.push(span.chunk);
-                continue;
-            };
-            if missing.is_empty() {
-                match inner.chunk_at(span.chunk, &place, digest) {
-                    Ok(bytes) => {
-                        hasher.update(&bytes);
-                    }
-                    // Purged after it was looked up, or found damaged just now.
-                    Err(ReadError::MissingChunk { .. } | ReadError::Suspect { .. }) => {
-                        missing.push(span.chunk);
-                    }
-                    Err(error) => return Err(AddError::Read(Box::new(error))),
-                }
-            }
-        }
-        if !missing.is_empty() {
-            return Err(AddError::MissingChunks(missing));
-        }
-        let found = Digest::from_bytes(*hasher.finalize().as_bytes());
-        if found != digest {
-            return Err(AddError::WrongDigest { stated: digest.into(), found: found.into() });
-        }
-        self.unproven.lock().extend(recipe.chunks().iter().map(|chunk| chunk.0));
-        if recipe.len() > 1 { self.append_recipe(digest, recipe) } else { Ok(()) }
+        Ok(Some(chunks))
     }
 }
 

@@ -66,14 +66,18 @@ impl Library {
     /// What `chunks` take; nothing if one of them is not held, is known to be damaged, or is itself a
     /// content that was revoked. No pack is read.
     pub fn cost_of(&self, chunks: &[ChunkId]) -> Result<Option<Cost>, ReadError> {
-        if self.has_revoked(chunks) {
-            return Ok(None);
-        }
-        let mut cost = Cost::default();
-        for place in self.inner.index.chunks(chunks)? {
-            let Some(place) = place.filter(|place| place.standing != Standing::Suspect) else {
-                return Ok(None);
-            };
+        let (n, cost) = self.cost_of_held(chunks)?;
+        Ok((n == chunks.len() as u64).then_some(cost))
+    }
+
+    /// How many of `chunks` are held, not known to be damaged, and no contents that were revoked; and
+    /// what those take. No pack is read.
+    pub fn cost_of_held(&self, chunks: &[ChunkId]) -> Result<(u64, Cost), ReadError> {
+        let (mut n, mut cost) = (0, Cost::default());
+        for (id, place) in chunks.iter().zip(self.inner.index.chunks(chunks)?) {
+            let place = place.filter(|place| place.standing != Standing::Suspect);
+            let Some(place) = place.filter(|_| !self.has_revoked(&[*id])) else { continue };
+            n += 1;
             cost.plain += u64::from(place.plain_len);
             cost.stored += match place.codec {
                 Codec::Raw => u64::from(place.plain_len),
@@ -81,7 +85,7 @@ impl Library {
                 Codec::Zstd => u64::from(place.body_len).div_ceil(place.n_chunks.max(1).into()),
             };
         }
-        Ok(Some(cost))
+        Ok((n, cost))
     }
 
     /// Whether one of `chunks` is itself a content that was revoked.

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use contentlib::{AddError, AddOptions, Aliases, Digest, Expect, Library, Name, Options, Progress};
-use contentlib::{Ref, RefChange};
+use contentlib::{AddError, AddOptions, Aliases, Digest, Expect, GcOptions, GcReport, Keeps};
+use contentlib::{Library, Name, NoLinks, Options, Progress, Ref, RefChange};
 use std::path::Path;
+use std::time::Duration;
 
 fn options() -> Options {
     Options { threads: 2, reserve: 0, pack_target: 8 << 20, ..Options::default() }
@@ -190,4 +191,54 @@ fn what_is_sent_from_the_file_begins_at_a_page() {
         let segment = library.open_content(content).unwrap().segment(0, 1 << 20).unwrap();
         assert_eq!(segment.place.unwrap().offset % 4096, 0);
     }
+}
+
+#[test]
+fn work_that_takes_days_keeps_what_came_and_lets_what_was_there_before_go() {
+    const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+    let folder = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = Options { gc_grace: Duration::ZERO, pack_target: 1 << 20, ..options() };
+        Library::open(folder.path(), options).unwrap()
+    };
+    let gc = |library: &Library| -> GcReport {
+        library.gc(&GcOptions::default(), &NoLinks, &Progress::default()).unwrap()
+    };
+    let is_held = |library: &Library, digest| !library.missing_contents(&[digest]).unwrap()[0];
+    let (old, shared, came) = (random(1, 3 << 20), random(2, 3 << 20), random(3, 3 << 20));
+    let library = open();
+    let add = |library: &Library, bytes: &[u8], name: &str| {
+        let session = library.session();
+        let digest = session.add_bytes(bytes).unwrap().digest;
+        session.commit(vec![keep(name, digest)]).unwrap();
+        digest
+    };
+    let (old, shared) = (add(&library, &old, "old"), add(&library, &shared, "shared"));
+    let slow = library.open_session("slow", WEEK, Keeps::Added).unwrap();
+    assert!(!slow.missing_contents(&[old]).unwrap()[0], "it finds it held");
+    let came = slow.add_bytes(&came).unwrap().digest;
+    slow.commit(Vec::new()).unwrap();
+
+    let gone = RefChange::Delete { name: "old".into(), expect: Expect::Any };
+    library.session().commit(vec![gone]).unwrap();
+    let freed = (0..2).map(|_| gc(&library).freed_bytes).sum::<u64>();
+    assert!(freed >= 2 << 20, "{freed} bytes are freed while the work goes on");
+    assert!(!is_held(&library, old) && is_held(&library, shared));
+
+    // The process ends, and is started again.
+    drop(slow);
+    library.close().unwrap();
+    drop(library);
+    let library = open();
+    gc(&library);
+    gc(&library);
+    let slow = library.open_session("slow", WEEK, Keeps::Added).unwrap();
+    assert!(!slow.missing_contents(&[came]).unwrap()[0], "what came is there");
+    assert_eq!(read_all(&library, came), random(3, 3 << 20));
+    slow.keep([came, shared]);
+    slow.commit(vec![keep("slow", came)]).unwrap();
+    slow.end().unwrap();
+    gc(&library);
+    gc(&library);
+    assert!(is_held(&library, came) && is_held(&library, shared));
 }

@@ -7,7 +7,7 @@
 
 use crate::deltas::FileBody;
 use crate::fallback::{BoxBody, BoxError};
-use crate::frames::FramesBody;
+use crate::made::MadeBody;
 use crate::ticket::Ticket;
 use crate::transport::SENDFILE_MIN;
 use bytes::Bytes;
@@ -39,7 +39,7 @@ pub(crate) enum Source {
     Bytes(Bytes),
     Content(ContentBody),
     Parts(Box<PartsBody>),
-    Frames(Box<FramesBody>),
+    Made(MadeBody),
     File(FileBody),
     Other(BoxBody),
 }
@@ -62,7 +62,7 @@ impl http_body::Body for Body {
         let Body { source, ticket } = &mut *self;
         let is_content = matches!(
             source,
-            Source::Content(_) | Source::Parts(_) | Source::Frames(_) | Source::File(_)
+            Source::Content(_) | Source::Parts(_) | Source::Made(_) | Source::File(_)
         );
         if is_content && ticket.connection.is_refused() {
             return Poll::Ready(Some(Err("the peer is refused from now on".into())));
@@ -75,7 +75,7 @@ impl http_body::Body for Body {
             }),
             Source::Content(content) => content.poll_next(cx, ticket).map(framed),
             Source::Parts(parts) => parts.poll_next(cx, ticket).map(framed),
-            Source::Frames(frames) => frames.poll_next(cx).map(framed),
+            Source::Made(made) => made.poll_next(cx).map(framed),
             Source::File(file) => file.poll_next(cx).map(framed),
             Source::Other(body) => body.as_mut().poll_frame(cx),
         };
@@ -94,7 +94,7 @@ impl http_body::Body for Body {
             Source::Bytes(bytes) => bytes.is_empty(),
             Source::Content(content) => content.range.is_empty(),
             Source::Parts(parts) => parts.left == 0,
-            Source::Frames(_) => false,
+            Source::Made(_) => false,
             Source::File(file) => file.left() == 0,
             Source::Other(body) => body.is_end_stream(),
         }
@@ -106,7 +106,7 @@ impl http_body::Body for Body {
             Source::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Content(content) => SizeHint::with_exact(content.left()),
             Source::Parts(parts) => SizeHint::with_exact(parts.left),
-            Source::Frames(_) => SizeHint::default(),
+            Source::Made(_) => SizeHint::default(),
             Source::File(file) => SizeHint::with_exact(file.left()),
             Source::Other(body) => body.size_hint(),
         }

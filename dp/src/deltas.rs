@@ -96,14 +96,14 @@ pub(crate) async fn post(
 async fn read(asked: &HeaderMap, body: RequestBody) -> Result<DeltaRequest, Problem> {
     let too_large = || {
         let detail = format!("a request for a delta has at most {MAX_REQUEST} bytes");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).about("body")
     };
     let (kind, bytes) = frames::read_body(asked, body, MAX_REQUEST, too_large).await?;
     if kind != REQUEST_TYPE {
         let detail = format!("content-type must be {REQUEST_TYPE}");
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).about("Content-Type"));
     }
-    DeltaRequest::decode(&bytes).map_err(|error| Problem::bad_request(error.to_string()))
+    DeltaRequest::decode(&bytes).map_err(|error| Problem::bad_request("body", error.to_string()))
 }
 
 /// Makes deltas, and keeps them.
@@ -241,7 +241,8 @@ impl Deltas {
     }
 
     fn read(&self, ids: &[ChunkId], most: usize) -> Result<Vec<u8>, MakeError> {
-        let mut out = Vec::new();
+        // Room that is not used costs nothing, and growing would copy.
+        let mut out = Vec::with_capacity(most);
         for id in ids {
             let bytes = self.library.read_chunk(*id)?;
             if out.len() + bytes.len() > most {

@@ -60,18 +60,28 @@ where
     B::Error: Into<BoxError>,
 {
     fn call(&self, request: Request<RequestBody>) -> Answering {
-        let service = self.0.clone();
-        Box::pin(async move {
-            let answered = tower::ServiceExt::oneshot(service, request).await;
-            let answer = match answered {
-                Ok(answer) => answer,
-                Err(never) => match never {},
-            };
-            answer.map(|body| -> BoxBody {
-                Box::pin(http_body_util::BodyExt::map_err(body, Into::into))
-            })
-        })
+        answer_by(self.0.clone(), request)
     }
+}
+
+/// The answer of a tower service to one request.
+pub fn answer_by<S, R, B>(service: S, request: Request<R>) -> Answering
+where
+    S: tower::Service<Request<R>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    R: Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::pin(async move {
+        let answered = tower::ServiceExt::oneshot(service, request).await;
+        let answer = match answered {
+            Ok(answer) => answer,
+            Err(never) => match never {},
+        };
+        answer
+            .map(|body| -> BoxBody { Box::pin(http_body_util::BodyExt::map_err(body, Into::into)) })
+    })
 }
 
 /// How long the rest of a body is read after its request was answered. A connection that is closed

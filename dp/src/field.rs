@@ -1,11 +1,13 @@
 //! What a site and its distribution points say to each other.
 //!
 //! A point joins once, with a token ([`JoinToken`], [`JoinRequest`], [`JoinAnswer`]); from then on it
-//! asks the site what it should hold ([`Wish`]) and tells what it does hold ([`Report`]). The content
-//! itself travels by the same requests that any client makes. All of it goes over TLS, where the
+//! asks the site what it should hold ([`Wish`]) and tells what it does hold ([`Report`]). With the one
+//! come what is set for it ([`Settings`]) and what it is to do once ([`Order`]), with the other what came
+//! of that. The content itself travels by the same requests that any client makes. All of it goes over TLS, where the
 //! site's authority vouches for both ends; `dp/PROTOCOL.md`, "Between site and points".
 
 mod join;
+mod order;
 mod report;
 mod settings;
 mod source;
@@ -14,12 +16,13 @@ mod tree;
 mod wish;
 
 pub use join::{JoinAnswer, JoinRequest};
+pub use order::{Order, Outcome, OutcomeState, Task};
 pub use report::{Fact, FactState, Report};
 pub use settings::{Limit, Settings};
 pub use source::Source;
 pub use token::{BadJoinToken, JoinToken};
 pub use tree::{Branch, FactsDigest, NotADigest, Tree, branch_of};
-pub use wish::{Names, Priority, Wanted, Wish};
+pub use wish::{Names, Priority, Unfit, Wanted, Wish, WishAnswer, WishChange, content_of};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

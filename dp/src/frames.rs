@@ -1,33 +1,29 @@
 //! `POST /chunks`: many chunks in one stream, as they are stored.
 //!
 //! The client names what it lacks; the answer is frames (`contentlib::frames`) in the order of the
-//! packs, made as the client takes them. Nothing is held for a client that is slow but one batch.
+//! packs, made as the client takes them (`made`).
 
 use crate::body::{Body, Source};
-use crate::fallback::{BoxError, RequestBody};
+use crate::fallback::RequestBody;
+use crate::made::MadeBody;
 use crate::problem::Problem;
 use crate::service::{answer, blocking};
 use crate::ticket::Ticket;
 use bytes::Bytes;
-use contentlib::frames::MEDIA_TYPE;
-use contentlib::{ChunkId, Digest, FrameStream, Library};
+use contentlib::frames::{FrameItem, MEDIA_TYPE};
+use contentlib::{ChunkId, Digest, Library};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use tokio::task::JoinHandle;
+use std::collections::BTreeMap;
 
 /// The most chunks of one request.
 pub const MAX_CHUNKS: usize = 4096;
 /// The media type of a request that lists ids as 32 bytes each, one after the other.
 pub const IDS_TYPE: &str = "application/vnd.depot.chunk-ids";
-/// The most bytes of a request: [`MAX_CHUNKS`] ids as JSON, with room for white space.
-const MAX_BODY: usize = 512 << 10;
-/// A batch is closed once it holds this much.
-const BATCH: usize = 1 << 20;
+/// The most bytes that a request has for each id: as JSON, with room for white space.
+const ID_ROOM: usize = 128;
 
 /// Answers `POST /chunks`.
 pub(crate) async fn post(
@@ -53,28 +49,55 @@ pub(crate) async fn send(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     let frames = match blocking(move || Ok(library.frames_for(&ids)?)).await {
-        Ok(frames) => Box::new(FramesBody::new(frames)),
+        Ok(frames) => MadeBody::new(frames.map(FrameItem::into_slices)),
         Err(problem) => return Err((problem, ticket)),
     };
-    Ok(answer(StatusCode::OK, headers, Source::Frames(frames), ticket))
+    Ok(answer(StatusCode::OK, headers, Source::Made(frames), ticket))
 }
 
-async fn read_ids(asked: &HeaderMap, body: RequestBody) -> Result<Vec<ChunkId>, Problem> {
+/// What a request lists by its digests.
+pub(crate) struct Listed {
+    /// The name of the list in JSON; its media type in binary.
+    pub name: &'static str,
+    pub media_type: &'static str,
+    /// The most of a request.
+    pub most: usize,
+}
+
+const CHUNKS: Listed = Listed { name: "chunks", media_type: IDS_TYPE, most: MAX_CHUNKS };
+
+/// The chunks of a request.
+pub(crate) async fn read_ids(
+    asked: &HeaderMap,
+    body: RequestBody,
+) -> Result<Vec<ChunkId>, Problem> {
+    let ids = read_list(asked, body, &CHUNKS).await?;
+    Ok(ids.into_iter().map(ChunkId).collect())
+}
+
+/// The digests of a request.
+pub(crate) async fn read_list(
+    asked: &HeaderMap,
+    body: RequestBody,
+    listed: &Listed,
+) -> Result<Vec<Digest>, Problem> {
+    let Listed { name, media_type, most } = listed;
     let too_large = || {
-        let detail =
-            format!("a request names at most {MAX_CHUNKS} chunks; ask for the rest in another");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
+        let detail = format!("a request names at most {most} {name}; ask for the rest in another");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).about("body")
     };
-    let (essence, bytes) = read_body(asked, body, MAX_BODY, too_large).await?;
+    let (essence, bytes) = read_body(asked, body, most * ID_ROOM, too_large).await?;
     let ids = match essence.as_str() {
-        IDS_TYPE => binary_ids(&bytes)?,
-        "application/json" => json_ids(&bytes)?,
+        essence if essence == *media_type => binary_ids(&bytes)?,
+        "application/json" => json_ids(&bytes, name)?,
         _ => {
-            let detail = format!("content-type must be application/json or {IDS_TYPE}");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+            let detail = format!("content-type must be application/json or {media_type}");
+            return Err(
+                Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).about("Content-Type")
+            );
         }
     };
-    if ids.len() > MAX_CHUNKS { Err(too_large()) } else { Ok(ids) }
+    if ids.len() > *most { Err(too_large()) } else { Ok(ids) }
 }
 
 /// A request's body of at most `most` bytes, with its media type in lower case.
@@ -98,93 +121,42 @@ pub(crate) async fn read_body(
         Err(error) => {
             // hyper says only that; the cause says why, such as a bad length of a piece.
             let why = error.source().map(|why| format!(": {why}")).unwrap_or_default();
-            Err(Problem::bad_request(format!("the body could not be read: {error}{why}")))
+            Err(Problem::bad_request("body", format!("the body could not be read: {error}{why}")))
         }
     }
 }
 
-fn binary_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {
+fn binary_ids(bytes: &[u8]) -> Result<Vec<Digest>, Problem> {
     let (ids, rest) = bytes.as_chunks::<32>();
     if !rest.is_empty() {
-        return Err(Problem::bad_request(format!(
-            "the body has {} bytes; want a multiple of 32, one chunk id after the other",
-            bytes.len()
-        )));
+        return Err(Problem::bad_request(
+            "body",
+            format!(
+                "the body has {} bytes; want a multiple of 32, one id after the other",
+                bytes.len()
+            ),
+        ));
     }
-    Ok(ids.iter().map(|&id| ChunkId(Digest::from_bytes(id))).collect())
+    Ok(ids.iter().map(|&id| Digest::from_bytes(id)).collect())
 }
 
-fn json_ids(bytes: &[u8]) -> Result<Vec<ChunkId>, Problem> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Asked {
-        chunks: Vec<ChunkId>,
-    }
-    serde_json::from_slice::<Asked>(bytes).map(|asked| asked.chunks).map_err(|error| {
-        Problem::bad_request(format!("the body is not {{\"chunks\": [\"blake3:…\", …]}}: {error}"))
-    })
-}
-
-/// Frames, made in batches on the blocking pool. No thread waits for a slow client.
-pub(crate) struct FramesBody {
-    batch: VecDeque<Bytes>,
-    next: Next,
-}
-
-enum Next {
-    Making(JoinHandle<Made>),
-    Paused(FrameStream),
-    Done,
-}
-
-struct Made {
-    batch: VecDeque<Bytes>,
-    /// What is left to make, if anything is.
-    rest: Option<FrameStream>,
-}
-
-impl FramesBody {
-    fn new(frames: FrameStream) -> Self {
-        Self { batch: VecDeque::new(), next: Next::Paused(frames) }
-    }
-
-    /// The next bytes; `None` after the end mark.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>> {
-        loop {
-            if let Some(bytes) = self.batch.pop_front() {
-                return Poll::Ready(Some(Ok(bytes)));
-            }
-            match std::mem::replace(&mut self.next, Next::Done) {
-                Next::Done => return Poll::Ready(None),
-                Next::Paused(rest) => {
-                    self.next = Next::Making(tokio::task::spawn_blocking(move || make(rest)));
-                }
-                Next::Making(mut making) => match Pin::new(&mut making).poll(cx) {
-                    Poll::Ready(Ok(made)) => {
-                        self.batch = made.batch;
-                        self.next = made.rest.map_or(Next::Done, Next::Paused);
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                    Poll::Pending => {
-                        self.next = Next::Making(making);
-                        return Poll::Pending;
-                    }
-                },
-            }
-        }
+fn json_ids(bytes: &[u8], name: &str) -> Result<Vec<Digest>, Problem> {
+    let bad = |why: String| {
+        let detail = format!("the body is not {{\"{name}\": [\"blake3:…\", …]}}: {why}");
+        Problem::bad_request("body", detail)
+    };
+    let asked: BTreeMap<String, Vec<Digest>> =
+        serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+    let mut members = asked.into_iter();
+    match (members.next(), members.next()) {
+        (Some((found, ids)), None) if found == name => Ok(ids),
+        _ => Err(bad("it has other members".into())),
     }
 }
 
-fn make(mut frames: FrameStream) -> Made {
-    let (mut batch, mut size) = (VecDeque::new(), 0);
-    while size < BATCH {
-        let Some(item) = frames.next() else { return Made { batch, rest: None } };
-        for slice in item.into_slices() {
-            size += slice.len();
-            batch.push_back(slice);
-        }
-    }
-    Made { batch, rest: Some(frames) }
+/// Reads `bytes` as a request in both of its forms.
+pub(crate) fn parse_ids(bytes: &[u8]) {
+    let _ = (binary_ids(bytes), json_ids(bytes, CHUNKS.name));
 }
 
 #[cfg(test)]
@@ -193,18 +165,25 @@ mod tests {
 
     #[test]
     fn ids_are_read_from_both_forms() {
-        let ids = [ChunkId(Digest::of(b"a")), ChunkId(Digest::of(b"b"))];
-        let binary: Vec<u8> = ids.iter().flat_map(|id| *id.0.as_bytes()).collect();
+        let ids = [Digest::of(b"a"), Digest::of(b"b")];
+        let binary: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
         assert_eq!(binary_ids(&binary).unwrap(), ids);
         let json = serde_json::json!({ "chunks": ids }).to_string();
-        assert_eq!(json_ids(json.as_bytes()).unwrap(), ids);
+        assert_eq!(json_ids(json.as_bytes(), "chunks").unwrap(), ids);
     }
 
     #[test]
     fn what_is_no_list_of_ids_is_refused_with_a_reason() {
         assert!(binary_ids(&[0; 33]).unwrap_err().detail.contains("33 bytes"));
-        for bad in ["", "[]", "{}", r#"{"chunks":["blake3:00"]}"#, r#"{"chunks":[],"x":1}"#] {
-            assert!(json_ids(bad.as_bytes()).is_err(), "{bad}");
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"chunks":["blake3:00"]}"#,
+            r#"{"chunks":[],"x":[]}"#,
+            r#"{"x":[]}"#,
+        ] {
+            assert!(json_ids(bad.as_bytes(), "chunks").is_err(), "{bad}");
         }
     }
 }

@@ -24,16 +24,20 @@ mod worker;
 mod body;
 mod coming;
 mod condition;
+mod cost;
 mod deltas;
 mod fallback;
 mod frames;
 mod held;
 mod listing;
+mod made;
 mod media;
 mod metrics;
 mod package;
+mod pieces;
 mod problem;
 pub mod range;
+pub mod recipes;
 mod service;
 mod target;
 mod ticket;
@@ -52,9 +56,13 @@ pub mod replica;
 
 pub mod node;
 
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use coming::{Comes, Coming};
 pub use deltas::{DeltaOptions, DeltaRequest, NotADeltaRequest};
-pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, from_service};
+pub use fallback::{Answering, BoxBody, BoxError, Fallback, RequestBody, answer_by, from_service};
 pub use frames::{IDS_TYPE, MAX_CHUNKS};
 pub use package::VERSION_TYPE;
+pub use pieces::Pieces;
 pub use server::{Content, PlainHttp, Refuses, ServeOptions, Server};

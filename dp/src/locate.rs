@@ -44,6 +44,8 @@ pub struct Candidate {
     pub base: Option<String>,
     /// When its last report came.
     pub reported: Option<Timestamp>,
+    /// For how long it has been cut off from the site, if it is.
+    pub cut_off: Option<SignedDuration>,
     /// Whether people let it have clients.
     pub is_offered: bool,
     /// Whether it holds the version whole.
@@ -111,6 +113,9 @@ pub enum Unfit {
     /// It did not say anything for a while.
     #[error("has not reported for {} min", .0.as_mins())]
     Silent(SignedDuration),
+    /// Its connection broke, and it did not come again.
+    #[error("is cut off from the site for {} s", .0.as_secs())]
+    CutOff(SignedDuration),
     /// It does not hold the version.
     #[error("does not hold this version")]
     Lacks,
@@ -283,6 +288,9 @@ fn fitness(candidate: &Candidate, client: IpAddr, now: Timestamp) -> Result<(), 
         return Err(Unfit::NotOffered);
     }
     is_heard(candidate.reported, now)?;
+    if let Some(since) = candidate.cut_off {
+        return Err(Unfit::CutOff(since));
+    }
     let base = candidate.base.as_ref().ok_or(Unfit::NoAddress)?;
     if base::is_loopback(base) && !client.is_loopback() {
         return Err(Unfit::Loopback(base.clone()));

@@ -8,6 +8,7 @@
 //! * `upstream`: where it brings content from; `coming`: what it tells those who bring from it.
 //! * `facts`: what it says of itself, derived from its library.
 //! * `scrub`, `mend`: how damage is found, and seen to.
+//! * `orders`: what the site has it do once, ahead of that.
 //! * `prestage`, `control`: content that comes on a medium, and how commands on this machine hand it
 //!   to the running point.
 //! * `tasks`: the feed, the work, the reports, the renewal: they share `Node` and nothing else.
@@ -21,6 +22,7 @@ mod facts;
 mod home;
 mod link;
 mod mend;
+mod orders;
 mod plan;
 mod prestage;
 mod schedule;
@@ -52,8 +54,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use upstream::Upstream;
 
-pub use control::{BUNDLE_SIZE, SOCKET, ShortPath};
+pub use control::{BUNDLE_SIZE, Desk, OpenDesk, SOCKET, ShortPath};
 pub use link::LinkError;
+#[cfg(test)]
+pub(crate) use plan::tests as made_up;
 pub use prestage::{is_point, open_copies};
 
 /// How a distribution point works.
@@ -78,6 +82,8 @@ pub struct NodeOptions {
     pub scrub_period: Duration,
     /// Where the time comes from.
     pub clock: Clock,
+    /// Who looks after its library for commands on its machine, if anybody.
+    pub desk: Option<OpenDesk>,
 }
 
 /// Why a distribution point could not work.
@@ -159,6 +165,8 @@ pub(crate) struct Node {
     packages: Packages,
     clock: Clock,
     gc_interval: Duration,
+    /// How long its library keeps what is not used any more; nothing if it collects no garbage.
+    grace: Option<Duration>,
     listen: SocketAddr,
     /// Where others reach it, as it is told to the site ([`told`]).
     reached_at: String,
@@ -176,6 +184,7 @@ pub(crate) struct Node {
     news: Notify,
     scrub_period: Duration,
     scrub: Mutex<Option<scrub::Scrub>>,
+    orders: Mutex<orders::Orders>,
     /// Wakes whoever looks which versions are damaged; and whether it is to look anyway.
     look: Notify,
     asked_to_look: AtomicBool,
@@ -261,7 +270,8 @@ impl Turn {
         started: impl FnOnce(Who),
     ) -> Result<Ended, NodeError> {
         let NodeOptions { folder, listen, mut serve, own, library, gc_interval, .. } = self.options;
-        let NodeOptions { reached_at, scrub_period, clock, .. } = self.options;
+        let NodeOptions { reached_at, scrub_period, clock, desk, .. } = self.options;
+        let grace = (!gc_interval.is_zero()).then_some(library.gc_grace);
         let home = Home::open(folder, token.as_ref(), &clock).await?;
         let (library, is_anew) = open(home.library_folder(), library, self.index).await?;
         let home = match &token {
@@ -286,6 +296,7 @@ impl Turn {
             packages: packages.clone(),
             clock,
             gc_interval,
+            grace,
             scrub_period,
             listen: server.local_addr(),
             reached_at: told(reached_at, server.local_addr(), plain_http),
@@ -302,6 +313,7 @@ impl Turn {
             index_in_doubt: AtomicBool::new(false),
             index_lost: CancellationToken::new(),
             scrub: Mutex::new(scrub::load(&home.scrub_file())),
+            orders: Mutex::new(orders::load(&home.orders_file())),
             home,
         });
         let control = Control::bind(node.home.folder())?;
@@ -315,7 +327,8 @@ impl Turn {
                 }
             }
         };
-        let control = tokio::spawn(control.serve(node.clone(), self.stop.clone()));
+        let desk = desk.map(|open| open(&packages));
+        let control = tokio::spawn(control.serve(node.clone(), desk, self.stop.clone()));
         let tasks = tasks::start(&node, &self.stop);
         let content = Content { library: library.clone(), packages: Arc::new(packages) };
         let served = server.serve(Arc::new(content), ending).await;

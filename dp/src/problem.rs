@@ -21,17 +21,27 @@ pub(crate) struct Problem {
     kind: (&'static str, &'static str),
     /// For people: what is wrong, and the fix if there is one.
     pub detail: String,
+    /// The part of the request that caused it: a header, a part of the path, the body.
+    field: Option<&'static str>,
     /// Beside the content type.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, kind: kind(status), detail: detail.into(), headers: Vec::new() }
+        let (kind, detail) = (kind(status), detail.into());
+        Self { status, kind, detail, field: None, headers: Vec::new() }
     }
 
-    pub fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, detail)
+    /// 400, because of that part of the request.
+    pub fn bad_request(field: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail).about(field)
+    }
+
+    /// Names the part of the request that caused it.
+    pub fn about(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
     }
 
     pub fn not_found(detail: impl Into<String>) -> Self {
@@ -64,12 +74,15 @@ impl Problem {
     /// The document and the headers that go with it.
     pub fn into_parts(self) -> (StatusCode, HeaderMap, String) {
         let (kind, title) = self.kind;
-        let document = serde_json::json!({
+        let mut document = serde_json::json!({
             "type": format!("urn:depot:problem:{kind}"),
             "title": title,
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
+        if let Some(field) = self.field {
+            document["errors"] = serde_json::json!([{ "field": field, "detail": self.detail }]);
+        }
         let json = HeaderValue::from_static("application/problem+json");
         // A cache may keep a 404 or 410 (RFC 9111, section 4.2.2), but content may come, or come back.
         let no_store = HeaderValue::from_static("no-store");

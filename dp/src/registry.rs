@@ -3,8 +3,8 @@
 //!
 //! In the order to read it: a machine is let in once by a token ([`Registry::admit`]), and is a
 //! [`Point`] until it is removed; points are put into groups; packages are assigned to points and
-//! groups; what follows from all of it for one point is its [wish](wish()); what it
-//! reports is kept, and compared with the wish, is its [`StatusRow`]s. Beside that stands which clients
+//! groups; what follows from all of it for one point is its [wish](wish()), with which go
+//! [orders](Registry::order) of what it is to do once; what it reports is kept, and compared with the wish, is its [`StatusRow`]s. Beside that stands which clients
 //! each is for: boundaries and boundary groups, by which [`Registry::locate`] finds sources.
 //!
 //! Always true:
@@ -17,13 +17,16 @@ mod assign;
 mod boundaries;
 mod boundary_groups;
 mod drain;
+mod freeing;
 mod groups;
 mod holdings;
 mod join;
 mod locating;
 mod name;
 mod on_demand;
+mod orders;
 mod points;
+mod presence;
 mod reports;
 mod settings;
 mod sources;
@@ -35,10 +38,12 @@ pub use assign::{Assignment, Target};
 pub use boundaries::Overlaps;
 pub use boundary_groups::{DeletedBoundaryGroup, LONGEST_FALLBACK};
 pub use drain::Drained;
+pub use freeing::Freeing;
 pub use groups::Group;
 pub use join::{Admission, NewToken, TokenInfo};
 pub use name::{BadName, BoundaryGroupName, GroupName, PointName};
 pub use on_demand::{Ask, Demand, Demanded};
+pub use orders::{NewOrder, Ordered};
 pub use points::Point;
 pub use reports::Standing;
 pub use status::{StatusFilter, StatusKey, StatusRow, StatusState};
@@ -70,6 +75,14 @@ pub enum RegistryError {
     /// No group has that name.
     #[error("there is no group {0} of distribution points")]
     UnknownGroup(String),
+    /// The point has no order of that number.
+    #[error("{point} has no order {number}, or has no longer")]
+    UnknownOrder {
+        /// The number.
+        number: u64,
+        /// The point.
+        point: PointName,
+    },
     /// No token has that name or id.
     #[error("there is no join token {0}")]
     UnknownToken(String),
@@ -195,7 +208,7 @@ pub struct Registry {
     closed: CancellationToken,
     /// The feed of each point, so that a newer one ends the older.
     feeds: Mutex<HashMap<PointId, CancellationToken>>,
-    seen: Mutex<HashMap<PointId, jiff::Timestamp>>,
+    heard: Mutex<HashMap<PointId, presence::Heard>>,
     wishes: Mutex<wishes::Known>,
     holdings: holdings::Holdings,
     read: Mutex<reports::Read>,
@@ -213,6 +226,7 @@ struct State {
     assignments: BTreeMap<AssignmentKey, Assignment>,
     standings: BTreeMap<PointId, Standing>,
     outlines: BTreeMap<PointId, reports::Outlines>,
+    orders: orders::Orders,
     /// Shared with those who look something up in it.
     areas: Arc<Areas>,
 }
@@ -238,6 +252,10 @@ impl Registry {
                 state.outlines.insert(id, outlines);
             }
         }
+        for (_, ordered) in orders::ORDERS.scan(&db, Order::Ascending, None, usize::MAX)? {
+            let its = state.orders.entry(ordered.point.clone()).or_default();
+            its.insert(ordered.order.number, ordered);
+        }
         let areas = Areas {
             boundaries: all(BOUNDARIES.scan(&db, Order::Ascending, None, usize::MAX)?, |b| b.range),
             groups: all(BOUNDARY_GROUPS.scan(&db, Order::Ascending, None, usize::MAX)?, |g| {
@@ -253,7 +271,7 @@ impl Registry {
             changes: watch::Sender::new(1),
             closed: CancellationToken::new(),
             feeds: Mutex::default(),
-            seen: Mutex::default(),
+            heard: Mutex::default(),
             wishes: Mutex::default(),
             holdings: holdings::Holdings::default(),
             read: Mutex::default(),

@@ -9,6 +9,7 @@
 mod address;
 mod attempt;
 mod client;
+mod cost;
 mod deltas;
 mod fetch;
 mod gather;
@@ -19,6 +20,7 @@ mod out;
 mod parts;
 mod place;
 mod plan;
+mod recipes;
 mod sink;
 mod sources;
 mod state;
@@ -27,11 +29,12 @@ mod waits;
 pub use address::{BadAddress, PackageAddress};
 pub use client::{Client, Server};
 pub(crate) use deltas::{Delta, TakeDelta, Wanted};
+pub(crate) use fetch::blocking;
 pub use fetch::{FetchOptions, FetchReport, fetch, fetch_from};
-pub(crate) use fetch::{RECIPES_IN_FLIGHT, blocking, recipe};
 pub(crate) use gather::Take;
 pub use holder::{Holder, repair_source};
 pub use locate::{Located, LocatedSource, locate};
+pub(crate) use recipes::{RECIPE_REQUESTS, RECIPES_AT_ONCE, RECIPES_IN_FLIGHT};
 
 use contentlib::{Cancelled, Digest};
 use packager::manifest::NotAManifest;
@@ -147,11 +150,11 @@ pub enum RemoteError {
     Reserved,
     /// What the version brings has no room; none of its files was begun.
     #[error(
-        "the version needs up to {needed} bytes more, and there is no room for them, also compressed: \
+        "the version needs about {needed} bytes more, compressed as it is, and there is no room for them: \
          {free} bytes are free and {reserve} are kept in reserve; free some, and it comes by itself"
     )]
     NoRoom {
-        /// What it needs at most, in bytes.
+        /// About what it needs, in bytes as they are stored.
         needed: u64,
         /// Free bytes.
         free: u64,

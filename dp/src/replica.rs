@@ -7,8 +7,8 @@
 //!    any version of any package has costs nothing.
 //! 3. `take`: those chunks, in large requests, several at a time. The stored bytes of a block go
 //!    into a pack as they come, once its chunks hashed to names that were asked for.
-//! 4. Each file's recipe is put in the library as soon as its chunks are; it is read and hashed
-//!    first.
+//! 4. Each file is hashed in its order while its chunks come (`fresh`), and its recipe is put in the
+//!    library as soon as they are all there, if the whole is what it should be.
 //! 5. When all is there, one commit makes the version visible ([`packager::Packages::adopt`]).
 //!
 //! The steps run side by side, so the next requests are under way while the last answers are
@@ -21,6 +21,7 @@ mod align;
 mod asked;
 mod bases;
 mod delta;
+mod fresh;
 mod plan;
 mod space;
 mod take;
@@ -28,12 +29,15 @@ mod take;
 use crate::field::Priority;
 use crate::remote::{Client, RemoteError, blocking};
 use bases::Bases;
-use contentlib::{AddError, ChunkId, CommitError, Digest, Progress, Recipe, Session};
+use contentlib::{AddError, Assembly, ChunkId, CommitError, Digest, Progress, Recipe, Session};
+use delta::Spare;
+use fresh::Fresh;
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use packager::manifest::Manifest;
 use packager::sign::VersionInfo;
 use packager::{PackageError, PackageName, Packages};
+use parking_lot::Mutex;
 use plan::{Batch, Piece, Plan};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -48,7 +52,7 @@ const IN_FLIGHT: usize = 4;
 /// Requests that are ready to be made.
 const READY: usize = 4;
 /// Answers whose files wait to be put together.
-const TAKEN: usize = 16;
+const TAKEN: usize = 4;
 /// Files are put together on so many threads.
 const FINISHERS: usize = 2;
 /// How often chunks are asked for that were held, and turn out not to be.
@@ -122,6 +126,8 @@ pub async fn bring_beside(
         progress: progress.clone(),
         beside,
         in_flight: InFlight::default(),
+        fresh: Fresh::default(),
+        spare: Spare::default(),
         delta_bytes: AtomicU64::new(0),
     });
     let like = {
@@ -165,6 +171,10 @@ struct Work {
     beside: Beside,
     /// Chunks that are asked for, or about to be.
     in_flight: InFlight,
+    /// Chunks that came and are not hashed into their files yet.
+    fresh: Fresh,
+    /// For the bases of deltas.
+    spare: Spare,
     /// Bytes that came as deltas.
     delta_bytes: AtomicU64,
 }
@@ -173,6 +183,15 @@ struct Work {
 struct Whole {
     digest: Digest,
     recipe: Arc<Recipe>,
+    /// How far it is hashed.
+    assembly: Mutex<Assembly>,
+}
+
+impl Whole {
+    fn new(digest: Digest, recipe: Arc<Recipe>) -> Arc<Self> {
+        let assembly = Mutex::new(Assembly::new(digest, recipe.clone()));
+        Arc::new(Self { digest, recipe, assembly })
+    }
 }
 
 impl Work {
@@ -195,7 +214,7 @@ impl Work {
                 return Err(self.wrong(digest));
             }
             let like = like.map(|like| like.manifest);
-            self.content(Whole { digest, recipe: Arc::new(recipe) }, like).await?;
+            self.content(Whole::new(digest, Arc::new(recipe)), like).await?;
         }
         let (packages, tree) = (self.packages.clone(), info.tree);
         blocking(move || {
@@ -208,7 +227,7 @@ impl Work {
     /// Brings one content, which may be like another one that is held.
     async fn content(
         self: &Arc<Self>,
-        whole: Whole,
+        whole: Arc<Whole>,
         like: Option<Digest>,
     ) -> Result<(), RemoteError> {
         let pieces = self.missing(&whole).await?;
@@ -287,9 +306,12 @@ impl Work {
         let finished = taken.map(move |batch| {
             let work = self.clone();
             async move {
-                let Batch { n_files, files, permits, .. } = batch;
+                let Batch { n_files, files, begun, permits, .. } = batch;
                 let n_files = n_files + files.len() as u64;
                 work.clone().finish(files).await?;
+                if let Some((whole, end)) = begun {
+                    work.clone().hash_on(whole, end).await?;
+                }
                 drop(permits);
                 work.progress.files.fetch_add(n_files, Relaxed);
                 Ok::<_, RemoteError>(())
@@ -298,15 +320,24 @@ impl Work {
         finished.buffer_unordered(FINISHERS).try_collect().await
     }
 
+    /// Hashes a content of which more is to come, as far as its chunks before the `end`th.
+    async fn hash_on(self: Arc<Self>, whole: Arc<Whole>, end: usize) -> Result<(), RemoteError> {
+        blocking(move || {
+            let library = self.packages.library();
+            whole.assembly.lock().advance(library, end, |id| self.fresh.take(id));
+            Ok(())
+        })
+        .await
+    }
+
     /// Puts contents together, whose chunks are all held.
-    async fn finish(self: Arc<Self>, mut contents: Vec<Whole>) -> Result<(), RemoteError> {
+    async fn finish(self: Arc<Self>, mut contents: Vec<Arc<Whole>>) -> Result<(), RemoteError> {
         for _ in 0..TRIES {
             if contents.is_empty() {
                 return Ok(());
             }
-            let (packages, lease) = (self.packages.clone(), self.lease.clone());
-            let (left, pieces) =
-                blocking(move || put_together(&packages, &lease, contents)).await?;
+            let work = self.clone();
+            let (left, pieces) = blocking(move || work.put_together(contents)).await?;
             contents = left;
             if !pieces.is_empty() {
                 // Found damaged just now, or lost by somebody else who was about to store them. They were
@@ -331,45 +362,47 @@ impl Work {
     fn wrong(&self, digest: Digest) -> RemoteError {
         RemoteError::WrongBytes { url: self.client.shown(), digest }
     }
-}
 
-/// Puts what can be put together in the library. Answers what is left, and the chunks that it lacks.
-fn put_together(
-    packages: &Packages,
-    lease: &Session,
-    contents: Vec<Whole>,
-) -> Result<(Vec<Whole>, Vec<Piece>), RemoteError> {
-    let session = packages.library().session();
-    let (mut left, mut pieces) = (Vec::new(), Vec::new());
-    for whole in contents {
-        let mut put = session.put_recipe(whole.digest, &whole.recipe);
-        if let Err(AddError::MissingChunks(condemned)) = &put {
-            // Nothing refers to them yet, so a collection may have condemned them meanwhile. The lease
-            // keeps them all the same, and makes them live again: they need not come twice.
-            lease.missing_chunks(condemned).map_err(local)?;
-            put = session.put_recipe(whole.digest, &whole.recipe);
-        }
-        match put {
-            Ok(()) => {}
-            Err(AddError::MissingChunks(missing)) => {
-                let missing: HashSet<ChunkId> = missing.into_iter().collect();
-                pieces.extend(whole.pieces().filter(|piece| missing.contains(&piece.id)));
-                left.push(whole);
+    /// Puts what can be put together in the library. Answers what is left, and the chunks that it lacks.
+    fn put_together(
+        &self,
+        contents: Vec<Arc<Whole>>,
+    ) -> Result<(Vec<Arc<Whole>>, Vec<Piece>), RemoteError> {
+        let session = self.packages.library().session();
+        let at_hand = |id| self.fresh.take(id);
+        let (mut left, mut pieces) = (Vec::new(), Vec::new());
+        for whole in contents {
+            let mut assembly = whole.assembly.lock();
+            let mut put = session.put_assembly(&mut assembly, at_hand);
+            if let Err(AddError::MissingChunks(condemned)) = &put {
+                // Nothing refers to them yet, so a collection may have condemned them meanwhile. The lease
+                // keeps them all the same, and makes them live again: they need not come twice.
+                self.lease.missing_chunks(condemned).map_err(local)?;
+                put = session.put_assembly(&mut assembly, at_hand);
             }
-            // The chunks are what the recipe says: the recipe is another content's.
-            Err(AddError::WrongDigest { .. }) => {
-                let url = format!("recipes/{}", whole.digest);
-                return Err(RemoteError::WrongBytes { url, digest: whole.digest });
+            drop(assembly);
+            match put {
+                Ok(()) => {}
+                Err(AddError::MissingChunks(missing)) => {
+                    let missing: HashSet<ChunkId> = missing.into_iter().collect();
+                    pieces.extend(whole.pieces().filter(|piece| missing.contains(&piece.id)));
+                    left.push(whole);
+                }
+                // The chunks are what the recipe says: the recipe is another content's.
+                Err(AddError::WrongDigest { .. }) => {
+                    let url = format!("recipes/{}", whole.digest);
+                    return Err(RemoteError::WrongBytes { url, digest: whole.digest });
+                }
+                Err(error) => return Err(local(error)),
             }
-            Err(error) => return Err(local(error)),
         }
+        match session.commit(Vec::new()) {
+            // A chunk that was relied on did not come; it is missing the next time.
+            Err(CommitError::Interrupted) if !left.is_empty() => {}
+            result => result.map_err(PackageError::from)?,
+        }
+        Ok((left, pieces))
     }
-    match session.commit(Vec::new()) {
-        // A chunk that was relied on did not come; it is missing the next time.
-        Err(CommitError::Interrupted) if !left.is_empty() => {}
-        result => result.map_err(PackageError::from)?,
-    }
-    Ok((left, pieces))
 }
 
 /// An error of this machine's library.

@@ -7,6 +7,7 @@
 use crate::body::{self, Body, ContentBody, PartsBody, Source};
 use crate::condition::{self, Validators, Verdict};
 use crate::connection::Connection;
+use crate::cost;
 use crate::deltas;
 use crate::fallback::RequestBody;
 use crate::frames;
@@ -16,6 +17,7 @@ use crate::metrics::{self, Route};
 use crate::package;
 use crate::problem::Problem;
 use crate::range::Wanted;
+use crate::recipes;
 use crate::target::Target;
 use crate::ticket::Ticket;
 use bytes::Bytes;
@@ -66,7 +68,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let mut ticket = Ticket::new(self.connection.clone(), request.method(), request.uri());
         if lacks_host(&request) {
             let detail = "a request of HTTP/1.1 has one Host header";
-            return now(problem(Problem::bad_request(detail), ticket));
+            return now(problem(Problem::bad_request("Host", detail), ticket));
         }
         if self.connection.lacks_tls() && !is_public(request.uri().path()) {
             let detail = "nothing is served here without TLS: ask again with https://";
@@ -90,7 +92,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         }
         match Target::parse(request.uri().path()) {
             Ok(target) => self.route(target, request, ticket),
-            Err(error) => now(problem(Problem::bad_request(error.to_string()), ticket)),
+            Err(error) => now(problem(Problem::bad_request("path", error.to_string()), ticket)),
         }
     }
 }
@@ -111,9 +113,9 @@ impl Service {
     fn route(&self, target: Target, request: Request<Incoming>, mut ticket: Ticket) -> Answer {
         ticket.route = match &target {
             Target::Content(_) => Route::Content,
-            Target::Recipe(_) => Route::Recipe,
+            Target::Recipe(_) | Target::Recipes => Route::Recipe,
             Target::Package(_) => Route::Package,
-            Target::Chunks => Route::Chunks,
+            Target::Chunks | Target::Cost => Route::Chunks,
             Target::Deltas => Route::Deltas,
             Target::Api | Target::Locate => Route::Api,
             Target::Coming(..) | Target::Health | Target::Ready | Target::Metrics => Route::Status,
@@ -124,7 +126,7 @@ impl Service {
             return self.hand_on(request, ticket);
         }
         let allowed = match target {
-            Target::Chunks | Target::Deltas => POSTERS,
+            Target::Recipes | Target::Chunks | Target::Cost | Target::Deltas => POSTERS,
             _ => READERS,
         };
         let is_allowed = match *request.method() {
@@ -156,11 +158,28 @@ impl Service {
                     }
                 }))
             }
+            Target::Recipes => {
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
+                Answer::Later(Box::pin(async move {
+                    let library = content.library.clone();
+                    let posted = recipes::post(library, &head.headers, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
             Target::Chunks => {
                 let (head, body) = request.into_parts();
                 let body = RequestBody::new(body, self.connection.clone());
                 Answer::Later(Box::pin(async move {
                     let posted = frames::post(content.library.clone(), &head.headers, body, ticket);
+                    posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
+                }))
+            }
+            Target::Cost => {
+                let (head, body) = request.into_parts();
+                let body = RequestBody::new(body, self.connection.clone());
+                Answer::Later(Box::pin(async move {
+                    let posted = cost::post(content.library.clone(), &head.headers, body, ticket);
                     posted.await.unwrap_or_else(|(error, ticket)| problem(error, ticket))
                 }))
             }
@@ -357,7 +376,7 @@ fn text(content_type: &'static str, text: Bytes, ticket: Ticket) -> Response<Bod
 
 pub(crate) fn parse_name(name: &[u8]) -> Result<Name, Problem> {
     let text = String::from_utf8_lossy(name);
-    text.parse::<Name>().map_err(|error| Problem::bad_request(error.to_string()))
+    text.parse::<Name>().map_err(|error| Problem::bad_request("name", error.to_string()))
 }
 
 /// The digest that a name stands for, aliases included. Blocks.
@@ -414,6 +433,7 @@ fn send(held: Arc<Held>, asked: Asked, ticket: Ticket) -> Answer {
             let detail = format!("no range lies inside the content, which has {size} bytes");
             let value = HeaderValue::try_from(format!("bytes */{size}")).expect("visible ASCII");
             let refused = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, detail)
+                .about("Range")
                 .with(header::CONTENT_RANGE, value)
                 .with(header::ETAG, held.etag.clone());
             now(problem(refused, ticket))

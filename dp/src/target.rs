@@ -18,8 +18,12 @@ pub(crate) enum Target {
     Package(PackagePath),
     /// `/coming/{package}/{version}`
     Coming(PackageName, u64),
+    /// `/recipes`
+    Recipes,
     /// `/chunks`
     Chunks,
+    /// `/cost`
+    Cost,
     /// `/deltas`
     Deltas,
     /// `/healthz`
@@ -65,6 +69,9 @@ impl Target {
     pub fn parse(path: &str) -> Result<Self, BadTarget> {
         let mut segments = path.strip_prefix('/').unwrap_or(path).splitn(2, '/');
         let (first, rest) = (segments.next().unwrap_or_default(), segments.next());
+        if let Some(target) = of_wsus(path) {
+            return Ok(target);
+        }
         Ok(match (first, rest) {
             ("content", Some(name)) => Target::Content(decode(name)?),
             ("recipes", Some(name)) => Target::Recipe(decode(name)?),
@@ -72,7 +79,9 @@ impl Target {
             ("coming", Some(rest)) => return coming(rest),
             ("api", Some(_)) => Target::Api,
             ("locate", Some(_)) => Target::Locate,
+            ("recipes", None) => Target::Recipes,
             ("chunks", None) => Target::Chunks,
+            ("cost", None) => Target::Cost,
             ("deltas", None) => Target::Deltas,
             ("healthz", None) => Target::Health,
             ("readyz", None) => Target::Ready,
@@ -80,6 +89,22 @@ impl Target {
             _ => Target::Unknown,
         })
     }
+}
+
+/// What servers and clients of WSUS ask for: `ServerSyncWebService/…` and `DssAuthWebService/…`, which are
+/// handed on, and `Content/XX/SHA1.ext`. Paths are in either case there, and begin with slashes, one or
+/// more.
+fn of_wsus(path: &str) -> Option<Target> {
+    let (first, rest) = path.trim_start_matches('/').split_once('/')?;
+    if ["ServerSyncWebService", "DssAuthWebService"].iter().any(|it| it.eq_ignore_ascii_case(first))
+    {
+        return Some(Target::Api);
+    }
+    let (folder, file) = rest.split_once('/').filter(|_| first.eq_ignore_ascii_case("content"))?;
+    let sha1 = file.split('.').next().filter(|it| it.len() == 40)?.to_ascii_lowercase();
+    let is_hex = sha1.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_file = is_hex && sha1.ends_with(&folder.to_ascii_lowercase()) && folder.len() == 2;
+    is_file.then(|| Target::Content(format!("sha1:{sha1}").into_bytes()))
 }
 
 fn coming(rest: &str) -> Result<Target, BadTarget> {
@@ -173,6 +198,22 @@ mod tests {
         {
             assert_eq!(Target::parse(unknown), Ok(Target::Unknown), "{unknown}");
         }
+    }
+
+    #[test]
+    fn what_wsus_asks_for_is_found_in_either_case() {
+        let content = Target::Content(b"sha1:87f5bd0469585006aa5d3a77d1c662fd2895ddcd".to_vec());
+        for path in [
+            "/Content/CD/87F5BD0469585006AA5D3A77D1C662FD2895DDCD.exe",
+            "/content/cd/87f5bd0469585006aa5d3a77d1c662fd2895ddcd",
+        ] {
+            assert_eq!(Target::parse(path), Ok(content.clone()), "{path}");
+        }
+        for path in ["//DssAuthWebService/DssAuthWebService.asmx", "/serversyncwebservice/x"] {
+            assert_eq!(Target::parse(path), Ok(Target::Api), "{path}");
+        }
+        let other = "/Content/AB/87F5BD0469585006AA5D3A77D1C662FD2895DDCD.exe";
+        assert_eq!(Target::parse(other), Ok(Target::Unknown), "it lies in another folder");
     }
 
     #[test]

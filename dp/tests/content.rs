@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{curl, noise, point, prose};
+use common::{Point, curl, noise, point, prose};
 use contentlib::{Digest, Name};
+use std::fs;
 
 const PROTOCOLS: [&str; 2] = ["--http1.1", "--http2-prior-knowledge"];
 
@@ -221,6 +222,8 @@ fn what_is_not_there_or_not_a_name_is_a_problem_document() {
         let problem = got.json();
         assert_eq!(problem["status"], status);
         assert!(problem["detail"].as_str().unwrap().contains(&says), "{problem}");
+        let field = problem["errors"][0]["field"].as_str();
+        assert_eq!(field.is_some(), status == 400, "{problem}");
     }
 }
 
@@ -310,10 +313,10 @@ fn known_damage_is_503_wherever_it_is() {
 /// Flips a bit in the one place in all packs where `part` lies.
 fn flip_in(point: &common::Point, part: &[u8]) {
     for path in walk(&point.folder.path().join("library/packs")) {
-        let mut pack = std::fs::read(&path).unwrap();
+        let mut pack = fs::read(&path).unwrap();
         if let Some(at) = pack.windows(part.len()).position(|window| window == part) {
             pack[at] ^= 1;
-            return std::fs::write(&path, pack).unwrap();
+            return fs::write(&path, pack).unwrap();
         }
     }
     panic!("no pack has these bytes");
@@ -323,7 +326,7 @@ fn flip_in(point: &common::Point, part: &[u8]) {
 fn flip_bits(point: &common::Point) {
     use std::os::unix::fs::FileExt;
     for pack in walk(&point.folder.path().join("library/packs")) {
-        let file = std::fs::File::options().read(true).write(true).open(pack).unwrap();
+        let file = fs::File::options().read(true).write(true).open(pack).unwrap();
         let len = file.metadata().unwrap().len();
         let mut at = 200;
         while at < len {
@@ -337,7 +340,7 @@ fn flip_bits(point: &common::Point) {
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { files.extend(walk(&path)) } else { files.push(path) }
     }
@@ -368,10 +371,9 @@ fn chunks_come_as_frames_and_missing_ones_are_named() {
     ids.push(absent);
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("ids.json");
-    std::fs::write(&json, serde_json::json!({ "chunks": ids }).to_string()).unwrap();
+    fs::write(&json, serde_json::json!({ "chunks": ids }).to_string()).unwrap();
     let binary = folder.path().join("ids");
-    std::fs::write(&binary, ids.iter().flat_map(|id| *id.0.as_bytes()).collect::<Vec<u8>>())
-        .unwrap();
+    fs::write(&binary, ids.iter().flat_map(|id| *id.0.as_bytes()).collect::<Vec<u8>>()).unwrap();
     for (file, kind) in [(&json, "application/json"), (&binary, dp::IDS_TYPE)] {
         for protocol in PROTOCOLS {
             let data = format!("@{}", file.display());
@@ -402,7 +404,7 @@ fn ask_for(point: &common::Point, ids: &[Digest]) -> (Vec<Vec<Digest>>, Vec<Dige
     use contentlib::frames::{FrameDecoder, FrameItem};
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ids");
-    std::fs::write(&file, ids.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>()).unwrap();
+    fs::write(&file, ids.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>()).unwrap();
     let (kind, data) = (format!("Content-Type: {}", dp::IDS_TYPE), format!("@{}", file.display()));
     let got = curl(&["--data-binary", &data, "-H", &kind, &point.url("/chunks")]);
     assert_eq!(got.status, 200);
@@ -457,6 +459,56 @@ fn revoked_content_comes_neither_as_a_chunk_nor_in_the_block_of_its_neighbours()
     assert_eq!(curl(&[&point.url(&format!("/recipes/{large}"))]).status, 410);
 }
 
+/// What the server answers that is asked by POST for these digests.
+fn post(point: &Point, path: &str, kind: &str, ids: &[Digest]) -> common::Answer {
+    let body = point.folder.path().join("ids");
+    fs::write(&body, ids.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>()).unwrap();
+    let (kind, body) = (format!("Content-Type: {kind}"), format!("@{}", body.display()));
+    curl(&["-H", &kind, "--data-binary", &body, &point.url(path)])
+}
+
+#[test]
+fn many_recipes_come_in_one_answer() {
+    let point = point();
+    let large = [1, 2].map(|n| point.add(&noise(1 << 20, n)));
+    let (small, lost) = (point.add(b"small"), Digest::of(b"lost"));
+    let revoked = point.add(&noise(1 << 20, 3));
+    point.packages.revoke(revoked, "leaked").unwrap();
+    let asked = [large[1], lost, large[0], revoked, small, large[1]];
+    let got = post(&point, "/recipes", dp::recipes::REQUEST_TYPE, &asked);
+    assert_eq!((got.status, got.header("content-type")), (200, Some(dp::recipes::MEDIA_TYPE)));
+    let (mut rest, mut found) = (&got.body[..], vec![]);
+    while let Some((digest, recipe, length)) = dp::recipes::decode_first(rest).unwrap() {
+        assert_eq!(recipe, *point.library.recipe(digest).unwrap());
+        found.push(digest);
+        rest = &rest[length..];
+    }
+    assert_eq!((found, rest.len()), (vec![large[1], large[0], small], 0));
+    let json = format!(r#"{{"contents":["{small}"]}}"#);
+    let json = curl(&["--json", &json, &point.url("/recipes")]);
+    assert_eq!((json.status, json.body.len()), (200, 36 + 8 + 36));
+
+    assert_eq!(post(&point, "/recipes", dp::IDS_TYPE, &asked).status, 415);
+    let too_many = vec![small; dp::recipes::MAX_CONTENTS + 1];
+    assert_eq!(post(&point, "/recipes", dp::recipes::REQUEST_TYPE, &too_many).status, 413);
+    assert_eq!(curl(&[&point.url("/recipes")]).status, 405);
+}
+
+#[test]
+fn what_chunks_take_is_told_before_they_are_asked_for() {
+    let point = point();
+    let noise = point.add(&noise(40_000, 1));
+    let zeros = point.add(&vec![0; 40_000]);
+    let revoked = point.add(b"leaked");
+    point.packages.revoke(revoked, "leaked").unwrap();
+    let ids = [noise, zeros, revoked, Digest::of(b"lost"), noise];
+    let got = post(&point, "/cost", dp::IDS_TYPE, &ids);
+    let costs = got.json();
+    assert_eq!((&costs["chunks"], &costs["plain"]), (&2.into(), &80_000.into()));
+    let stored = costs["stored"].as_u64().unwrap();
+    assert!((40_000..40_200).contains(&stored), "zeros take next to nothing: {stored}");
+}
+
 #[test]
 fn bad_requests_for_chunks_are_refused() {
     let point = point();
@@ -471,7 +523,7 @@ fn bad_requests_for_chunks_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     for size in [32 * (dp::MAX_CHUNKS + 1), 1 << 20] {
         let file = folder.path().join("ids");
-        std::fs::write(&file, vec![7; size]).unwrap();
+        fs::write(&file, vec![7; size]).unwrap();
         let data = format!("@{}", file.display());
         assert_eq!(post(dp::IDS_TYPE, &data).status, 413);
         // The same by a client that sends it all, whether it is told to or not.

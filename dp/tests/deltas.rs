@@ -285,7 +285,9 @@ async fn where_the_base_is_damaged_here_or_at_the_source_chunks_come() {
         assert_eq!(damage(&folder.join("library/packs"), &big[2_000_000..2_000_032]), 1);
         let between = Between::plain(point.address).await;
         let brought = third(&point, &package, &copies, &between.url()).await;
-        assert!(brought.moved_bytes > 4 << 20, "{brought:?}");
+        // Here all comes out right but what was made of the damaged bytes.
+        let chunks = if is_here { 1_000..1 << 20 } else { 4 << 20..5 << 20 };
+        assert!(chunks.contains(&brought.moved_bytes), "{brought:?}");
         assert_eq!(between.requests("chunks") > 0, is_here, "the source sends chunks at once");
     }
 }

@@ -264,8 +264,11 @@ async fn what_is_not_what_was_signed_is_refused() {
         ) || matches!(failed, Err(RemoteError::Malformed { .. }));
         assert!(is_named, "{failed:?}");
     }
-    // A file's recipe that is not the one that the manifest names.
+    // A file's recipe that is not the one that the manifest names, of a server that gives them one by one.
     let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        if path == "/recipes" {
+            return Reply::Status(404);
+        }
         let is_it = path == format!("/recipes/{big}");
         Reply::Whole(if is_it { wrong_order.clone() } else { body })
     })

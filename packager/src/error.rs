@@ -85,6 +85,12 @@ pub enum PackageError {
         /// Its source.
         folder: PathBuf,
     },
+    /// The package is put together by the site.
+    #[error(
+        "package {0} takes its files from an upstream, by the site: neither folders nor uploads become \
+         versions of it"
+    )]
+    TakesUpstream(PackageName),
     /// Somebody points to the version.
     #[error(
         "{} of package {package} {} version {version}; move that first, or delete with force",

@@ -13,6 +13,7 @@ mod publish;
 mod replica;
 mod revoke;
 mod show;
+mod unshared;
 mod whole;
 
 pub use channel::ChannelMoved;
@@ -20,6 +21,7 @@ pub use delete::{Deleted, Force, Freed};
 pub use replica::Gone;
 pub use revoke::{Holding, Revocation};
 pub use show::{DiffPage, PackageInfo, Stamp};
+pub use unshared::Unshared;
 pub use whole::Hurt;
 
 use crate::error::PackageError;
@@ -205,6 +207,7 @@ impl Packages {
     pub fn create(&self, new: NewPackage) -> Result<VersionInfo, PackageError> {
         let NewPackage { name, source, retention } = new;
         let guard = self.busy(&name)?;
+        // Before the folder is looked at: what is wrong with that does not matter then.
         if refs::get_package(self.library(), &name)?.is_some() {
             return Err(PackageError::Exists(name));
         }
@@ -212,11 +215,22 @@ impl Packages {
             None => Source::Upload,
             Some(folder) => Source::Folder(self.claim_source(&guard, &folder)?),
         };
+        self.create_with(&guard, source, retention)
+    }
+
+    /// Makes the guarded package with that source, and its version 1.
+    pub(crate) fn create_with(
+        &self,
+        guard: &Guard,
+        source: Source,
+        retention: Retention,
+    ) -> Result<VersionInfo, PackageError> {
+        let name = guard.name();
         let record = PackageRecord::new(source, retention, self.now());
         let session = self.library().session();
         let empty = Manifest::default();
         let version = NewVersion {
-            name: &name,
+            name,
             manifest: &empty,
             tree: empty.tree_digest(),
             source: None,
@@ -226,7 +240,7 @@ impl Packages {
         let published = self.publish_first(&session, &version, record);
         match published {
             Err(PackageError::Commit(CommitError::Conflict { .. })) => {
-                Err(PackageError::Exists(name))
+                Err(PackageError::Exists(name.clone()))
             }
             published => published,
         }

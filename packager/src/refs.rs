@@ -31,6 +31,8 @@ pub(crate) const PACKAGES: &str = "package/";
 pub(crate) const VERSIONS: &str = "version/";
 /// References of uploads that are under way.
 pub(crate) const UPLOADS: &str = "upload/";
+/// The leases of what comes for compositions.
+pub(crate) const COMPOSING: &str = "compose/";
 /// The reference that says what signatures are checked with.
 pub(crate) const SITE_KEY: &str = "site/key";
 
@@ -69,6 +71,8 @@ pub enum Source {
     Folder(SourceFolder),
     /// Clients send them.
     Upload,
+    /// The site puts them together from files of upstreams.
+    Composed,
     /// The package is a copy of another site's.
     Site,
 }

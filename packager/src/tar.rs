@@ -146,6 +146,7 @@ impl Packages {
         match self.record(name)?.record.source {
             Source::Upload => Ok(()),
             Source::Site => Err(PackageError::Replica),
+            Source::Composed => Err(PackageError::TakesUpstream(name.clone())),
             Source::Folder(folder) => {
                 Err(PackageError::TakesFolder { package: name.clone(), folder: folder.0 })
             }

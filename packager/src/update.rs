@@ -67,6 +67,15 @@ impl<'a> Tally<'a> {
         Self { progress, new_bytes, stored_bytes, began: now }
     }
 
+    /// Goes on with counts that were taken when an operation began: of new bytes and stored ones.
+    pub(crate) fn resumed(
+        progress: &'a Progress,
+        (new_bytes, stored_bytes): (u64, u64),
+        began: Timestamp,
+    ) -> Self {
+        Self { progress, new_bytes, stored_bytes, began }
+    }
+
     pub(crate) fn new_bytes(&self) -> u64 {
         self.progress.new_bytes.load(Relaxed) - self.new_bytes
     }
@@ -168,6 +177,7 @@ impl Packages {
             }
             (None, Source::Folder(SourceFolder(path))) => Ok((path, None)),
             (None, Source::Site) => Err(PackageError::Replica),
+            (None, Source::Composed) => Err(PackageError::TakesUpstream(guard.name().clone())),
             (None, Source::Upload) => Err(PackageError::TakesUploads(guard.name().clone())),
         }
     }

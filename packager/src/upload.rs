@@ -27,8 +27,8 @@ use crate::refs::{self, RecordError, Stored};
 use crate::update::{Tally, UpdateReport};
 use contentlib::frames::{BadFrame, FrameDecoder, FrameItem};
 use contentlib::{
-    AddError, ChunkId, CommitError, Digest, Expect, Frame, Progress, ReadError, Recipe, RefChange,
-    Session,
+    AddError, ChunkId, CommitError, Digest, Expect, Frame, Keeps, Progress, ReadError, Recipe,
+    RefChange, Session,
 };
 use in_use::Mark;
 use jiff::{SignedDuration, Timestamp};
@@ -217,7 +217,8 @@ impl Packages {
             received_bytes: 0,
             stored_bytes: 0,
         };
-        let session = self.library().open_session(&info.id.key(), self.inner.upload_expiry)?;
+        let session =
+            self.library().open_session(&info.id.key(), self.inner.upload_expiry, Keeps::All)?;
         session.commit(vec![refs::set(info.id.key(), None, &info, Expect::Absent)])?;
         Ok(info)
     }
@@ -231,7 +232,10 @@ impl Packages {
             if lives { Ok(stored) } else { Err(UploadError::Unknown(id.clone())) }
         })?;
         let expiry = self.inner.upload_expiry;
-        let session = self.library().open_session(&id.key(), expiry).map_err(PackageError::from)?;
+        let session = self
+            .library()
+            .open_session(&id.key(), expiry, Keeps::All)
+            .map_err(PackageError::from)?;
         let (package, expires) = (stored.record.package, stored.record.expires);
         let upload = Upload { packages: self.clone(), package, session, mark };
         // Offering is a use, too. A commit for each would slow down a push of what is all held.
@@ -290,7 +294,8 @@ impl Packages {
 
     /// Ends an upload whose record is as expected; answers whether it was.
     fn end_upload(&self, id: &UploadId, expect: Expect) -> Result<bool, PackageError> {
-        let session = self.library().open_session(&id.key(), self.inner.upload_expiry)?;
+        let session =
+            self.library().open_session(&id.key(), self.inner.upload_expiry, Keeps::All)?;
         match session.commit(vec![RefChange::Delete { name: id.key(), expect }]) {
             Err(CommitError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -516,7 +521,10 @@ impl Upload {
 }
 
 /// The size of a content that is held whole, and the digest of its recipe if it has one.
-fn held(library: &contentlib::Library, digest: Digest) -> Result<(u64, Option<Digest>), ReadError> {
+pub(crate) fn held(
+    library: &contentlib::Library,
+    digest: Digest,
+) -> Result<(u64, Option<Digest>), ReadError> {
     let stat = library.stat(digest)?;
     if stat.suspect {
         return Err(ReadError::Unknown(digest.into()));

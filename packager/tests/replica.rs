@@ -300,3 +300,30 @@ fn a_version_that_is_not_whole_any_more_is_named() {
     bring(&site, &copies, &info);
     assert_eq!(copies.hurt_versions().unwrap(), []);
 }
+
+#[test]
+fn what_letting_go_frees_is_what_was_told_before() {
+    let (site, two) = site();
+    std::fs::write(site.source().join("small"), "changed").unwrap();
+    std::fs::write(site.source().join("other"), noise(9, 300_000)).unwrap();
+    site.update().unwrap();
+    let three = version(&site, 3);
+    let copies = copies(&site);
+    bring(&site, &copies, &two);
+    bring(&site, &copies, &three);
+    let told = |gone: &[&VersionInfo], stays: &[&VersionInfo]| {
+        let [gone, stays] =
+            [gone, stays].map(|all| all.iter().map(|v| (*v).clone()).collect::<Vec<_>>());
+        site.packages.unshared(&gone, &stays).unwrap().bytes
+    };
+    let held = || copies.library().stats().unwrap().plain_bytes;
+    let (first, both) = (told(&[&three], &[&two]), told(&[&two, &three], &[]));
+    assert_eq!(held(), both);
+    assert!((300_000..310_000).contains(&first), "the large file is shared: {first}");
+    copies.let_go(&package("p"), 3).unwrap();
+    collect(&copies);
+    assert_eq!(held(), both - first);
+    copies.let_go(&package("p"), 2).unwrap();
+    collect(&copies);
+    assert_eq!(held(), 0);
+}

@@ -9,16 +9,17 @@ use clap::Args;
 use http::Method;
 use jiff::Timestamp;
 
-/// Drain a distribution point: it gets nothing new and no clients, and keeps what it holds
+/// Drain a distribution point: it gets nothing new and no clients, and keeps what it should hold
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   depot dp drain branch-7
   depot dp resume branch-7
 
-Clients are not sent to it any more, and it brings nothing new and lets go of nothing: what is on its way
-pauses and keeps what came. What it holds it still serves to whoever asks it, checks and mends. What is
-distributed to it meanwhile waits until it is resumed.")]
+Clients are not sent to it any more, other points ask the site before it, and it brings nothing new: what
+is on its way pauses and keeps what came. What it holds it still serves to whoever asks it, checks and
+mends; what is undistributed it lets go of. What is distributed to it meanwhile waits until it is
+resumed.")]
 pub struct DrainArgs {
     /// Its name or id
     point: String,

@@ -3,8 +3,8 @@
 use super::WithAssignments;
 use crate::{
     exit::Failure,
+    members,
     output::{Out, confirm, facts, table},
-    several::each,
     transport::{Client, Request, path},
     units,
 };
@@ -85,10 +85,10 @@ pub async fn run(command: GroupCommand, client: &Client, out: Out) -> Result<(),
             out.show(&made, |w| writeln!(w, "group {} is made", made.name))
         }
         GroupCommand::Add { group, points } => {
-            change(Method::PUT, &group, &points, client, out).await
+            members::change::<GroupView>(Method::PUT, &group, &points, client, out).await
         }
         GroupCommand::Remove { group, points } => {
-            change(Method::DELETE, &group, &points, client, out).await
+            members::change::<GroupView>(Method::DELETE, &group, &points, client, out).await
         }
         GroupCommand::List => {
             let groups: Vec<GroupView> = client.list("/point-groups", &[], usize::MAX).await?;
@@ -118,29 +118,6 @@ pub async fn run(command: GroupCommand, client: &Client, out: Out) -> Result<(),
             })
         }
     }
-}
-
-/// Puts points into a group, or takes them out, one after the other.
-async fn change(
-    method: Method,
-    group: &str,
-    points: &[String],
-    client: &Client,
-    out: Out,
-) -> Result<(), Failure> {
-    let change = async |point: &String| {
-        let address = path(&["point-groups", group, "points", point]);
-        client.ask::<GroupView>(Request::new(method.clone(), &address)).await
-    };
-    let (mut changed, failed) = each(points, change).await;
-    // The last answer tells of all.
-    let Some(group) = changed.pop() else { return failed };
-    let shown = out.show(&group, |w| {
-        let n =
-            units::counted(group.points.len() as u64, "distribution point", "distribution points");
-        writeln!(w, "group {} has {n}: {}", group.name, group.points.join(" "))
-    });
-    failed.and(shown)
 }
 
 async fn show(group: &str, client: &Client, out: Out) -> Result<(), Failure> {

@@ -76,7 +76,7 @@ pub async fn run(args: WindowArgs, client: &Client, out: Out) -> Result<(), Fail
 
 fn read(file: &Path, timezone: &str) -> Result<Week, Failure> {
     let unusable = |why: String| Failure::new(Exit::Usage, format!("{}: {why}", file.display()));
-    let opened = std::fs::File::open(file).map_err(|error| unusable(error.to_string()))?;
+    let opened = std::fs::File::open(file).map_err(|error| Failure::input(file, error))?;
     let mut text = String::new();
     // One byte more, so that a file that is too long is seen to be.
     let read = opened.take(week_file::MAX_FILE as u64 + 1).read_to_string(&mut text);

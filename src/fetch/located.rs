@@ -8,10 +8,14 @@ use crate::{
     transport::{path, with_tls},
     units,
 };
+use dp::identity::Distrust;
 use dp::remote::Located;
 use packager::{PackageName, Selector};
 use rustls::ClientConfig;
 use std::{sync::Arc, time::Duration};
+
+/// How long a server has to show who it is.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Where the package is on each server that this machine may ask now, the nearest first.
 pub async fn addresses(
@@ -27,7 +31,23 @@ pub async fn addresses(
     let name: PackageName = wanted.name.parse().map_err(|error| wrong(&error))?;
     let version: Selector = wanted.version_or_latest().parse().map_err(|error| wrong(&error))?;
     let located = dp::remote::locate(site, &name, &version, elapsed, tls).await.map_err(refused)?;
-    let (servers, told) = usable(&name, site, &located, elapsed)?;
+    let (mut servers, told) = usable(&name, site, &located, elapsed)?;
+    if tls.is_none() {
+        let (believed, passed_over) = believed(servers).await;
+        if !passed_over.is_empty() {
+            out.note(format!(
+                "passed over, since it takes HTTPS and is not believed: {}; --ca FILE names whom to \
+                 believe",
+                passed_over.join(", ")
+            ));
+        }
+        if believed.is_empty() {
+            let what = "no server that holds it and that this machine may ask is believed; --ca FILE \
+                names whom to believe";
+            return Err(Failure::failed(what));
+        }
+        servers = believed;
+    }
     out.note(format!("{name} version {}: {told}", located.version));
     let number = located.version.to_string();
     let of = |server: &String| {
@@ -35,6 +55,25 @@ pub async fn addresses(
         format!("{server}{}", path(&["packages", name.as_str(), &number]))
     };
     Ok(servers.iter().map(of).collect())
+}
+
+/// Of these servers those that are believed, as far as the system's authorities say, and those that are
+/// not. One that cannot be reached now may be later.
+async fn believed(servers: Vec<String>) -> (Vec<String>, Vec<String>) {
+    let (mut believed, mut passed_over) = (Vec::new(), Vec::new());
+    let http = reqwest::Client::builder().timeout(LOOK).build();
+    for server in servers {
+        let is_distrusted = match &http {
+            Ok(http) if server.starts_with("https://") => {
+                let health = format!("{}/healthz", server.trim_end_matches('/'));
+                let asked = http.get(health).send().await;
+                asked.is_err_and(|error| Distrust::of(&error).is_some())
+            }
+            _ => false,
+        };
+        if is_distrusted { passed_over.push(server) } else { believed.push(server) }
+    }
+    (believed, passed_over)
 }
 
 /// The servers that may be asked now, and their names in words.

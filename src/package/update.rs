@@ -1,29 +1,33 @@
 //! `depot package update`: reads a package's source folder.
 
 use crate::{
-    exit::Failure,
+    exit::{Failure, one_line},
     job::{self, Ended},
     output::Out,
     transport::{Client, Request, path},
     units,
 };
-use api::{jobs::JobProgress, views::UpdateView};
+use api::{jobs::JobProgress, mirror::MirroredView, views::UpdateView};
 use clap::Args;
 use http::Method;
 use packager::refs::SourceFolder;
 use std::{io::Write, path::PathBuf, time::Duration};
 
-/// Read a package's source and make a new version if anything changed
+/// Take a package's source, a folder or an upstream, and make a new version if anything changed
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   depot package update docs
   depot package update docs --source /srv/docs-new     # and from there from now on
   depot package update docs --read-all                 # trusts no size and time
+  depot package update debian-security                 # a mirror: as the last sync found its upstream
 
 Files whose size, times and inode are as they were are not read again. If nothing changed, no
 version is made. The source is a folder of the machine that holds the library: with --url that is
-the server. To send files from another machine, use `depot package push`.")]
+the server. To send files from another machine, use `depot package push`.
+
+A mirror brings what is not held and makes a version when all of it is there; else it names what is
+missing, keeps what came, and goes on with the next update.")]
 pub struct UpdateArgs {
     /// Name of the package
     name: String,
@@ -40,7 +44,7 @@ pub struct UpdateArgs {
 
 /// Updates, and says what came of it.
 pub async fn run(args: UpdateArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let source = args.source.map(|folder| source_text(folder, client)).transpose()?;
+    let source = args.source.map(|folder| source_text("--source", folder, client)).transpose()?;
     let rescan = if args.read_all { "everything" } else { "changed" };
     let mut body = serde_json::json!({ "rescan": rescan });
     if let Some(source) = source {
@@ -50,7 +54,32 @@ pub async fn run(args: UpdateArgs, client: &Client, out: Out) -> Result<(), Fail
     let request = Request::new(Method::POST, &address).json(&body)?;
     match job::start::<UpdateView>(client, request, out, args.detach).await? {
         Ended::Detached => Ok(()),
-        Ended::Done { result, progress } => out.show(&result, |w| people(w, &result, &progress)),
+        Ended::Done { result, progress } => {
+            if let Some(mirror) = &result.mirror {
+                notes(mirror, out);
+            }
+            out.show(&result, |w| people(w, &result, &progress))
+        }
+    }
+}
+
+/// What is to be known of a snapshot beside its version.
+fn notes(mirror: &MirroredView, out: Out) {
+    if let Some(at) = mirror.valid_until {
+        out.note(format!("machines take it until {}, as its upstream says", units::when(at)));
+    }
+    if !mirror.missing.is_empty() {
+        out.note(one_line(&format!(
+            "{} does not have: {}",
+            mirror.source,
+            mirror.missing.join(", ")
+        )));
+    }
+    if mirror.left_out > 0 {
+        let first = mirror.left_out_examples.first().map(String::as_str).unwrap_or_default();
+        let count = units::counted(mirror.left_out, "entry", "entries");
+        let text = format!("{count} of {} cannot be mirrored, the first: {first}", mirror.source);
+        out.note(one_line(&text));
     }
 }
 
@@ -118,10 +147,10 @@ fn dedup(new_bytes: u64, ratio: Option<f64>) -> String {
 ///
 /// A relative one is taken from here, which is only right where library and command share a
 /// machine.
-pub fn source_text(folder: PathBuf, client: &Client) -> Result<String, Failure> {
+pub fn source_text(option: &str, folder: PathBuf, client: &Client) -> Result<String, Failure> {
     if folder.is_relative() && !client.is_on_this_machine() {
         return Err(Failure::usage(format!(
-            "--source {} is relative: give the absolute path of a folder on the server, or send \
+            "{option} {} is relative: give the absolute path of a folder on the server, or send \
              files from here with `depot package push`",
             folder.display()
         )));

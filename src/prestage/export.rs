@@ -104,8 +104,8 @@ pub async fn run(args: ExportArgs, client: &Client, out: Out) -> Result<(), Fail
 
 /// An inventory's bytes; those of any other file are not sent.
 fn read_inventory(path: &Path) -> Result<Vec<u8>, Failure> {
+    let bytes = std::fs::read(path).map_err(|error| Failure::input(path, error))?;
     let doing = || format!("cannot use {}", path.display());
-    let bytes = std::fs::read(path).doing(doing)?;
     Inventory::read(&mut &bytes[..])
         .map_err(|error| Failure::new(Exit::Usage, crate::exit::chain(&error)))
         .doing(doing)?;

@@ -8,7 +8,7 @@ use crate::{
     exit::{Doing, Exit, Failure, chain, one_line},
     output::{Out, stdout_result},
     progress::{Standing, shown, until},
-    transport::failure_of,
+    transport::{failure_of, point::running},
     units,
 };
 use api::{Config, Options, problem::Problem};
@@ -25,7 +25,6 @@ use packager::{
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -92,16 +91,9 @@ impl Place {
             .map_err(|error| Failure::usage(chain(&error)))?;
         let folder = folder.clone();
         tokio::task::spawn_blocking(move || {
-            let socket = ShortPath::to(&folder.join(node::SOCKET))?;
-            // Nobody listens on what a killed process left.
-            let place = match UnixStream::connect(socket.path()) {
-                Ok(_) => Self::Running(socket),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    let who = "run this as the user that the distribution point runs as";
-                    let what = format!("cannot reach the distribution point: {error}; {who}");
-                    return Err(Failure::failed(what));
-                }
-                Err(_) => Self::Here(open_here(&folder, &config)?),
+            let place = match running(&folder)? {
+                Some(socket) => Self::Running(socket),
+                None => Self::Here(open_here(&folder, &config)?),
             };
             Ok((place, folder))
         })
@@ -243,14 +235,10 @@ fn open_bundle(path: &Path) -> Result<(Box<dyn Read + Send>, Option<u64>), Failu
     if path.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), None));
     }
-    let doing = || format!("cannot read {}", path.display());
     let opened = File::open(path).and_then(|file| Ok((file.metadata()?, file)));
-    let (found, file) = opened.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Failure::new(Exit::NotFound, format!("{}: {error}", doing())),
-        _ => Failure::failed(format!("{}: {error}", doing())),
-    })?;
+    let (found, file) = opened.map_err(|error| Failure::input(path, error))?;
     if found.is_dir() {
-        return Err(Failure::usage(format!("{}: it is a folder", doing())));
+        return Err(Failure::input(path, "it is a folder"));
     }
     Ok((Box::new(file), found.is_file().then_some(found.len())))
 }

@@ -8,7 +8,7 @@ use crate::{
     transport::{Client, Request, path},
     units,
 };
-use api::routes::sync::{RunSync, RunView, RunsView, SourceView, TriggerView};
+use api::routes::sync::{RunSync, RunView, RunsView, SyncSourceView, TriggerView};
 use clap::Args;
 use http::Method;
 use jiff::Timestamp;
@@ -85,7 +85,7 @@ pub async fn run(args: RunArgs, client: &Client, out: Out) -> Result<(), Failure
 
 /// Shows how the sources stand.
 pub async fn status(client: &Client, out: Out) -> Result<(), Failure> {
-    let sources: Vec<SourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
+    let sources: Vec<SyncSourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
     let now = Timestamp::now();
     let rows = sources.iter().map(|source| {
         let ago = |at| format!("{} ago", units::since(at, now));
@@ -105,7 +105,7 @@ pub async fn status(client: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// How a source stands, in a word or two.
-pub fn state(source: &SourceView) -> String {
+pub fn state(source: &SyncSourceView) -> String {
     if let Some(running) = &source.running {
         return match &running.stage {
             None => "waits for its turn".to_owned(),

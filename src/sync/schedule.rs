@@ -8,7 +8,7 @@ use crate::{
     units,
 };
 use ::sync::schedule::Schedule;
-use api::routes::sync::{ChangeSource, ScheduleView, SourceView};
+use api::routes::sync::{ChangeSource, ScheduleView, SyncSourceView};
 use clap::{Args, Subcommand};
 
 /// The word that has a source follow the site's schedule.
@@ -80,7 +80,7 @@ fn told(site: &ScheduleView) -> String {
 
 async fn show(client: &Client, out: Out) -> Result<(), Failure> {
     let site: ScheduleView = client.get("/sync/schedule").await?;
-    let sources: Vec<SourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
+    let sources: Vec<SyncSourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
     let rows: Vec<_> = sources
         .iter()
         .filter_map(|source| {

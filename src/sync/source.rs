@@ -7,7 +7,7 @@ use crate::{
     units,
 };
 use ::sync::openpgp::Keyring;
-use api::routes::sync::{ChangeSource, NewSource, OutcomeView, SourceView};
+use api::routes::sync::{ChangeSource, NewSource, OutcomeView, SyncSourceView};
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -92,10 +92,11 @@ Examples:
   depot sync source add alma --rpm https://mirror.example/almalinux/9/BaseOS/x86_64/os/ --keyring alma.asc
   depot sync source add hp --sdp https://vendor.example/catalogue.cab --signer 9f86d081…
   depot sync source add inside --sdp ./own.cab --unsigned
+  depot sync source add upstream --wsus http://wsus.example:8530/
   depot sync source add microsoft --scan-cab ./wsusscn2.cab --signer 9f86d081…
 
 A keyring is a file of OpenPGP public keys, armored or not; what they did not sign is not taken.")]
-#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp", "scan_cab"]))]
+#[command(group = clap::ArgGroup::new("upstream").required(true).args(["apt", "rpm", "sdp", "scan_cab", "wsus"]))]
 pub struct AddArgs {
     /// What to call it: up to 64 of a-z, 0-9, `.`, `_`, `-`
     name: String,
@@ -111,6 +112,9 @@ pub struct AddArgs {
     /// The offline scan cabinet of Microsoft Update, wsusscn2.cab
     #[arg(long, value_name = "FILE-OR-URL")]
     scan_cab: Option<String>,
+    /// A WSUS server, Microsoft Update, or a site that is one (sync.serve_wsus): the root of its services
+    #[arg(long, value_name = "URL")]
+    wsus: Option<String>,
     /// With --apt: suites, as bookworm-security
     #[arg(long, value_name = "SUITE", value_delimiter = ',', requires = "apt")]
     suite: Vec<String>,
@@ -124,19 +128,19 @@ pub struct AddArgs {
     #[arg(long, value_name = "URL", requires = "apt")]
     tracker: Vec<String>,
     /// With --apt or --rpm: the keys that may sign
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab", "wsus"])]
     keyring: Option<PathBuf>,
     /// With --rpm: what its packages are for, as almalinux-9 [default: as the repository says]
     #[arg(long, value_name = "PRODUCT", requires = "rpm")]
     product: Option<String>,
     /// With --sdp or --scan-cab: SHA-256 of a certificate that may sign
-    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
     signer: Vec<String>,
     /// With --sdp or --scan-cab: SHA-256 of the file itself
-    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm"])]
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
     sha256: Option<String>,
     /// Take it though nobody signed it
-    #[arg(long, conflicts_with = "apt")]
+    #[arg(long, conflicts_with_all = ["apt", "wsus"])]
     unsigned: bool,
     /// When it is synchronised, as "every 4 hours" [default: as `depot sync schedule` says]
     #[arg(long, value_name = "WHEN")]
@@ -155,7 +159,7 @@ pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<()
         SourceCommand::Add(args) => add(*args, client, out).await,
         SourceCommand::List => list(client, out).await,
         SourceCommand::Show { name } => {
-            let source: SourceView = client.get(&address(&name)).await?;
+            let source: SyncSourceView = client.get(&address(&name)).await?;
             show(&source, out)
         }
         SourceCommand::Enable { name } => {
@@ -175,7 +179,7 @@ pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<()
         }
         SourceCommand::Remove { name, yes } => {
             confirm(&format!("this withdraws all updates that only {name} has"), yes)?;
-            let gone: SourceView =
+            let gone: SyncSourceView =
                 client.ask(Request::new(Method::DELETE, &address(&name))).await?;
             out.show(&gone, |w| writeln!(w, "source {} is removed", gone.name))
         }
@@ -191,7 +195,7 @@ pub async fn changed(
     name: &str,
     change: &ChangeSource,
     client: &Client,
-) -> Result<SourceView, Failure> {
+) -> Result<SyncSourceView, Failure> {
     client.ask(Request::new(Method::PATCH, &address(name)).json(change)?).await
 }
 
@@ -206,7 +210,7 @@ async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
         priority: args.priority,
         schedule: args.schedule,
     };
-    let source: SourceView = client.post("/sync/sources", &new).await?;
+    let source: SyncSourceView = client.post("/sync/sources", &new).await?;
     out.show(&source, |w| {
         writeln!(w, "source {} is added{}", source.name, next(&source))?;
         writeln!(w, "synchronise it now: depot sync run {}", source.name)
@@ -235,9 +239,13 @@ fn settings(args: &AddArgs, client: &Client) -> Result<(&'static str, Value), Fa
         }
         let settings = json!({
             "url": url, "keyring": keyring, "product": args.product,
-            "allow_unsigned": args.unsigned,
+            // Without a keyring nobody looks for a signature anyway.
+            "allow_unsigned": args.unsigned && keyring.is_some(),
         });
         return Ok(("rpm", without_nulls(settings)));
+    }
+    if let Some(url) = &args.wsus {
+        return Ok(("wsus", json!({ "url": url })));
     }
     let (kind, file) = match (&args.sdp, &args.scan_cab) {
         (Some(catalogue), _) => ("sdp", catalogue),
@@ -295,7 +303,7 @@ fn file_or_url(text: &str, client: &Client) -> Result<String, Failure> {
 }
 
 async fn list(client: &Client, out: Out) -> Result<(), Failure> {
-    let sources: Vec<SourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
+    let sources: Vec<SyncSourceView> = client.list("/sync/sources", &[], usize::MAX).await?;
     let rows = sources.iter().map(|source| {
         [
             source.name.clone(),
@@ -311,7 +319,7 @@ async fn list(client: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// Where it is, in few words.
-fn upstream(source: &SourceView) -> String {
+fn upstream(source: &SyncSourceView) -> String {
     let text = |name: &str| source.settings.get(name).and_then(Value::as_str);
     let base = text("base").or(text("url")).unwrap_or_default();
     let suites = source.settings.get("suites").and_then(Value::as_array).into_iter().flatten();
@@ -320,12 +328,12 @@ fn upstream(source: &SourceView) -> String {
 }
 
 /// `; next on 2026-11-28 03:00`.
-fn next(source: &SourceView) -> String {
+fn next(source: &SyncSourceView) -> String {
     let at = source.next.as_ref().map(|next| units::when(next.at));
     at.map(|at| format!("; next at {at}")).unwrap_or_default()
 }
 
-fn show(source: &SourceView, out: Out) -> Result<(), Failure> {
+fn show(source: &SyncSourceView, out: Out) -> Result<(), Failure> {
     let mut rows = vec![
         ("source", source.name.clone()),
         ("kind", source.kind.clone()),

@@ -3,7 +3,7 @@
 //! Whoever may open the folder is its administrator, so no token is asked for. Nothing is opened
 //! that the requests do not need: an update of an unchanged folder must end within an instant.
 
-use super::{Reply, Request};
+use super::{Reply, Request, Sent};
 use crate::exit::{Exit, Failure, chain};
 use api::{Config, Options, Site, SiteError};
 use futures::StreamExt;
@@ -11,7 +11,7 @@ use http::header;
 use std::path::Path;
 use tower::ServiceExt;
 
-/// A site in this process.
+/// A site in this process; or the library of a distribution point that does not run.
 pub struct InProcess {
     site: Site,
     router: axum::Router,
@@ -30,7 +30,10 @@ impl InProcess {
         let options = Options { data: Some(dir.to_owned()), ..Options::default() };
         let config = Config::load(&options, std::env::vars_os())
             .map_err(|error| Failure::usage(chain(&error)))?;
-        let site = Site::open(config, "depot with --data").map_err(open_failure)?;
+        let site = match dp::node::is_point(dir) {
+            true => Site::of_point(config, None),
+            false => Site::open(config, "depot with --data").map_err(open_failure)?,
+        };
         let router = api::local_router(site.clone());
         Ok(Self { site, router })
     }
@@ -52,11 +55,18 @@ impl InProcess {
             *headers = request.headers;
         }
         let body = match request.body {
-            Some((bytes, media_type)) => {
+            Some((body, media_type)) => {
+                let (length, body) = match body {
+                    Sent::Bytes(bytes) => (bytes.len() as u64, axum::body::Body::from(bytes)),
+                    Sent::File(file, length) => {
+                        let pieces = tokio_util::io::ReaderStream::new(file);
+                        (length, axum::body::Body::from_stream(pieces))
+                    }
+                };
                 built = built
                     .header(header::CONTENT_TYPE, media_type)
-                    .header(header::CONTENT_LENGTH, bytes.len());
-                axum::body::Body::from(bytes)
+                    .header(header::CONTENT_LENGTH, length);
+                body
             }
             None => axum::body::Body::empty(),
         };

@@ -4,12 +4,13 @@
 //! into a message, a log or an argument; a redirect is not followed, so it cannot leave with it;
 //! a server that stops sending is given up after [`SILENCE`], a slow one never.
 
-use super::{Reply, Request, trust};
+use super::{Reply, Request, Sent, trust};
 use crate::{
     cli::Shared,
     exit::{Failure, chain},
 };
 use dp::identity::Distrust;
+use dp::node::ShortPath;
 use futures::StreamExt;
 use http::{HeaderValue, header};
 use rustls::ClientConfig;
@@ -22,6 +23,8 @@ use std::{
 
 /// Where `make run` starts a site.
 const DEFAULT_URL: &str = "http://127.0.0.1:8520";
+/// Stands for a distribution point that is asked at its socket.
+const POINT: &str = "http://point";
 /// Where that site leaves its admin's token, seen from the folder it was started in.
 const DEFAULT_TOKEN_FILE: &str = "depot-data/admin.token";
 /// Longest wait for the first connection.
@@ -40,6 +43,15 @@ pub struct Remote {
     /// Nobody named a server: this is the default one.
     by_default: bool,
     trust: Option<Arc<ClientConfig>>,
+    place: Place,
+}
+
+/// How the server is reached.
+enum Place {
+    /// At the address that its URL names.
+    Address,
+    /// At a distribution point's socket in this folder, which is open for as long as it is used.
+    Socket { folder: String, _open: ShortPath },
 }
 
 impl Remote {
@@ -61,7 +73,37 @@ impl Remote {
         let token = token_file.as_deref().map(read_token).transpose()?;
         let trust = trust::of(shared)?;
         let http = client(&base, trust.as_ref())?;
-        Ok(Self { http, base, token, token_file, by_default, trust })
+        Ok(Self { http, base, token, token_file, by_default, trust, place: Place::Address })
+    }
+
+    /// A distribution point that runs in a folder of this machine, asked at its socket.
+    pub fn at_socket(socket: ShortPath, folder: &Path) -> Result<Self, Failure> {
+        with_tls();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
+            .unix_socket(socket.path())
+            .read_timeout(SILENCE)
+            .no_proxy()
+            .build()?;
+        let place = Place::Socket { folder: folder.display().to_string(), _open: socket };
+        let (token, token_file, trust) = (None, None, None);
+        Ok(Self {
+            http,
+            base: POINT.to_owned(),
+            token,
+            token_file,
+            by_default: false,
+            trust,
+            place,
+        })
+    }
+
+    /// Where it is, for messages.
+    pub fn shown(&self) -> &str {
+        match &self.place {
+            Place::Socket { folder, .. } => folder,
+            Place::Address => &self.base,
+        }
     }
 
     /// Scheme and authority, without a slash at the end.
@@ -76,7 +118,7 @@ impl Remote {
 
     /// Whether the server is on this machine.
     pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.base)
+        matches!(self.place, Place::Socket { .. }) || is_loopback(&self.base)
     }
 
     /// What to do about an answer of 401 or 403.
@@ -100,10 +142,16 @@ impl Remote {
             built = built.header(header::AUTHORIZATION, token.clone());
         }
         if let Some((body, media_type)) = request.body {
-            built = built.header(header::CONTENT_TYPE, media_type).body(body);
+            built = built.header(header::CONTENT_TYPE, media_type);
+            built = match body {
+                Sent::Bytes(bytes) => built.body(bytes),
+                Sent::File(file, length) => {
+                    built.header(header::CONTENT_LENGTH, length).body(reqwest::Body::from(file))
+                }
+            };
         }
         let response = built.send().await.map_err(|error| self.unreachable(&error))?;
-        let base = self.base.clone();
+        let base = self.shown().to_owned();
         Ok(Reply {
             status: response.status(),
             headers: response.headers().clone(),
@@ -116,7 +164,7 @@ impl Remote {
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
         if !error.is_connect() {
-            return broken_off(&self.base, error);
+            return broken_off(self.shown(), error);
         }
         if Distrust::of(error).is_some() {
             return Failure::failed(format!(
@@ -133,7 +181,7 @@ impl Remote {
             ""
         };
         let cause = last_cause(error);
-        Failure::failed(format!("no server answers at {}: {cause}{hint}", self.base)).passing()
+        Failure::failed(format!("no server answers at {}: {cause}{hint}", self.shown())).passing()
     }
 }
 

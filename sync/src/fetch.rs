@@ -10,6 +10,7 @@ use crate::digests::{Digests, Hasher};
 use crate::error::{Cause, SyncError};
 use bytes::Bytes;
 use futures::StreamExt;
+use parking_lot::Mutex;
 use reqwest::header::{
     CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
     RANGE,
@@ -19,9 +20,11 @@ use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use url::Url;
 
 /// Redirects that are followed.
@@ -51,6 +54,34 @@ impl Default for Patience {
 pub struct Fetcher {
     client: reqwest::Client,
     patience: Patience,
+    pace: Option<Pace>,
+}
+
+/// How fast bytes may come, all that share it together. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// Bytes in a second.
+    rate: u64,
+    /// When the bytes that were let through are paid for.
+    free: Arc<Mutex<Instant>>,
+}
+
+impl Pace {
+    /// So many bytes in a second; none is one.
+    pub fn new(rate: u64) -> Self {
+        Self { rate: rate.max(1), free: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Waits until the bytes that came before have had their time.
+    async fn let_through(&self, bytes: u64) {
+        let turn = {
+            let mut free = self.free.lock();
+            let turn = (*free).max(Instant::now());
+            *free = turn + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+            turn
+        };
+        tokio::time::sleep_until(turn).await;
+    }
 }
 
 /// What a server said a file is like, to be asked whether it still is.
@@ -120,7 +151,12 @@ impl Fetcher {
             .map_err(|error| {
                 SyncError::because(Cause::Local, "no HTTP client can be made", error)
             })?;
-        Ok(Self { client, patience })
+        Ok(Self { client, patience, pace: None })
+    }
+
+    /// One that shares its connections, and brings files no faster than that.
+    pub fn at_pace(&self, pace: Pace) -> Self {
+        Self { pace: Some(pace), ..self.clone() }
     }
 
     /// Brings a file to its place.
@@ -286,6 +322,9 @@ impl Fetcher {
             let n = read.map_err(|error| cut_off(wanted.url, error))?;
             if n == 0 {
                 break;
+            }
+            if let Some(pace) = &self.pace {
+                watch.stop.run_until_cancelled(pace.let_through(n as u64)).await;
             }
             size += n as u64;
             if size > most {

@@ -12,15 +12,19 @@
 //!   is lost: a run that is killed anywhere begins again by itself and goes on with those files, and
 //!   what a commit owes (policy, message, children) is made good for by the next run;
 //! * a run whose source was changed or removed meanwhile does not commit;
-//! * a run in which nothing moves for a while is ended, and the next may begin.
+//! * a run in which nothing moves for a while is ended, and the next may begin;
+//! * while somebody holds a source still ([`Machine::hold`]), no run of it is under way.
 //!
 //! What is decided (when, whether again) stands in [`policy`], as pure functions; what one run does in
 //! `run`. [`Machine::serve`] begins runs by the schedule; without it they begin by request alone.
 
+mod hold;
 mod notify;
+mod own;
 pub mod policy;
 mod run;
 
+pub use hold::Held;
 pub use notify::{Alone, Notify};
 
 use crate::adapter::{Adapter, Stage, Watch};
@@ -47,6 +51,8 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest sleep between two looks at what is due, for clocks that are set.
 const LOOK: Duration = Duration::from_secs(60);
+/// Runs that are read at a time.
+const HISTORY_STEP: usize = 200;
 /// Updates whose life is looked at in one step.
 const AGED_AT_ONCE: usize = 10_000;
 
@@ -117,6 +123,11 @@ pub enum MachineError {
     /// None is under way.
     #[error("no sync of {0} is under way")]
     NotUnderWay(SourceName),
+    /// Nothing of it is here, or what is here is of other settings.
+    #[error(
+        "source {0} was not synchronised since it was added or changed: do it first, with `depot sync run {0}`"
+    )]
+    NotSynchronised(SourceName),
     /// The site is stopping.
     #[error("the server is stopping")]
     Stopping,
@@ -159,6 +170,8 @@ struct Inner {
     telling: tokio::sync::Mutex<()>,
     /// Something changed that may make a run due.
     look: tokio::sync::Notify,
+    /// A run ended, or somebody let go of a source.
+    freed: tokio::sync::Notify,
 }
 
 #[derive(Default)]
@@ -166,6 +179,8 @@ struct State {
     /// Runs that wait or are under way.
     live: BTreeMap<SourceName, Arc<Live>>,
     waiting: Vec<Arc<Live>>,
+    /// Sources that are held still, and what stops who holds them.
+    held: BTreeMap<SourceName, Arc<Watch>>,
     running: usize,
     is_closed: bool,
 }
@@ -292,6 +307,7 @@ impl Machine {
             beginning: Mutex::new(()),
             telling: tokio::sync::Mutex::new(()),
             look: tokio::sync::Notify::new(),
+            freed: tokio::sync::Notify::new(),
             db,
         }));
         for (name, standing) in STANDINGS.scan(&machine.0.db, Order::Ascending, None, usize::MAX)? {
@@ -318,6 +334,11 @@ impl Machine {
     /// The status messages.
     pub fn messages(&self) -> &Messages {
         &self.0.messages
+    }
+
+    /// What talks to upstreams, with the patience that is set.
+    pub fn fetcher(&self) -> &Fetcher {
+        &self.0.fetcher
     }
 
     /// Has `notify` told after each sync, in place of nobody.
@@ -425,6 +446,10 @@ impl Machine {
             asked.cancel();
             asked.ended().await;
         }
+        if let Some(watch) = self.0.state.lock().held.get(name) {
+            watch.stop.cancel();
+        }
+        self.when_free(name, None).await?;
         let (machine, called) = (self.clone(), name.clone());
         blocking(move || {
             machine.let_go(&called)?;
@@ -485,10 +510,25 @@ impl Machine {
         before: Option<RunNumber>,
         limit: usize,
     ) -> Result<Vec<RunRecord>, DbError> {
-        let mut all = RUNS.below(&self.0.db, &name.to_string())?;
-        all.retain(|((_, number), _)| before.is_none_or(|before| *number < before));
-        all.reverse();
-        Ok(all.into_iter().take(limit).map(|(_, record)| record).collect())
+        let mut after = (name.to_string(), before.unwrap_or(RunNumber::MAX));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let some =
+                RUNS.scan(&self.0.db, Order::Descending, Some(&after), limit.min(HISTORY_STEP))?;
+            let n = some.len();
+            let own = some.into_iter().take_while(|((of, _), _)| *of == after.0);
+            let own: Vec<_> = own.collect();
+            let is_last = own.len() < n || n == 0;
+            if let Some(((_, number), _)) = own.last() {
+                after.1 = *number;
+            }
+            found.extend(own.into_iter().map(|(_, record)| record));
+            if is_last {
+                break;
+            }
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// Begins runs when they are due, until `stop`.
@@ -527,7 +567,7 @@ impl Machine {
     /// Begins what is due; when the next thing is.
     fn begin_due(&self) -> Result<Option<Timestamp>, MachineError> {
         let now = self.now();
-        let mut first: Option<Timestamp> = None;
+        let (mut first, mut failed): (Option<Timestamp>, _) = (None, None);
         for status in self.status()?.into_iter().filter(|status| status.progress.is_none()) {
             let Some((at, trigger)) = status.next else { continue };
             if at > now {
@@ -535,14 +575,18 @@ impl Machine {
                 continue;
             }
             match self.run(&status.source.name, trigger, false) {
+                Ok(_) => {}
                 // Between two looks somebody may have disabled or removed it.
-                Ok(_)
-                | Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {
-                }
-                Err(error) => return Err(error),
+                Err(MachineError::Disabled(_) | MachineError::Source(SourceError::Unknown(_))) => {}
+                Err(MachineError::Stopping) => return Ok(None),
+                // One that cannot begin keeps no other from it.
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(first)
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(first),
+        }
     }
 
     /// Takes no more requests, and interrupts the runs under way. They begin again when the site does.
@@ -552,6 +596,9 @@ impl Machine {
         for live in state.live.values() {
             live.is_interrupted.store(true, Relaxed);
             live.watch.stop.cancel();
+        }
+        for watch in state.held.values() {
+            watch.stop.cancel();
         }
     }
 
@@ -609,7 +656,8 @@ impl Machine {
                     return;
                 }
                 // The oldest of the most urgent ones.
-                let first = (0..state.waiting.len()).max_by_key(|at| {
+                let is_free = |at: &usize| !state.held.contains_key(&state.waiting[*at].source);
+                let first = (0..state.waiting.len()).filter(is_free).max_by_key(|at| {
                     let live = &state.waiting[*at];
                     (live.priority, std::cmp::Reverse(*at))
                 });

@@ -73,9 +73,40 @@ pub enum Origin {
     Remote(Vec<Url>),
 }
 
+/// Whether `text` is like `pattern`, in which `*` stands for any letters.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut text) = text.strip_prefix(start) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return text.ends_with(part);
+        }
+        let Some(at) = text.find(part) else { return false };
+        text = text.get(at + part.len()..).unwrap_or_default();
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_stand_for_names() {
+        for (pattern, text, is) in [
+            ("clamav", "clamav", true),
+            ("clamav", "clamav-x", false),
+            ("clamav-*", "clamav-db", true),
+            ("*-db", "clamav-db", true),
+            ("c*v*b", "clamav-db", true),
+            ("c*x*b", "clamav-db", false),
+            ("*", "", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
+        }
+    }
 
     #[test]
     fn no_path_leaves_the_root() {

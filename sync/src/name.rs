@@ -22,6 +22,11 @@ pub struct SourceName(Box<str>);
 pub struct BadSourceName(String);
 
 impl SourceName {
+    /// The source of the updates that a site issues itself. No upstream is called so.
+    pub fn own() -> Self {
+        Self("local".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,8 +1,8 @@
 //! Third-party catalogues in the form of Updates Publisher, and making one's own updates.
 //!
 //! In the order to read: how a catalogue is packed ([`cab`], [`container`]) and signed
-//! ([`signature`]), and brought ([`brought`]); what a package says ([`package`]) and how it is written ([`write`]); the
-//! upstream ([`source`]); one's own updates ([`author`]).
+//! ([`signature`]), and brought ([`brought`]); what a package says ([`package`]) and how it is
+//! written ([`mod@write`]); the upstream ([`source`]); one's own updates ([`author`]).
 
 pub mod author;
 pub mod brought;

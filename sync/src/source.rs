@@ -186,6 +186,11 @@ impl Sources {
     pub fn add(&self, source: &Source) -> Result<(), SourceError> {
         let _changing = self.changing.lock();
         check(source)?;
+        if source.name == SourceName::own() {
+            let detail =
+                format!("cannot be {}: so this site's own updates are called", source.name);
+            return Err(SourceError::Invalid { field: "name".into(), detail });
+        }
         if SOURCES.get(&self.db, &source.name.to_string())?.is_some() {
             return Err(SourceError::Exists(source.name.clone()));
         }

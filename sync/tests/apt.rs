@@ -274,6 +274,30 @@ async fn a_signature_beside_the_release_does_as_well() {
 }
 
 #[tokio::test]
+async fn pockets_of_one_code_name_say_of_each_version_once() {
+    let archive = published();
+    let other = archive.path("dists/other");
+    run(
+        "cp",
+        &["-a", archive.suite("").to_str().unwrap(), other.to_str().unwrap()],
+        &archive.path(""),
+    );
+    // As Ubuntu does it: the pockets differ by Suite alone.
+    let text = archive.release().replace("Suite: oldstable-security", "Suite: oldstable-updates");
+    let signed = archive.key.clear_sign(text.as_bytes(), archive.date).unwrap();
+    fs::write(other.join("InRelease"), signed).unwrap();
+    let mut settings = archive.settings();
+    settings.suites.push("other".into());
+    let mut source = Source::new(settings);
+    let updates = source.sync().await.unwrap().unwrap();
+    assert_eq!(updates.len(), 4);
+    assert_eq!(named(&updates, "vlc 3.0.20-0+deb12u1").files().count(), 3);
+    archive.web.asked();
+    assert_eq!(source.sync().await.unwrap(), None);
+    assert_eq!(archive.web.paths().len(), 2, "one request for each suite");
+}
+
+#[tokio::test]
 async fn archives_without_components_are_read_too() {
     let archive = published();
     let flat = archive.path("flat");
@@ -366,6 +390,13 @@ async fn patches_lead_to_the_new_index_where_they_are_smaller() {
             assert!(!paths.iter().any(whole), "{is_merged} {paths:?}");
             assert_eq!(source.sync().await.unwrap(), None);
         }
+        // A mirror has the index as it is listed, though it was patched here.
+        let state = source.state.as_ref().unwrap();
+        let snapshot = source.apt.whole(&source.run, state).await.unwrap();
+        let packed = format!("dists/{SUITE}/main/binary-amd64/Packages.xz");
+        let held = snapshot.files.iter().find(|file| file.path.as_str() == packed).unwrap();
+        let Origin::Local(file) = &held.origin else { panic!("{held:?}") };
+        assert_eq!(fs::read(file).unwrap(), fs::read(archive.path(&packed)).unwrap());
         archive.web.asked();
         assert_eq!(late.sync().await.unwrap().unwrap().len(), 42);
         let patches_asked = archive.web.paths().iter().filter(|it| it.ends_with(".gz")).count();

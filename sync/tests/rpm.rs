@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use made::{Machine, Made, advisory, run, sample, updateinfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -367,6 +367,43 @@ async fn real_updateinfo_of_distributions_is_read() {
     let made = listing(&[("primary", "p.xml", NO_PACKAGES), ("updateinfo", "u.xml.gz", &bytes)]);
     let error = Source::of(file_url(made.path())).sync().await.err().unwrap();
     assert_eq!(error.cause, Cause::Malformed, "{error}");
+}
+
+#[tokio::test]
+async fn hostile_files_are_refused_or_cost_themselves_alone() {
+    let gzip = |plain: &mut dyn Read| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::copy(plain, &mut packed).unwrap();
+        packed.finish().unwrap()
+    };
+    // A few kilobytes that unpack to 64 MiB in one text, one tag, one comment.
+    for begin in ["<metadata>", "<metadata><package a='", "<metadata><!--"] {
+        let mut plain = begin.as_bytes().chain(std::io::repeat(b'x').take(64 << 20));
+        let made = listing(&[("primary", "p.xml.gz", &gzip(&mut plain))]);
+        let error = Source::of(file_url(made.path())).sync().await.err().unwrap();
+        assert_eq!(error.cause, Cause::TooLarge, "{begin}: {error}");
+    }
+    let doctype = b"<!DOCTYPE updates [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><updates></updates>";
+    let cut = &b"<updates><update><id>A</id></update>"[..];
+    let other = &b"<html></html>"[..];
+    for document in [&doctype[..], cut, other, b""] {
+        let made = listing(&[("primary", "p.xml", NO_PACKAGES), ("updateinfo", "u.xml", document)]);
+        let error = Source::of(file_url(made.path())).sync().await.err().unwrap();
+        assert_eq!(error.cause, Cause::Malformed, "{error}");
+    }
+    let attributes = (0..200_000).map(|n| format!(" a{n}='1'")).collect::<String>();
+    let document = format!(
+        "<updates><update><id>deep</id>{}</update><update{attributes}><id>wide</id></update>\
+         <update><id>entity</id><title>&lol;</title></update></updates>",
+        "<a>".repeat(100_000)
+    );
+    let files: [(&str, &str, &[u8]); 2] =
+        [("primary", "p.xml", NO_PACKAGES), ("updateinfo", "u.xml", document.as_bytes())];
+    let made = listing(&files);
+    let heard = Source::of(file_url(made.path())).sync().await.unwrap().unwrap();
+    assert_eq!(heard.updates.keys().collect::<Vec<_>>(), ["entity", "wide"]);
+    assert_eq!(heard.skipped, 1);
+    assert_eq!(heard.updates["entity"].text(&[]).unwrap().title, "&lol;");
 }
 
 #[tokio::test]

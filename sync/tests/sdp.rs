@@ -421,3 +421,46 @@ async fn a_sync_that_is_cancelled_ends() {
     });
     assert_eq!((error.unwrap_err().cause, n), (Cause::Cancelled, 1));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever is changed in a package, it is read or refused, and what is read can be written.
+    #[test]
+    fn a_changed_package_is_read_or_refused(
+        changes in proptest::collection::vec((0usize..14_000, 32u8..127), 1..6),
+    ) {
+        let mut bytes = std::fs::read(data("hp/00004850-0000-0000-5350-000000092361.sdp")).unwrap();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(element) = xml::parse(&String::from_utf8_lossy(&bytes))
+            && let Ok(read) = package::read(&element)
+        {
+            let _ = write::write(&read.update, read.product.as_slice());
+        }
+    }
+
+    /// Whatever is changed in a signed cabinet, it is not unpacked to other bytes in the signer's name.
+    #[test]
+    fn a_changed_cabinet_is_unpacked_or_refused(
+        changes in proptest::collection::vec((0usize..4_400, 0u8..=255), 1..6),
+        cut in 0usize..4_400,
+    ) {
+        let mut bytes = std::fs::read(data("signed.cab")).unwrap();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.max(100));
+        let _ = sync::sdp::signature::read(&mut Cursor::new(&bytes)).unwrap();
+        let limits = sync::sdp::cab::Limits { member: 1 << 20, ..Default::default() };
+        if let Ok(mut cabinet) = sync::sdp::cab::Cabinet::open(Cursor::new(&bytes), limits) {
+            let _ = cabinet.each(&|_| true, &mut |_, from| {
+                let _ = std::io::copy(from, &mut std::io::sink());
+                Ok(())
+            });
+        }
+    }
+}

@@ -465,3 +465,22 @@ async fn a_scan_cabinet_that_is_not_sound_is_refused() {
     let (updates, _, read) = scan(&site, &path).await.unwrap();
     assert_eq!((updates.len(), read.skipped.count), (0, 1));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Whatever is changed in a document, it is read or refused, and what is read can be written.
+    #[test]
+    fn a_changed_document_is_read_or_refused(
+        changes in proptest::collection::vec((0usize..14_578, 32u8..127), 1..6),
+    ) {
+        let mut bytes = std::fs::read(data("wsus/update-266f6222.xml")).unwrap();
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        if let Ok(read) = document::read(&String::from_utf8_lossy(&bytes), &HashMap::new()) {
+            let _ = write::write(&Update { original: None, ..read.update().clone() }, 1);
+        }
+    }
+}

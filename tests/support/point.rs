@@ -1,6 +1,6 @@
 //! A distribution point as a process, and its site: what it should hold, how far it is.
 
-use super::{Answer, Run, Site, alone, curl, depot, interrupt, tree, until};
+use super::{Answer, Run, Site, alone, curl, depot, interrupt, relay::Line, tree, until};
 use serde_json::Value;
 use std::{
     ffi::OsStr,
@@ -107,6 +107,18 @@ impl Deref for Point {
     fn deref(&self) -> &Site {
         &self.0
     }
+}
+
+/// A site in the folder `site` of `folder`, and a point `branch-7` in `data` that has joined it and reaches
+/// it over a line.
+#[track_caller]
+pub fn over_a_line(folder: &Path, data: &Path, more: &[&str]) -> (Site, Line, Point) {
+    let site = Site::start(&folder.join("site"));
+    let line = Line::to(&site.url);
+    let url = format!("https://{}", line.address);
+    let token = site.join_token("branch-7", &["--site-url", &url]);
+    let point = Point::start(data, Some(&token), more);
+    (site, line, point)
 }
 
 /// `depot dp serve` on a folder; the first time with a token's file.

@@ -69,9 +69,19 @@ fn serve(stream: TcpStream, folder: &Path, asked: &Mutex<Vec<String>>) -> Option
             write!(stream, "HTTP/1.1 304 Not Modified\r\nETag: {tag}\r\n\r\n").ok()?;
             continue;
         }
-        let length = bytes.len();
-        write!(stream, "HTTP/1.1 200 OK\r\nETag: {tag}\r\nContent-Length: {length}\r\n\r\n")
-            .ok()?;
-        stream.write_all(&bytes).ok()?;
+        let range = head.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            let value = value.trim().strip_prefix("bytes=")?.strip_suffix('-')?;
+            name.eq_ignore_ascii_case("range").then(|| value.parse::<usize>().ok())?
+        });
+        let from = range.filter(|from| *from < bytes.len()).unwrap_or(0);
+        let (status, length) =
+            (if from > 0 { "206 Partial Content" } else { "200 OK" }, bytes.len());
+        let range = format!("Content-Range: bytes {from}-{}/{length}\r\n", length.max(1) - 1);
+        let range = if from > 0 { range } else { String::new() };
+        let length = length - from;
+        let head = format!("ETag: {tag}\r\n{range}Content-Length: {length}\r\n\r\n");
+        write!(stream, "HTTP/1.1 {status}\r\n{head}").ok()?;
+        stream.write_all(&bytes[from..]).ok()?;
     }
 }

@@ -4,6 +4,7 @@ use crate::auth::{Identity, Role};
 use crate::extract::{Input, Params, Query};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
+use crate::mirror::{self, Mirror};
 use crate::page::{Page, PageQuery};
 use crate::problem::{Kind, Problem};
 use crate::routes::jobs::{Accepted, result_of, start};
@@ -40,17 +41,20 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 
 /// The folder that a request names as a source. It is read with the server's rights and served to
 /// all, so only an administrator may name one.
-fn source_folder(text: Option<&str>, identity: &Identity) -> Result<Option<PathBuf>, Problem> {
+pub(super) fn source_folder(
+    field: &str,
+    text: Option<&str>,
+    identity: &Identity,
+) -> Result<Option<PathBuf>, Problem> {
     let Some(text) = text else { return Ok(None) };
     if identity.role < Role::Admin {
-        let detail = "only the role admin may name a folder of the server as a source";
-        return Err(Problem::new(Kind::Forbidden, detail)
-            .caused_by("source", "takes the role admin: push the files instead"));
+        let detail = "only the role admin may name a folder of the server as a source: push the files instead";
+        return Err(Problem::new(Kind::Forbidden, detail).caused_by(field, "takes the role admin"));
     }
     let SourceFolder(path) = SourceFolder::try_from(text.to_owned())
-        .map_err(|error| Problem::field("source", format!("is no path: {error}")))?;
+        .map_err(|error| Problem::field(field, format!("is no path: {error}")))?;
     if !path.is_absolute() {
-        return Err(Problem::field("source", format!("must be an absolute path, not {text:?}")));
+        return Err(Problem::field(field, format!("must be an absolute path, not {text:?}")));
     }
     Ok(Some(path))
 }
@@ -64,10 +68,27 @@ fn source_folder(text: Option<&str>, identity: &Identity) -> Result<Option<PathB
 async fn list_packages(
     State(site): State<Site>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<PackageInfo>>, Problem> {
+) -> Result<Json<Page<ShownPackage>>, Problem> {
     let (limit, after) = (query.limit()?, query.after("packages")?);
-    let all = blocking(move || Ok(site.content()?.packages.list()?)).await?;
-    Ok(Json(Page::cut("packages", all, after.as_deref(), limit, |p| p.name.to_string())))
+    let all = blocking(move || {
+        let mut mirrors = mirror::all(&site.ledger()?.db)?;
+        let all = site.content()?.packages.list()?.into_iter().map(move |info| {
+            let mirror = mirrors.remove(info.name.as_str());
+            ShownPackage { info, mirror }
+        });
+        Ok(all.collect::<Vec<_>>())
+    })
+    .await?;
+    Ok(Json(Page::cut("packages", all, after.as_deref(), limit, |p| p.info.name.to_string())))
+}
+
+/// A package, and what it mirrors.
+#[derive(Serialize)]
+struct ShownPackage {
+    #[serde(flatten)]
+    info: PackageInfo,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mirror: Option<Mirror>,
 }
 
 /// A package to be made.
@@ -89,6 +110,13 @@ pub struct CreatePackage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>, minimum = 1)]
     pub days: Option<NonZeroU32>,
+    /// The upstream that its versions are snapshots of, in place of a folder or uploads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+    /// Of a mirror, only packages that machines of this collection have. Not supported yet: nothing reports
+    /// which those are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_installed_on: Option<String>,
 }
 
 /// Make a package
@@ -109,13 +137,44 @@ async fn create_package(
         .name
         .parse()
         .map_err(|error: packager::name::BadName| Problem::field("name", error.to_string()))?;
-    let source = source_folder(new.source.as_deref(), &identity)?;
+    let source = source_folder("source", new.source.as_deref(), &identity)?;
     let default = NonZeroU32::new(site.config().packages.keep_versions as u32);
     let keep = new.keep.or(default).unwrap_or(NonZeroU32::MIN);
     let retention = Retention { keep, days: new.days };
     let location = format!("/api/v1/packages/{name}");
-    let new = NewPackage { name, source, retention };
-    let version = blocking(move || Ok(site.content()?.packages.create(new)?)).await?;
+    if let Some(collection) = &new.only_installed_on {
+        let detail = format!(
+            "cannot be {collection:?}: which packages machines have is not reported to this site yet; \
+             name them with `only` or `include`"
+        );
+        return Err(Problem::field("only_installed_on", detail));
+    }
+    if let (Some(_), Some(_)) = (&source, &new.mirror) {
+        return Err(Problem::field(
+            "mirror",
+            "and `source` cannot both say where its files come from",
+        ));
+    }
+    let version = blocking(move || {
+        let packages = site.content()?.packages;
+        let db = &site.ledger()?.db;
+        let Some(mirror) = new.mirror else {
+            let made = packages.create(NewPackage { name: name.clone(), source, retention })?;
+            // One of that name may have been cut off while it went.
+            if mirror::of(db, &name)?.is_some() {
+                mirror::set(db, &name, None)?;
+            }
+            return Ok(made);
+        };
+        mirror.check_with(&site)?;
+        let made = packages.create_composed(name.clone(), retention)?;
+        if let Err(problem) = mirror::set(db, &name, Some(&mirror)) {
+            packages.delete_package(&name)?;
+            return Err(problem);
+        }
+        Ok(made)
+    })
+    .await?;
     Ok((StatusCode::CREATED, [("location", location)], Json(version)))
 }
 
@@ -127,9 +186,14 @@ async fn create_package(
 async fn show_package(
     State(site): State<Site>,
     params: Params,
-) -> Result<Json<PackageInfo>, Problem> {
+) -> Result<Json<ShownPackage>, Problem> {
     let name: PackageName = params.get("package")?;
-    Ok(Json(blocking(move || Ok(site.content()?.packages.show(&name)?)).await?))
+    let shown = blocking(move || {
+        let info = site.content()?.packages.show(&name)?;
+        let mirror = mirror::of(&site.ledger()?.db, &name)?;
+        Ok(ShownPackage { info, mirror })
+    });
+    Ok(Json(shown.await?))
 }
 
 /// Delete a package
@@ -146,7 +210,15 @@ async fn delete_package(
     params: Params,
 ) -> Result<Json<Deleted>, Problem> {
     let name: PackageName = params.get("package")?;
-    let deleted = blocking(move || Ok(site.content()?.packages.delete_package(&name)?)).await?;
+    let deleted = blocking(move || {
+        let deleted = site.content()?.packages.delete_package(&name)?;
+        let db = &site.ledger()?.db;
+        if mirror::of(db, &name)?.is_some() {
+            mirror::set(db, &name, None)?;
+        }
+        Ok(deleted)
+    })
+    .await?;
     note.detail(format!("{} versions", deleted.versions.len()));
     Ok(Json(deleted))
 }
@@ -177,7 +249,7 @@ pub enum RescanView {
 
 /// Update a package from its source
 ///
-/// A job. Its result says which version came of it (`UpdateView`); if nothing changed, there is no
+/// Of a mirror, the source is its upstream as the last sync found it. A job. Its result says which version came of it (`UpdateView`); if nothing changed, there is no
 /// new one.
 #[utoipa::path(post, path = "/api/v1/packages/{package}/update", tag = "packages",
     security(("token" = ["operator"])),
@@ -193,24 +265,33 @@ async fn update_package(
     Input(update): Input<UpdatePackage>,
 ) -> Result<Accepted, Problem> {
     let name: PackageName = params.get("package")?;
-    let source = source_folder(update.source.as_deref(), &identity)?;
+    let source = source_folder("source", update.source.as_deref(), &identity)?;
     let rescan = match update.rescan {
         RescanView::Changed => Rescan::Changed,
         RescanView::Everything => Rescan::Everything,
     };
-    let packages = {
+    let (packages, mirror) = {
         let (site, name) = (site.clone(), name.clone());
         blocking(move || {
             let packages = site.content()?.packages;
             packages.show(&name)?;
-            Ok(packages)
+            Ok((packages, mirror::of(&site.ledger()?.db, &name)?))
         })
         .await?
     };
+    let is_of_folders = source.is_some() || update.rescan != RescanView::Changed;
+    if let Some(mirror) = mirror.as_ref().filter(|_| is_of_folders) {
+        let detail = format!("{name} mirrors the source {}, and is no folder's", mirror.source);
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
     let subject = format!("package/{name}");
-    let work = move |progress: &Progress| {
-        let options = UpdateOptions { source, rescan };
-        result_of(&packages.update(&name, &options, progress)?)
+    let its_site = site.clone();
+    let work = move |progress: &Progress| match mirror {
+        Some(mirror) => mirror::update(&its_site, &name, mirror, progress),
+        None => {
+            let options = UpdateOptions { source, rescan };
+            result_of(&packages.update(&name, &options, progress)?)
+        }
     };
     start(site, identity, &note, "update_package", subject, Box::new(work)).await
 }

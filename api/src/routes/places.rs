@@ -14,6 +14,7 @@ pub use groups::{
 pub use locate::{DemandedView, LocatedSourceView, LocatedView, PassedOverView, SourcesView};
 pub use rules::RulesView;
 
+use crate::extract::field;
 use crate::problem::Problem;
 use crate::site::Site;
 use std::collections::BTreeSet;
@@ -25,14 +26,6 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(groups::routes())
         .merge(rules::routes())
         .merge(locate::routes())
-}
-
-/// A field of a body as a value of its type.
-fn field<T: std::str::FromStr<Err: std::fmt::Display>>(
-    name: &str,
-    text: &str,
-) -> Result<T, Problem> {
-    text.parse().map_err(|error: T::Err| Problem::field(name, error.to_string()))
 }
 
 /// The names of the groups that a boundary is to be in.

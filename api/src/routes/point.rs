@@ -6,7 +6,7 @@
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
 use crate::extract::{Input, Query, parse_json, want_media_type, whole_body};
-use crate::guard::not_a_point_any_more;
+use crate::guard::{Gone, not_a_point_any_more};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use crate::views::VersionView;
@@ -137,7 +137,7 @@ async fn join(
     Ok(([("cache-control", "no-store")], Json(joined.await?)))
 }
 
-/// All that a point should hold.
+/// What a point should hold.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct WishView {
     /// Names this state of the wish.
@@ -150,6 +150,19 @@ pub struct WishView {
     pub names: BTreeMap<String, NamesView>,
     /// What is set for the point.
     pub settings: SettingsView,
+    /// Of which wish it is a change; without it, it is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<WishChangeView>,
+}
+
+/// Which part of which wish is told.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"of": "5d0c2a7b1e0d4455a7b1e0d30199f0c2", "branches": [7]}))]
+pub struct WishChangeView {
+    /// The revision that the point has.
+    pub of: String,
+    /// The branches of packages whose versions and names take the place of those that it has.
+    pub branches: Vec<u8>,
 }
 
 /// What is set for one point. What is absent is not set.
@@ -161,6 +174,56 @@ pub struct SettingsView {
     /// When it may.
     #[serde(default)]
     pub window: Option<super::points::WindowView>,
+    /// Other points to bring from, before the site is asked.
+    #[serde(default)]
+    pub sources: Vec<SourceView>,
+    /// Whether nothing new is brought.
+    #[serde(default)]
+    pub drained: bool,
+    /// What it is to do once, the oldest first; each until its end was told.
+    #[serde(default)]
+    pub orders: Vec<WishedOrderView>,
+}
+
+/// Another point to bring content from.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "id": "0f3c2a7b1e0d4455a7b1e0d30199f0c2", "name": "paris-hub", "address": "192.0.2.7:8520",
+    "rank": 0
+}))]
+pub struct SourceView {
+    /// Who it is.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Those of a lower one are asked first, and those of the same by turns.
+    pub rank: u32,
+    /// It is asked only for what the site does not give, either.
+    #[serde(default)]
+    pub last: bool,
+}
+
+/// Something that the point is to do once.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "number": 4, "given": "2026-11-22T12:00:00Z", "task": "validate", "package": "docs"
+}))]
+pub struct WishedOrderView {
+    /// Its number among those of the point.
+    pub number: u64,
+    /// When it was given. Only with it a number says which order it is.
+    #[schema(value_type = String, format = DateTime)]
+    pub given: Timestamp,
+    /// What is to be done.
+    pub task: super::points::TaskView,
+    /// With what; absent: with all that is held.
+    #[serde(default)]
+    pub package: Option<String>,
+    /// With which of its versions; absent: with each.
+    #[serde(default)]
+    pub version: Option<u64>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.
@@ -208,7 +271,8 @@ struct WishQuery {
 
 /// Say what the point should hold
 ///
-/// As soon as it differs from the revision that the point has. 204 if it did not in the time that
+/// As soon as it differs from the revision that the point has, and of it what differs, where that is
+/// known. 204 if it did not in the time that
 /// the point waits; then it asks again. A point waits on one connection at a time.
 #[utoipa::path(get, path = "/api/v1/point/wish", tag = "point",
     security(("certificate" = [])), params(WishQuery),
@@ -219,6 +283,7 @@ struct WishQuery {
 async fn get_wish(
     State(site): State<Site>,
     Extension(point): Extension<PointId>,
+    Extension(Gone(gone)): Extension<Gone>,
     Query(query): Query<WishQuery>,
 ) -> Result<Response, Problem> {
     let wait = query.wait.unwrap_or(0);
@@ -240,9 +305,11 @@ async fn get_wish(
             && query.after.as_ref() != Some(&wish.revision)
         {
             registry.saw(&point, Timestamp::now());
-            // It may be long, and others that wait for theirs get the same.
+            // It may be long.
+            let told = ledger.clone();
             let body = blocking(move || {
-                serde_json::to_vec(&*wish).map_err(|error| Problem::internal(&error))
+                let answer = told.registry.wish_since(&wish, query.after.as_deref());
+                serde_json::to_vec(&answer).map_err(|error| Problem::internal(&error))
             });
             return Ok(([("content-type", "application/json")], body.await?).into_response());
         }
@@ -254,6 +321,10 @@ async fn get_wish(
         tokio::select! {
             biased;
             () = feed.cancelled() => return Err(why_it_ended(registry, &point)),
+            () = gone.cancelled() => {
+                registry.broke(&point, &feed, Timestamp::now());
+                return Err(why_it_ended(registry, &point));
+            }
             _ = changes.changed() => {}
             () = moved => {}
             () = tokio::time::sleep_until(deadline) => {
@@ -320,6 +391,9 @@ pub struct ReportView {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
+    /// How many seconds its library keeps what is not used any more; absent if it keeps it for ever.
+    #[serde(default)]
+    pub grace: Option<u64>,
     /// The root of the digest tree of all facts, 32 hex digits.
     #[serde(default)]
     pub root: Option<String>,
@@ -328,6 +402,39 @@ pub struct ReportView {
     pub branches: Option<Vec<u8>>,
     /// Of these branches, one for each version that is wished or held; at most 100000.
     pub facts: Vec<FactView>,
+    /// What came of each order that is wished, once it was begun; at most 1000.
+    #[serde(default)]
+    pub orders: Vec<OutcomeView>,
+}
+
+/// What came of an order so far.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct OutcomeView {
+    /// The order's number.
+    pub number: u64,
+    /// When it was given, as the order has it.
+    #[schema(value_type = String, format = DateTime)]
+    pub given: Timestamp,
+    /// How far it is: `checking`, `mending`, `done` or `failed`.
+    pub state: String,
+    /// When the point began with it, by its clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub began: Timestamp,
+    /// When it ended, by its clock.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ended: Option<Timestamp>,
+    /// Contents that were read and compared.
+    pub n_checked: u64,
+    /// Bytes that were read for it.
+    pub bytes: u64,
+    /// Contents that were found damaged or lost.
+    pub n_damaged: u64,
+    /// Of those, the ones that are whole again.
+    pub n_mended: u64,
+    /// Why it is not done yet, or will not be.
+    #[serde(default)]
+    pub cause: Option<String>,
 }
 
 /// What is known of one version on a point.

@@ -4,14 +4,18 @@
 mod assignments;
 mod drain;
 mod groups;
+mod orders;
 mod schedule;
 mod sources;
 mod status;
 mod tokens;
 
-pub use assignments::{AssignmentView, DemandView, NewAssignment, PriorityView, Unassigned};
+pub use assignments::{
+    AssignmentView, DemandView, FreeingView, NewAssignment, PriorityView, Unassigned,
+};
 pub use drain::DrainedView;
 pub use groups::{DeletedGroup, GroupView, NewGroup};
+pub use orders::{GiveOrder, GivenOrders, OrderStateView, OrderView, TaskView};
 pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
 pub use sources::NewSources;
 pub use status::{ContentStateView, ContentStatusView};
@@ -26,14 +30,11 @@ use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use dp::registry::{Point, Registry};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// A point asks for its wish at least once a minute; one that did not for so long is not there.
-const SILENT_AFTER: SignedDuration = SignedDuration::from_secs(90);
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
@@ -46,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(drain::routes())
         .merge(assignments::routes())
         .merge(status::routes())
+        .merge(orders::routes())
 }
 
 /// A distribution point. What it reported is absent until it has.
@@ -77,7 +79,8 @@ pub struct PointView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub renewed: Option<Timestamp>,
-    /// Whether it was heard of within the last minute and a half.
+    /// Whether it was heard of within the last minute and a half, and its connection did not break more
+    /// than 15 s ago.
     pub online: bool,
     /// When it was heard of last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,8 +134,7 @@ impl PointView {
             sources: sources
                 .map(|equals| equals.iter().map(ToString::to_string).collect())
                 .collect(),
-            // A clock that was set back does not make one be there that is not.
-            online: seen.is_some_and(|seen| now.duration_since(seen).abs() < SILENT_AFTER),
+            online: registry.is_online(&point.id, now),
             seen,
             reported: standing.map(|s| s.received),
             program: standing.map(|s| s.program.clone()),

@@ -5,23 +5,19 @@ use crate::guard::AuditNote;
 use crate::problem::{Problem, with_causes};
 use crate::site::Site;
 use crate::streams;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use contentlib::Progress;
+use dp::Pieces;
 use packager::name::{PackageName, Selector};
 use packager::prestage::{BUNDLE_TYPE, INVENTORY_TYPE, Inventory, PrestageError};
 use serde::Deserialize;
-use std::io::{self, Write};
-use tokio_stream::wrappers::ReceiverStream;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// Bytes of a bundle that are sent at once, and how many such pieces wait for the client.
-const PIECE: usize = 256 << 10;
-const AHEAD: usize = 4;
 /// The most packages and versions that one request names.
 const MAX_NAMED: usize = 4096;
 
@@ -90,43 +86,17 @@ async fn export_bundle(
     });
     let (packages, versions, base) = prepared.await?;
     note.detail(format!("{} versions", versions.len()));
-    let (send, receive) = tokio::sync::mpsc::channel::<io::Result<Bytes>>(AHEAD);
+    let (mut out, body) = Pieces::new();
     tokio::task::spawn_blocking(move || {
-        let mut out = Pieces { send: send.clone(), piece: Vec::with_capacity(PIECE) };
         let made = packages.export(versions, base.as_ref(), &mut out, &Progress::default());
         if let Err(error) = made {
             // A client that went away is nobody's fault.
             if !matches!(error, PrestageError::Write(_)) {
                 tracing::error!(error = with_causes(&error), "a bundle is cut off");
             }
-            let _ = send.blocking_send(Err(io::Error::other(error)));
+            out.cut(error);
         }
     });
-    let body = Body::from_stream(ReceiverStream::new(receive));
+    let body = Body::from_stream(body);
     Ok(([(header::CONTENT_TYPE, BUNDLE_TYPE)], body).into_response())
-}
-
-/// The body of an answer, as a writer that waits for the client.
-struct Pieces {
-    send: tokio::sync::mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = self.send.blocking_send(Ok(piece.into()));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }

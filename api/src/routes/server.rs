@@ -32,6 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(version))
         .routes(routes!(whoami))
         .routes(routes!(authority))
+        .routes(routes!(openpgp_key))
         .routes(routes!(new_key))
         .routes(routes!(openapi))
 }
@@ -109,6 +110,34 @@ pub struct AuthorityView {
     pub certificate: String,
     /// SHA-256 of the certificate in DER, as 64 hex digits.
     pub fingerprint: String,
+}
+
+/// The key that signs the repositories that the site makes.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "public": "-----BEGIN PGP PUBLIC KEY BLOCK-----\n…\n-----END PGP PUBLIC KEY BLOCK-----\n",
+    "fingerprint": "0A9F5E0C3D1B2A49586776655443322110FFEEDD"
+}))]
+pub struct OpenpgpKeyView {
+    /// The public key, in ASCII armor.
+    pub public: String,
+    /// Its fingerprint, as 40 hex digits.
+    pub fingerprint: String,
+}
+
+/// Give the OpenPGP key of the site
+///
+/// It signs repositories of chosen packages, and is made when it is first needed.
+#[utoipa::path(get, path = "/api/v1/openpgp-key", tag = "server", operation_id = "show_openpgp_key",
+    security(("token" = ["reader"])),
+    responses((status = 200, description = "The key", body = OpenpgpKeyView)))]
+async fn openpgp_key(State(site): State<Site>) -> Result<Json<OpenpgpKeyView>, Problem> {
+    let view = blocking(move || {
+        let key = crate::mirror::key::open(&site)?;
+        let public = key.public_armored().map_err(|error| Problem::internal(&error))?;
+        Ok(OpenpgpKeyView { public, fingerprint: key.fingerprint() })
+    });
+    Ok(Json(view.await?))
 }
 
 /// Give the certificate of the site's authority

@@ -6,7 +6,7 @@ mod sources;
 
 pub use runs::{ChangesView, OutcomeView, RunSync, RunView, RunsView, TriggerView};
 pub use settings::{CriteriaView, ScheduleView};
-pub use sources::{ChangeSource, NewSource, NextView, RunningView, SourceView};
+pub use sources::{ChangeSource, NewSource, NextView, RunningView, SyncSourceView};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;

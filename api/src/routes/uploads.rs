@@ -28,9 +28,7 @@ use utoipa_axum::routes;
 
 /// The media type of a stream of frames (`contentlib/FORMAT.md`, "Frames").
 pub const FRAMES_TYPE: &str = contentlib::frames::MEDIA_TYPE;
-/// The media type of many recipes: for each the content's digest (32 bytes), the length of the
-/// recipe (u32, little-endian), the recipe.
-pub const RECIPES_TYPE: &str = "application/vnd.depot.recipes";
+pub use dp::recipes::MEDIA_TYPE as RECIPES_TYPE;
 /// The media type of a manifest (`packager/FORMAT.md`).
 pub const MANIFEST_TYPE: &str = "application/vnd.depot.manifest";
 
@@ -294,28 +292,20 @@ async fn put_recipes(
 /// The body that sends these recipes, for clients.
 pub fn encode_recipes<'a>(recipes: impl IntoIterator<Item = (Digest, &'a Recipe)>) -> Vec<u8> {
     let mut body = Vec::new();
-    for (digest, recipe) in recipes {
-        let bytes = recipe.encode();
-        body.extend_from_slice(digest.as_bytes());
-        body.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-        body.extend_from_slice(&bytes);
-    }
+    recipes.into_iter().for_each(|(digest, recipe)| dp::recipes::encode(digest, recipe, &mut body));
     body
 }
 
-fn parse_recipes(mut body: &[u8]) -> Result<Vec<(Digest, Recipe)>, Problem> {
+/// The recipes that a body of [`encode_recipes`] brings.
+pub fn parse_recipes(mut body: &[u8]) -> Result<Vec<(Digest, Recipe)>, Problem> {
     let mut recipes = Vec::new();
     while !body.is_empty() {
         let at = format!("recipes[{}]", recipes.len());
-        let cut = || Problem::malformed(at.clone(), "is cut off");
-        let (digest, rest) = body.split_first_chunk::<32>().ok_or_else(cut)?;
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (bytes, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-        let recipe = Recipe::decode(bytes)
+        let first = dp::recipes::decode_first(body)
             .map_err(|error| Problem::malformed(at.clone(), format!("is no recipe: {error}")))?;
-        recipes.push((Digest::from_bytes(*digest), recipe));
-        body = rest;
+        let (digest, recipe, length) = first.ok_or_else(|| Problem::malformed(at, "is cut off"))?;
+        recipes.push((digest, recipe));
+        body = &body[length..];
     }
     Ok(recipes)
 }

@@ -127,6 +127,7 @@ fn filled(path: &str) -> String {
         ("{boundary}", "10.7.0.0%2F16"),
         ("{source}", "debian"),
         ("{update}", "DSA-5545-1"),
+        ("{number}", "4"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];
     let path = names.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));

@@ -15,5 +15,6 @@ mod refusals;
 mod retries;
 mod schema;
 mod serving;
+mod updates;
 mod uploads;
 mod volumes;

@@ -399,3 +399,51 @@ async fn a_report_of_many_facts_is_taken_and_one_of_another_point_is_not() {
     point.put("/api/v1/point/report", report(&b, json!([]))).await.refused(422, "report");
     point.put("/api/v1/point/report", json!({"point": a})).await.refused(422, "at");
 }
+
+#[tokio::test]
+async fn an_order_goes_with_the_wish_until_the_point_has_told_its_end() {
+    let site = TestSite::new();
+    let admin = site.client("admin").await;
+    admin.post("/api/v1/packages", json!({"name": "docs"})).await.expect(201);
+    let (id, point) = joined(&site, "a").await;
+    admin.put("/api/v1/assignments", json!({"package": "docs", "point": "a"})).await.expect(200);
+    let give = async |body: Value| admin.post("/api/v1/orders", body).await;
+    give(json!({"task": "dance", "point": "a"})).await.refused(422, "task");
+    give(json!({"task": "validate"})).await.refused(422, "point");
+    give(json!({"task": "validate", "point": "b"})).await.refused(404, "point");
+    give(json!({"task": "validate", "version": "1", "point": "a"})).await.refused(422, "package");
+    give(json!({"task": "redistribute", "point": "a"})).await.refused(422, "package");
+    give(json!({"task": "redistribute", "package": "x", "point": "a"}))
+        .await
+        .refused(404, "package");
+    let order =
+        json!({"task": "redistribute", "package": "docs", "version": "latest", "point": "a"});
+    let given = give(order).await.expect(200).json;
+    let given = &given["orders"][0];
+    assert_eq!((&given["number"], &given["version"]), (&json!(1), &json!(1)));
+    assert_eq!(given["state"], "waiting");
+
+    let wished = point.get("/api/v1/point/wish").await.expect(200).json;
+    let wished = &wished["settings"]["orders"];
+    assert_eq!(
+        (&wished[0]["task"], &wished[0]["package"]),
+        (&json!("redistribute"), &json!("docs"))
+    );
+    let mut said = report(&id, json!([]));
+    said["orders"] = json!([{
+        "number": 1, "given": wished[0]["given"], "state": "failed", "began": said["at"],
+        "ended": said["at"], "n_checked": 5, "bytes": 90, "n_damaged": 2, "n_mended": 1, "cause": "no way"
+    }]);
+    point.put("/api/v1/point/report", said).await.expect(204);
+    let shown = admin.get("/api/v1/points/a/orders/1").await.expect(200).json;
+    assert_eq!((&shown["state"], &shown["cause"]), (&json!("failed"), &json!("no way")));
+    assert_eq!((&shown["n_damaged"], &shown["n_mended"]), (&json!(2), &json!(1)));
+    let listed = admin.get("/api/v1/orders?point=a").await.expect(200).json;
+    assert_eq!(listed["items"][0], shown);
+    let wish = point.get("/api/v1/point/wish").await.expect(200).json;
+    assert!(wish["settings"]["orders"].is_null(), "{wish}");
+    admin.get("/api/v1/points/a/orders/2").await.refused(404, "number");
+    admin.get("/api/v1/points/a/orders/x").await.refused(400, "number");
+    admin.get("/api/v1/orders?point=b").await.refused(404, "point");
+    admin.get("/api/v1/content-status?package=nothing").await.refused(404, "package");
+}

@@ -9,8 +9,8 @@ use contentlib::store::memory::MemoryStore;
 use contentlib::store::volumes::{MemoryKeeper, Volumes};
 use contentlib::{
     AddError, AddOptions, Aliases, ChunkId, CommitError, ContentReader, Digest, Expect, Frame,
-    GcOptions, Library, Link, Links, Name, NewVolume, Options, Progress, Recipe, Ref, RefChange,
-    Session, VerifyOptions, VolumeState, VolumeStats,
+    GcOptions, Keeps, Library, Link, Links, Name, NewVolume, Options, Progress, Recipe, Ref,
+    RefChange, Session, VerifyOptions, VolumeState, VolumeStats,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -315,7 +315,7 @@ impl World {
             format!("upload {}", self.random.below(self.next_durable))
         });
         let session = match &durable {
-            Some(name) => match self.library().open_session(name, 2 * GRACE) {
+            Some(name) => match self.library().open_session(name, 2 * GRACE, Keeps::All) {
                 Ok(session) => session,
                 Err(_) => return self.new_actor(),
             },

@@ -1,6 +1,6 @@
 //! What a distribution point holds, as it tells the site.
 
-use super::{Branch, FactsDigest, PointId};
+use super::{Branch, FactsDigest, Outcome, PointId};
 use jiff::Timestamp;
 use packager::PackageName;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ pub struct Report {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
+    /// How many seconds its library keeps what is not used any more; nothing if it keeps it for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<u64>,
     /// The root of the tree of all facts: where the site comes to another one with what is told here,
     /// it says what it has. Without it, what is told is taken as it is.
     #[serde(default)]
@@ -30,6 +33,9 @@ pub struct Report {
     pub branches: Option<Vec<Branch>>,
     /// Of the branches that are told, one fact for each version that is wished or held.
     pub facts: Vec<Fact>,
+    /// What came of each order that is wished, once it was begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Outcome>,
 }
 
 /// What is known of one version on one point.

@@ -3,7 +3,7 @@
 //! A field that a point does not know is passed over, and one that a site does not send is what it
 //! is by default: either may be the newer.
 
-use super::Source;
+use super::{Order, Source};
 use crate::pace::Week;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,13 @@ pub struct Settings {
     /// Other points to bring from, before the site is asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
-    /// Whether nothing new is brought and nothing let go. What is held is served, and mended.
+    /// Whether nothing new is brought. What is held is served and mended, and goes once it is not
+    /// wished.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub drained: bool,
+    /// What it is to do once, the oldest first; each until its end was told.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
 }
 
 /// A token bucket: over any time, no more than the burst and what the rate gives in that time.

@@ -14,4 +14,7 @@ pub struct Source {
     pub address: String,
     /// Those of a lower rank are asked first, and those of one rank by turns. The site comes last.
     pub rank: u32,
+    /// It is asked only for what the site does not give, either: it is drained.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub last: bool,
 }

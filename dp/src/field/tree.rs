@@ -1,5 +1,7 @@
 //! A digest tree over facts: whether two sides know the same, and if not, which part to tell again.
 //!
+//! What a point should hold ([`Wish::tree`](super::Wish::tree)) is told in the same way as what it does.
+//!
 //! A package's name decides which of 256 branches its facts are in. A branch has a digest of its facts,
 //! and the root one of the branches. A point whose state is still as the site knows it says so in one
 //! root, however much it holds; where something changed, it tells the branch that it is in.
@@ -19,7 +21,8 @@ pub fn branch_of(package: &PackageName) -> Branch {
     blake3::hash(package.as_str().as_bytes()).as_bytes()[0]
 }
 
-/// The first half of a BLAKE3: of a branch's facts, or of a tree's branches. In JSON 32 hex digits.
+/// The first half of a BLAKE3: of a branch's facts or wishes, or of a tree's branches. In JSON 32 hex
+/// digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FactsDigest([u8; 16]);
 
@@ -28,6 +31,14 @@ impl FactsDigest {
         let mut half = [0; 16];
         hash.finalize_xof().fill(&mut half);
         Self(half)
+    }
+
+    /// Of what `it` is in JSON. It has text for keys and whole numbers.
+    pub(super) fn of_json(it: &impl Serialize) -> Self {
+        let mut hash = blake3::Hasher::new();
+        let hashed = serde_json::to_writer(&mut hash, it);
+        debug_assert!(hashed.is_ok(), "a hash takes all");
+        Self::of(&hash)
     }
 }
 

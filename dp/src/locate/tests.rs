@@ -53,6 +53,7 @@ fn well(id: &PointId) -> Candidate {
         name: format!("p{}", &id.as_str()[28..]).parse().unwrap(),
         base: Some("http://192.0.2.7:8520".into()),
         reported: Some(now() - SignedDuration::from_secs(30)),
+        cut_off: None,
         is_offered: true,
         holds: true,
     }
@@ -140,8 +141,9 @@ fn the_smallest_boundary_alone_says_which_groups_and_all_of_its() {
 
 #[test]
 fn who_cannot_serve_is_passed_over_and_it_is_said_why() {
-    let points: Vec<u128> = (1..=8).collect();
+    let points: Vec<u128> = (1..=9).collect();
     let areas = areas(&[("paris", &points)], &[("10.7.0.0/16", &["paris"])]);
+    let gone = SignedDuration::from_secs(20);
     let look = |id: &PointId| {
         let good = well(id);
         let n = u128::from_str_radix(id.as_str(), 16).unwrap();
@@ -153,6 +155,7 @@ fn who_cannot_serve_is_passed_over_and_it_is_said_why() {
             5 => Candidate { reported: None, ..good },
             6 => Candidate { base: None, ..good },
             7 => Candidate { base: Some("http://127.0.0.1:80".into()), ..good },
+            8 => Candidate { cut_off: Some(gone), ..good },
             // It was removed in this moment.
             _ => return None,
         })
@@ -169,7 +172,8 @@ fn who_cannot_serve_is_passed_over_and_it_is_said_why() {
     assert_eq!(because("p0005"), Unfit::NeverHeard);
     assert_eq!(because("p0006"), Unfit::NoAddress);
     assert_eq!(because("p0007"), Unfit::Loopback("http://127.0.0.1:80".into()));
-    assert_eq!(located.passed_over.len(), 6);
+    assert_eq!(because("p0008"), Unfit::CutOff(gone));
+    assert_eq!(located.passed_over.len(), 7);
     // A report from a time that is not yet says nothing about now.
     let ahead = Some(now() + SignedDuration::from_hours(1));
     assert!(is_heard(ahead, now()).is_err());

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `GET /inventory` | the inventory of the library, as it is written |
 //! | `POST /import` with a bundle | what became of it, as JSON, when all of it was read |
+//! | anything below `/api/` | what a [`Desk`] says: the library is looked after like a site's |
 //!
 //! An error has a problem document. There are no time-outs: the other side is a command on this
 //! machine, perhaps one that waits for somebody to change a medium, and when it ends, so does its
@@ -15,11 +16,11 @@
 
 use super::tasks::chain;
 use super::{Node, NodeError};
+use crate::fallback::{Answering, BoxBody};
+use crate::pieces::Pieces;
 use bytes::Bytes;
 use contentlib::Progress;
-use futures::TryStreamExt;
-use futures::channel::mpsc;
-use futures::{SinkExt, StreamExt};
+use futures::{StreamExt, TryStreamExt};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -27,12 +28,14 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use packager::Packages;
 use packager::prestage::{BadBundle, INVENTORY_TYPE, PrestageError};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,11 +49,20 @@ pub const SOCKET: &str = "control.sock";
 pub const BUNDLE_SIZE: &str = "depot-bundle-size";
 /// Connections at a time.
 const CONNECTIONS: usize = 8;
-/// Bytes of an answer that are made at once, and how many such pieces wait to be taken.
-const PIECE: usize = 64 << 10;
-const AHEAD: usize = 4;
 
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// Answers what is asked below `/api/` at the socket, of the library as it is open now.
+pub trait Desk: Send + Sync {
+    /// Answers one request, whose sender may do everything here.
+    fn call(&self, request: Request<BoxBody>) -> Answering;
+
+    /// Ends all that is under way: afterwards, nothing works on the library.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+/// Makes a desk for a library that was opened.
+pub type OpenDesk = Arc<dyn Fn(&Packages) -> Arc<dyn Desk> + Send + Sync>;
 
 /// The socket of a point.
 pub(super) struct Control {
@@ -78,10 +90,16 @@ impl Control {
     }
 
     /// Answers until `stop`; ends when no request works on the library any more.
-    pub async fn serve(self, node: Arc<Node>, stop: CancellationToken) {
+    pub async fn serve(
+        self,
+        node: Arc<Node>,
+        desk: Option<Arc<dyn Desk>>,
+        stop: CancellationToken,
+    ) {
         let own = rustix::process::geteuid().as_raw();
         let work = Arc::new(Work {
             node,
+            desk,
             importing: Arc::new(Semaphore::new(1)),
             working: Arc::new(Semaphore::new(CONNECTIONS)),
             progress: Arc::default(),
@@ -103,6 +121,9 @@ impl Control {
         let _ = std::fs::remove_file(&self.path);
         work.progress.cancel();
         connections.shutdown().await;
+        if let Some(desk) = &work.desk {
+            desk.close().await;
+        }
         // Threads that read a request notice that nothing comes any more.
         let _ = work.working.acquire_many(CONNECTIONS as u32).await;
     }
@@ -141,6 +162,7 @@ impl ShortPath {
 /// What the connections share.
 struct Work {
     node: Arc<Node>,
+    desk: Option<Arc<dyn Desk>>,
     /// One import at a time.
     importing: Arc<Semaphore>,
     /// Held by each thread that works on the library.
@@ -167,11 +189,26 @@ impl Work {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/inventory") => self.inventory().await,
             (&Method::POST, "/import") => self.import(request).await,
+            (_, path) if path.starts_with("/api/") && self.desk.is_some() => {
+                self.ask(request).await
+            }
             (_, path) => {
                 let what = format!("{path} is not known here; is this command a newer one?");
                 problem(StatusCode::NOT_FOUND, "not-found", &what)
             }
         }
+    }
+
+    async fn ask(&self, request: Request<Incoming>) -> Answer {
+        let desk = self.desk.as_ref().expect("was looked for");
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let request = request.map(|body| -> BoxBody { Box::pin(body.map_err(Into::into)) });
+        let answer = desk.call(request).await;
+        if method != Method::GET {
+            let status = answer.status().as_u16();
+            tracing::info!(%method, path, status, "asked by a command on this machine");
+        }
+        answer.map(|body| body.map_err(io::Error::other).boxed_unsync())
     }
 
     /// A place among those that work on the library; the point waits for it to be given back.
@@ -180,20 +217,18 @@ impl Work {
     }
 
     async fn inventory(&self) -> Answer {
-        let (send, receive) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
+        let (mut pieces, body) = Pieces::new();
         let (node, place) = (self.node.clone(), self.place().await);
         let progress = self.progress.clone();
         tokio::task::spawn_blocking(move || {
             let _place = place;
-            let mut pieces = Pieces { send: send.clone(), piece: Vec::with_capacity(PIECE) };
             if let Err(error) = node.write_inventory(&mut pieces, &progress) {
                 tracing::warn!(error = chain(&error), "an inventory was cut off");
-                // The answer ends early, and its end mark does not come.
-                let _ =
-                    futures::executor::block_on(send.clone().send(Err(io::Error::other(error))));
+                // Its end mark does not come.
+                pieces.cut(error);
             }
         });
-        let body = StreamBody::new(receive.map(|piece| piece.map(Frame::data)));
+        let body = StreamBody::new(body.map(|piece| piece.map(Frame::data)));
         let mut answer = Response::new(body.boxed_unsync());
         let media_type = HeaderValue::from_static(INVENTORY_TYPE);
         answer.headers_mut().insert(CONTENT_TYPE, media_type);
@@ -277,29 +312,4 @@ fn document(status: StatusCode, media_type: &'static str, text: Vec<u8>) -> Answ
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer
-}
-
-/// An answer's body, as a writer that waits for whoever takes it.
-struct Pieces {
-    send: mpsc::Sender<io::Result<Bytes>>,
-    piece: Vec<u8>,
-}
-
-impl Write for Pieces {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let sent = futures::executor::block_on(self.send.send(Ok(piece.into())));
-        sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
-    }
 }

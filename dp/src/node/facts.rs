@@ -4,7 +4,7 @@
 
 use super::mend;
 use super::plan::{Failure, Key, key};
-use crate::field::{Fact, FactState, Priority, Wish};
+use crate::field::{Fact, FactState, Priority, Wanted, Wish};
 use contentlib::Progress;
 use jiff::{SignedDuration, Timestamp};
 use packager::packages::Hurt;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-/// Why nothing is brought and nothing let go.
+/// Why nothing is brought.
 const DRAINED: &str = "the distribution point is drained";
 
 /// What happened to versions since the point was started.
@@ -74,6 +74,15 @@ impl Facts {
         self.came.retain(|key, _| wished.contains(key));
     }
 
+    /// Why a version that is wished is not whole here, as far as known.
+    pub fn why_not(&self, wish: &Wish, wanted: &Wanted) -> Option<String> {
+        let key = key(&wanted.version);
+        let failed = self.failures.get(&key).map(|failure| failure.cause.clone());
+        let is_kept_out = wish.settings.drained && !self.hurt.contains_key(&key);
+        let drained = is_kept_out.then(|| DRAINED.to_owned());
+        failed.or(drained).or_else(|| self.shut.get(&wanted.priority).cloned())
+    }
+
     /// One fact for each version that is wished or held, at `now`.
     pub fn tell(&mut self, wish: Option<&Wish>, held: &[VersionInfo], now: Moment) -> Vec<Fact> {
         let wished = wish.into_iter().flat_map(|wish| wish.versions.iter());
@@ -91,9 +100,6 @@ impl Facts {
             let leaves = wish.is_some() && !is_wished.contains(&key);
             let hurt = self.hurt.get(&key).filter(|_| !leaves);
             let state = if is_held.contains(&key) && hurt.is_none() {
-                if leaves && wish.is_some_and(|wish| wish.settings.drained) {
-                    cause = Some(DRAINED.to_owned());
-                }
                 if leaves { FactState::Leaving } else { FactState::Held }
             } else {
                 bytes_left = hurt.map_or(version.bytes, |hurt| hurt.bytes);
@@ -202,7 +208,7 @@ mod tests {
         let found = facts.tell(Some(&wish), &[version("c", 2), version("d", 2)], at(0, 0));
         let found: Vec<_> = found.iter().map(|fact| (fact.state, fact.cause.as_deref())).collect();
         let (waits, leaves) = (FactState::Waiting, FactState::Leaving);
-        let want = [(waits, true), (waits, true), (FactState::Held, false), (leaves, true)];
+        let want = [(waits, true), (waits, true), (FactState::Held, false), (leaves, false)];
         assert_eq!(found, want.map(|(state, says)| (state, says.then_some(DRAINED))));
     }
 

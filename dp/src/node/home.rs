@@ -7,6 +7,7 @@
 //! DIR/keys/next    the same for the one that it is about to become
 //! DIR/point.json   who the point is, and where its site is
 //! DIR/scrub.json   how far the scrub is; may be deleted
+//! DIR/orders.json  what came of the site's orders; may be deleted
 //! DIR/control.sock what commands on this machine ask the running point at
 //! ```
 
@@ -193,6 +194,10 @@ impl Home {
 
     pub fn scrub_file(&self) -> PathBuf {
         self.folder.join("scrub.json")
+    }
+
+    pub fn orders_file(&self) -> PathBuf {
+        self.folder.join("orders.json")
     }
 
     pub fn keys_folder(&self) -> PathBuf {
@@ -389,7 +394,7 @@ fn settle(folder: &Path, settled: &Settled) -> Result<(), NodeError> {
 /// Whether a point may be made in `folder`: it is empty, but for what a joining that was cut off left.
 /// A mistyped path must not become a point, and a site's folder least of all.
 fn takes_a_point(folder: &Path) -> io::Result<bool> {
-    let own = ["keys", "library", "cache", "point.part", "scrub.json", "lost+found"];
+    let own = ["keys", "library", "cache", "point.part", "scrub.json", "orders.json", "lost+found"];
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if !own.iter().any(|own| name == *own) {
@@ -406,7 +411,7 @@ fn make_private(folder: &Path) -> Result<(), NodeError> {
 }
 
 /// Writes a file whole or not at all, durably.
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let part = path.with_extension("part");
     let mut file = fs::File::create(&part)?;
     file.write_all(text)?;

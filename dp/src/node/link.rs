@@ -3,7 +3,7 @@
 //! A site may have several addresses; the one that answered last is asked first. Nothing here tries
 //! again by itself: whoever asks knows how urgent it is.
 
-use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Source, Tree, Wish};
+use crate::field::{JoinAnswer, JoinRequest, JoinToken, Report, Source, Tree, WishAnswer};
 use crate::identity::{self, Distrust, Identity, IdentityError, Peer};
 use crate::pace::Line;
 use crate::remote::{Client, Server};
@@ -184,15 +184,15 @@ impl Link {
         Ok(Self { config, doors, last: AtomicUsize::new(0) })
     }
 
-    /// The servers of content: `sources`, as they are ranked, and then the site, at each of its
-    /// addresses. Each `slot` has connections of its own, of that kind.
+    /// The servers of content: `sources`, as they are ranked, then the site, at each of its addresses,
+    /// and last those sources that are to be the last. Each `slot` has connections of its own, of that kind.
     pub fn servers(
         &self,
         sources: &[Source],
         slot: usize,
         line: Line,
     ) -> Result<Vec<Server>, LinkError> {
-        let at = |source: &Source| {
+        let at = |source: &Source, rank: u32| {
             let address = format!("https://{}", source.address);
             let (builder, base) =
                 identity::client(&self.config, &Peer::Point(source.id.clone()), &address)?;
@@ -200,30 +200,37 @@ impl Link {
             let http =
                 http.map_err(|source| LinkError::Unreachable { address: address.clone(), source })?;
             let shown = format!("{address}/");
-            Ok::<_, LinkError>(Server::over(http, base, shown).ranked(source.rank).telling())
+            Ok::<_, LinkError>(Server::over(http, base, shown).ranked(rank).telling())
         };
         let mut servers = Vec::new();
-        for source in sources.iter().take(MOST_SOURCES) {
-            match at(source) {
-                Ok(server) => servers.push(server),
-                Err(error) => {
-                    tracing::warn!(name = source.name, %error, "cannot be brought from");
+        let ranks = sources.iter().filter(|source| !source.last).map(|source| source.rank);
+        let site = ranks.max().map_or(0, |rank| rank.saturating_add(1));
+        let last = site.saturating_add(self.doors.len() as u32);
+        let (late, first): (Vec<&Source>, Vec<&Source>) =
+            sources.iter().take(MOST_SOURCES).partition(|source| source.last);
+        let others = |servers: &mut Vec<Server>, others: &[&Source], from: u32| {
+            for source in others {
+                match at(source, from.saturating_add(source.rank)) {
+                    Ok(server) => servers.push(server),
+                    Err(error) => {
+                        tracing::warn!(name = source.name, %error, "cannot be brought from");
+                    }
                 }
             }
-        }
-        let after =
-            sources.iter().map(|source| source.rank).max().map_or(0, |rank| rank.saturating_add(1));
-        for (door, rank) in self.doors.iter().zip(after..) {
+        };
+        others(&mut servers, &first, 0);
+        for (door, rank) in self.doors.iter().zip(site..) {
             let http = door.content(&self.config, slot, line)?;
             let (base, shown) = (door.base.clone(), format!("{}/", door.address));
             servers.push(Server::over(http, base, shown).ranked(rank));
         }
+        others(&mut servers, &late, last);
         Ok(servers)
     }
 
-    /// What the site wishes, once that is something else than `after`; nothing if it stays the same
-    /// for [`WAIT`].
-    pub async fn wish(&self, after: &str) -> Result<Option<Wish>, LinkError> {
+    /// What the site wishes, once that is something else than `after`, or what of that changed; nothing
+    /// if it stays the same for [`WAIT`].
+    pub async fn wish(&self, after: &str) -> Result<Option<WishAnswer>, LinkError> {
         let ask = |door: &Door| {
             let mut url = door.url("api/v1/point/wish");
             url.query_pairs_mut()

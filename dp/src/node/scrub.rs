@@ -209,7 +209,10 @@ pub(super) async fn glance(node: Arc<Node>) {
 
 /// Has what was in packs that are gone or cut noted as damaged, and the library opened anew if its index
 /// is lost. `known` are packs that were seen to before; answers all of them.
-fn look_at_packs(node: &Node, known: &HashSet<u32>) -> Result<HashSet<u32>, MaintainError> {
+pub(super) fn look_at_packs(
+    node: &Node,
+    known: &HashSet<u32>,
+) -> Result<HashSet<u32>, MaintainError> {
     let library = node.packages.library();
     let is_in_doubt = node.index_in_doubt.swap(false, SeqCst);
     let mut index = library.check_index().map_err(MaintainError::from);

@@ -3,8 +3,8 @@
 
 use super::facts::Moment;
 use super::work::work;
-use super::{Node, NodeError, blocking, mend, scrub};
-use crate::field::{Report, Tree, branch_of};
+use super::{Node, NodeError, blocking, mend, orders, scrub};
+use crate::field::{Report, Tree, Wish, branch_of};
 use crate::identity::Request;
 use contentlib::{GcOptions, Progress};
 use jiff::Timestamp;
@@ -45,6 +45,7 @@ pub(super) fn start(
     tasks.spawn(until(stop, Box::pin(renew(node.clone()))));
     tasks.spawn(until(stop, Box::pin(tidy(node.clone()))));
     tasks.spawn(until(stop, Box::pin(mend::watch(node.clone()))));
+    tasks.spawn(until(stop, Box::pin(orders::run(node.clone()))));
     tasks.spawn(until(stop, Box::pin(scrub::run(node.clone()))));
     tasks.spawn(until(stop, Box::pin(scrub::glance(node.clone()))));
     async move {
@@ -90,8 +91,10 @@ async fn hear(node: Arc<Node>) {
     let mut pause = Pause::new();
     // What keeps the site from being heard, so that it is said once.
     let mut trouble: Option<String> = None;
+    let mut is_lost = false;
     loop {
-        let after = node.wish.borrow().as_ref().map_or(String::new(), |w| w.revision.clone());
+        let before = node.wish.borrow().clone().filter(|_| !is_lost);
+        let after = before.as_ref().map_or(String::new(), |wish| wish.revision.clone());
         let asked = Instant::now();
         match node.link().wish(&after).await {
             // Whoever has nothing new to say is to say so late. A proxy that says it at once must not be
@@ -102,13 +105,21 @@ async fn hear(node: Arc<Node>) {
                 if trouble.take().is_some() {
                     tracing::info!("the site is heard again");
                 }
-                if let Some(wish) = wish {
+                let Some(answer) = wish else { continue };
+                let told = blocking(move || Wish::told(before.as_deref(), answer)).await;
+                is_lost = told.is_err();
+                if let Ok(wish) = told {
                     tracing::info!(versions = wish.versions.len(), "the site's wish");
                     node.facts.lock().forget_unwished(&wish);
                     let wish = Arc::new(wish);
                     node.on_the_way.wishes(&wish);
                     node.wish.send_replace(Some(wish));
                     node.news.notify_one();
+                } else {
+                    tracing::warn!(
+                        "what the site says has changed does not fit: all of it is asked for"
+                    );
+                    pause.take().await;
                 }
             }
             Err(error) => {
@@ -129,7 +140,8 @@ async fn tell(node: Arc<Node>) {
     // What the site knows, as far as we know: nothing, until it says so.
     let mut known: Option<Tree> = None;
     loop {
-        let wait = if node.facts.lock().fetching.is_empty() { REPORT_AGE } else { PROGRESS_GAP };
+        let is_quiet = node.facts.lock().fetching.is_empty() && !node.orders.lock().is_busy();
+        let wait = if is_quiet { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
         tokio::time::sleep(REPORT_GAP).await;
         let mut rounds = 0;
@@ -183,10 +195,12 @@ async fn report(node: &Arc<Node>, known: Option<Tree>) -> Result<(Report, Tree),
             program: env!("CARGO_PKG_VERSION").into(),
             address: node.reached_at.clone(),
             revision: wish.as_ref().map_or(String::new(), |wish| wish.revision.clone()),
+            grace: node.grace.map(|grace| grace.as_secs()),
             free_bytes: volumes.iter().filter_map(|volume| volume.free_bytes).sum(),
             root: Some(tree.root()),
             branches: Some(branches),
             facts,
+            orders: node.orders.lock().outcomes(),
         };
         Ok((report, tree))
     })

@@ -317,10 +317,9 @@ fn settle(
         here.held.into_iter().partition(|version| here.hurt.contains(&plan::key(version)));
     let mut plan = plan::plan(wish, &whole, &named, retries, Instant::now());
     plan.let_go.extend(plan::given_up(wish, hurt.iter().map(plan::key).collect()));
-    let mut given_up = plan::given_up(wish, here.on_their_way);
+    let given_up = plan::given_up(wish, here.on_their_way);
     if wish.settings.drained {
         plan = plan::drained(plan, &here.hurt);
-        given_up.clear();
     }
     for (package, version) in plan.let_go.iter().chain(&given_up) {
         node.packages.let_go(package, *version)?;

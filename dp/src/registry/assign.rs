@@ -150,8 +150,32 @@ impl Registry {
         Ok(assignment)
     }
 
-    /// Takes back what of `package` is assigned to `to`: one version, by the words that it was
-    /// assigned in, or all.
+    /// What of `package` is assigned to `to` itself: one version, by the words that it was assigned in,
+    /// or all; an error if that is nothing.
+    pub fn assigned(
+        &self,
+        package: &PackageName,
+        version: Option<&Selector>,
+        to: &Target,
+    ) -> Result<Vec<Assignment>, RegistryError> {
+        let assigned: Vec<Assignment> = {
+            let state = self.state.read();
+            let fits = |a: &&Assignment| {
+                a.package == *package && a.to == *to && version.is_none_or(|v| a.version == *v)
+            };
+            state.assignments.values().filter(fits).cloned().collect()
+        };
+        if assigned.is_empty() {
+            let package = match version {
+                Some(version) => format!("{package}@{version}"),
+                None => package.to_string(),
+            };
+            return Err(RegistryError::NotAssigned { package, to: self.name_of(to) });
+        }
+        Ok(assigned)
+    }
+
+    /// Takes back what of `package` is [assigned](Registry::assigned) to `to`.
     pub fn unassign(
         &self,
         package: &PackageName,
@@ -159,20 +183,7 @@ impl Registry {
         to: &Target,
     ) -> Result<Vec<Assignment>, RegistryError> {
         let changing = self.change();
-        let gone: Vec<Assignment> = {
-            let state = self.state.read();
-            let fits = |a: &&Assignment| {
-                a.package == *package && a.to == *to && version.is_none_or(|v| a.version == *v)
-            };
-            state.assignments.values().filter(fits).cloned().collect()
-        };
-        if gone.is_empty() {
-            let package = match version {
-                Some(version) => format!("{package}@{version}"),
-                None => package.to_string(),
-            };
-            return Err(RegistryError::NotAssigned { package, to: self.name_of(to) });
-        }
+        let gone = self.assigned(package, version, to)?;
         let mut batch = Batch::new();
         gone.iter().for_each(|assignment| ASSIGNMENTS.delete(&mut batch, &assignment.key()));
         self.apply(&changing, batch, |state| {

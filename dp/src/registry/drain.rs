@@ -1,4 +1,4 @@
-//! Draining: a point that is maintained gets nothing new and no clients, and keeps what it holds.
+//! Draining: a point that is maintained gets nothing new and no clients, and keeps what it should hold.
 
 use super::{Point, Registry, RegistryError};
 use jiff::Timestamp;
@@ -22,7 +22,8 @@ impl Point {
 
 impl Registry {
     /// Drains the point called or numbered `which`: clients are not sent to it any more, and once it
-    /// hears of it, it brings nothing new and lets go of nothing. What it holds it serves, and mends.
+    /// hears of it, it brings nothing new. What it holds it serves and mends, and lets go of once it is
+    /// undistributed. Other points ask the site before it.
     ///
     /// One that is drained stays so, since it was first said.
     pub fn drain(&self, which: &str, by: &str, now: Timestamp) -> Result<Point, RegistryError> {

@@ -25,7 +25,7 @@ impl Registry {
         let (areas, atlas) = (self.areas(), self.atlas());
         let sought = version.map(|version| mark(&version.package, version.version));
         let failed: std::cell::Cell<Option<DbError>> = Default::default();
-        let candidate = |id: &PointId| match self.candidate(id, sought) {
+        let candidate = |id: &PointId| match self.candidate(id, sought, now) {
             Ok(candidate) => candidate,
             Err(error) => {
                 failed.set(Some(error));
@@ -40,7 +40,12 @@ impl Registry {
     }
 
     /// What is known of a point; nothing if it is gone.
-    fn candidate(&self, id: &PointId, sought: Option<Mark>) -> Result<Option<Candidate>, DbError> {
+    fn candidate(
+        &self,
+        id: &PointId,
+        sought: Option<Mark>,
+        now: Timestamp,
+    ) -> Result<Option<Candidate>, DbError> {
         let (name, is_offered, reported, address) = {
             let state = self.state.read();
             let Some(point) = state.points.get(id) else { return Ok(None) };
@@ -54,7 +59,8 @@ impl Registry {
             None => true,
         };
         let base = address.as_deref().and_then(base_url);
-        Ok(Some(Candidate { name, base, reported, is_offered, holds }))
+        let cut_off = self.cut_off(id, now);
+        Ok(Some(Candidate { name, base, reported, cut_off, is_offered, holds }))
     }
 
     /// Points that hold `version`, and that `located` has no reason to name: the first hundred, by

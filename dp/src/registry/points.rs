@@ -4,6 +4,7 @@ use super::assign::{ASSIGNMENTS, Assignment, AssignmentKey, Target};
 use super::boundary_groups::BOUNDARY_GROUPS;
 use super::drain::Drained;
 use super::groups::{GROUPS, Group};
+use super::orders::delete_orders;
 use super::reports::delete_reports;
 use super::{GroupName, PointName, Registry, RegistryError, State};
 use crate::field::{Limit, PointId};
@@ -81,21 +82,6 @@ impl Registry {
         of.map(|group| group.name.clone()).collect()
     }
 
-    /// Notes that a point was heard of. Of one that was removed nothing is noted.
-    pub fn saw(&self, id: &PointId, now: Timestamp) {
-        let mut seen = self.seen.lock();
-        if self.knows(id) {
-            seen.insert(id.clone(), now);
-        }
-    }
-
-    /// When a point was heard of last, as far as this run of the site, or its last report, tells.
-    pub fn seen(&self, id: &PointId) -> Option<Timestamp> {
-        let heard = self.seen.lock().get(id).copied();
-        let reported = self.state.read().standings.get(id).map(|standing| standing.received);
-        heard.max(reported)
-    }
-
     /// Notes that a point got a new certificate.
     pub fn renewed(&self, id: &PointId, now: Timestamp) -> Result<(), RegistryError> {
         let changing = self.change();
@@ -139,6 +125,7 @@ impl Registry {
         POINTS.delete(&mut batch, &key);
         others.iter().for_each(|other| POINTS.put(&mut batch, &other.id.to_string(), other));
         delete_reports(&mut batch, &point.id);
+        delete_orders(&mut batch, &point.id, &self.state.read());
         groups.iter().for_each(|group| GROUPS.put(&mut batch, &group.name.to_string(), group));
         assignments.iter().for_each(|key| ASSIGNMENTS.delete(&mut batch, key));
         near.iter().for_each(|g| BOUNDARY_GROUPS.put(&mut batch, &g.name.to_string(), g));
@@ -148,6 +135,7 @@ impl Registry {
             state.by_name.remove(&point.name);
             state.standings.remove(&point.id);
             state.outlines.remove(&point.id);
+            state.orders.remove(&point.id);
             state.groups.extend(groups.into_iter().map(|group| (group.name.clone(), group)));
             assignments.iter().for_each(|key| drop(state.assignments.remove(key)));
             if !near.is_empty() {
@@ -159,7 +147,7 @@ impl Registry {
         if let Some(feed) = self.feeds.lock().remove(&point.id) {
             feed.cancel();
         }
-        self.seen.lock().remove(&point.id);
+        self.heard.lock().remove(&point.id);
         Ok(point)
     }
 }

@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// The most facts of a report.
 const MOST_FACTS: usize = 100_000;
+/// The most outcomes of orders.
+const MOST_OUTCOMES: usize = 1000;
 /// The longest text of a report, in bytes.
 const MAX_TEXT: usize = 300;
 /// The longest cause, in characters.
@@ -42,6 +44,9 @@ pub struct Standing {
     pub revision: String,
     /// Free bytes of its volumes.
     pub free_bytes: u64,
+    /// How many seconds its library keeps what is not used any more, if it said so.
+    #[serde(default)]
+    pub grace: Option<u64>,
     /// Versions that it holds whole.
     pub n_held: u64,
     /// Versions that it does not hold whole yet.
@@ -135,6 +140,9 @@ impl Registry {
         if report.facts.len() > MOST_FACTS {
             return Err(RegistryError::BadReport("has more than 100000 facts"));
         }
+        if report.orders.len() > MOST_OUTCOMES {
+            return Err(RegistryError::BadReport("has the outcomes of more than 1000 orders"));
+        }
         if [&report.program, &report.address, &report.revision].iter().any(|t| t.len() > MAX_TEXT) {
             return Err(RegistryError::BadReport("has a text of more than 300 bytes"));
         }
@@ -200,6 +208,7 @@ impl Registry {
             address: reached_at(&report.address, from),
             revision: report.revision,
             free_bytes: report.free_bytes,
+            grace: report.grace,
             n_held: outlines.sum(|outline| outline.n_held),
             n_missing: outlines.sum(|outline| outline.n_missing),
             n_failed: outlines.sum(|outline| outline.n_failed),
@@ -207,6 +216,7 @@ impl Registry {
             facts: Some(root),
         };
         tracing::debug!(%point, n_facts, "a report");
+        let ordered = self.outcomes(point, report.orders, report.at, now, &mut batch);
         STANDINGS.put(&mut batch, &point.to_string(), &standing);
         OUTLINES.put(&mut batch, &point.to_string(), &outlines);
         self.db.kv().write(batch)?;
@@ -214,15 +224,19 @@ impl Registry {
             // Read again when somebody asks.
             self.holdings.remove(point);
         }
+        let has_ended = ordered.iter().any(super::Ordered::has_ended);
         let has_moved = {
             let mut state = self.state.write();
+            let its = state.orders.entry(point.clone()).or_default();
+            its.extend(ordered.into_iter().map(|ordered| (ordered.order.number, ordered)));
             let address = standing.address.clone();
             let before = state.standings.insert(point.clone(), standing);
             state.outlines.insert(point.clone(), outlines);
             before.is_none_or(|before| before.address != address) && state.is_source(point)
         };
-        // Of all that it says, a wish of another point follows from where it is alone.
-        if has_moved {
+        // Of all that it says, a wish of another point follows from where it is alone, and its own
+        // from orders that have ended.
+        if has_moved || has_ended {
             self.changes.send_modify(|n| *n += 1);
         }
         Ok(report.root.filter(|told| *told != root).map(|_| known))

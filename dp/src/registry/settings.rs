@@ -1,7 +1,7 @@
 //! What people set for one point: kept in its record, and told to it with its wish.
 
 use super::points::{POINTS, Point};
-use super::{Registry, RegistryError, State, sources};
+use super::{Registry, RegistryError, State, orders, sources};
 use crate::field::Settings;
 use sitedb::Batch;
 
@@ -9,7 +9,8 @@ use sitedb::Batch;
 pub(super) fn settings(point: &Point, state: &State) -> Settings {
     let (limit, window) = (point.limit, point.window.clone());
     let (sources, drained) = (sources::told(point, state), point.drained.is_some());
-    Settings { limit, window, sources, drained }
+    let orders = orders::told(&point.id, state);
+    Settings { limit, window, sources, drained, orders }
 }
 
 impl Registry {

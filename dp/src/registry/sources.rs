@@ -16,11 +16,12 @@ pub(super) fn told(point: &Point, state: &State) -> Vec<Source> {
     let ranked = point.sources.iter().zip(0..);
     let all = ranked.flat_map(|(equals, rank)| equals.iter().map(move |id| (id, rank)));
     let source = |(id, rank): (&PointId, u32)| {
-        let name = state.points.get(id)?.name.to_string();
+        let point = state.points.get(id)?;
+        let (name, last) = (point.name.to_string(), !point.is_offered());
         // Points speak TLS to each other, whatever else is taken at the port.
         let address = &state.standings.get(id)?.address;
         let address = address.strip_prefix("https://").unwrap_or(address).to_owned();
-        Some(Source { id: id.clone(), name, address, rank })
+        Some(Source { id: id.clone(), name, address, rank, last })
     };
     all.filter_map(source).collect()
 }
@@ -172,10 +173,14 @@ mod tests {
             last = seen();
             registry.report(&a.id, report(), from, now()).unwrap();
             assert_eq!(seen(), last, "nothing is new");
-            let want =
-                Source { id: a.id.clone(), name: "a".into(), address: shown.into(), rank: 0 };
+            let (id, name, address) = (a.id.clone(), "a".into(), shown.into());
+            let want = Source { id, name, address, rank: 0, last: false };
             assert_eq!(told(), [want]);
         }
+        registry.drain("a", "admin", now()).unwrap();
+        assert!(seen() > last && told()[0].last, "after the site");
+        registry.resume("a").unwrap();
+        last = seen();
         registry.report(&b.id, report(&b.id, vec![]), None, now()).unwrap();
         assert_eq!(seen(), last, "nobody brings from it");
         registry.remove_point("a").unwrap();

@@ -91,9 +91,11 @@ pub(super) fn report(point: &PointId, facts: Vec<Fact>) -> Report {
         address: "http://0.0.0.0:80".into(),
         revision: "r".into(),
         free_bytes: 5,
+        grace: None,
         root: None,
         branches: None,
         facts,
+        orders: Vec::new(),
     }
 }
 

@@ -6,10 +6,11 @@
 
 use super::settings::settings;
 use super::{Assignment, Group, GroupName, Registry, RegistryError, Stock, Target};
-use crate::field::{Names, PointId, Priority, Settings, Wanted, Wish};
+use crate::field::{
+    Names, PointId, Priority, Settings, Tree, Wanted, Wish, WishAnswer, content_of,
+};
 use packager::{PackageError, PackageName, Packages};
-use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Why a wish could not be made.
@@ -80,23 +81,7 @@ fn wish_of(effective: &Effective, stock: &Stock) -> Wish {
         let here = stocked.channels.iter().filter(|(_, to)| *to == number);
         names.channels.extend(here.map(|(channel, to)| (channel.clone(), *to)));
     }
-    let revision = revision_of(&(&versions, &names));
-    let (versions, names) = (Arc::new(versions), Arc::new(names));
-    Wish { revision, versions, names, settings: Settings::default() }
-}
-
-/// `wish` of a point for which this is set. It has another revision for anything else.
-fn with(wish: &Wish, settings: Settings) -> Wish {
-    let revision = revision_of(&(&wish.revision, &settings));
-    Wish { revision, settings, ..wish.clone() }
-}
-
-fn revision_of(it: &impl Serialize) -> String {
-    let mut hash = blake3::Hasher::new();
-    // A wish has text keys and finite numbers, and a hash takes all.
-    let hashed = serde_json::to_writer(&mut hash, it);
-    debug_assert!(hashed.is_ok());
-    hash.finalize().to_hex()[..32].to_owned()
+    Wish::new(versions, names)
 }
 
 /// The wishes that were made, and of what.
@@ -108,6 +93,27 @@ pub(super) struct Known {
     by_point: HashMap<PointId, Arc<Wish>>,
     /// Nothing is set in these.
     by_content: HashMap<Effective, Arc<Wish>>,
+    /// Of what was wished last, the newest last: what it is called, and its tree.
+    trees: VecDeque<(String, Arc<Tree>)>,
+}
+
+/// So many trees are kept, of some kilobytes each.
+const MOST_TREES: usize = 1024;
+
+impl Known {
+    /// The tree of what is wished under that revision, if it is still known.
+    fn tree(&self, revision: &str) -> Option<&Arc<Tree>> {
+        let content = content_of(revision);
+        self.trees.iter().rev().find(|(of, _)| of == content).map(|(_, tree)| tree)
+    }
+
+    fn remember(&mut self, wish: &Wish) {
+        if self.tree(&wish.revision).is_none() {
+            self.trees.push_back((content_of(&wish.revision).to_owned(), Arc::new(wish.tree())));
+            let over = self.trees.len().saturating_sub(MOST_TREES);
+            self.trees.drain(..over);
+        }
+    }
 }
 
 impl Registry {
@@ -128,16 +134,30 @@ impl Registry {
             Some(made) => made.clone(),
             None => {
                 let made = Arc::new(wish_of(&effective, &known.stock));
+                known.remember(&made);
                 known.by_content.insert(effective, made.clone());
                 made
             }
         };
         let made = match settings(record, &state) {
             nothing if nothing == Settings::default() => made,
-            settings => Arc::new(with(&made, settings)),
+            settings => Arc::new(made.set(settings)),
         };
         known.by_point.insert(point.clone(), made.clone());
         Ok(made)
+    }
+
+    /// What to answer a point that should have `wish` and says that it has the one called `before`: what
+    /// is not the same, or all if it is not known any more what that one was.
+    pub fn wish_since(&self, wish: &Wish, before: Option<&str>) -> WishAnswer {
+        let known = self.wishes.lock();
+        let tree = |revision| known.tree(revision).cloned();
+        let trees = before.and_then(|before| Some((before, tree(before)?, tree(&wish.revision)?)));
+        drop(known);
+        match trees {
+            Some((before, old, new)) => wish.change(before, new.differing(&old)),
+            None => wish.whole(),
+        }
     }
 
     /// What the site has of all that is assigned.

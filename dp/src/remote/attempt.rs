@@ -3,6 +3,7 @@
 use super::RemoteError;
 use super::client::Servers;
 use super::sources::{Set, Tried};
+use crate::identity::Distrust;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,8 +92,14 @@ impl Attempt {
             Failed::Final(error) => return Err(error),
             Failed::Refused(error) => tried.give_up(error),
             Failed::Passing(error, after) => {
-                tracing::debug!(%error, "trying again, or another server");
-                self.servers.standings.lock().failed(turn.at, turn.began, after, now);
+                let is_first =
+                    self.servers.standings.lock().failed(turn.at, turn.began, after, now);
+                let server = self.servers.list[turn.at].shown();
+                match distrust(&error).filter(|_| is_first) {
+                    // It does not pass by itself, and is for people to see to.
+                    Some(why) => tracing::warn!(server, %why, "is not asked: others are"),
+                    None => tracing::debug!(%error, "trying again, or another server"),
+                }
                 tried.failed(error, after);
             }
             Failed::Garbled(error) if !has_others => tried.failed(error, None),
@@ -125,5 +132,13 @@ impl Attempt {
         } else {
             RemoteError::AllFailed(errors)
         }
+    }
+}
+
+/// Why a server is not trusted, if that is why a request to it failed.
+fn distrust(error: &RemoteError) -> Option<Distrust> {
+    match error {
+        RemoteError::Transport { source, .. } => Distrust::of(source),
+        _ => None,
     }
 }

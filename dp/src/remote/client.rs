@@ -30,6 +30,8 @@ use std::time::Duration;
 /// How long to wait for the next byte.
 const PROGRESS: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
+/// The longest frame of HTTP/2, in bytes: each costs both sides some work, and one that was cut off is lost.
+const FRAME: u32 = 64 << 10;
 /// The longest description of a version.
 const MAX_VERSION: usize = 64 << 10;
 /// The longest problem document.
@@ -123,6 +125,8 @@ pub(super) struct Servers {
     pub standings: Arc<Mutex<Standings>>,
     /// Those that make no deltas.
     pub without_deltas: Mutex<Set>,
+    /// Those that give no recipes but one by one.
+    pub without_recipes: Mutex<Set>,
 }
 
 /// A client of the content plane of some servers that answer the same. Cheap to clone.
@@ -162,7 +166,12 @@ impl Client {
     }
 
     fn with_standings(servers: Vec<Server>, standings: Arc<Mutex<Standings>>) -> Self {
-        let servers = Servers { list: servers, standings, without_deltas: Mutex::default() };
+        let servers = Servers {
+            list: servers,
+            standings,
+            without_deltas: Mutex::default(),
+            without_recipes: Mutex::default(),
+        };
         Self { servers: Arc::new(servers), moved: Arc::default(), lane: None, waits: None }
     }
 
@@ -174,6 +183,7 @@ impl Client {
             // All requests share a connection of HTTP/2: one that is dead must not be asked again.
             .http2_keep_alive_interval(PROGRESS / 2)
             .http2_keep_alive_timeout(PROGRESS)
+            .http2_max_frame_size(FRAME)
             .user_agent(concat!("depot/", env!("CARGO_PKG_VERSION")))
     }
 

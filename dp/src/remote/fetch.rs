@@ -16,6 +16,7 @@ use super::gather::Take;
 use super::out::{Inside, Out};
 use super::place::Placer;
 use super::plan::{Found, compare, is_untouched, look, parallel, stamp};
+use super::recipes::{RECIPE_REQUESTS, RECIPES_AT_ONCE, RECIPES_IN_FLIGHT};
 use super::sink::{ChunkPlace, OneChunk, Sink, Wanted};
 use super::state::{Stamp, State};
 use bytes::Bytes;
@@ -40,8 +41,6 @@ const BATCH_CHUNKS: usize = 256;
 const BATCH_BYTES: u64 = 16 << 20;
 /// Requests for chunks at a time.
 const IN_FLIGHT: usize = 4;
-/// Requests for recipes at a time; they are small.
-pub(crate) const RECIPES_IN_FLIGHT: usize = 16;
 
 /// How a version is fetched.
 #[derive(Clone, Debug, Default)]
@@ -374,15 +373,20 @@ impl Job {
             needed.values().filter_map(|entries| entries.first().copied()).collect();
         // In the order of the manifest, which is about that of the packs.
         firsts.sort_unstable();
-        let wanted = firsts.into_iter().filter_map(|at| self.file(at)).map(|file| async move {
-            let recipe = match file.recipe {
-                None => None,
-                Some(signed) => Some(recipe(client, &file, signed).await?),
-            };
-            Ok::<_, RemoteError>(Wanted { digest: file.digest, size: file.size, recipe })
-        });
-        let wanted = futures::stream::iter(wanted).buffered(RECIPES_IN_FLIGHT);
-        Ok(Sink::new(wanted.try_collect().await?, self.state.parts.clone()))
+        let files: Vec<FileEntry> = firsts.into_iter().filter_map(|at| self.file(at)).collect();
+        let with_recipe = files.iter().filter_map(|file| Some((*file, file.recipe?)));
+        let with_recipe: Vec<_> = with_recipe.collect();
+        let recipes =
+            with_recipe.chunks(RECIPES_AT_ONCE).map(|batch| client.recipes(batch.to_vec()));
+        let recipes: Vec<_> = recipes.collect();
+        let recipes: Vec<Vec<Recipe>> =
+            futures::stream::iter(recipes).buffered(RECIPE_REQUESTS).try_collect().await?;
+        let mut recipes = recipes.into_iter().flatten();
+        let wanted = |file: FileEntry| {
+            let recipe = file.recipe.and_then(|_| recipes.next());
+            Wanted { digest: file.digest, size: file.size, recipe }
+        };
+        Ok(Sink::new(files.into_iter().map(wanted).collect(), self.state.parts.clone()))
     }
 
     /// Takes what a killed fetch and older files hold.
@@ -552,21 +556,6 @@ impl Take for Placing {
             Ok(chunks.into_iter().map(|(id, _)| id).collect())
         })
         .await
-    }
-}
-
-/// The recipe of a file, checked against the one that the manifest names.
-pub(crate) async fn recipe(
-    client: &Client,
-    file: &FileEntry,
-    signed: Digest,
-) -> Result<Recipe, RemoteError> {
-    let is_right = |recipe: &Recipe| recipe.digest() == signed && recipe.size() == file.size;
-    match client.recipe_if(file.digest, is_right).await {
-        Err(RemoteError::Refused { status: 404, .. }) => {
-            Err(RemoteError::Incomplete { n: 1, first: file.digest })
-        }
-        recipe => recipe,
     }
 }
 

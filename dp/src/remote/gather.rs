@@ -209,19 +209,26 @@ pub(super) struct Frames {
     turns: Option<Answer>,
     decoder: FrameDecoder,
     items_left: usize,
+    /// Why there is no more, once what came before that is handed out.
+    failed: Option<Failed>,
 }
 
 impl Frames {
     /// The answer to a request for `n` chunks.
     pub fn new(url: String, response: Response, turns: Option<Answer>, n: usize) -> Self {
         // Each item is of at least one chunk, and each chunk comes once; then there is an end.
-        Self { url, response, turns, decoder: FrameDecoder::default(), items_left: n + 1 }
+        let decoder = FrameDecoder::default();
+        Self { url, response, turns, decoder, items_left: n + 1, failed: None }
     }
 
-    /// The next item. Only an answer that came whole has an end mark, and then there is no more.
+    /// The next item. Only an answer that came whole has an end mark, and then there is no more. Of a
+    /// block that was cut off the whole chunks are handed out before the error.
     pub async fn next(&mut self, client: &Client) -> Result<Option<FrameItem>, Failed> {
         let malformed = |wanted| RemoteError::Malformed { url: self.url.clone(), wanted };
         loop {
+            if let Some(failed) = self.failed.take() {
+                return Err(failed);
+            }
             match self.decoder.next_item() {
                 Err(_) => return Err(Failed::Garbled(malformed("frames"))),
                 Ok(Some(_)) if self.items_left == 0 => {
@@ -233,10 +240,20 @@ impl Frames {
                 }
                 Ok(None) => {}
             }
-            match client.read(&self.url, &mut self.response, self.turns.as_ref()).await? {
-                Some(bytes) => self.decoder.push(&bytes),
-                None if self.decoder.is_complete() => return Ok(None),
-                None => return Err(Failed::Passing(malformed("frames to their end"), None)),
+            match client.read(&self.url, &mut self.response, self.turns.as_ref()).await {
+                Ok(Some(bytes)) => {
+                    self.decoder.push(&bytes);
+                    continue;
+                }
+                Ok(None) if self.decoder.is_complete() => return Ok(None),
+                Ok(None) => {
+                    let error = malformed("frames to their end");
+                    self.failed = Some(Failed::Passing(error, None));
+                }
+                Err(failed) => self.failed = Some(failed),
+            }
+            if let Some(frame) = self.decoder.beginning() {
+                return Ok(Some(FrameItem::Block(frame)));
             }
         }
     }

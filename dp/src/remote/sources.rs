@@ -115,16 +115,24 @@ impl Standings {
     }
 
     /// A request that began at `began` failed. Of several that were under way together one counts. It
-    /// may have said `after` which time it wants to be asked again.
-    pub fn failed(&mut self, at: usize, began: Instant, after: Option<Duration>, now: Instant) {
+    /// may have said `after` which time it wants to be asked again. Whether it is the first since
+    /// something came from it.
+    pub fn failed(
+        &mut self,
+        at: usize,
+        began: Instant,
+        after: Option<Duration>,
+        now: Instant,
+    ) -> bool {
         let server = &mut self.servers[at];
         if server.failed.is_some_and(|failed| began < failed) {
-            return;
+            return false;
         }
         server.failed = Some(now);
         server.failures = server.failures.saturating_add(1);
         let pause = after.unwrap_or_else(|| doubled(server.failures)).min(LONGEST_PAUSE);
         server.paused_until = Some(now + pause);
+        server.failures == 1
     }
 
     /// It sent other bytes than it should. Whether that is news.
@@ -292,8 +300,9 @@ mod tests {
         }
         assert_eq!(last, LONGEST_PAUSE);
         servers.progressed(0);
-        servers.failed(0, now, None, now);
-        assert_eq!(servers.best(any, now + FIRST_PAUSE), Some(0), "what came is forgiveness");
+        assert!(servers.failed(0, now, None, now), "what came is forgiveness");
+        assert_eq!(servers.best(any, now + FIRST_PAUSE), Some(0));
+        assert!(!servers.failed(0, now + FIRST_PAUSE, None, now + FIRST_PAUSE));
     }
 
     #[test]

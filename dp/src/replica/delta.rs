@@ -11,12 +11,14 @@ use crate::remote::{Delta, RemoteError, TakeDelta, Wanted, blocking};
 use bytes::Bytes;
 use contentlib::delta::{MAX_BASE, decode, decode_beginning};
 use contentlib::{ChunkId, Library};
+use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::Semaphore;
 
 /// Deltas that this process decodes at a time, each in up to 80 MiB of memory.
-static DECODING: Semaphore = Semaphore::const_new(2);
+const DECODERS: usize = 2;
+static DECODING: Semaphore = Semaphore::const_new(DECODERS);
 
 impl TakeDelta for Taking {
     async fn take_delta(
@@ -31,7 +33,14 @@ impl TakeDelta for Taking {
         let _turn = DECODING.acquire().await.expect("never closed");
         let (library, base) = (self.work.packages.library().clone(), self.base.clone());
         let length = wanted.iter().map(|(_, length)| *length as usize).sum();
-        let made = blocking(move || Ok(make(&library, &base, &delta, length)));
+        let is_whole = matches!(delta, Delta::Whole(_));
+        let work = self.work.clone();
+        let made = blocking(move || {
+            let mut bytes = work.spare.take();
+            let made = make(&library, &base, &delta, length, &mut bytes);
+            work.spare.put(bytes);
+            Ok(made)
+        });
         let mut made: Bytes = made.await?;
         let mut chunks = Vec::with_capacity(wanted.len());
         for (id, length) in wanted {
@@ -41,46 +50,98 @@ impl TakeDelta for Taking {
             chunks.push((*id, made.split_to(*length as usize)));
         }
         let came = self.store.put_chunks(chunks).await?;
-        self.note(&came);
-        Ok(came)
+        if is_whole && came.len() < wanted.len() {
+            let (library, base) = (self.work.packages.library().clone(), self.base.clone());
+            blocking(move || {
+                look_for_damage(&library, &base);
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(self.note(came))
     }
 }
 
-/// The bytes that a delta makes from a base; none, or the first ones, if it is of no use. Blocks.
-fn make(library: &Library, base: &[ChunkId], delta: &Delta, length: usize) -> Bytes {
-    let Some(base) = read_base(library, base) else { return Bytes::new() };
+/// Memory that bases were read into, for the next ones: fresh pages would cost more than what is done in
+/// them.
+#[derive(Default)]
+pub(super) struct Spare(Mutex<Vec<Vec<u8>>>);
+
+impl Spare {
+    fn take(&self) -> Vec<u8> {
+        // Room that is not used costs nothing, and growing would copy.
+        self.0.lock().pop().unwrap_or_else(|| Vec::with_capacity(MAX_BASE))
+    }
+
+    fn put(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut spare = self.0.lock();
+        if spare.len() < DECODERS {
+            spare.push(bytes);
+        }
+    }
+}
+
+/// The bytes that a delta makes from a base, which is read into `bytes`; none, or the first ones, if it is
+/// of no use. Blocks.
+fn make(
+    library: &Library,
+    base: &[ChunkId],
+    delta: &Delta,
+    length: usize,
+    bytes: &mut Vec<u8>,
+) -> Bytes {
+    if read_base(library, base, bytes).is_none() {
+        return Bytes::new();
+    }
     match delta {
-        Delta::Beginning(delta) => decode_beginning(&base, delta, length),
-        Delta::Whole(delta) => decode(&base, delta, length).unwrap_or_else(|error| {
+        Delta::Beginning(delta) => decode_beginning(bytes, delta, length),
+        Delta::Whole(delta) => decode(bytes, delta, length).unwrap_or_else(|error| {
             tracing::warn!(%error, "a delta is of no use; its chunks are asked for");
             Bytes::new()
         }),
     }
 }
 
-/// The bytes of a base; nothing if some of them are not held any more, or are damaged.
-fn read_base(library: &Library, ids: &[ChunkId]) -> Option<Vec<u8>> {
-    let mut base = Vec::new();
+/// Reads a base; nothing if some of its chunks are not held any more, or known to be damaged.
+fn read_base(library: &Library, ids: &[ChunkId], base: &mut Vec<u8>) -> Option<()> {
     for id in ids {
-        let read = library.read_chunk(*id);
+        // What is made of it is hashed.
+        let read = library.read_chunk_unchecked(*id);
         let read =
             read.inspect_err(|error| tracing::warn!(%error, "the base of a delta is not whole"));
-        base.extend_from_slice(&read.ok()?);
-        if base.len() > MAX_BASE {
+        let bytes = read.ok()?;
+        if base.len() + bytes.len() > MAX_BASE {
             return None;
         }
+        base.extend_from_slice(&bytes);
     }
-    Some(base)
+    Some(())
+}
+
+/// Reads a base of which nothing right came, each chunk checked: one that is damaged is marked by it.
+/// Blocks.
+fn look_for_damage(library: &Library, base: &[ChunkId]) {
+    for id in base {
+        if let Err(error) = library.read_chunk(*id) {
+            tracing::warn!(chunk = %id, %error, "the base of a delta is not whole");
+        }
+    }
 }
 
 impl Store {
-    /// Stores chunks that were rebuilt, each if it is what its name says. Answers which those are.
-    async fn put_chunks(&self, chunks: Vec<(ChunkId, Bytes)>) -> Result<Vec<ChunkId>, RemoteError> {
+    /// Stores chunks that were rebuilt, each if it is what its name says. Answers with those.
+    async fn put_chunks(
+        &self,
+        mut chunks: Vec<(ChunkId, Bytes)>,
+    ) -> Result<Vec<(ChunkId, Bytes)>, RemoteError> {
         let store = self.clone();
         blocking(move || {
-            let ids = store.session().put_chunks(&chunks).map_err(local)?;
+            let mut right =
+                store.session().put_chunks(&chunks).map_err(local)?.into_iter().peekable();
+            chunks.retain(|(id, _)| right.next_if_eq(id).is_some());
             store.save_now_and_then()?;
-            Ok(ids)
+            Ok(chunks)
         })
         .await
     }

@@ -7,7 +7,7 @@ use super::bases::{self, Bases, Held};
 use super::delta::Near;
 use super::{Whole, Work, local};
 use crate::MAX_CHUNKS;
-use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, blocking, recipe};
+use crate::remote::{RECIPE_REQUESTS, RECIPES_AT_ONCE, RemoteError, blocking};
 use contentlib::chunker::MAX_CHUNK;
 use contentlib::{ChunkId, Digest, Recipe, Session};
 use futures::channel::mpsc;
@@ -58,7 +58,9 @@ pub(super) struct Batch {
     bytes: u64,
     /// Files that are one chunk each.
     pub n_files: u64,
-    pub files: Vec<Whole>,
+    pub files: Vec<Arc<Whole>>,
+    /// A file of which later batches have the rest; before which of its chunks all are here.
+    pub begun: Option<(Arc<Whole>, usize)>,
     pub permits: Vec<OwnedSemaphorePermit>,
 }
 
@@ -75,6 +77,11 @@ impl Batch {
         self.pieces.len() + self.near.pieces.len() < MAX_CHUNKS
             && self.bytes + piece.len() <= BATCH_BYTES
             && like.is_none_or(|held| self.near.has_room(held))
+    }
+
+    /// Whether a piece goes into this batch, and not into the next.
+    fn takes(&self, piece: &Piece, like: Option<&[Held]>) -> bool {
+        self.has_room(piece, like) || self.has_no_pieces()
     }
 
     /// Adds a piece: to be asked for as a delta, if something is known that it is like.
@@ -107,7 +114,7 @@ pub(super) fn batches(pieces: Vec<Piece>, near: Vec<Vec<Held>>) -> Vec<Batch> {
     let near = near.iter().map(|held| Some(held.as_slice())).chain(std::iter::repeat(None));
     for (piece, like) in pieces.into_iter().zip(near) {
         let last = batches.last_mut().expect("there is one from the beginning");
-        if last.has_room(&piece, like) || last.has_no_pieces() {
+        if last.takes(&piece, like) {
             last.push(piece, like);
         } else {
             let mut next = Batch::default();
@@ -137,6 +144,9 @@ struct Missing {
     /// The older file that it is likely to be like.
     old: Option<FileEntry>,
 }
+
+/// The same, whose recipe, if it has one, is still to be asked for: its digest, and the room for it.
+type Wanting = (FileEntry, Option<FileEntry>, Option<(Digest, OwnedSemaphorePermit)>);
 
 /// Goes through a manifest.
 pub(super) struct Plan {
@@ -184,7 +194,7 @@ impl Plan {
                     batch.n_files += 1;
                 }
                 Some((recipe, permit)) => {
-                    let whole = Whole { digest: file.digest, recipe };
+                    let whole = Whole::new(file.digest, recipe);
                     let pieces = plan.work.missing(&whole).await?;
                     let left: u64 = pieces.iter().map(Piece::len).sum();
                     plan.work.progress.bytes.fetch_add(file.size - left.min(file.size), Relaxed);
@@ -197,6 +207,10 @@ impl Plan {
                         .map(|held| Some(held.as_slice()))
                         .chain(std::iter::repeat(None));
                     for (piece, like) in pieces.into_iter().zip(near) {
+                        if !batch.takes(&piece, like) {
+                            let end = whole.recipe.covering(piece.bytes.clone()).start;
+                            batch.begun = Some((whole.clone(), end));
+                        }
                         push(&mut ready, &mut batch, piece, like).await;
                     }
                     batch.files.push(whole);
@@ -229,24 +243,16 @@ impl Plan {
         let with_room = windows.try_flatten().and_then(move |(file, old)| {
             let room = room.clone();
             async move {
-                let Some(signed) = file.recipe else { return Ok((file, old, None)) };
+                let Some(signed) = file.recipe else { return Ok::<Wanting, _>((file, old, None)) };
                 let n = (file.size / BYTES_A_CHUNK + 1).min(RECIPE_ROOM.into()) as u32;
                 let permit = room.acquire_many_owned(n).await.expect("never closed");
                 Ok((file, old, Some((signed, permit))))
             }
         });
-        let with_recipe = with_room.map_ok(move |(file, old, has_recipe)| {
-            let work = work.clone();
-            async move {
-                let Some((signed, permit)) = has_recipe else {
-                    return Ok(Missing { file, recipe: None, old });
-                };
-                let recipe = recipe(&work.client, &file, signed).await?;
-                work.count_moved();
-                Ok(Missing { file, recipe: Some((Arc::new(recipe), permit)), old })
-            }
-        });
-        with_recipe.try_buffered(RECIPES_IN_FLIGHT)
+        let batches = with_room.try_ready_chunks(RECIPES_AT_ONCE).map_err(|error| error.1);
+        let with_recipes = batches.map_ok(move |batch| work.clone().with_recipes(batch));
+        let missing = with_recipes.try_buffered(RECIPE_REQUESTS);
+        missing.map_ok(|batch| futures::stream::iter(batch.into_iter().map(Ok))).try_flatten()
     }
 
     /// What a content of one chunk is likely to be like, if it is to be asked for as a delta.
@@ -326,7 +332,7 @@ async fn push(
     piece: Piece,
     like: Option<&[Held]>,
 ) {
-    if !batch.has_room(&piece, like) && !batch.has_no_pieces() {
+    if !batch.takes(&piece, like) {
         send(ready, batch).await;
     }
     batch.push(piece, like);
@@ -338,6 +344,23 @@ async fn send(ready: &mut mpsc::Sender<Batch>, batch: &mut Batch) {
 }
 
 impl Work {
+    /// Files with their recipes.
+    async fn with_recipes(
+        self: Arc<Self>,
+        files: Vec<Wanting>,
+    ) -> Result<Vec<Missing>, RemoteError> {
+        let signed = files.iter().filter_map(|(file, _, has)| Some((*file, has.as_ref()?.0)));
+        let recipes = self.client.recipes(signed.collect()).await?;
+        self.count_moved();
+        let mut recipes = recipes.into_iter().map(Arc::new);
+        let missing = |(file, old, has): Wanting| Missing {
+            file,
+            recipe: has.and_then(|(_, permit)| Some((recipes.next()?, permit))),
+            old,
+        };
+        Ok(files.into_iter().map(missing).collect())
+    }
+
     /// The chunks of a content that are neither held nor asked for, each once; they count as asked
     /// for from now on.
     pub(super) async fn missing(&self, whole: &Whole) -> Result<Vec<Piece>, RemoteError> {

@@ -1,40 +1,41 @@
 //! Whether there is room for what a version brings, asked before any of its chunks is.
 //!
-//! What chunks take when they are stored is not known before they come, only their plain bytes. So the
-//! answer is an estimate that lets through what may fit: a version is refused only if its missing chunks
-//! would not fit even at an eighth of their size. What passes and does not fit ends when the volume is
-//! full, as anything else does.
+//! What chunks take when they are stored is not known before they come, only their plain bytes. Where those
+//! would not fit, those who hold them are asked (`POST /cost`). A version is refused only if its missing
+//! chunks do not fit as they are stored there; of what nobody tells anything it is hoped that it fits. What
+//! passes and does not fit ends when the volume is full, as anything else does.
 
 use super::plan::not_held;
 use super::{Work, local};
-use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, blocking, recipe};
+use crate::MAX_CHUNKS;
+use crate::remote::{RECIPE_REQUESTS, RECIPES_AT_ONCE, RemoteError, blocking};
 use contentlib::{ChunkId, Room};
 use futures::{StreamExt, TryStreamExt};
 use packager::manifest::{FileEntry, Manifest};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Chunks are taken to shrink to one part of so many at best.
-const SHRINKS: u64 = 8;
 /// Entries of a manifest that are looked up at a time.
 const WINDOW: usize = 4096;
-/// Chunks that are told apart at most; of a version with more of them it is not known what it needs.
+/// Chunks that are told apart at most; of a version with more of them only these are counted.
 const MAX_TOLD_APART: usize = 4 << 20;
+/// What chunks take is stated to about one part of so many.
+const ABOUT: u64 = 16;
 
-/// Whether so many plain bytes cannot fit.
-fn cannot_fit(bytes: u64, room: Room) -> bool {
-    bytes / SHRINKS > room.usable
+/// Whether so many stored bytes cannot fit.
+fn cannot_fit(stored: u64, room: Room) -> bool {
+    stored - stored / ABOUT > room.usable
 }
 
 impl Work {
-    /// [`RemoteError::NoRoom`] if what is missing of the files cannot fit. Recipes are asked for only
-    /// if it would not fit without what is held of the missing files.
+    /// [`RemoteError::NoRoom`] if what is missing of the files cannot fit. Recipes are asked for, and what
+    /// chunks take, only if it might not fit.
     pub(super) async fn has_room(&self, manifest: &Arc<Manifest>) -> Result<(), RemoteError> {
         let (work, packages) = (self.lease.clone(), self.packages.clone());
         let all = manifest.clone();
         let suspect = blocking(move || {
             let Some(room) = packages.library().room().map_err(local)? else { return Ok(None) };
-            if !cannot_fit(all.bytes(), room) {
+            if all.bytes() <= room.usable {
                 return Ok(None);
             }
             let (mut seen, mut missing) = (HashSet::new(), Vec::new());
@@ -47,48 +48,61 @@ impl Work {
             Ok(Some((room, missing)))
         });
         let Some((room, files)) = suspect.await? else { return Ok(()) };
-        // What it needs at most; less with each chunk that turns out to be held.
-        let mut needed = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
-        if !cannot_fit(needed, room) {
+        if files.iter().map(|file| file.size).fold(0, u64::saturating_add) <= room.usable {
             return Ok(());
         }
-        let (mut certain, mut seen) = (0u64, HashSet::<ChunkId>::new());
-        let recipes = futures::stream::iter(files).map(|file| async move {
-            let recipe = match file.recipe {
-                Some(signed) => Some(recipe(&self.client, &file, signed).await?),
-                None => None,
-            };
-            Ok::<_, RemoteError>((file, recipe))
-        });
-        let mut recipes = std::pin::pin!(recipes.buffered(RECIPES_IN_FLIGHT));
-        while let Some((file, recipe)) = recipes.try_next().await? {
+        let missing = self.missing_chunks(files).await?;
+        let costs = missing.chunks(MAX_CHUNKS).map(|ids| async {
             self.progress.check()?;
-            let chunks: Vec<(ChunkId, u64)> = match &recipe {
-                None => vec![(ChunkId(file.digest), file.size)],
-                Some(recipe) => {
-                    let spans = recipe.spans();
-                    spans.map(|span| (span.chunk, span.bytes.end - span.bytes.start)).collect()
+            Ok::<_, RemoteError>(match self.client.cost(ids).await {
+                Ok(costs) => costs.stored,
+                Err(error) => {
+                    tracing::debug!(%error, "nobody tells what chunks take");
+                    0
                 }
-            };
-            if seen.len() + chunks.len() > MAX_TOLD_APART {
-                return Ok(());
-            }
-            let (lease, ids) = (self.lease.clone(), chunks.iter().map(|(id, _)| *id).collect());
-            let ids: Vec<ChunkId> = ids;
-            let missing = blocking(move || lease.missing_chunks(&ids).map_err(local)).await?;
-            for ((id, len), is_missing) in chunks.into_iter().zip(missing) {
-                if is_missing && seen.insert(id) {
-                    certain = certain.saturating_add(len);
-                } else {
-                    needed = needed.saturating_sub(len);
-                }
-            }
-            if cannot_fit(certain, room) {
-                let Room { free, reserve, .. } = room;
-                return Err(RemoteError::NoRoom { needed, free, reserve });
-            }
+            })
+        });
+        let costs: Vec<_> = costs.collect();
+        let costs: Vec<u64> =
+            futures::stream::iter(costs).buffered(RECIPE_REQUESTS).try_collect().await?;
+        let needed = costs.into_iter().fold(0, u64::saturating_add);
+        if cannot_fit(needed, room) {
+            let Room { free, reserve, .. } = room;
+            return Err(RemoteError::NoRoom { needed, free, reserve });
         }
         Ok(())
+    }
+
+    /// The chunks of `files` that are not held, each once.
+    async fn missing_chunks(&self, files: Vec<FileEntry>) -> Result<Vec<ChunkId>, RemoteError> {
+        let (mut missing, mut seen) = (Vec::new(), HashSet::<ChunkId>::new());
+        let batches: Vec<_> =
+            files.chunks(RECIPES_AT_ONCE).map(|batch| self.chunks_of(batch)).collect();
+        let mut batches = futures::stream::iter(batches).buffered(RECIPE_REQUESTS);
+        while let Some(mut ids) = batches.try_next().await? {
+            self.progress.check()?;
+            ids.retain(|id| seen.insert(*id));
+            if seen.len() > MAX_TOLD_APART {
+                break;
+            }
+            let lease = self.lease.clone();
+            let lacking = blocking(move || {
+                let mut is_missing = lease.missing_chunks(&ids).map_err(local)?.into_iter();
+                ids.retain(|_| is_missing.next().unwrap_or(false));
+                Ok(ids)
+            });
+            missing.extend(lacking.await?);
+        }
+        Ok(missing)
+    }
+
+    /// The chunks of some files.
+    async fn chunks_of(&self, files: &[FileEntry]) -> Result<Vec<ChunkId>, RemoteError> {
+        let signed = files.iter().filter_map(|file| Some((*file, file.recipe?)));
+        let recipes = self.client.recipes(signed.collect()).await?;
+        let alone = files.iter().filter(|file| file.recipe.is_none());
+        let alone = alone.map(|file| ChunkId(file.digest));
+        Ok(recipes.iter().flat_map(|recipe| recipe.chunks().iter().copied()).chain(alone).collect())
     }
 }
 
@@ -97,9 +111,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_cannot_fit_compressed_is_refused() {
+    fn only_what_cannot_fit_as_it_is_stored_is_refused() {
         let room = Room { free: 150, reserve: 50, usable: 100 };
-        assert!(!cannot_fit(0, Room::default()) && !cannot_fit(800, room));
-        assert!(cannot_fit(808, room) && cannot_fit(u64::MAX, room));
+        assert!(!cannot_fit(0, Room::default()) && !cannot_fit(106, room));
+        assert!(cannot_fit(108, room) && cannot_fit(u64::MAX, room));
     }
 }

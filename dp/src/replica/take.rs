@@ -3,6 +3,7 @@
 use super::plan::Piece;
 use super::{Work, local};
 use crate::remote::{RECIPES_IN_FLIGHT, RemoteError, Take, Wanted, blocking};
+use bytes::Bytes;
 use contentlib::{AddError, ChunkId, Frame, Library, Session};
 use futures::{StreamExt, TryStreamExt};
 use parking_lot::Mutex;
@@ -179,19 +180,24 @@ impl Take for Taking {
         self.work.count_moved();
         self.work.progress.check()?;
         let came = self.store.put(frame, self.asked.clone()).await?;
-        self.note(&came);
-        Ok(came)
+        Ok(self.note(came))
     }
 }
 
 impl Taking {
-    /// These are in the library now.
-    pub fn note(&mut self, came: &[ChunkId]) {
-        for id in came {
-            if let Some(piece) = self.left.remove(id) {
+    /// These are in the library now. Answers their names.
+    pub fn note(&mut self, came: Vec<(ChunkId, Bytes)>) -> Vec<ChunkId> {
+        let note = |(id, bytes)| {
+            if let Some(piece) = self.left.remove(&id) {
                 self.work.progress.bytes.fetch_add(piece.len(), Relaxed);
+                // A content of one chunk is hashed by now.
+                if piece.content != id.0 {
+                    self.work.fresh.keep(id, bytes);
+                }
             }
-        }
+            id
+        };
+        came.into_iter().map(note).collect()
     }
 }
 
@@ -207,23 +213,23 @@ impl Store {
         Self { session: Arc::new(library.session()), saved: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Stores a block, if all its chunks are among those `asked` for. Answers which they are.
+    /// Stores a block, if all its chunks are among those `asked` for. Answers with them.
     async fn put(
         &self,
         frame: Frame,
         asked: Arc<HashSet<ChunkId>>,
-    ) -> Result<Vec<ChunkId>, RemoteError> {
+    ) -> Result<Vec<(ChunkId, Bytes)>, RemoteError> {
         let store = self.clone();
         blocking(move || {
             let wanted = |ids: &[ChunkId]| ids.iter().all(|id| asked.contains(id));
-            let ids = match store.session.put_frame_if(&frame, wanted) {
-                Ok(Some(ids)) => ids,
+            let chunks = match store.session.put_frame_if(&frame, wanted) {
+                Ok(Some(chunks)) => chunks,
                 // What does not decode, or hashes to something else, has not come.
                 Ok(None) | Err(AddError::Frame(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(local(error)),
             };
             store.save_now_and_then()?;
-            Ok(ids)
+            Ok(chunks)
         })
         .await
     }

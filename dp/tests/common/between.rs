@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 use contentlib::{ChunkId, Digest};
+use futures::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Request, Response};
@@ -22,7 +23,16 @@ pub enum Reply {
     Whole(Bytes),
     /// These bytes, and then the connection ends.
     Cut(Bytes),
+    /// These bytes, and then none, though the connection stays.
+    Stall(Bytes),
     Status(u16),
+}
+
+/// How a body ends.
+enum End {
+    Well,
+    Cut,
+    Never,
 }
 
 type Change = dyn Fn(&str, Bytes) -> Reply + Send + Sync;
@@ -114,7 +124,7 @@ impl Between {
     }
 }
 
-type Body = http_body_util::combinators::BoxBody<Bytes, io::Error>;
+type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
 
 impl Seen {
     async fn hand_on(&self, http: &reqwest::Client, request: Request<Incoming>) -> Response<Body> {
@@ -140,25 +150,30 @@ impl Seen {
         if part == "chunks" {
             self.now.fetch_sub(1, SeqCst);
         }
-        let (status, body, is_cut) = match (self.change)(&path, body) {
-            Reply::Whole(body) => (status, body, false),
-            Reply::Cut(body) => (status, body, true),
-            Reply::Status(status) => (status.try_into().unwrap(), Bytes::new(), false),
+        let (status, body, end) = match (self.change)(&path, body) {
+            Reply::Whole(body) => (status, body, End::Well),
+            Reply::Cut(body) => (status, body, End::Cut),
+            Reply::Stall(body) => (status, body, End::Never),
+            Reply::Status(status) => (status.try_into().unwrap(), Bytes::new(), End::Well),
         };
         self.bytes.fetch_add(body.len(), SeqCst);
-        let end = is_cut.then(|| Err(io::Error::other("cut")));
+        let cut = matches!(end, End::Cut).then(|| Err(io::Error::other("cut")));
         // In pieces, so that what comes before a cut is sent.
         let pieces: Vec<_> =
             body.chunks(64 << 10).map(|b| Ok(Frame::data(Bytes::copy_from_slice(b)))).collect();
-        let items = futures::stream::iter(pieces.into_iter().chain(end));
-        let items = futures::StreamExt::then(items, |item| async move {
+        let items = futures::stream::iter(pieces.into_iter().chain(cut));
+        let items = items.then(|item| async move {
             tokio::task::yield_now().await;
             item
         });
+        let items = match end {
+            End::Never => items.chain(futures::stream::pending()).boxed(),
+            End::Well | End::Cut => items.boxed(),
+        };
         let mut response = Response::builder().status(status);
         if let Some(kind) = kind {
             response = response.header("content-type", kind);
         }
-        response.body(BodyExt::boxed(StreamBody::new(items))).unwrap()
+        response.body(BodyExt::boxed_unsync(StreamBody::new(items))).unwrap()
     }
 }

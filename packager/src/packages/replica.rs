@@ -15,7 +15,7 @@ use crate::manifest::Manifest;
 use crate::name::{ChannelName, PackageName};
 use crate::refs::{self, PackageRecord, Source, Stored};
 use crate::sign::{PublicKey, VersionInfo};
-use contentlib::{CommitError, Digest, Expect, Library, Ref, RefChange, Session};
+use contentlib::{CommitError, Digest, Expect, Keeps, Library, Ref, RefChange, Session};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -57,16 +57,17 @@ impl Packages {
     }
 
     /// The session that keeps what comes of a version until it is adopted, or let go, or nothing
-    /// came of it for a week.
+    /// came of it for a week. What was there before is not kept by it: a version that takes days must
+    /// not hold up that others are freed. Should something go that it was found to share with one of
+    /// them, that comes too.
     pub fn bringing(&self, package: &PackageName, version: u64) -> Result<Session, PackageError> {
         self.replica()?;
         let name = format!("{SESSIONS}{package}/{version:010}");
-        Ok(self.library().open_session(&name, BRINGING)?)
+        Ok(self.library().open_session(&name, BRINGING, Keeps::Added)?)
     }
 
     /// The versions that something is kept of until they are adopted. As long as there is one,
-    /// nothing that became garbage since it began is freed; one that is not wanted any more is to be
-    /// let go ([`Packages::let_go`]).
+    /// nothing that was stored since it began is freed; one that is not wanted any more is to be let go ([`Packages::let_go`]).
     pub fn on_their_way(&self) -> Vec<(PackageName, u64)> {
         let sessions = self.library().open_sessions(SESSIONS);
         let parsed = sessions.iter().filter_map(|name| {

@@ -19,7 +19,9 @@ use crate::manifest::Manifest;
 use crate::name::PackageName;
 use crate::packages::Packages;
 use crate::sign::VersionInfo;
-use contentlib::{AddError, ChunkId, CommitError, Digest, Frame, Progress, Recipe, Room, Session};
+use contentlib::{
+    AddError, ChunkId, CommitError, Digest, Frame, Keeps, Progress, Recipe, Room, Session,
+};
 use jiff::Timestamp;
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -181,7 +183,7 @@ impl Packages {
     /// The session that keeps what came of a version.
     fn prestaging(&self, package: &PackageName, version: u64) -> Result<Session, PackageError> {
         let name = format!("{SESSIONS}{package}/{version:010}");
-        Ok(self.library().open_session(&name, KEPT)?)
+        Ok(self.library().open_session(&name, KEPT, Keeps::All)?)
     }
 
     /// The versions of which something is kept that was imported.
@@ -522,14 +524,14 @@ impl Import<'_> {
             n_new > 0
         });
         looked.map_err(PackageError::from)?;
-        let ids = match put {
-            Ok(Some(ids)) => ids,
+        let chunks = match put {
+            Ok(Some(chunks)) => chunks,
             Ok(None) if are_named => return Ok(None),
             Ok(None) => return Ok(Some("it has chunks that nothing before it names".into())),
             Err(AddError::Frame(error)) => return Ok(Some(error.to_string())),
             Err(error) => return Err(PackageError::from(error).into()),
         };
-        for id in &ids {
+        for (id, _) in &chunks {
             current.batch.missing.remove(id);
         }
         self.chunks += n_new as u64;

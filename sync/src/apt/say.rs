@@ -14,6 +14,7 @@ use super::state::{State, Suite, write_whole};
 use super::tracker::{Advice, Tracker};
 use crate::adapter::{Extent, Read, Run, Said, Skipped, Stage};
 use crate::error::{Cause, SyncError};
+use crate::mirror::matches;
 use crate::name::UpdateId;
 use crate::rule::{Comparison, PackageRule, Rule, Rules};
 use crate::taxonomy::{Classification, Language, Product};
@@ -397,21 +398,6 @@ fn rules(system: Option<&Rule>, group: &[Row<'_>]) -> Rules {
     }
 }
 
-/// Whether `text` is like `pattern`, in which `*` stands for any letters.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut text) = text.strip_prefix(start) else { return false };
-    let mut parts = rest.split('*').peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return text.ends_with(part);
-        }
-        let Some(at) = text.find(part) else { return false };
-        text = text.get(at + part.len()..).unwrap_or_default();
-    }
-    true
-}
-
 /// When versions were first seen: of each update's id the first half, and seconds.
 #[derive(Default)]
 struct Seen {
@@ -451,22 +437,6 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patterns_stand_for_names() {
-        for (pattern, text, is) in [
-            ("clamav", "clamav", true),
-            ("clamav", "clamav-x", false),
-            ("clamav-*", "clamav-db", true),
-            ("*-db", "clamav-db", true),
-            ("c*v*b", "clamav-db", true),
-            ("c*x*b", "clamav-db", false),
-            ("*", "", true),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(matches(pattern, text), is, "{pattern} {text}");
-        }
-    }
 
     #[test]
     fn products_are_releases() {

@@ -5,6 +5,7 @@ use crate::adapter::{Adapter, Fetched, Run, Skipped, Stage};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
 use crate::messages::{Message, MessageId};
+use crate::name::SourceName;
 use crate::source::{Again, Outcome, RunRecord, Source, SourceKind, Trigger};
 use futures::FutureExt;
 use jiff::SignedDuration;
@@ -35,11 +36,11 @@ impl Value for Told {}
 
 /// What the catalogue keeps for a source between two syncs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Kept {
+pub(super) struct Kept {
     /// With which kind, settings and criteria it was read.
-    fingerprint: String,
+    pub fingerprint: String,
     /// What the adapter gave.
-    state: serde_json::Value,
+    pub state: serde_json::Value,
 }
 
 /// What a run works with.
@@ -49,6 +50,15 @@ struct Work {
     adapter: Arc<dyn Adapter>,
     run: Run,
     state: Option<serde_json::Value>,
+}
+
+/// What of a source came into the catalogue.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Came {
+    /// What its upstream said.
+    Something,
+    /// Nothing: the upstream had nothing to say.
+    Nothing,
 }
 
 impl Machine {
@@ -72,6 +82,7 @@ impl Machine {
             state.live.remove(&live.source);
             state.running -= 1;
         }
+        self.0.freed.notify_waiters();
         live.ended.send_replace(Some(Arc::new(record)));
         self.give_turns();
         self.0.look.notify_one();
@@ -105,7 +116,12 @@ impl Machine {
             }
         };
         // What is committed is to be told, whoever cancels now.
-        self.tell(&work, &outcome).await?;
+        let message = done(&work, &outcome, self.now());
+        let came = match outcome {
+            Outcome::Done { .. } => Came::Something,
+            _ => Came::Nothing,
+        };
+        self.tell(&work.run, &work.source.name, came, message).await?;
         Ok((outcome, skipped))
     }
 
@@ -147,6 +163,12 @@ impl Machine {
         Ok(Work { source, fingerprint, adapter, run, state })
     }
 
+    /// Whether the folder of a source has the files of a sync with these settings.
+    pub(super) fn has_files(&self, source: &Source) -> bool {
+        let folder = self.0.folder.join(source.name.as_str());
+        is_of(&folder, &kind_fingerprint(&source.kind)).unwrap_or(false)
+    }
+
     /// Reads what was brought into the catalogue.
     fn take_in(&self, work: &Work, number: u64) -> Result<(Changes, Skipped), SyncError> {
         let (run, name) = (&work.run, &work.source.name);
@@ -185,15 +207,23 @@ impl Machine {
     }
 
     /// Publish, status message 6702, child sites, other update points: in this order.
-    async fn tell(&self, work: &Work, outcome: &Outcome) -> Result<(), SyncError> {
+    pub(super) async fn tell(
+        &self,
+        run: &Run,
+        name: &SourceName,
+        came: Came,
+        done: Message,
+    ) -> Result<(), SyncError> {
         let _telling = self.0.telling.lock().await;
-        let name = &work.source.name;
         // From here on nobody cancels it.
-        let _ = work.run.stage(Stage::Publish);
+        let _ = run.stage(Stage::Publish);
         let notify = self.0.notify.read().clone();
         let machine = self.clone();
         let (seq, is_news) = blocking(move || {
-            machine.age().map_err(local)?;
+            // What only time does to updates is looked at in the background too.
+            if came == Came::Something {
+                machine.age().map_err(local)?;
+            }
             let told = TOLD.get(&machine.0.db, &())?.unwrap_or_default();
             let seq = machine.0.catalogue.seq();
             Ok::<_, SyncError>((seq, seq > told.seq))
@@ -202,13 +232,13 @@ impl Machine {
         if is_news {
             notify.publish(seq).await?;
         }
-        self.say(done(work, outcome, self.now())).await?;
+        self.say(done).await?;
         if !is_news {
             return Ok(());
         }
-        let _ = work.run.stage(Stage::Notify);
+        let _ = run.stage(Stage::Notify);
         for child in notify.children() {
-            work.run.watch.moved();
+            run.watch.moved();
             if let Err(error) = notify.tell_child(&child, seq).await {
                 let text = format!(
                     "child site {child} could not be asked to synchronise, and asks by itself later: {}",
@@ -219,7 +249,7 @@ impl Machine {
             }
         }
         for point in notify.points() {
-            work.run.watch.moved();
+            run.watch.moved();
             if let Err(error) = notify.replicate(&point, seq).await {
                 let text = format!(
                     "update point {point} does not have what its source has: {}",
@@ -410,22 +440,26 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
 /// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone. Whether
 /// it is as the run before left it.
 fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<bool> {
-    let of = folder.join("of");
-    let is_same = match std::fs::read_to_string(&of) {
-        Ok(text) => text.trim_end() == kind,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) => return Err(error),
-    };
+    let is_same = is_of(folder, kind)?;
     if !is_same {
         match std::fs::remove_dir_all(folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => std::fs::create_dir_all(files)?,
         }
         // Last: if it is cut off before, all begins anew.
-        std::fs::write(of, format!("{kind}\n"))?;
+        std::fs::write(folder.join("of"), format!("{kind}\n"))?;
     }
     std::fs::create_dir_all(files)?;
     Ok(is_same)
+}
+
+/// Whether what lies in the folder of a source is of that kind and settings.
+fn is_of(folder: &Path, kind: &str) -> io::Result<bool> {
+    match std::fs::read_to_string(folder.join("of")) {
+        Ok(text) => Ok(text.trim_end() == kind),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn kind_fingerprint(kind: &SourceKind) -> String {

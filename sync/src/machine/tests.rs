@@ -618,3 +618,69 @@ async fn a_stop_interrupts_and_the_next_start_goes_on() {
     assert_eq!(status.next, Some((*site.now.lock(), Trigger::Resumed)));
     assert_eq!(machine.history(&name("a"), None, 9).unwrap().len(), 1, "told once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_source_is_held_still_its_syncs_wait() {
+    let site = Site::new();
+    let machine = site.with_a();
+    let early = machine.hold(&name("a"), Arc::default()).await;
+    assert!(matches!(early, Err(MachineError::NotSynchronised(_))));
+    run(&machine).await;
+    let held = machine.hold(&name("a"), Arc::default()).await.unwrap();
+    assert_eq!((held.state.clone(), held.source.name.as_str()), (1.into(), "a"));
+    assert!(held.run.file("index-1").exists());
+
+    site.has(2, &["first"]);
+    let asked = machine.run(&name("a"), by_hand(), false).unwrap();
+    assert_eq!(asked.progress().stage, None);
+    // Another one who wants to hold it waits too, and can be told to give up.
+    let watch = Arc::<Watch>::default();
+    let (other, told) = (machine.clone(), watch.clone());
+    let second = tokio::spawn(async move { other.hold(&name("a"), told).await.map(drop) });
+    watch.stop.cancel();
+    let ended = second.await.unwrap();
+    assert!(matches!(ended, Err(MachineError::Catalogue(e)) if e.cause == Cause::Cancelled));
+    assert_eq!(asked.progress().stage, None);
+    drop(held);
+    assert!(matches!(asked.ended().await.outcome, Outcome::Done { .. }));
+
+    // After settings changed, what is there is of others.
+    let criteria = Criteria { products: ["x".to_owned()].into(), ..Criteria::default() };
+    machine.sources().set_criteria(criteria).unwrap();
+    let changed = machine.hold(&name("a"), Arc::default()).await;
+    assert!(matches!(changed, Err(MachineError::NotSynchronised(_))));
+    run(&machine).await;
+
+    // Who removes it, or stops all, stops who holds it.
+    let watch = Arc::<Watch>::default();
+    let held = machine.hold(&name("a"), watch.clone()).await.unwrap();
+    let remover = machine.clone();
+    let removed = tokio::spawn(async move { remover.remove(&name("a")).await });
+    watch.stop.cancelled().await;
+    assert!(held.run.folder.exists());
+    drop(held);
+    removed.await.unwrap().unwrap();
+    assert!(!site.folder.path().join("a").exists());
+    machine.close().await;
+    let source = machine.hold(&name("a"), Arc::default()).await;
+    assert!(matches!(source, Err(MachineError::Source(SourceError::Unknown(_)))));
+}
+
+#[tokio::test]
+async fn updates_of_ones_own_are_said_like_those_of_a_source() {
+    let site = Site::new();
+    let machine = site.with_a();
+    run(&machine).await;
+    let said_before = said(&machine).len();
+    let created = Timestamp::from_second(1_700_000_000).unwrap();
+    let own = Update::new(UpdateId::named(&["third"]), "third", "third, our own", created);
+    let changes = machine.issue(vec![Said::Update(Box::new(own.clone()))]).await.unwrap();
+    assert_eq!((changes.added, changes.gone), (1, 0));
+    assert_eq!(titles(&machine), ["first, version 1", "second, version 1", "third, our own"]);
+    assert_eq!(said(&machine)[said_before..], [6702]);
+    let changes = machine.issue(vec![Said::Gone(own.id)]).await.unwrap();
+    assert_eq!((changes.gone, titles(&machine).len()), (1, 2));
+    let taken = Source::new(SourceName::own(), SourceKind::Parent, created);
+    let refused = machine.sources().add(&taken);
+    assert!(matches!(refused, Err(SourceError::Invalid { field, .. }) if field == "name"));
+}

@@ -8,21 +8,27 @@
 use super::evr::Evr;
 use super::folder::Plain;
 use super::modules::Modules;
-use super::primary::{self, Package};
+use super::primary::{self, Package, full_name};
 use super::product;
-use super::repomd::{Form, Listed, Repomd};
+use super::repomd::{Listed, Repomd};
 use super::settings::Repository;
 use super::source::needed;
 use super::supersedence::Supersedence;
 use super::updateinfo::{self, Advisory, Age, Fix};
 use crate::adapter::{Run, Said, Skipped};
-use crate::error::SyncError;
+use crate::error::{Cause, SyncError};
 use crate::name::UpdateId;
 use crate::rule::Rule;
 use crate::taxonomy::Product;
 use crate::unpack::Packing;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Bytes that may be kept of a repository while it is read: packages and what advisories list. The
+/// largest real ones need a fifth of it.
+const MAX_KEPT: usize = 384 << 20;
+/// What an entry costs beside its texts, about.
+const ENTRY: usize = 100;
 
 /// A repository that is being read.
 pub struct Reading<'r> {
@@ -31,6 +37,7 @@ pub struct Reading<'r> {
     updateinfo: Option<(&'r Listed, Packing)>,
     /// Entries that were passed over.
     skipped: Skipped,
+    kept: Kept,
     /// What all updates of it share.
     pub(super) shared: Shared<'r>,
 }
@@ -80,13 +87,12 @@ impl Packages {
             size: package.size,
             digest: package.digests.to_string().into(),
         };
-        let evr = package.evr.to_string();
-        self.by_name.insert(full_name(&package.name, &evr, &package.arch).into(), held);
+        self.by_name.insert(full_name(&package.name, &package.evr, &package.arch).into(), held);
     }
 
     /// One of them.
     pub fn get(&self, name: &str, evr: &str, arch: &str) -> Option<&Held> {
-        self.by_name.get(full_name(name, evr, arch).as_str())
+        self.by_name.get(full_name(name, &evr, arch).as_str())
     }
 
     /// Whether packages of that name are installed beside their older versions: because one says so, or
@@ -105,10 +111,6 @@ impl Packages {
         ];
         KERNELS.contains(&name) || self.install_only.contains(name)
     }
-}
-
-fn full_name(name: &str, evr: &str, arch: &str) -> String {
-    format!("{name}-{evr}.{arch}")
 }
 
 /// A build of a source package, in a repository without advisories.
@@ -139,11 +141,8 @@ impl<'r> Reading<'r> {
             modules: modules(run, repomd)?,
             made: repomd.made().unwrap_or(run.now),
         };
-        let updateinfo = match repomd.form("updateinfo") {
-            Some(Form::Readable(listed, packing)) => Some((listed, packing)),
-            _ => None,
-        };
-        Ok(Self { run, repomd, updateinfo, skipped: Skipped::default(), shared })
+        let updateinfo = repomd.readable("updateinfo");
+        Ok(Self { run, repomd, updateinfo, skipped: Skipped::default(), kept: Kept(0), shared })
     }
 
     /// Says all of it; what was passed over.
@@ -167,7 +166,7 @@ impl<'r> Reading<'r> {
     fn packages(&mut self) -> Result<Builds, SyncError> {
         let (listed, packing) = needed(self.repomd)?[0];
         let mut plain = Plain::open(self.run, listed, packing)?;
-        let (shared, run) = (&mut self.shared, self.run);
+        let (shared, kept, run) = (&mut self.shared, &mut self.kept, self.run);
         let (mut builds, are_wanted) = (Builds::new(), self.updateinfo.is_none());
         primary::read(&mut plain, &mut self.skipped, |package, _| {
             run.watch.read()?;
@@ -177,7 +176,10 @@ impl<'r> Reading<'r> {
             if package.is_source() {
                 return Ok(());
             }
+            let Package { name, href, pkgid, .. } = &package;
+            kept.add(2 * name.len() + href.len() + pkgid.len())?;
             if are_wanted {
+                kept.add(name.len() + package.summary.len() + package.source.len())?;
                 add_to(&mut builds, &package, &shared.modules);
             }
             shared.packages.add(&package);
@@ -194,7 +196,7 @@ impl<'r> Reading<'r> {
         take: &mut dyn FnMut(Said) -> Result<(), SyncError>,
     ) -> Result<(), SyncError> {
         let run = self.run;
-        let shared = &self.shared;
+        let (shared, kept) = (&self.shared, &mut self.kept);
         // The first time: which of those with one id counts, and which replaces which.
         let mut ids = Vec::new();
         let mut winners: HashMap<UpdateId, (usize, Age)> = HashMap::new();
@@ -206,6 +208,12 @@ impl<'r> Reading<'r> {
             let (turn, id) = (ids.len(), id_of(&advisory));
             ids.push(id);
             let fixes = shared.fixes(&advisory.packages);
+            kept.add(advisory.version.len())?;
+            for fix in &fixes {
+                kept.add(
+                    fix.name.len() + fix.arch.len() + fix.module.as_ref().map_or(0, String::len),
+                )?;
+            }
             supersedence.add(fixes.iter().map(listing));
             if is_retracted(&advisory) {
                 supersedence.forget(turn);
@@ -263,6 +271,25 @@ impl<'r> Reading<'r> {
     }
 }
 
+/// How much is kept; what is more than may be is refused, whatever it is.
+struct Kept(usize);
+
+impl Kept {
+    fn add(&mut self, texts: usize) -> Result<(), SyncError> {
+        self.0 += texts + ENTRY;
+        match self.0 > MAX_KEPT {
+            true => Err(SyncError::new(
+                Cause::TooLarge,
+                format!(
+                    "the repository needs more than the {} MiB that are kept of one",
+                    MAX_KEPT >> 20
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+}
+
 /// By turn, what each replaces.
 fn replaced(supersedence: Supersedence, ids: &[UpdateId]) -> HashMap<usize, BTreeSet<UpdateId>> {
     let mut replaced: HashMap<usize, BTreeSet<UpdateId>> = HashMap::new();
@@ -278,8 +305,9 @@ fn listing(fix: &Fix) -> (&str, &str, Option<&str>, &Evr) {
     (&fix.name, &fix.arch, fix.module.as_deref(), &fix.evr)
 }
 
-fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
-    let Some(Form::Readable(listed, packing)) = repomd.form("modules") else {
+/// The module streams of a repository.
+pub(super) fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
+    let Some((listed, packing)) = repomd.readable("modules") else {
         return Ok(Modules::default());
     };
     let mut plain = Plain::open(run, listed, packing)?;

@@ -9,6 +9,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
+/// The longest version and release together, in bytes.
+const MAX_LEN: usize = 512;
+
 /// Epoch, version and release of a package.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Evr {
@@ -34,7 +37,8 @@ impl Evr {
             digits => digits.parse().map_err(|_| wrong())?,
         };
         let fits = |text: &str| !text.bytes().any(|b| b <= b' ' || matches!(b, b':' | b'-'));
-        if version.is_empty() || !fits(version) || !fits(release) {
+        let is_long = version.len() + release.len() > MAX_LEN;
+        if version.is_empty() || is_long || !fits(version) || !fits(release) {
             return Err(wrong());
         }
         Ok(Self { epoch, version: version.into(), release: release.into() })

@@ -15,11 +15,31 @@ use crate::adapter::{Run, Skipped};
 use crate::digests::{Algorithm, Digests, Hasher};
 use crate::error::{Cause, SyncError};
 use crate::mirror::{MirrorFile, Origin, RepoPath};
+use crate::openpgp::SigningKey;
 use bytes::Bytes;
+use jiff::Timestamp;
 use std::path::Path;
 
 /// Signs a `repomd.xml`: gives the detached signature, in ASCII armor.
 pub type Sign<'a> = &'a (dyn Fn(&[u8]) -> Result<Bytes, SyncError> + Send + Sync);
+
+/// Signs with `key`, at the time of the newest file of what a sync left, so that the same
+/// is always signed the same way.
+pub fn sign_with<'a>(
+    key: &'a SigningKey,
+    state: &serde_json::Value,
+) -> impl Fn(&[u8]) -> Result<Bytes, SyncError> + Send + Sync + use<'a> {
+    let newest = State::of(Some(state)).map(|state| state.newest);
+    let date = newest.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    // No signature is older than its key.
+    let at = date.map_or(key.created(), |date| date.max(key.created()));
+    move |document| {
+        let signature = key.detach_sign(document, at).map_err(|error| {
+            SyncError::because(Cause::Local, "a repomd.xml cannot be signed", error)
+        })?;
+        Ok(signature.into())
+    }
+}
 
 /// What is wanted of a repository.
 #[derive(Clone, Copy)]

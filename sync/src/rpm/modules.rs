@@ -10,8 +10,8 @@ use std::io::{BufRead, Read};
 
 /// The longest line.
 const MAX_LINE: u64 = 64 << 10;
-/// Packages of all modules together.
-const MAX_ARTIFACTS: usize = 2_000_000;
+/// The names of all packages together, in bytes.
+const MAX_NAMES: usize = 64 << 20;
 
 /// The module stream, as `nodejs:18`, by package, as `npm-1:8.19.2-1.el9.x86_64`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ impl Modules {
     /// Reads them.
     pub fn read(mut document: impl BufRead) -> Result<Self, SyncError> {
         let (mut modules, mut line) = (Self::default(), String::new());
-        let mut at = Module::default();
+        let (mut at, mut names) = (Module::default(), 0);
         loop {
             line.clear();
             let read = (&mut document).take(MAX_LINE).read_line(&mut line);
@@ -33,10 +33,11 @@ impl Modules {
                 return Err(too_large("it has a line that is too long"));
             }
             if let Some(artifact) = at.line(line.trim_end()) {
-                if modules.0.len() == MAX_ARTIFACTS {
+                let stream = format!("{}:{}", at.name, at.stream);
+                names += artifact.len() + stream.len();
+                if names > MAX_NAMES {
                     return Err(too_large("it has too many packages"));
                 }
-                let stream = format!("{}:{}", at.name, at.stream);
                 if modules.1.last() != Some(&stream) {
                     modules.1.push(stream);
                 }

@@ -8,12 +8,15 @@ use super::xml::{Cursor, Elements, XmlError};
 use crate::adapter::Skipped;
 use crate::digests::Digests;
 use crate::error::{Cause, SyncError};
+use std::fmt::Display;
 use std::io::BufRead;
 
 /// The root of the document, and of the elements in it.
 pub const ROOT: (&str, &str) = ("metadata", "package");
 /// Packages one repository may have; the largest real ones have about a hundred thousand.
-pub const MAX_PACKAGES: u64 = 2_000_000;
+pub const MAX_PACKAGES: u64 = 500_000;
+/// The longest text of a package that is kept, in bytes.
+const MAX_TEXT: usize = 1_024;
 
 /// One package.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,11 @@ pub fn is_source(arch: &str) -> bool {
     matches!(arch, "src" | "nosrc")
 }
 
+/// What people call one build of a package: `bash-5.1.8-6.el9.x86_64`.
+pub(super) fn full_name(name: &str, evr: &impl Display, arch: &str) -> String {
+    format!("{name}-{evr}.{arch}")
+}
+
 /// Gives `take` each package of a document, with the bytes it is written in. One that cannot be
 /// understood is counted.
 pub fn read(
@@ -88,6 +96,8 @@ pub(super) enum Unfit {
     Evr(#[from] super::evr::NotAnEvr),
     #[error("it has no {0}")]
     Lacks(&'static str),
+    #[error("it has {0}")]
+    Has(&'static str),
 }
 
 /// Reads a `package` element.
@@ -145,6 +155,19 @@ pub(super) fn package(element: &str) -> Result<Package, Unfit> {
                 }
             }
             _ => cursor.skip()?,
+        }
+    }
+    for text in [
+        &package.name,
+        &package.arch,
+        &package.pkgid,
+        &package.href,
+        &package.summary,
+        &package.vendor,
+        &package.source,
+    ] {
+        if text.len() > MAX_TEXT {
+            return Err(Unfit::Has("a text that is too long"));
         }
     }
     for (what, is_lacking) in [

@@ -95,6 +95,14 @@ impl Repomd {
         readable.map(|(file, packing)| Form::Readable(file, packing)).or_else(first)
     }
 
+    /// The same, if it can be read.
+    pub fn readable(&self, kind: &str) -> Option<(&Listed, Packing)> {
+        match self.form(kind)? {
+            Form::Readable(listed, packing) => Some((listed, packing)),
+            Form::Unreadable(_) => None,
+        }
+    }
+
     /// When the newest of its files was made, in seconds since 1970.
     pub fn newest(&self) -> i64 {
         self.files.iter().map(|file| file.timestamp).max().unwrap_or(0)

@@ -4,20 +4,20 @@
 //! they are written; what surrounds them is new. The same choice out of the same state gives the same
 //! bytes. Module streams and groups stay whole: what they name and is not there, `dnf` passes over.
 
+use super::catalogue::modules;
 use super::evr::Evr;
 use super::folder::{self, Plain};
 use super::mirror::{Sign, Snapshot, blocking, digests_of, listed_file, made, package_file};
 use super::modules::Modules;
-use super::primary::{self, Package, is_source};
-use super::repomd::{self, Form, Listed, Repomd};
+use super::primary::{self, Package, full_name, is_source};
+use super::repomd::{self, Listed, Repomd};
 use super::settings::Repository;
 use super::updateinfo;
 use super::xml::{Cursor, Elements, escaped};
 use crate::adapter::{Run, Skipped};
 use crate::digests::{Algorithm, Digests, Hasher};
 use crate::error::{Cause, SyncError};
-use crate::mirror::{MirrorFile, RepoPath};
-use crate::unpack::Packing;
+use crate::mirror::{MirrorFile, RepoPath, matches};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -31,7 +31,7 @@ use std::io::{self, Write};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Selection {
-    /// Names of packages.
+    /// Names of packages; `*` stands for any letters.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub packages: BTreeSet<String>,
     /// Ids of advisories.
@@ -70,7 +70,7 @@ pub(super) async fn snapshot(
 ) -> Result<Snapshot, SyncError> {
     // What is read beside that of a sync.
     for kind in ["filelists", "other"] {
-        if let Some(Form::Readable(listed, _)) = repomd.form(kind) {
+        if let Some((listed, _)) = repomd.readable(kind) {
             folder::bring(run, repository, listed).await?;
         }
     }
@@ -117,10 +117,6 @@ impl Selection {
     }
 }
 
-fn full_name(name: &str, evr: &Evr, arch: &str) -> String {
-    format!("{name}-{evr}.{arch}")
-}
-
 fn choose(run: &Run, repomd: &Repomd, selection: &Selection) -> Result<Chosen, SyncError> {
     let mut missing: BTreeSet<&str> = selection.advisories.iter().map(String::as_str).collect();
     let mut of_advisories = HashSet::new();
@@ -137,17 +133,21 @@ fn choose(run: &Run, repomd: &Repomd, selection: &Selection) -> Result<Chosen, S
     missing.extend(selection.packages.iter().map(String::as_str));
     let modules = if selection.newest_only { modules(run, repomd)? } else { Modules::default() };
     let takes_all = selection.packages.is_empty() && selection.advisories.is_empty();
+    let patterns: Vec<&String> =
+        selection.packages.iter().filter(|name| name.contains('*')).collect();
 
     let mut newest: HashMap<(String, String, Option<String>), (Evr, String)> = HashMap::new();
     let mut chosen = Chosen::default();
     each_package(run, repomd, |package, _| {
-        if selection.packages.contains(&package.name) {
-            missing.remove(package.name.as_str());
+        let is_named = selection.packages.contains(&package.name);
+        missing.remove(package.name.as_str());
+        let mut is_like = false;
+        for pattern in patterns.iter().filter(|pattern| matches(pattern, &package.name)) {
+            missing.remove(pattern.as_str());
+            is_like = true;
         }
         let name = full_name(&package.name, &package.evr, &package.arch);
-        let is_wanted = takes_all
-            || selection.packages.contains(&package.name)
-            || of_advisories.contains(&name);
+        let is_wanted = takes_all || is_named || is_like || of_advisories.contains(&name);
         if !is_wanted || !selection.takes_arch(&package.arch) {
             return Ok(());
         }
@@ -199,7 +199,7 @@ fn write_all(
     written.push(primary.end("metadata", "primary", repomd)?);
 
     for (kind, root) in [("filelists", "filelists"), ("other", "otherdata")] {
-        let Some(Form::Readable(listed, packing)) = repomd.form(kind) else { continue };
+        let Some((listed, packing)) = repomd.readable(kind) else { continue };
         let namespace = format!("xmlns=\"http://linux.duke.edu/metadata/{kind}\"");
         let mut document = Document::begin(root, &format!("{namespace} packages=\"{count}\""))?;
         let mut left = chosen.pkgids.clone();
@@ -216,7 +216,7 @@ fn write_all(
         written.push(document.end(root, kind, repomd)?);
     }
 
-    if repomd.form("updateinfo").is_some() {
+    if repomd.readable("updateinfo").is_some() {
         let mut document = Document::begin("updates", "")?;
         each_advisory(run, repomd, |advisory, element| {
             let is_one = |fix: &updateinfo::Fix| {
@@ -238,7 +238,7 @@ fn each_package(
     repomd: &Repomd,
     mut take: impl FnMut(Package, &[u8]) -> Result<(), SyncError>,
 ) -> Result<(), SyncError> {
-    let Some((listed, packing)) = readable(repomd, "primary") else { return Ok(()) };
+    let Some((listed, packing)) = repomd.readable("primary") else { return Ok(()) };
     let mut plain = Plain::open(run, listed, packing)?;
     primary::read(&mut plain, &mut Skipped::default(), |package, element| {
         run.watch.moved();
@@ -253,7 +253,7 @@ fn each_advisory(
     repomd: &Repomd,
     mut take: impl FnMut(updateinfo::Advisory, &[u8]) -> Result<(), SyncError>,
 ) -> Result<(), SyncError> {
-    let Some((listed, packing)) = readable(repomd, "updateinfo") else { return Ok(()) };
+    let Some((listed, packing)) = repomd.readable("updateinfo") else { return Ok(()) };
     let mut plain = Plain::open(run, listed, packing)?;
     updateinfo::read(&mut plain, &mut Skipped::default(), |advisory, element| {
         run.watch.moved();
@@ -261,20 +261,6 @@ fn each_advisory(
         take(advisory, element)
     })?;
     plain.finish()
-}
-
-fn modules(run: &Run, repomd: &Repomd) -> Result<Modules, SyncError> {
-    match readable(repomd, "modules") {
-        Some((listed, packing)) => Modules::read(Plain::open(run, listed, packing)?),
-        None => Ok(Modules::default()),
-    }
-}
-
-fn readable<'r>(repomd: &'r Repomd, kind: &str) -> Option<(&'r Listed, Packing)> {
-    match repomd.form(kind)? {
-        Form::Readable(listed, packing) => Some((listed, packing)),
-        Form::Unreadable(_) => None,
-    }
 }
 
 /// The path of a package, and its description with that as its location where it is another.

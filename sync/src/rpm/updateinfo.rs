@@ -164,7 +164,7 @@ fn fill(advisory: &mut Advisory, element: &str) -> Result<(), Unfit> {
         return Err(Unfit::Lacks("id"));
     }
     if advisory.id.len() > 200 || advisory.id.chars().any(char::is_control) {
-        return Err(Unfit::Lacks("id that is one"));
+        return Err(Unfit::Has("an id that is none"));
     }
     Ok(())
 }
@@ -199,7 +199,7 @@ fn collection(advisory: &mut Advisory, cursor: &mut Cursor<'_>) -> Result<(), Un
             }
             "package" => {
                 if advisory.packages.len() == MAX_ITEMS {
-                    return Err(Unfit::Lacks("end of its packages"));
+                    return Err(Unfit::Has("too many packages"));
                 }
                 let evr =
                     Evr::new(&tag.text("epoch")?, &tag.text("version")?, &tag.text("release")?)?;

@@ -49,8 +49,8 @@ pub enum Vocabulary {
     Other(String),
 }
 
-/// A rule of the published schemas: its name, the attributes that it must have, those that it may have,
-/// and what stands in it.
+/// A rule of the published schemas: its name, the attributes that it must have, those that it may
+/// have, and what stands in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// Which schema names it.
@@ -90,8 +90,8 @@ macro_rules! known {
     };
 }
 
-/// The rules of the published schemas. A catalogue may have others; they are kept, and are unknown to
-/// whoever evaluates them.
+/// The rules of the published schemas. A catalogue may have others; they are kept, and are unknown
+/// to whoever evaluates them.
 pub const KNOWN: &[Known] = {
     use Holds::{Anything, Data, Nothing, Rule};
     known! {

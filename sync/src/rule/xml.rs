@@ -1,8 +1,8 @@
 //! Rules as XML, in the forms that Microsoft's catalogues have them.
 //!
-//! One vocabulary is written in three ways: with the namespaces of WSUS ([`Family::Wsus`]), with those
-//! of Updates Publisher ([`Family::Publisher`]), and without any in the fragments that clients and
-//! the offline scan cabinet get, where a letter in front stands for the namespace
+//! One vocabulary is written in three ways: with the namespaces of WSUS ([`Family::Wsus`]), with
+//! those of Updates Publisher ([`Family::Publisher`]), and without any in the fragments that
+//! clients and the offline scan cabinet get, where a letter in front stands for the namespace
 //! ([`Family::Fragment`]). All are read, whichever it is; what is not known is kept.
 //!
 //! The rules that those schemas do not have, about packages of Debian and RPM, are written in a
@@ -148,8 +148,8 @@ pub fn read(element: &Element) -> Result<Rule, RuleError> {
     Reading::default().rule(element, None, 0)
 }
 
-/// The conditions in an element such as `ApplicabilityRules`, each in one of its own: `IsInstallable`,
-/// `IsInstalled`, `IsSuperseded`, and `Metadata`. An empty one is no condition.
+/// The conditions in an element such as `ApplicabilityRules`, each in one of its own:
+/// `IsInstallable`, `IsInstalled`, `IsSuperseded`, and `Metadata`. An empty one is no condition.
 ///
 /// # Errors
 /// As for [`read`], or there is more than one rule for a condition.
@@ -333,11 +333,11 @@ pub fn write(rule: &Rule, family: Family) -> Result<Element, RuleError> {
     Writing { family, parts: 0 }.rule(rule, 0)
 }
 
-/// The elements that say conditions, as children for `ApplicabilityRules`; `around` makes the element
-/// for one of that name.
+/// The elements that say conditions, as children for `ApplicabilityRules`; `around` makes the
+/// element for one of that name.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_rules(
     rules: &Rules,
     family: Family,

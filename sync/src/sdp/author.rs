@@ -1,9 +1,9 @@
 //! One's own third-party updates, from a plain description.
 //!
 //! A [`Description`] is what a person writes, in TOML or JSON: what the update is called and mends,
-//! its files, how it is installed, when it applies. [`build`] makes an update of it, or says of every
-//! field what is wrong with it: the limits are those of the published schema, so that what is built
-//! here can be written as a package ([`super::write`]) and imported elsewhere.
+//! its files, how it is installed, when it applies. [`build`] makes an update of it, or says of
+//! every field what is wrong with it: the limits are those of the published schema, so that what is
+//! built here can be written as a package ([`super::write`]) and imported elsewhere.
 
 use super::package::{article, product_of};
 use crate::digests::{Algorithm, Digests, Hasher};
@@ -174,6 +174,14 @@ pub enum RuleText {
     Data(Rule),
 }
 
+impl Description {
+    /// The id that it has, or that is made of vendor, product and title: said again, an update is the same.
+    pub fn id(&self) -> UpdateId {
+        let parts = ["own", self.vendor.trim(), self.product.trim(), self.title.trim()];
+        self.id.unwrap_or_else(|| UpdateId::named(&parts))
+    }
+}
+
 /// What a file was found to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Measured {
@@ -226,8 +234,9 @@ impl fmt::Display for Flaws {
 
 /// Makes an update, and its product, of a description.
 ///
-/// `measured` has what was found of the files that have a path, by that; `fresh` is the id of an update
-/// that has none yet; `now` is when it is made: issued again, an update is told from what it was by that.
+/// `measured` has what was found of the files that have a path, by that; `fresh` is the id of an
+/// update that has none yet; `now` is when it is made: issued again, an update is told from what it
+/// was by that.
 ///
 /// # Errors
 /// What is wrong, field by field.

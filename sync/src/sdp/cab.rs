@@ -1,8 +1,8 @@
 //! Cabinets: the archives in which Microsoft's catalogues come.
 //!
-//! Written from the published format (MS-CAB). A [`Cabinet`] gives its members one after another, in
-//! the order in which they lie, and unpacks each folder once: catalogues have tens of thousands of
-//! small members in one folder, and going back to its start for each would never end.
+//! Written from the published format (MS-CAB). A [`Cabinet`] gives its members one after another,
+//! in the order in which they lie, and unpacks each folder once: catalogues have tens of thousands
+//! of small members in one folder, and going back to its start for each would never end.
 //!
 //! Always true:
 //! * a member's name is plain: parts joined by `/`, none of them leading anywhere else;
@@ -188,8 +188,8 @@ impl<R: Read + Seek> Cabinet<R> {
         &self.members
     }
 
-    /// Unpacks the members that are `wanted`, and gives each to `take` as it comes. What `take` leaves of
-    /// one is passed over.
+    /// Unpacks the members that are `wanted`, and gives each to `take` as it comes. What `take`
+    /// leaves of one is passed over.
     ///
     /// # Errors
     /// The bytes are not those that were packed, or `take` failed.
@@ -409,8 +409,8 @@ impl<'a, R: Read + Seek> Unpacking<'a, R> {
     }
 }
 
-/// Unpacks one MSZIP block (MS-MCI): a deflate stream of its own that may refer to the plain bytes of the
-/// blocks before it.
+/// Unpacks one MSZIP block (MS-MCI): a deflate stream of its own that may refer to the plain bytes
+/// of the blocks before it.
 fn inflated(
     inflate: &mut flate2::Decompress,
     window: &mut Vec<u8>,
@@ -480,8 +480,8 @@ impl<R: Read + Seek> Read for MemberReader<'_, '_, R> {
     }
 }
 
-/// The checksum of MS-CAB: the little-endian words joined by exclusive or, the rest at the end the other
-/// way round.
+/// The checksum of MS-CAB: the little-endian words joined by exclusive or, the rest at the end the
+/// other way round.
 fn checksum(of: &[u8]) -> u32 {
     let (words, rest) = of.as_chunks::<4>();
     let words = words.iter().fold(0, |sum, word| sum ^ u32::from_le_bytes(*word));

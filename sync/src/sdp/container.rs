@@ -1,8 +1,9 @@
 //! How a catalogue is packed: as a cabinet, a folder, or bare.
 //!
-//! The classic form is a cabinet with one XML file of all packages; the newer ones (V2, V3) have a file
-//! for each package, `<PackageID>.sdp`, and beside them lists that say nothing that the packages do
-//! not. All are read as a row of XML documents, each as a stream of UTF-8, whatever it was in.
+//! The classic form is a cabinet with one XML file of all packages; the newer ones (V2, V3) have a
+//! file for each package, `<PackageID>.sdp`, and beside them lists that say nothing that the
+//! packages do not. All are read as a row of XML documents, each as a stream of UTF-8, whatever it
+//! was in.
 
 use super::cab::{Cabinet, Limits, Member};
 use crate::error::{Cause, SyncError};

@@ -1,9 +1,9 @@
 //! What a package of Updates Publisher says, as an update.
 //!
-//! A package is one `SoftwareDistributionPackage` element, of the schema versions 1.0 to 1.2. Vendors
-//! bend it (ids of their own as article numbers, times without a zone, packages that are no longer
-//! there among those superseded), so what can be understood is taken; what would make another update
-//! of it is refused.
+//! A package is one `SoftwareDistributionPackage` element, of the schema versions 1.0 to 1.2.
+//! Vendors bend it (ids of their own as article numbers, times without a zone, packages that are no
+//! longer there among those superseded), so what can be understood is taken; what would make
+//! another update of it is refused.
 
 use crate::digests::{Algorithm, Digests};
 use crate::name::UpdateId;
@@ -51,7 +51,8 @@ pub fn read(element: &Element) -> Result<Package, NotAPackage> {
     })
 }
 
-/// The same, of the parts only that say which package it is and how new: its id and when it was made.
+/// The same, of the parts only that say which package it is and how new: its id and when it was
+/// made.
 pub fn identity(element: &Element) -> Option<(UpdateId, Timestamp)> {
     let properties = element.child("Properties")?;
     let id = properties.attribute("PackageID")?.parse().ok()?;

@@ -1,11 +1,11 @@
 //! Who signed a cabinet.
 //!
-//! Authenticode puts a CMS message (RFC 5652) behind a cabinet's end and its place into the reserved
-//! part of the header. The message holds a digest of the cabinet without that part, and the signer's
-//! certificate. Here the digest is computed anew and compared, and the signature is checked with the
-//! key of that certificate. Whether the signer is one to trust is not for a chain of authorities to
-//! say: whoever added the catalogue named its certificate ([`Trust`]), so neither its issuer nor its
-//! end counts.
+//! Authenticode puts a CMS message (RFC 5652) behind a cabinet's end and its place into the
+//! reserved part of the header. The message holds a digest of the cabinet without that part, and
+//! the signer's certificate. Here the digest is computed anew and compared, and the signature is
+//! checked with the key of that certificate. Whether the signer is one to trust is not for a chain
+//! of authorities to say: whoever added the catalogue named its certificate ([`Trust`]), so neither
+//! its issuer nor its end counts.
 
 use crate::digests::to_hex;
 use crate::error::{Cause, SyncError};
@@ -74,8 +74,8 @@ pub enum Signature {
 }
 
 impl Trust {
-    /// Whether a file, of which `sha256` is as hex digits and `signature` what it says, is to be believed;
-    /// and who signed it.
+    /// Whether a file, of which `sha256` is as hex digits and `signature` what it says, is to be
+    /// believed; and who signed it.
     ///
     /// # Errors
     /// It is not: [`Cause::BadSignature`], with what to do.
@@ -171,8 +171,8 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Signature> {
     })
 }
 
-/// The digest of a cabinet: of all of it but its checksum, its number in a set, and the reserved part,
-/// which holds the place of the signature.
+/// The digest of a cabinet: of all of it but its checksum, its number in a set, and the reserved
+/// part, which holds the place of the signature.
 fn digest(
     file: &mut (impl Read + Seek),
     head: &[u8; 60],
@@ -232,7 +232,8 @@ impl Message {
     }
 }
 
-/// The digest of the cabinet that the content states: `SEQUENCE { data, DigestInfo { algorithm, digest } }`.
+/// The digest of the cabinet that the content states: `SEQUENCE { data, DigestInfo { algorithm,
+/// digest } }`.
 fn stated(content: &[u8]) -> Result<(ObjectIdentifier, Vec<u8>), cms::cert::x509::der::Error> {
     let mut reader = SliceReader::new(content)?;
     AnyRef::decode(&mut reader)?;
@@ -410,8 +411,8 @@ mod tests {
         for at in 0..SIGNED.len() {
             let mut changed = SIGNED.to_vec();
             changed[at] ^= 0x55;
-            // Of fields that are not signed, none changes what comes out. In the certificate nothing
-            // is checked but the key: then it is another certificate, which nobody named.
+            // Of fields that are not signed, none changes what comes out. In the certificate
+            // nothing is checked but the key: then it is another certificate, which nobody named.
             if let Ok(Some(found)) = signer(&changed)
                 && found.fingerprint == FINGERPRINT
             {

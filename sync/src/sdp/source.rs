@@ -1,9 +1,10 @@
 //! A third-party catalogue as a source of updates.
 //!
-//! The catalogue is one file on the web or on this machine, or a folder of them. It is brought when it
-//! changed, believed when its signature or its digest says so, and read whole: what it does not have
-//! any more is gone. A catalogue may have a package twice, issued again; the newest is taken. Packages
-//! that it does not have may well be named as replaced by one it has: they are kept as they are named.
+//! The catalogue is one file on the web or on this machine, or a folder of them. It is brought when
+//! it changed, believed when its signature or its digest says so, and read whole: what it does not
+//! have any more is gone. A catalogue may have a package twice, issued again; the newest is taken.
+//! Packages that it does not have may well be named as replaced by one it has: they are kept as
+//! they are named.
 
 use super::brought::{Brought, Settings};
 use super::cab::Limits as CabLimits;
@@ -47,7 +48,8 @@ impl SdpSource {
         let mut known = false;
         container::documents(&path, CabLimits::default(), &mut |name, from| {
             known |= in_document(name, from, &mut |element| {
-                run.watch.read()?;
+                run.watch.moved();
+                run.watch.check()?;
                 n += 1;
                 if n > MAX_PACKAGES {
                     let detail = format!("the catalogue has more than {MAX_PACKAGES} packages");
@@ -106,6 +108,7 @@ impl Adapter for SdpSource {
             if is_older {
                 return Ok(());
             }
+            run.watch.read()?;
             let package = match package::read(element) {
                 Ok(package) => package,
                 Err(error) => {

@@ -166,8 +166,8 @@ fn specific(update: &Update) -> Element {
     data
 }
 
-/// Which of its articles is the one that the schema calls so, with the digits alone, and which is the
-/// bulletin.
+/// Which of its articles is the one that the schema calls so, with the digits alone, and which is
+/// the bulletin.
 pub(crate) fn articles(update: &Update) -> (Option<&str>, Option<&str>) {
     let digits = |it: &'_ String| {
         let digits = it.strip_prefix("KB")?;

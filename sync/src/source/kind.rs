@@ -17,6 +17,8 @@ pub enum SourceKind {
     Rpm(rpm::RpmSettings),
     /// A third-party catalogue in the form of Updates Publisher.
     Sdp(sdp::brought::Settings),
+    /// A WSUS server, or Microsoft Update.
+    Wsus(wsus::source::Settings),
     /// The offline scan cabinet of Microsoft Update.
     ScanCab(sdp::brought::Settings),
     /// The parent site.
@@ -30,6 +32,7 @@ impl SourceKind {
             Self::Apt(_) => "apt",
             Self::Rpm(_) => "rpm",
             Self::Sdp(_) => "sdp",
+            Self::Wsus(_) => "wsus",
             Self::ScanCab(_) => "scan-cab",
             Self::Parent => "parent",
         }
@@ -55,6 +58,7 @@ impl SourceKind {
             Self::Apt(settings) => Box::new(apt::Apt::new((**settings).clone())?),
             Self::Rpm(settings) => Box::new(rpm::RpmSource::new(settings)?),
             Self::Sdp(settings) => Box::new(sdp::source::SdpSource::new(settings.clone())?),
+            Self::Wsus(settings) => Box::new(wsus::source::WsusSource::new(settings)?),
             Self::ScanCab(settings) => Box::new(wsus::scan_cab::ScanCab::new(settings.clone())?),
             Self::Parent => {
                 let detail = "this site cannot take its updates from a parent yet";

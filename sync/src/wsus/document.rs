@@ -1,8 +1,8 @@
 //! The document of one revision, as servers of updates hand it on.
 //!
-//! It says all of an update, or of a category: what it is called, whether it applies, what it needs,
-//! bundles and replaces, its files and how they are installed. The text is kept beside what is
-//! understood of it ([`Update::original`]), so that it goes on to others word by word.
+//! It says all of an update, or of a category: what it is called, whether it applies, what it
+//! needs, bundles and replaces, its files and how they are installed. The text is kept beside what
+//! is understood of it ([`Update::original`]), so that it goes on to others word by word.
 //!
 //! Products and classifications are documents too. A single update names those it belongs to by id
 //! alone; who has read the categories fills in what they are ([`place`]).
@@ -127,7 +127,8 @@ pub fn classification_of(id: UpdateId) -> Option<Classification> {
 /// Reads a document. `urls` are the addresses of its files, by their SHA-1 in base64.
 ///
 /// # Errors
-/// [`Cause::Malformed`] if it is no document of an update, [`Cause::TooLarge`] if it has more than is taken.
+/// [`Cause::Malformed`] if it is no document of an update, [`Cause::TooLarge`] if it has more than
+/// is taken.
 pub fn read(text: &str, urls: &HashMap<String, Vec<String>>) -> Result<Document, SyncError> {
     let root = xml::parse(text).map_err(|error| error.of("the document of an update"))?;
     let mut document = of_element(&root, &|digest| urls.get(digest).cloned())?;
@@ -410,10 +411,11 @@ fn category(root: &Element, update: &Update) -> Category {
     }
 }
 
-/// Says to which products and which classification an update belongs, as its prerequisites name them.
+/// Says to which products and which classification an update belongs, as its prerequisites name
+/// them.
 ///
-/// Microsoft's classifications are known without their documents. What else is named as a category is
-/// a product, unless `categories` knows better; what is named as a mere requirement counts where
+/// Microsoft's classifications are known without their documents. What else is named as a category
+/// is a product, unless `categories` knows better; what is named as a mere requirement counts where
 /// `categories` knows it: parts of bundles name their product so.
 pub fn place(update: &mut Update, categories: &BTreeMap<UpdateId, Category>) {
     for group in &update.prerequisites {

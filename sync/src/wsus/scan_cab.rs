@@ -1,9 +1,10 @@
 //! The offline scan cabinet, `wsusscn2.cab`, as a source of updates.
 //!
-//! A cabinet of cabinets, hundreds of megabytes: `package.cab` lists all revisions and where their files
-//! are, and the others have of each revision the fragments that clients get, one file each. Its list
-//! has 137 000 revisions in 115 MB of XML, so it is gone through once, and of each revision a few words
-//! are kept; then one cabinet after another is unpacked, and what is in it put together.
+//! A cabinet of cabinets, hundreds of megabytes: `package.cab` lists all revisions and where their
+//! files are, and the others have of each revision the fragments that clients get, one file each.
+//! Its list has 137 000 revisions in 115 MB of XML, so it is gone through once, and of each
+//! revision a few words are kept; then one cabinet after another is unpacked, and what is in it put
+//! together.
 //!
 //! Terms to be accepted are told by their id alone: their texts are not read.
 

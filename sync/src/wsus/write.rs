@@ -1,7 +1,8 @@
-//! Documents of updates that came otherwise: third-party packages, one's own, packages of repositories.
+//! Documents of updates that came otherwise: third-party packages, one's own, packages of
+//! repositories.
 //!
-//! Whoever asks this site as a downstream asks for documents. An update that came as one is handed on
-//! as it came; of any other, one is made here, with the categories that it names. A third-party
+//! Whoever asks this site as a downstream asks for documents. An update that came as one is handed
+//! on as it came; of any other, one is made here, with the categories that it names. A third-party
 //! package of several items becomes a bundle: each item an update of its own, with files and rules.
 
 use super::NAMESPACE;
@@ -47,8 +48,8 @@ pub struct Written {
     pub text: String,
 }
 
-/// The documents that say `update` as revision `revision`: those of its parts first, where it becomes a
-/// bundle, and its own last.
+/// The documents that say `update` as revision `revision`: those of its parts first, where it
+/// becomes a bundle, and its own last.
 ///
 /// # Errors
 /// A file has no digest that can be stated, or a text cannot be said.

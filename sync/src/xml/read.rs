@@ -59,8 +59,8 @@ impl<R: BufRead> Reader<R> {
         Self { xml, buffer: Vec::new(), limits, nodes: 0, open: 0, namespaces: Vec::new() }
     }
 
-    /// The next element in the one that is open, without what is in it: it is open now. `None` at the
-    /// end of the one that was; that is closed then.
+    /// The next element in the one that is open, without what is in it: it is open now. `None` at
+    /// the end of the one that was; that is closed then.
     pub fn enter(&mut self) -> Result<Option<Element>, XmlError> {
         self.nodes = 0;
         loop {
@@ -80,8 +80,8 @@ impl<R: BufRead> Reader<R> {
         }
     }
 
-    /// The next element in the one that is open, whole. `None` at the end of the one that is open; that
-    /// is closed then.
+    /// The next element in the one that is open, whole. `None` at the end of the one that is open;
+    /// that is closed then.
     pub fn child(&mut self) -> Result<Option<Element>, XmlError> {
         match self.enter()? {
             Some(element) => self.rest(element).map(Some),
@@ -195,7 +195,8 @@ impl<R: BufRead> Reader<R> {
         Ok(element)
     }
 
-    /// The same text as before, where it was seen before: a few namespaces are those of all elements.
+    /// The same text as before, where it was seen before: a few namespaces are those of all
+    /// elements.
     fn shared(&mut self, namespace: &str) -> Arc<str> {
         if namespace.is_empty() {
             return Arc::default();

@@ -1,8 +1,8 @@
 //! Boundaries: ranges of addresses, and the groups that their clients belong to.
 
-use super::{field, group_names};
+use super::group_names;
 use crate::auth::Identity;
-use crate::extract::{Input, Params, Query};
+use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::page::{Page, key_of, limit_or_default};
 use crate::problem::Problem;

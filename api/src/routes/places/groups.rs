@@ -1,8 +1,7 @@
 //! Boundary groups: the points that are near to some clients, and whom these turn to next.
 
-use super::field;
 use crate::auth::Identity;
-use crate::extract::{Input, Params, Query};
+use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;

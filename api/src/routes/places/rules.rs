@@ -1,8 +1,7 @@
 //! What counts for all clients that look for a source.
 
-use super::field;
 use super::groups::{fallback, seconds};
-use crate::extract::Input;
+use crate::extract::{Input, field};
 use crate::guard::AuditNote;
 use crate::problem::Problem;
 use crate::site::{Site, blocking};

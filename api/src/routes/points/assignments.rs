@@ -1,15 +1,15 @@
 //! Which versions are distributed to which points and groups.
 
 use crate::auth::Identity;
-use crate::extract::{Input, Query, parse_field};
+use crate::extract::{Input, Query, field, parse_field};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
-use crate::problem::{Kind, Problem};
+use crate::problem::{Kind, Problem, with_causes};
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use dp::field::Priority;
-use dp::registry::{Assignment, Demand, Registry, Target};
+use dp::registry::{Assignment, Demand, Freeing, Registry, Target};
 use jiff::Timestamp;
 use packager::PackageName;
 use packager::name::Selector;
@@ -246,6 +246,51 @@ struct GoneQuery {
     point: Option<String>,
     /// The group's name; this or a point.
     group: Option<String>,
+    /// Change nothing: only say what would come of it.
+    #[serde(default)]
+    #[param(default = false)]
+    dry_run: bool,
+}
+
+/// What becomes free on a point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "point": "branch-7", "versions": [3], "chunks": 41, "bytes": 4600000, "grace": 86400
+}))]
+pub struct FreeingView {
+    /// The point's name.
+    pub point: String,
+    /// The versions that it holds and lets go of, by its last report.
+    pub versions: Vec<u64>,
+    /// Chunks of them that nothing else has which stays on the point; absent if that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<u64>,
+    /// Their bytes, before they are compressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Seconds that the point keeps them after it let go; absent if it has not said so, or keeps them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace: Option<u64>,
+    /// Why it cannot be told how much it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+}
+
+impl From<Freeing> for FreeingView {
+    fn from(freeing: Freeing) -> Self {
+        let (unshared, cause) = match freeing.unshared {
+            Ok(unshared) => (Some(unshared), None),
+            Err(error) => (None, Some(with_causes(&error))),
+        };
+        Self {
+            point: freeing.point.to_string(),
+            versions: freeing.versions,
+            chunks: unshared.map(|unshared| unshared.chunks),
+            bytes: unshared.map(|unshared| unshared.bytes),
+            grace: freeing.grace.map(|grace| grace.as_secs()),
+            cause,
+        }
+    }
 }
 
 /// What is not distributed any more.
@@ -253,16 +298,22 @@ struct GoneQuery {
 #[schema(example = json!({"removed": [{
     "package": "docs", "version": "stable", "group": "paris", "priority": "medium",
     "created": "2026-11-22T12:00:00Z", "created_by": "ci"
+}], "frees": [{
+    "point": "branch-7", "versions": [3], "chunks": 41, "bytes": 4600000, "grace": 86400
 }]}))]
 pub struct Unassigned {
     /// Each of it.
     pub removed: Vec<AssignmentView>,
+    /// What becomes free, on each point that it was distributed to.
+    #[serde(default)]
+    pub frees: Vec<FreeingView>,
 }
 
 /// Undistribute a package
 ///
 /// Points let go of the versions that nothing else distributes to them; the bytes that no other
-/// version has become free there after a grace time.
+/// version has become free there after a grace time. The answer says how many; with `dry_run` nothing
+/// else is done.
 #[utoipa::path(delete, path = "/api/v1/assignments", tag = "points",
     security(("token" = ["operator"])), params(GoneQuery),
     responses((status = 200, description = "What was distributed", body = Unassigned),
@@ -278,23 +329,24 @@ async fn unassign(
     let version: Option<Selector> =
         gone.version.as_deref().map(|text| parse_field("version", text)).transpose()?;
     let gone = blocking(move || {
-        let registry = &site.ledger()?.registry;
+        let (ledger, content) = (site.ledger()?, site.content()?);
+        let registry = &ledger.registry;
         let to = target(registry, gone.point.as_deref(), gone.group.as_deref())?;
-        let gone = registry.unassign(&package, version.as_ref(), &to)?;
-        Ok(gone.into_iter().map(|one| AssignmentView::of(registry, one)).collect())
+        let assigned = registry.assigned(&package, version.as_ref(), &to)?;
+        // While what means them is still known.
+        let frees = registry.freeing(&assigned, &content.packages)?;
+        let removed = match gone.dry_run {
+            true => assigned,
+            false => registry.unassign(&package, version.as_ref(), &to)?,
+        };
+        let removed = removed.into_iter().map(|one| AssignmentView::of(registry, one)).collect();
+        Ok(Unassigned { removed, frees: frees.into_iter().map(FreeingView::from).collect() })
     });
-    Ok(Json(Unassigned { removed: gone.await? }))
+    Ok(Json(gone.await?))
 }
 
-/// A field of a body as a value of its type.
-fn field<T: std::str::FromStr<Err: std::fmt::Display>>(
-    name: &str,
-    text: &str,
-) -> Result<T, Problem> {
-    text.parse().map_err(|error: T::Err| Problem::field(name, error.to_string()))
-}
-
-fn target(
+/// The point or group that a request names.
+pub(super) fn target(
     registry: &Registry,
     point: Option<&str>,
     group: Option<&str>,

@@ -37,10 +37,10 @@ impl From<Drained> for DrainedView {
 
 /// Drain a distribution point
 ///
-/// Clients are not sent to it any more, and it brings nothing new and lets go of nothing: what is on
-/// its way pauses, and what came of it is kept. What it holds it still serves to whoever asks it, checks
-/// and mends. What is distributed to it meanwhile waits until it is resumed. One that is drained stays
-/// so.
+/// Clients are not sent to it any more, other points ask the site before it, and it brings nothing new:
+/// what is on its way pauses, and what came of it is kept. What it holds it still serves to whoever asks
+/// it, checks and mends; what is undistributed it lets go of. What is distributed to it meanwhile waits
+/// until it is resumed. One that is drained stays so.
 #[utoipa::path(put, path = "/api/v1/points/{point}/drain", tag = "points",
     security(("token" = ["operator"])),
     params(("point" = String, Path, description = "Its name or id", example = "branch-7")),

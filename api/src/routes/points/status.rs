@@ -156,7 +156,8 @@ struct StatusQuery {
 #[utoipa::path(get, path = "/api/v1/content-status", tag = "points",
     security(("token" = ["reader"])), params(StatusQuery),
     responses((status = 200, description = "A page of rows", body = Page<ContentStatusView>),
-        (status = 404, description = "The point is not there", body = Problem)))]
+        (status = 404, description = "The point is not there; or the package, neither on the site nor \
+            on a point", body = Problem)))]
 async fn content_status(
     State(site): State<Site>,
     Query(query): Query<StatusQuery>,
@@ -168,7 +169,12 @@ async fn content_status(
     let rows = blocking(move || {
         let (ledger, content) = (site.ledger()?, site.content()?);
         let registry = &ledger.registry;
-        Ok(registry.status(&content.packages, &filter, after.as_ref(), limit + 1)?)
+        let rows = registry.status(&content.packages, &filter, after.as_ref(), limit + 1)?;
+        if let (true, None, Some(package)) = (rows.is_empty(), &after, &filter.package) {
+            // Neither here nor anywhere: a mistake in writing.
+            content.packages.show(package)?;
+        }
+        Ok(rows)
     });
     let page = Page::of(LIST, rows.await?, limit, |row| write_key(&row.key()));
     let now = Timestamp::now();

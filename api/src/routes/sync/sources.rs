@@ -36,7 +36,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     "waits": false, "succeeded": "2026-11-27T03:00:04Z",
     "next": {"at": "2026-11-28T03:00:00Z", "trigger": "schedule"}
 }))]
-pub struct SourceView {
+pub struct SyncSourceView {
     /// What it is called.
     pub name: String,
     /// What it is: `apt`, `rpm`, `sdp` and others.
@@ -122,7 +122,7 @@ impl From<Progress> for RunningView {
     }
 }
 
-impl From<Status> for SourceView {
+impl From<Status> for SyncSourceView {
     fn from(status: Status) -> Self {
         let Status { source, standing, last, progress, next, waits } = status;
         let kind = serde_json::to_value(&source.kind).unwrap_or_default();
@@ -149,16 +149,16 @@ impl From<Status> for SourceView {
 /// By name, each with how it stands.
 #[utoipa::path(get, path = "/api/v1/sync/sources", tag = "updates",
     operation_id = "list_sync_sources", security(("token" = ["reader"])), params(PageQuery),
-    responses((status = 200, description = "A page of sources", body = Page<SourceView>)))]
+    responses((status = 200, description = "A page of sources", body = Page<SyncSourceView>)))]
 async fn list_sources(
     State(site): State<Site>,
     Query(query): Query<PageQuery>,
-) -> Result<Json<Page<SourceView>>, Problem> {
+) -> Result<Json<Page<SyncSourceView>>, Problem> {
     let (limit, after) = (query.limit()?, query.after("sources")?);
     let all = blocking(move || Ok(site.updates()?.status()?)).await?;
     let key = |status: &Status| status.source.name.to_string();
     let page = Page::cut("sources", all, after.as_deref(), limit, key);
-    Ok(Json(page.map(SourceView::from)))
+    Ok(Json(page.map(SyncSourceView::from)))
 }
 
 /// A source of updates to be made.
@@ -195,13 +195,13 @@ pub struct NewSource {
 /// Add a source of updates
 #[utoipa::path(post, path = "/api/v1/sync/sources", tag = "updates",
     operation_id = "add_sync_source", security(("token" = ["admin"])), request_body = NewSource,
-    responses((status = 201, description = "The source", body = SourceView,
+    responses((status = 201, description = "The source", body = SyncSourceView,
         headers(("Location" = String, description = "The source's address")))))]
 async fn add_source(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
     Input(new): Input<NewSource>,
-) -> Result<(StatusCode, [(&'static str, String); 1], Json<SourceView>), Problem> {
+) -> Result<(StatusCode, [(&'static str, String); 1], Json<SyncSourceView>), Problem> {
     note.target(&new.name);
     let name: SourceName = field("name", &new.name)?;
     let kind = kind_of(&new.kind, new.settings)?;
@@ -214,7 +214,7 @@ async fn add_source(
         let machine = site.updates()?;
         machine.sources().add(&source)?;
         machine.was_changed()?;
-        Ok(SourceView::from(machine.status_of(&name)?))
+        Ok(SyncSourceView::from(machine.status_of(&name)?))
     });
     Ok((StatusCode::CREATED, [("location", location)], Json(view.await?)))
 }
@@ -223,11 +223,11 @@ async fn add_source(
 #[utoipa::path(get, path = "/api/v1/sync/sources/{source}", tag = "updates",
     operation_id = "show_sync_source", security(("token" = ["reader"])),
     params(("source" = String, Path, description = "Its name", example = "debian-security")),
-    responses((status = 200, description = "The source", body = SourceView)))]
+    responses((status = 200, description = "The source", body = SyncSourceView)))]
 async fn show_source(
     State(site): State<Site>,
     params: Params,
-) -> Result<Json<SourceView>, Problem> {
+) -> Result<Json<SyncSourceView>, Problem> {
     let name: SourceName = params.get("source")?;
     let view = blocking(move || Ok(site.updates()?.status_of(&name)?.into()));
     Ok(Json(view.await?))
@@ -264,12 +264,12 @@ pub struct ChangeSource {
     operation_id = "change_sync_source", security(("token" = ["admin"])),
     params(("source" = String, Path, description = "Its name", example = "debian-security")),
     request_body = ChangeSource,
-    responses((status = 200, description = "The source", body = SourceView)))]
+    responses((status = 200, description = "The source", body = SyncSourceView)))]
 async fn change_source(
     State(site): State<Site>,
     params: Params,
     Input(change): Input<ChangeSource>,
-) -> Result<Json<SourceView>, Problem> {
+) -> Result<Json<SyncSourceView>, Problem> {
     let name: SourceName = params.get("source")?;
     let schedule = match change.schedule.as_deref() {
         None => None,
@@ -291,7 +291,7 @@ async fn change_source(
         };
         machine.sources().change(&name, apply, Timestamp::now())?;
         machine.was_changed()?;
-        Ok(SourceView::from(machine.status_of(&name)?))
+        Ok(SyncSourceView::from(machine.status_of(&name)?))
     });
     Ok(Json(view.await?))
 }
@@ -302,11 +302,11 @@ async fn change_source(
 #[utoipa::path(delete, path = "/api/v1/sync/sources/{source}", tag = "updates",
     operation_id = "remove_sync_source", security(("token" = ["admin"])),
     params(("source" = String, Path, description = "Its name", example = "debian-security")),
-    responses((status = 200, description = "What it was", body = SourceView)))]
+    responses((status = 200, description = "What it was", body = SyncSourceView)))]
 async fn remove_source(
     State(site): State<Site>,
     params: Params,
-) -> Result<Json<SourceView>, Problem> {
+) -> Result<Json<SyncSourceView>, Problem> {
     let name: SourceName = params.get("source")?;
     let (of, called) = (site.clone(), name.clone());
     let looked = blocking(move || {

@@ -127,7 +127,8 @@ impl World {
         self.check_refs();
         self.actors.clear();
         for name in 0..self.next_durable {
-            let session = self.library().open_session(&format!("upload {name}"), GRACE).unwrap();
+            let session =
+                self.library().open_session(&format!("upload {name}"), GRACE, Keeps::All).unwrap();
             session.end().unwrap();
         }
         let collect = |world: &mut Self| {

@@ -1,0 +1,439 @@
+//! Being an upstream for others: what a WSUS server, or another depot, asks of this one.
+//!
+//! [`Role::answer`] takes the body of one call and gives the body of the answer. What there is to tell of
+//! is asked from a [`Shelf`]. Cookies are sealed with a key of this server's, so that it has nothing to
+//! remember of its callers; anchors are places in the catalogue's order of changes, in the form that
+//! Windows writes, `n,yyyy-MM-dd HH:mm:ss.fff`, of which `n` decides.
+
+use super::messages::{
+    Authorization, Config, Cookie, FileUrl, Identity, RevisionFilter, RevisionList, ServerLanguage,
+    UpdateData, auth_config, read_identities, update_data,
+};
+use super::soap::{self, ErrorCode, Fault, Said, envelope};
+use crate::error::SyncError;
+use crate::name::UpdateId;
+use crate::xml::Element;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::{SignedDuration, Timestamp};
+use ring::hmac;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The largest request that is taken: a list of categories is the longest.
+pub const MAX_REQUEST: usize = 4 << 20;
+/// Updates that one request may ask for.
+const MAX_UPDATES: usize = 100;
+/// Digests that one request may name.
+const MAX_DIGESTS: usize = 100;
+/// How long a cookie holds.
+const COOKIE: SignedDuration = SignedDuration::from_hours(4);
+/// How deep bundles are followed.
+const BUNDLE_DEPTH: usize = 8;
+
+/// What an update is to a downstream that chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shelved {
+    /// Which.
+    pub identity: Identity,
+    /// Its place in the order of changes.
+    pub seq: u64,
+    /// Whether it is a category, classification or detectoid.
+    pub is_config: bool,
+    /// The products and families it is for, as categories.
+    pub categories: BTreeSet<UpdateId>,
+    /// Its classification, as a category.
+    pub classification: Option<UpdateId>,
+    /// What it is a bundle of.
+    pub bundles: Vec<UpdateId>,
+}
+
+/// What there is to tell a downstream of.
+pub trait Shelf {
+    /// The newest place in the order of changes.
+    fn seq(&self) -> u64;
+    /// All updates, categories, classifications and detectoids.
+    fn all(&self) -> Result<Vec<Shelved>, SyncError>;
+    /// The document of one revision, and where its files are; `None` if it is not here.
+    fn document(&self, of: Identity) -> Result<Option<(UpdateData, Vec<FileUrl>)>, SyncError>;
+    /// Whether files of those digests, SHA-1 in base64, are known.
+    fn knows_file(&self, digest: &str) -> Result<bool, SyncError>;
+    /// The languages: LCID, short and long name, and whether there are files in it.
+    fn languages(&self) -> Vec<ServerLanguage>;
+}
+
+/// The services of the role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// `ServerSyncWebService/ServerSyncWebService.asmx`.
+    Sync,
+    /// `DssAuthWebService/DssAuthWebService.asmx`.
+    Authorisation,
+}
+
+impl Service {
+    /// The service at `path`, in either case and with slashes in front, as real servers ask.
+    pub fn at(path: &str) -> Option<Self> {
+        match path.trim_start_matches('/').to_ascii_lowercase().as_str() {
+            "serversyncwebservice/serversyncwebservice.asmx" => Some(Self::Sync),
+            "dssauthwebservice/dssauthwebservice.asmx" => Some(Self::Authorisation),
+            _ => None,
+        }
+    }
+}
+
+/// An answer: the body, and whether it is a fault, which goes out with status 500.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The envelope.
+    pub body: String,
+    /// Whether it says why there is none.
+    pub is_fault: bool,
+}
+
+/// This server as an upstream.
+pub struct Role {
+    key: hmac::Key,
+}
+
+impl Role {
+    /// The role, with a secret of this server's to seal cookies with.
+    pub fn new(secret: &[u8; 32]) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+    }
+
+    /// Answers one call. Blocks: it reads the catalogue.
+    pub fn answer(
+        &self,
+        service: Service,
+        body: &[u8],
+        shelf: &dyn Shelf,
+        now: Timestamp,
+    ) -> Answer {
+        let call = match soap::open(body) {
+            Ok(Said::Body(call)) => call,
+            Ok(Said::Fault(_)) | Err(_) => {
+                let fault =
+                    Fault::new(ErrorCode::InvalidParameters, "the request is no SOAP message");
+                return Answer { body: fault.to_envelope(""), is_fault: true };
+            }
+        };
+        match self.called(service, &call, shelf, now) {
+            Ok(answer) => Answer { body: envelope(answer), is_fault: false },
+            Err(Failed::Fault(fault)) => {
+                Answer { body: fault.to_envelope(&call.name), is_fault: true }
+            }
+            Err(Failed::Sync(error)) => {
+                tracing::error!(%error, call = %call.name, "a downstream server could not be answered");
+                let fault = Fault::new(ErrorCode::InternalServerError, "");
+                Answer { body: fault.to_envelope(&call.name), is_fault: true }
+            }
+        }
+    }
+
+    fn called(
+        &self,
+        service: Service,
+        call: &Element,
+        shelf: &dyn Shelf,
+        now: Timestamp,
+    ) -> Result<Element, Failed> {
+        match (service, &*call.name) {
+            (Service::Sync, "GetAuthConfig") => Ok(auth_config(now)),
+            (Service::Authorisation, "GetAuthorizationCookie") => self.authorise(call),
+            (Service::Sync, "GetCookie") => self.cookie(call, now),
+            (Service::Sync, "GetConfigData") => {
+                self.check(call, now)?;
+                let config = Config {
+                    max_updates: MAX_UPDATES,
+                    anchor: anchor(shelf.seq(), now),
+                    catalogue_only: false,
+                    languages: shelf.languages(),
+                };
+                Ok(config.to_answer())
+            }
+            (Service::Sync, "GetRevisionIdList") => {
+                self.check(call, now)?;
+                let filter = RevisionFilter::read(call)?;
+                let after = filter.anchor.as_deref().map(place).transpose()?;
+                // Taken first: what comes meanwhile is told again the next time, and nothing is left out.
+                let seq = shelf.seq();
+                let after = match after {
+                    // It was given by a catalogue that had more changes than this one.
+                    Some(after) if after > seq => {
+                        return Err(Fault::new(ErrorCode::ServerChanged, "filter").into());
+                    }
+                    after => after.unwrap_or(0),
+                };
+                let revisions = qualifying(&shelf.all()?, &filter, after);
+                Ok(RevisionList { anchor: anchor(seq, now), revisions }.to_answer())
+            }
+            (Service::Sync, "GetUpdateData") => {
+                self.check(call, now)?;
+                let wanted =
+                    read_identities(call).filter(|ids| (1..=MAX_UPDATES).contains(&ids.len()));
+                let wanted = wanted.ok_or_else(|| wrong("updateIds"))?;
+                let (mut updates, mut urls) = (Vec::new(), BTreeMap::new());
+                for identity in wanted {
+                    // One that is not here fails the whole call, as callers expect.
+                    let found = shelf.document(identity)?;
+                    let (update, files) =
+                        found.ok_or_else(|| Fault::new(ErrorCode::InternalServerError, ""))?;
+                    updates.push(update);
+                    urls.extend(files.into_iter().map(|url| (url.digest.clone(), url)));
+                }
+                let urls: Vec<FileUrl> = urls.into_values().collect();
+                Ok(update_data(&updates, &urls))
+            }
+            (Service::Sync, "DownloadFiles") => {
+                self.check(call, now)?;
+                let digests: Vec<String> = call
+                    .child("fileDigestList")
+                    .into_iter()
+                    .flat_map(|list| list.all("base64Binary"))
+                    .map(Element::text)
+                    .collect();
+                if !(1..=MAX_DIGESTS).contains(&digests.len()) {
+                    return Err(wrong("fileDigestList").into());
+                }
+                let mut missing = Vec::new();
+                for digest in digests {
+                    if !shelf.knows_file(&digest)? {
+                        missing.push(digest);
+                    }
+                }
+                if !missing.is_empty() {
+                    return Err(Fault::new(ErrorCode::FileDigestsMissing, missing.join("|")).into());
+                }
+                Ok(Element::new(soap::SYNC, "DownloadFilesResponse"))
+            }
+            (Service::Sync, "Ping") => Ok(Element::new(soap::SYNC, "PingResponse")),
+            (_, other) => {
+                let message = format!("{} is not answered here", soap::clean(other));
+                Err(Fault::new(ErrorCode::InvalidParameters, message).into())
+            }
+        }
+    }
+
+    fn authorise(&self, call: &Element) -> Result<Element, Failed> {
+        let name = call.text_of("accountName").unwrap_or_default();
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if name.is_empty() || name.len() > 255 || !name.chars().all(plain) {
+            return Err(wrong("accountName").into());
+        }
+        let id: UpdateId = call
+            .text_of("accountGuid")
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| wrong("accountGuid"))?;
+        let data = self.seal("account", &id.to_string());
+        Ok(Authorization { plug_in: "DssTargeting".into(), data }.to_answer())
+    }
+
+    fn cookie(&self, call: &Element, now: Timestamp) -> Result<Element, Failed> {
+        let version = call.text_of("protocolVersion").ok_or_else(|| wrong("protocolVersion"))?;
+        let (major, minor) = version.split_once('.').ok_or_else(|| wrong("protocolVersion"))?;
+        match (major.parse::<u32>(), minor.parse::<u32>()) {
+            (Ok(1), Ok(_)) => {}
+            (Ok(_), Ok(_)) => {
+                let fault = Fault::new(ErrorCode::IncompatibleProtocolVersion, version);
+                return Err(fault.into());
+            }
+            _ => return Err(wrong("protocolVersion").into()),
+        }
+        let all = call.child("authCookies").into_iter().flat_map(Element::elements);
+        let all: Vec<Authorization> = all.filter_map(Authorization::read).collect();
+        let [one] = all.as_slice() else { return Err(wrong("authCookies").into()) };
+        let unknown = || Fault::new(ErrorCode::InvalidAuthorizationCookie, "authCookies");
+        let account = self.unseal("account", &one.data).ok_or_else(unknown)?;
+        let ends = now + COOKIE;
+        let expiration = ends.to_string();
+        let data = self.seal("cookie", &format!("{} {account}", ends.as_second()));
+        let result = Cookie { expiration, data }.to_element("GetCookieResult");
+        Ok(Element::new(soap::SYNC, "GetCookieResponse").holding(result))
+    }
+
+    /// An error unless the call shows a cookie of this server's that has not ended.
+    fn check(&self, call: &Element, now: Timestamp) -> Result<(), Fault> {
+        let invalid = || Fault::new(ErrorCode::InvalidCookie, "cookie");
+        let cookie = call.child("cookie").and_then(Cookie::read).ok_or_else(invalid)?;
+        let said = self.unseal("cookie", &cookie.data).ok_or_else(invalid)?;
+        let ends = said.split(' ').next().and_then(|ends| ends.parse::<i64>().ok());
+        ends.filter(|ends| *ends > now.as_second()).map(drop).ok_or_else(invalid)
+    }
+
+    /// `text` with a seal in front of it that only this server can make. `what` keeps one kind of seal from
+    /// passing as another.
+    fn seal(&self, what: &str, text: &str) -> String {
+        let tag = hmac::sign(&self.key, format!("{what}\0{text}").as_bytes());
+        BASE64.encode([tag.as_ref(), text.as_bytes()].concat())
+    }
+
+    fn unseal(&self, what: &str, sealed: &str) -> Option<String> {
+        let bytes = BASE64.decode(sealed).ok()?;
+        let (tag, text) = bytes.split_at_checked(32)?;
+        let text = std::str::from_utf8(text).ok()?;
+        // Compared in constant time.
+        hmac::verify(&self.key, format!("{what}\0{text}").as_bytes(), tag).ok()?;
+        Some(text.to_owned())
+    }
+}
+
+enum Failed {
+    Fault(Fault),
+    Sync(SyncError),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<SyncError> for Failed {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(error)
+    }
+}
+
+fn wrong(what: &str) -> Fault {
+    Fault::new(ErrorCode::InvalidParameters, what)
+}
+
+/// The anchor of a place in the order of changes.
+fn anchor(seq: u64, now: Timestamp) -> String {
+    // Windows counts to 2^31 - 1, and from 1. No catalogue of updates comes near.
+    format!("{},{}", (seq + 1).min(i32::MAX as u64), now.strftime("%Y-%m-%d %H:%M:%S%.3f"))
+}
+
+/// The place that an anchor means.
+fn place(anchor: &str) -> Result<u64, Fault> {
+    let read = || {
+        let (n, time) = anchor.split_once(',')?;
+        jiff::civil::DateTime::strptime("%Y-%m-%d %H:%M:%S%.f", time).ok()?;
+        n.parse::<u64>().ok()?.checked_sub(1)
+    };
+    read().ok_or_else(|| wrong("filter"))
+}
+
+/// Which revisions `filter` means, of those that changed after a place.
+///
+/// An update qualifies that is for one of the categories and of one of the classifications; if one list is
+/// given and the other one is not, or is empty, none does; if neither is given, all do. What a qualifying
+/// update is a bundle of comes with it. (\[MS-WSUSSS\], section 3.1.4.6.)
+fn qualifying(all: &[Shelved], filter: &RevisionFilter, after: u64) -> Vec<Identity> {
+    if filter.config {
+        let new = all.iter().filter(|it| it.is_config && it.seq > after);
+        return new.map(|it| it.identity).collect();
+    }
+    let wanted = |list: &Option<Vec<(UpdateId, bool)>>| -> BTreeMap<UpdateId, bool> {
+        list.iter().flatten().copied().collect()
+    };
+    let (categories, classifications) =
+        (wanted(&filter.categories), wanted(&filter.classifications));
+    let is_everything = filter.categories.is_none() && filter.classifications.is_none();
+    let by_id: BTreeMap<UpdateId, &Shelved> = all.iter().map(|it| (it.identity.id, it)).collect();
+    let mut found: BTreeSet<Identity> = BTreeSet::new();
+    for update in all.iter().filter(|it| !it.is_config) {
+        // Whether all revisions are wanted, whenever they came: that of a list that is asked for anew.
+        let is_whole = if is_everything {
+            false
+        } else {
+            let of = |list: &BTreeMap<UpdateId, bool>, ids: &mut dyn Iterator<Item = UpdateId>| {
+                let hits: Vec<bool> = ids.filter_map(|id| list.get(&id).copied()).collect();
+                (!hits.is_empty()).then(|| hits.contains(&false))
+            };
+            let category = of(&categories, &mut update.categories.iter().copied());
+            let classification = of(&classifications, &mut update.classification.into_iter());
+            match (category, classification) {
+                (Some(category), Some(classification)) => category || classification,
+                _ => continue,
+            }
+        };
+        let mut waiting = vec![(update, 0)];
+        while let Some((one, depth)) = waiting.pop() {
+            let is_new = is_whole || one.seq > after || update.seq > after;
+            if !is_new || (depth > 0 && found.contains(&one.identity)) {
+                continue;
+            }
+            found.insert(one.identity);
+            if depth < BUNDLE_DEPTH {
+                let parts = one.bundles.iter().filter_map(|id| by_id.get(id));
+                waiting.extend(parts.map(|part| (*part, depth + 1)));
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(name: &str) -> UpdateId {
+        UpdateId::named(&[name])
+    }
+
+    fn shelved(name: &str, seq: u64, category: &str, bundles: &[&str]) -> Shelved {
+        Shelved {
+            identity: Identity { id: id(name), revision: 1 },
+            seq,
+            is_config: false,
+            categories: if category.is_empty() { [].into() } else { [id(category)].into() },
+            classification: (!category.is_empty()).then(|| id("security")),
+            bundles: bundles.iter().map(|name| id(name)).collect(),
+        }
+    }
+
+    fn names(all: &[Shelved], filter: &RevisionFilter, after: u64) -> BTreeSet<UpdateId> {
+        qualifying(all, filter, after).into_iter().map(|it| it.id).collect()
+    }
+
+    fn ids(names: &[&str]) -> BTreeSet<UpdateId> {
+        names.iter().map(|name| id(name)).collect()
+    }
+
+    #[test]
+    fn both_lists_must_name_an_update_and_its_parts_come_with_it() {
+        let all = [
+            shelved("a", 1, "win10", &["a1"]),
+            shelved("a1", 2, "", &["a"]),
+            shelved("b", 3, "win11", &[]),
+        ];
+        let only =
+            |names: &[&str], delta| Some(names.iter().map(|name| (id(name), delta)).collect());
+        let mut filter = RevisionFilter {
+            categories: only(&["win10"], false),
+            classifications: only(&["security"], false),
+            ..RevisionFilter::default()
+        };
+        assert_eq!(names(&all, &filter, 0), ids(&["a", "a1"]));
+        assert_eq!(names(&all, &filter, 9), ids(&["a", "a1"]), "whole, whatever the anchor");
+        filter.categories = only(&["win10", "win11"], true);
+        filter.classifications = only(&["security"], true);
+        assert_eq!(names(&all, &filter, 2), ids(&["b"]));
+        filter.classifications = None;
+        assert!(names(&all, &filter, 0).is_empty(), "one list alone means nothing");
+        filter.categories = None;
+        assert_eq!(names(&all, &filter, 0).len(), 3);
+    }
+
+    #[test]
+    fn anchors_are_places_in_the_form_that_windows_writes() {
+        let now = "2026-11-27T10:20:30.4567Z".parse().unwrap();
+        assert_eq!(anchor(9437, now), "9438,2026-11-27 10:20:30.456");
+        assert_eq!(place("9438,2026-10-04 16:33:26.670"), Ok(9437));
+        for wrong in ["", "1", "x,2026-10-04 16:33:26.670", "0,2026-10-04 16:33:26.670", "1,today"]
+        {
+            assert!(place(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_of_one_kind_and_one_server() {
+        let role = Role::new(&[1; 32]);
+        let sealed = role.seal("cookie", "x");
+        assert_eq!(role.unseal("cookie", &sealed).as_deref(), Some("x"));
+        assert_eq!(role.unseal("account", &sealed), None);
+        assert_eq!(Role::new(&[2; 32]).unseal("cookie", &sealed), None);
+        assert_eq!(role.unseal("cookie", "AAAA"), None);
+    }
+}

@@ -1,0 +1,291 @@
+//! The catalogue as downstream servers see it: documents, and what each is to those who choose.
+//!
+//! An index of it is kept in memory and brought up to date from the feed of the catalogue, as a child site
+//! would be: what did not change is not read again. An update of several items is several documents there;
+//! products, families and classifications of upstreams that have no categories are made into some.
+
+use super::document::{self, classification_id};
+use super::messages::{FileUrl, Identity, ServerLanguage, UpdateData};
+use super::server::{Shelf, Shelved};
+use super::write::{self, Written};
+use crate::catalogue::{Catalogue, MAX_FEED_PAGE, Place};
+use crate::digests::Algorithm;
+use crate::error::{Cause, SyncError};
+use crate::name::UpdateId;
+use crate::taxonomy::{Classification, Product};
+use crate::update::{File, Kind, Update};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use url::Url;
+
+/// The catalogue as a [`Shelf`]. Cloning shares the index.
+#[derive(Clone)]
+pub struct CatalogueShelf {
+    catalogue: Catalogue,
+    index: Arc<Mutex<Index>>,
+    /// Where files can be had by SHA-1: `http://site/Content/`.
+    content: Option<Url>,
+}
+
+#[derive(Default)]
+struct Index {
+    place: Place,
+    /// What each update of the catalogue is here: its parts, and itself.
+    updates: BTreeMap<UpdateId, Vec<Shelved>>,
+    /// The update that a part belongs to.
+    owners: HashMap<UpdateId, UpdateId>,
+    products: BTreeMap<String, Product>,
+    /// The place of the list of products.
+    products_seq: u64,
+    /// Base64 of the SHA-1 of each file, and how many updates have it.
+    files: HashMap<String, u32>,
+    /// Files of each update, to be taken out again.
+    files_of: HashMap<UpdateId, Vec<String>>,
+    /// Updates that no document can be made of.
+    n_left_out: u64,
+}
+
+impl CatalogueShelf {
+    /// The shelf of a catalogue. `content` is where files can be had, with `/` at its end.
+    pub fn new(catalogue: Catalogue, content: Option<Url>) -> Self {
+        Self { catalogue, index: Arc::default(), content }
+    }
+
+    /// The same, whose files can be had at `content`.
+    pub fn reached_at(&self, content: Option<Url>) -> Self {
+        Self { content, ..self.clone() }
+    }
+
+    /// How many updates are left out, since no document can be made of them.
+    pub fn n_left_out(&self) -> u64 {
+        self.index.lock().n_left_out
+    }
+
+    /// The index as the catalogue is now.
+    fn refreshed(&self) -> Result<parking_lot::MutexGuard<'_, Index>, SyncError> {
+        let mut index = self.index.lock();
+        loop {
+            let page = self.catalogue.changes(index.place, MAX_FEED_PAGE)?;
+            if page.from != index.place {
+                *index = Index::default();
+            }
+            if let Some(products) = page.products {
+                index.products = products.into_iter().map(|it| (it.id.clone(), it)).collect();
+                index.products_seq = page.next.after;
+            }
+            for entry in page.entries {
+                index.take_out(entry.id);
+                if let Some(update) = &entry.update {
+                    index.put(update, entry.revision, entry.seq);
+                }
+            }
+            index.place = page.next;
+            if page.is_last {
+                return Ok(index);
+            }
+        }
+    }
+
+    fn urls(&self, file: &File) -> Option<FileUrl> {
+        let digest = digest(file)?;
+        let vendor = file.urls.first().cloned();
+        let server =
+            self.content.as_ref().zip(file.digests.get(Algorithm::Sha1)).and_then(|(root, hex)| {
+                // The last two digits name the folder, and the file keeps the end of its name.
+                let hex = hex.to_ascii_uppercase();
+                let end =
+                    file.name.rsplit_once('.').map_or(String::new(), |(_, end)| format!(".{end}"));
+                let plain =
+                    end.len() <= 16 && end.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
+                let end = if plain { end } else { String::new() };
+                root.join(&format!("{}/{hex}{end}", &hex[hex.len() - 2..])).ok()
+            });
+        Some(FileUrl { digest, vendor, server: server.map(Into::into) })
+    }
+}
+
+impl Index {
+    fn take_out(&mut self, id: UpdateId) {
+        for part in self.updates.remove(&id).unwrap_or_default() {
+            self.owners.remove(&part.identity.id);
+        }
+        for digest in self.files_of.remove(&id).unwrap_or_default() {
+            if let Some(count) = self.files.get_mut(&digest) {
+                *count -= 1;
+                if *count == 0 {
+                    self.files.remove(&digest);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, update: &Update, revision: u32, seq: u64) {
+        let Ok(documents) = write::write(update, revision) else {
+            self.n_left_out += 1;
+            return;
+        };
+        let categories: BTreeSet<UpdateId> =
+            update.products.iter().map(|product| write::product_id(product)).collect();
+        // A product may be meant by its family as well.
+        let families = update.products.iter().filter_map(|product| self.products.get(product));
+        let families = families.filter(|it| !it.family.is_empty());
+        let categories: BTreeSet<UpdateId> =
+            families.map(|it| write::family_id(&it.family)).chain(categories).collect();
+        let bundles: Vec<UpdateId> =
+            update.bundles.iter().flat_map(|any| &any.ids).copied().collect();
+        let parts: Vec<UpdateId> =
+            documents.iter().map(|it| it.id).filter(|id| *id != update.id).collect();
+        let shelved = documents.iter().map(|written| {
+            let is_whole = written.id == update.id;
+            Shelved {
+                identity: Identity { id: written.id, revision: written.revision },
+                seq,
+                is_config: matches!(update.kind, Kind::Category | Kind::Detectoid),
+                categories: if is_whole { categories.clone() } else { BTreeSet::new() },
+                classification: update.classification.filter(|_| is_whole).map(classification_id),
+                bundles: match is_whole {
+                    true => bundles.iter().chain(&parts).copied().collect(),
+                    false => Vec::new(),
+                },
+            }
+        });
+        let shelved: Vec<Shelved> = shelved.collect();
+        self.owners.extend(shelved.iter().map(|it| (it.identity.id, update.id)));
+        self.updates.insert(update.id, shelved);
+        let files: Vec<String> = update.files().filter_map(digest).collect();
+        for digest in &files {
+            *self.files.entry(digest.clone()).or_default() += 1;
+        }
+        self.files_of.insert(update.id, files);
+    }
+
+    /// Categories that no upstream said, but that updates here are of.
+    fn made(&self) -> Vec<(Written, u64)> {
+        let created = Timestamp::UNIX_EPOCH;
+        let families: BTreeSet<&str> = self.products.values().map(|it| &*it.family).collect();
+        let families = families.into_iter().filter(|it| !it.is_empty());
+        let families = families.filter_map(|it| write::family(it, created).ok());
+        let products = self.products.values().filter_map(|it| write::product(it, created).ok());
+        let with_seq = families.chain(products).map(|written| (written, self.products_seq));
+        // Classifications never change, so they are as old as any.
+        let classes =
+            Classification::ALL.iter().filter_map(|it| write::classification(*it, created).ok());
+        let all = with_seq.chain(classes.map(|written| (written, 1)));
+        all.filter(|(written, _)| !self.owners.contains_key(&written.id)).collect()
+    }
+}
+
+/// The SHA-1 of a file, or where there is none its SHA-256, in base64.
+fn digest(file: &File) -> Option<String> {
+    let hex = file.digests.get(Algorithm::Sha1).or_else(|| file.digests.get(Algorithm::Sha256))?;
+    let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+    Some(BASE64.encode(bytes?))
+}
+
+impl Shelf for CatalogueShelf {
+    fn seq(&self) -> u64 {
+        self.catalogue.seq()
+    }
+
+    fn all(&self) -> Result<Vec<Shelved>, SyncError> {
+        let index = self.refreshed()?;
+        let made = index.made().into_iter().map(|(written, seq)| Shelved {
+            identity: Identity { id: written.id, revision: written.revision },
+            seq,
+            is_config: true,
+            categories: BTreeSet::new(),
+            classification: None,
+            bundles: Vec::new(),
+        });
+        Ok(index.updates.values().flatten().cloned().chain(made).collect())
+    }
+
+    fn document(&self, of: Identity) -> Result<Option<(UpdateData, Vec<FileUrl>)>, SyncError> {
+        let (owner, made) = {
+            let index = self.refreshed()?;
+            let owner = index.owners.get(&of.id).copied();
+            let made = match owner {
+                Some(_) => None,
+                None => {
+                    index.made().into_iter().map(|(written, _)| written).find(|it| it.id == of.id)
+                }
+            };
+            (owner, made)
+        };
+        let data = |xml, files| UpdateData { identity: of, xml, files };
+        let Some(owner) = owner else {
+            let made = made.filter(|written| written.revision == of.revision);
+            return Ok(made.map(|written| (data(written.text, Vec::new()), Vec::new())));
+        };
+        let Some(entry) = self.catalogue.entry(owner)? else { return Ok(None) };
+        let written = write::write(&entry.update, entry.revision).map_err(|error| {
+            SyncError::because(Cause::Local, format!("update {owner} cannot be written"), error)
+        })?;
+        let is_it = |written: &&Written| written.id == of.id && written.revision == of.revision;
+        let Some(written) = written.iter().find(is_it) else { return Ok(None) };
+        // Of an update of several documents, each states the files of its own.
+        let stated = document::read(&written.text, &HashMap::new())?;
+        let mut urls: Vec<FileUrl> =
+            stated.update().files().filter_map(|file| self.urls(file)).collect();
+        let known: HashMap<String, FileUrl> = entry
+            .update
+            .files()
+            .filter_map(|file| self.urls(file))
+            .map(|it| (it.digest.clone(), it))
+            .collect();
+        for url in &mut urls {
+            url.vendor = known.get(&url.digest).and_then(|it| it.vendor.clone());
+        }
+        let files = urls.iter().map(|url| url.digest.clone()).collect();
+        Ok(Some((data(written.text.clone(), files), urls)))
+    }
+
+    fn knows_file(&self, digest: &str) -> Result<bool, SyncError> {
+        Ok(self.refreshed()?.files.contains_key(digest))
+    }
+
+    fn languages(&self) -> Vec<ServerLanguage> {
+        // LCIDs, as the published list has them ([MS-LCID]), of the languages that Windows updates have.
+        const KNOWN: &[(u32, &str, &str)] = &[
+            (0, "all", "all"),
+            (1025, "ar", "Arabic"),
+            (1028, "zh-tw", "Chinese (Traditional)"),
+            (1029, "cs", "Czech"),
+            (1030, "da", "Danish"),
+            (1031, "de", "German"),
+            (1032, "el", "Greek"),
+            (1033, "en", "English"),
+            (1035, "fi", "Finnish"),
+            (1036, "fr", "French"),
+            (1037, "he", "Hebrew"),
+            (1038, "hu", "Hungarian"),
+            (1040, "it", "Italian"),
+            (1041, "ja", "Japanese"),
+            (1042, "ko", "Korean"),
+            (1043, "nl", "Dutch"),
+            (1044, "no", "Norwegian"),
+            (1045, "pl", "Polish"),
+            (1046, "pt-br", "Portuguese (Brazil)"),
+            (1049, "ru", "Russian"),
+            (1053, "sv", "Swedish"),
+            (1055, "tr", "Turkish"),
+            (2052, "zh-cn", "Chinese (Simplified)"),
+            (2070, "pt", "Portuguese (Portugal)"),
+            (3082, "es", "Spanish"),
+        ];
+        let held = self.catalogue.languages();
+        let is_held = |short: &str| held.iter().any(|it| it.as_str() == short);
+        let language = |(id, short, long): &(u32, &str, &str)| ServerLanguage {
+            id: *id,
+            short: (*short).into(),
+            long: (*long).into(),
+            enabled: is_held(short),
+        };
+        KNOWN.iter().map(language).collect()
+    }
+}
