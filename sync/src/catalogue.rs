@@ -2,8 +2,8 @@
 //!
 //! A sync of a source is an [`Intake`]. What it takes is written beside the catalogue, in batches of
 //! bounded size; the commit is one small record; publishing applies what was written, batch after
-//! batch, each of which may be applied again; and then everybody sees it at once, because lists, entries
-//! and the feed are answered from a [`board::Board`] in memory and from bodies that never change.
+//! batch, and goes on where it was cut off; and then everybody sees it at once, because lists, entries
+//! and the feed are answered from a board in memory and from bodies that never change.
 //!
 //! Always true:
 //! * readers see the catalogue as one commit left it, and the next one as a whole;
