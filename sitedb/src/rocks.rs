@@ -239,6 +239,12 @@ fn options() -> Result<Options, rocksdb::Error> {
     options.set_stats_persist_period_sec(0);
     options.set_skip_stats_update_on_db_open(true);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+    // Large values, as updates are, lie beside the sorted files, so that sorting keys does not write them again.
+    options.set_enable_blob_files(true);
+    options.set_min_blob_size(1 << 10);
+    options.set_blob_compression_type(rocksdb::DBCompressionType::Lz4);
+    options.set_enable_blob_gc(true);
+    options.set_blob_gc_force_threshold(0.5);
     // Else each opening sets megabytes aside, which a volume that is nearly full does not have.
     // (Not `avoid_flush_during_recovery`: it is faster, but a log stays behind for each of a
     // thousand short commands.)

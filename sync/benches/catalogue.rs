@@ -1,18 +1,21 @@
-//! How soon does a catalogue of 200,000 updates answer, and how soon does it show a small change?
-//! Input: the generated updates, in a database on disk; pages of 100; 60,000 updates that are required
+//! How soon does a catalogue of 200,000 updates answer, and how soon does it show a small change? How soon are
+//! 20,000 updates taken, and copied to a child?
+//! Input: the generated updates, in databases on disk; pages of 100; 60,000 updates that are required
 //! somewhere.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[allow(dead_code)]
 mod generated;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;
 use sync::adapter::{Extent, Said};
-use sync::catalogue::{By, Catalogue, Order, Query, RequiredCounts};
+use sync::catalogue::{By, Catalogue, MAX_FEED_PAGE, Order, Place, Query, RequiredCounts};
 use sync::name::UpdateId;
 
 const UPDATES: u32 = 200_000;
+/// How many are taken and copied.
+const TAKEN: u32 = 20_000;
 
 struct Counts(std::collections::HashMap<UpdateId, u64>);
 
@@ -75,5 +78,68 @@ fn answers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, answers);
+/// An empty catalogue on disk; dropped before its folder.
+fn empty() -> (Catalogue, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Catalogue::open(sitedb::Db::open_folder(folder.path()).unwrap()).unwrap(), folder)
+}
+
+fn take(catalogue: &Catalogue) {
+    let (by, now) = ("bench".parse().unwrap(), generated::now(TAKEN));
+    let mut intake = catalogue.intake(&by, 1, Arc::default(), now).unwrap();
+    for update in generated::updates(TAKEN) {
+        intake.take(Said::Update(Box::new(update))).unwrap();
+    }
+    intake.settle(Extent::Whole).unwrap();
+    intake.commit(serde_json::Value::Null).unwrap();
+}
+
+fn copy(parent: &Catalogue, child: &Catalogue) {
+    let (by, mut from) = ("parent".parse().unwrap(), Place::default());
+    let mut intake = child.intake(&by, 1, Arc::default(), generated::now(TAKEN)).unwrap();
+    loop {
+        let page = parent.changes(from, MAX_FEED_PAGE).unwrap();
+        let page: sync::catalogue::FeedPage =
+            serde_json::from_slice(&serde_json::to_vec(&page).unwrap()).unwrap();
+        let (next, is_last) = (page.next, page.is_last);
+        let extent = intake.take_feed(page).unwrap();
+        from = next;
+        if is_last {
+            intake.settle(extent).unwrap();
+            intake.commit(serde_json::to_value(from).unwrap()).unwrap();
+            return;
+        }
+    }
+}
+
+fn taking(c: &mut Criterion) {
+    let mut group = c.benchmark_group("take");
+    group.sample_size(10).throughput(Throughput::Elements(u64::from(TAKEN)));
+    group.bench_function("new", |b| {
+        b.iter_batched(
+            empty,
+            |new| {
+                take(&new.0);
+                new
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    let parent = empty();
+    take(&parent.0);
+    group.bench_function("as_before", |b| b.iter(|| take(&parent.0)));
+    group.bench_function("to_a_child", |b| {
+        b.iter_batched(
+            empty,
+            |child| {
+                copy(&parent.0, &child.0);
+                child
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, answers, taking);
 criterion_main!(benches);

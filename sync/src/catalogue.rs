@@ -2,8 +2,8 @@
 //!
 //! A sync of a source is an [`Intake`]. What it takes is written beside the catalogue, in batches of
 //! bounded size; the commit is one small record; publishing applies what was written, batch after
-//! batch, each of which may be applied again; and then everybody sees it at once, because lists, entries
-//! and the feed are answered from a [`board::Board`] in memory and from bodies that never change.
+//! batch, and goes on where it was cut off; and then everybody sees it at once, because lists, entries
+//! and the feed are answered from a board in memory and from bodies that never change.
 //!
 //! Always true:
 //! * readers see the catalogue as one commit left it, and the next one as a whole;
@@ -433,7 +433,7 @@ impl Shared {
                 let merge = Merge { id, order: &work.order, now, seq };
                 let body = |key: &BodyKey| BODIES.get(&self.db, key);
                 if let Some(merged) = merge.reordered(head, body)? {
-                    self.put(&mut batch, id, &merged)?;
+                    publish::put(&mut batch, id, &merged);
                     changed.push(id);
                 }
             }
@@ -501,7 +501,8 @@ impl Shared {
     /// Names that have `part` in them, in words.
     fn near(&self, part: &str) -> Result<String, SyncError> {
         let board = self.board();
-        let mut rows = board.words.containing(part, &[Tag::Name, Tag::Article]);
+        let mut rows = board.words.containing_in(Tag::Name, part);
+        rows.or(&board.words.containing_in(Tag::Article, part));
         rows.and(&board.all_visible());
         let ids = rows.iter().map(|row| board.ids[row]).take(NAMED);
         let names: Vec<String> = self.named(ids)?.into_iter().map(|named| named.name).collect();

@@ -2,7 +2,7 @@
 
 use super::board::{Board, time};
 use super::merge::{Merged, bodies};
-use super::publish::{STEP, Work};
+use super::publish::{STEP, Work, put};
 use super::record::{Card, HEADS, Head, MARKS, Marks};
 use super::{Ageing, Deployments, Shared, Step};
 use crate::error::SyncError;
@@ -109,7 +109,7 @@ impl Shared {
                 ageing.count(from, to);
                 let name = head.card.name.clone();
                 ageing.steps.push(Step { id, name, from, to, expired: decision.expired });
-                self.put(&mut batch, id, &aged(&mut work, id, head, decision, now))?;
+                put(&mut batch, id, &aged(&mut work, id, head, decision, now));
                 changed.push(id);
             }
             self.db.kv().write(batch)?;

@@ -9,7 +9,6 @@ use crate::lifecycle::State;
 use crate::name::{SourceName, UpdateId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -256,8 +255,8 @@ pub struct Listed {
 struct Ranked<'a> {
     board: &'a Board,
     by: By,
-    /// On how many machines rows are required; asked for only where the order needs it.
-    required: HashMap<usize, u64>,
+    /// On how many machines each row is required; asked for only where the order needs it.
+    required: Vec<u64>,
     rows: Vec<u32>,
 }
 
@@ -338,15 +337,20 @@ impl<'a> Ranked<'a> {
         };
         let rows = board.sorted(sorted).iter().copied();
         let mut rows: Vec<u32> = rows.filter(|row| is_hit(*row as usize)).collect();
-        let mut required = HashMap::new();
+        let mut required = Vec::new();
         if by == By::Required {
+            required.resize(board.len(), 0);
             counts.each(&mut |id, count| {
                 if let Some(row) = board.find(id) {
-                    required.insert(row, count);
+                    required[row] = count;
                 }
             });
+            let is_required = |row: &u32| required[*row as usize] > 0;
+            let (mut some, none) = rows.into_iter().partition::<Vec<_>, _>(is_required);
             // Stable: among equals the order by release stays.
-            rows.sort_by_cached_key(|row| required.get(&(*row as usize)).copied().unwrap_or(0));
+            some.sort_by_key(|row| required[*row as usize]);
+            rows = none;
+            rows.append(&mut some);
         }
         Self { board, by, required, rows }
     }
@@ -355,7 +359,7 @@ impl<'a> Ranked<'a> {
         match self.by {
             By::Title => Key::Text(self.board.titles.row(row).into()),
             By::Required => {
-                let count = self.required.get(&row).copied().unwrap_or(0);
+                let count = self.required[row];
                 Key::Numbers(i64::try_from(count).unwrap_or(i64::MAX), self.board.released[row])
             }
             By::Released => self.numbers(Sorted::Released, row),

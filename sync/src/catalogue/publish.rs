@@ -60,7 +60,8 @@ impl Shared {
         // The table is asked, as a write may have been made though it was told that it failed.
         if let Some(commit) = COMMIT.get(&self.db, &())? {
             let was_behind = std::mem::replace(&mut work.is_behind, true);
-            let changed = self.publish(work, &commit)?;
+            let board = (!was_behind).then(|| self.board());
+            let changed = self.publish(work, &commit, board.as_deref())?;
             work.is_behind = was_behind;
             // Nothing is staged any more that could need a body which is dropped.
             self.active.lock().remove(&commit.source);
@@ -85,11 +86,19 @@ impl Shared {
         Ok(())
     }
 
-    /// Moves what was staged to where it is published; the updates that changed, in order.
-    fn publish(&self, work: &mut Work, commit: &Commit) -> Result<Vec<UpdateId>, SyncError> {
+    /// Moves what was staged to where it is published; the updates that changed, in order. `board`, if it is
+    /// not behind, tells which updates are new, so that their heads need not be looked for.
+    fn publish(
+        &self,
+        work: &mut Work,
+        commit: &Commit,
+        board: Option<&Board>,
+    ) -> Result<Vec<UpdateId>, SyncError> {
         let run = (commit.source.to_string(), commit.run);
         let marks = MARKS.get(&self.db, &())?.unwrap_or_default();
         let products = self.publish_products(work, commit)?;
+        // Nearly always nothing waits to be deleted, and then none of it need be looked for.
+        let is_swept = DROPPED.scan(&self.db, Order::Ascending, None, 1)?.is_empty();
         let (mut changed, mut after) = (Vec::new(), None);
         loop {
             let page = STAGED.page_below(&self.db, &run, after.as_ref(), STEP)?;
@@ -99,12 +108,16 @@ impl Shared {
             for (key, staged) in page {
                 STAGED.delete(&mut batch, &key);
                 let (_, (_, id)) = key;
-                let old = HEADS.get(&self.db, &id)?;
+                let is_new = board.is_some_and(|board| board.find(id).is_none());
+                let old = if is_new { None } else { HEADS.get(&self.db, &id)? };
                 let seq = work.next_seq();
                 let merge = Merge { id, order: &work.order, now: commit.at, seq };
                 let body = |key: &BodyKey| BODIES.get(&self.db, key);
                 if let Some(merged) = merge.said(old, &commit.source, staged, body)? {
-                    self.put(&mut batch, id, &merged)?;
+                    put(&mut batch, id, &merged);
+                    if !is_swept {
+                        self.keep(&mut batch, id, &merged)?;
+                    }
                     changed.push(id);
                 }
             }
@@ -175,18 +188,8 @@ impl Shared {
         }
     }
 
-    /// Writes what was decided of an update.
-    pub(super) fn put(
-        &self,
-        batch: &mut Batch,
-        id: UpdateId,
-        merged: &Merged,
-    ) -> Result<(), SyncError> {
-        HEADS.put(batch, &id, &merged.head);
-        for key in &merged.dropped {
-            DROPPED.put(batch, key, &Dropped {});
-        }
-        // What is said again is not deleted, if it was about to be.
+    /// Keeps what is said again from being deleted, if it was about to be.
+    fn keep(&self, batch: &mut Batch, id: UpdateId, merged: &Merged) -> Result<(), SyncError> {
         for key in super::merge::bodies(id, &merged.head) {
             if DROPPED.get(&self.db, &key)?.is_some() {
                 DROPPED.delete(batch, &key);
@@ -229,5 +232,13 @@ impl Shared {
             self.db.kv().write(batch)?;
         }
         Ok(())
+    }
+}
+
+/// Writes what was decided of an update.
+pub(super) fn put(batch: &mut Batch, id: UpdateId, merged: &Merged) {
+    HEADS.put(batch, &id, &merged.head);
+    for key in &merged.dropped {
+        DROPPED.put(batch, key, &Dropped {});
     }
 }

@@ -74,13 +74,16 @@ impl Texts {
         &self.text[start..self.ends[row]]
     }
 
-    /// The rows in which a field of one of `tags` has `part` somewhere.
-    pub fn containing(&self, part: &str, tags: &[Tag]) -> Bits {
-        let part = folded(part);
+    /// The rows in which a field has `part` somewhere.
+    pub fn containing(&self, part: &str) -> Bits {
+        self.matching(folded(part).as_bytes(), |_| true)
+    }
+
+    /// The rows in which a field of that tag has `part` somewhere.
+    pub fn containing_in(&self, tag: Tag, part: &str) -> Bits {
         let bytes = self.text.as_bytes();
-        self.matching(part.as_bytes(), |at| {
-            let tag = bytes[..at].iter().rfind(|byte| **byte < b' ');
-            tags.iter().any(|wanted| Some(&(*wanted as u8)) == tag)
+        self.matching(folded(part).as_bytes(), |at| {
+            bytes[..at].iter().rfind(|byte| **byte < b' ') == Some(&(tag as u8))
         })
     }
 
@@ -111,8 +114,7 @@ impl Texts {
         while let Some(at) = bytes.get(from..).and_then(|rest| finder.find(rest)) {
             let at = from + at;
             // An empty needle is found at the very end too, where no row begins.
-            let Some(rows) = self.ends.get(row..) else { break };
-            row += rows.partition_point(|end| *end <= at);
+            row = self.row_at(at, row);
             let Some(end) = self.ends.get(row) else { break };
             if is_good(at) {
                 found.set(row);
@@ -122,6 +124,20 @@ impl Texts {
             }
         }
         found
+    }
+}
+
+impl Texts {
+    /// The row of a place in the text, which is not before row `from`. It is looked for in steps that double, as
+    /// it is mostly near.
+    fn row_at(&self, at: usize, from: usize) -> usize {
+        let ends = self.ends.get(from..).unwrap_or_default();
+        let mut step = 1;
+        while ends.get(step - 1).is_some_and(|end| *end <= at) {
+            step *= 2;
+        }
+        let (low, high) = (step / 2, step.min(ends.len()));
+        from + low + ends[low..high].partition_point(|end| *end <= at)
     }
 }
 
@@ -161,14 +177,27 @@ mod tests {
     #[test]
     fn a_part_is_found_in_the_fields_asked_for() {
         let texts = texts();
-        let all = [Tag::Name, Tag::Article, Tag::Cve];
-        assert_eq!(rows(&texts.containing("kb1", &all)), [0, 2]);
-        assert_eq!(rows(&texts.containing("KB1", &[Tag::Name])), [2]);
-        assert_eq!(rows(&texts.containing("2024-1", &[Tag::Cve])), [0, 2]);
-        assert_eq!(rows(&texts.containing("ÜNÏ", &[Tag::Cve])), [2]);
-        assert_eq!(rows(&texts.containing("dsa-1kb1", &all)), [0; 0]);
-        assert_eq!(rows(&texts.containing("1\u{3}kb", &all)), [0; 0]);
-        assert_eq!(rows(&texts.containing("", &all)), [0, 2], "an empty part is everywhere");
+        let all = |part: &str| rows(&texts.containing(part));
+        assert_eq!(all("kb1"), [0, 2]);
+        assert_eq!(rows(&texts.containing_in(Tag::Name, "KB1")), [2]);
+        assert_eq!(rows(&texts.containing_in(Tag::Cve, "2024-1")), [0, 2]);
+        assert_eq!(rows(&texts.containing_in(Tag::Cve, "ÜNÏ")), [2]);
+        assert_eq!(all("dsa-1kb1"), [0; 0]);
+        assert_eq!(all("1\u{3}kb"), [0; 0]);
+        assert_eq!(all(""), [0, 2], "an empty part is everywhere");
+    }
+
+    #[test]
+    fn the_row_of_each_place_is_found_from_each_row_before_it() {
+        let mut texts = Texts::default();
+        (0..40).for_each(|row| texts.push(&"x".repeat(row % 3)));
+        for row in (0..40).filter(|row| row % 3 > 0) {
+            let start = texts.ends[row - 1];
+            for from in 0..=row {
+                assert_eq!(texts.row_at(start, from), row, "from {from}");
+            }
+        }
+        assert_eq!(texts.row_at(texts.text.len(), 7), 40);
     }
 
     #[test]

@@ -146,13 +146,13 @@ impl View<'_> {
     fn containing(&self, field: TextField, part: &str) -> Bits {
         let board = self.board;
         match field {
-            TextField::Title => board.titles.containing(part, &[Tag::Title]),
-            TextField::Name => board.words.containing(part, &[Tag::Name]),
-            TextField::Article => board.words.containing(part, &[Tag::Article]),
-            TextField::Cve => board.words.containing(part, &[Tag::Cve]),
+            TextField::Title => board.titles.containing(part),
+            TextField::Name => board.words.containing_in(Tag::Name, part),
+            TextField::Article => board.words.containing_in(Tag::Article, part),
+            TextField::Cve => board.words.containing_in(Tag::Cve, part),
             TextField::Text => {
-                let mut rows = board.titles.containing(part, &[Tag::Title]);
-                rows.or(&board.words.containing(part, &[Tag::Name, Tag::Article, Tag::Cve]));
+                let mut rows = board.titles.containing(part);
+                rows.or(&board.words.containing(part));
                 rows
             }
         }
