@@ -77,7 +77,7 @@ pub struct FileOutcomeView {
     /// Its bytes.
     pub size: u64,
     /// What became of it.
-    pub outcome: OutcomeView,
+    pub outcome: FileOutcome,
     /// What kind of failure it was: `not-found`, `mismatch` and others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
@@ -89,7 +89,7 @@ pub struct FileOutcomeView {
 /// What became of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum OutcomeView {
+pub enum FileOutcome {
     /// It came.
     Brought,
     /// It was held already.
@@ -191,7 +191,7 @@ pub(crate) fn download(
             Ok(Arc::into_inner(composition).ok_or_else(cancelled)?.finish()?)
         })
         .await?;
-        let is_failed = |one: &&FileOutcomeView| one.outcome == OutcomeView::Failed;
+        let is_failed = |one: &&FileOutcomeView| one.outcome == FileOutcome::Failed;
         let failed = outcomes.iter().filter(is_failed).count() as u64;
         crate::routes::jobs::result_of(&Downloaded { report, failed, outcomes })
     })
@@ -204,9 +204,9 @@ fn outcome(
     names: &HashMap<String, String>,
 ) -> FileOutcomeView {
     let (outcome, failed) = match done {
-        Ok(Outcome::Held) => (OutcomeView::Held, None),
-        Ok(Outcome::Came { .. }) => (OutcomeView::Brought, None),
-        Err(failed) => (OutcomeView::Failed, Some(failed)),
+        Ok(Outcome::Held) => (FileOutcome::Held, None),
+        Ok(Outcome::Came { .. }) => (FileOutcome::Brought, None),
+        Err(failed) => (FileOutcome::Failed, Some(failed)),
     };
     FileOutcomeView {
         update: names.get(path.as_str()).cloned().unwrap_or_default(),
@@ -318,7 +318,7 @@ impl Plan {
             update: name.to_owned(),
             path: name.to_owned(),
             size: 0,
-            outcome: OutcomeView::Failed,
+            outcome: FileOutcome::Failed,
             cause: Some(cause.to_string()),
             detail: Some(detail.to_owned()),
         });

@@ -15,7 +15,7 @@ use crate::translate::cancelled;
 use ::sync::adapter::Watch;
 use ::sync::mirror::Origin;
 use ::sync::name::SourceName;
-use ::sync::source::SourceKind;
+use ::sync::source::{SourceError, SourceKind};
 use bring::{Bringing, File};
 use contentlib::Progress;
 use jiff::Timestamp;
@@ -171,7 +171,15 @@ impl Mirror {
 
     /// Whether it can be mirrored. It blocks.
     pub(crate) fn check_with(&self, site: &Site) -> Result<(), Problem> {
-        let source = site.updates()?.sources().get(&self.source_name()?)?;
+        let found = site.updates()?.sources().get(&self.source_name()?);
+        let source = found.map_err(|error| match error {
+            SourceError::Unknown(_) => {
+                let detail =
+                    format!("must be a source of this site, and there is none {}", self.source);
+                Problem::field("mirror.source", detail)
+            }
+            other => other.into(),
+        })?;
         self.check(&source.kind)
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     transport::{Client, Request},
     units,
 };
-use api::downloads::{DownloadView, FileOutcomeView, OutcomeView};
+use api::downloads::{DownloadView, FileOutcome, FileOutcomeView};
 use api::routes::downloads::DownloadUpdates;
 use clap::Args;
 use http::Method;
@@ -74,7 +74,7 @@ pub async fn run(args: DownloadArgs, client: &Client, out: Out) -> Result<(), Fa
                 writeln!(w)?;
                 update::people(w, &result.report, &progress)
             })?;
-            let failed = |one: &&FileOutcomeView| one.outcome == OutcomeView::Failed;
+            let failed = |one: &&FileOutcomeView| one.outcome == FileOutcome::Failed;
             match result.outcomes.iter().find(failed) {
                 None => Ok(()),
                 Some(first) => {
@@ -91,9 +91,9 @@ pub async fn run(args: DownloadArgs, client: &Client, out: Out) -> Result<(), Fa
 fn outcomes_table(outcomes: &[FileOutcomeView]) -> String {
     let rows = outcomes.iter().map(|one| {
         let outcome = match one.outcome {
-            OutcomeView::Brought => "brought",
-            OutcomeView::Held => "held already",
-            OutcomeView::Failed => "failed",
+            FileOutcome::Brought => "brought",
+            FileOutcome::Held => "held already",
+            FileOutcome::Failed => "failed",
         };
         [
             one.update.clone(),

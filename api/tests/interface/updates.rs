@@ -175,7 +175,7 @@ async fn mirrors_and_downloads_are_refused_where_they_cannot_be() {
     let package = |mirror: Value| json!({"name": "m", "mirror": mirror});
     let post = async |body: Value| operator.post("/api/v1/packages", body).await;
     post(package(json!({"source": "hp"}))).await.refused(422, "mirror.source");
-    post(package(json!({"source": "none"}))).await.expect(404);
+    post(package(json!({"source": "none"}))).await.refused(422, "mirror.source");
     post(package(json!({"source": "hp", "onyl": []}))).await.refused(422, "mirror.onyl");
     let mut body = package(json!({"source": "hp"}));
     body["only_installed_on"] = "servers".into();
