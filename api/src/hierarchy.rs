@@ -1,7 +1,7 @@
 //! The place of a site in a tree of sites, and its update points.
 //!
 //! A site that joined a parent takes its catalogue from it; [`parent`] is who that is, [`follow`] how it is
-//! listened to, [`upstream`] how its feed is read. The other side, telling those who follow this one, is
+//! listened to, `upstream` how its feed is read. The other side, telling those who follow this one, is
 //! [`tell`]. The same holds between a site and its other update points, which are sites of a kind that has
 //! neither sources nor children.
 
