@@ -62,6 +62,8 @@ Examples:
     Validate(order::ValidateArgs),
     /// List what distribution points were told to do, and what came of it
     Orders(order::OrdersArgs),
+    /// Cancel what a distribution point was told to do
+    Cancel(order::CancelArgs),
     /// Remove a distribution point: from now on it is refused
     #[command(visible_alias = "rm")]
     Remove(RemoveArgs),
@@ -116,6 +118,7 @@ pub async fn run(command: DpCommand, client: &Client, out: Out) -> Result<(), Fa
         DpCommand::Resume(args) => drain::resume(args, client, out).await,
         DpCommand::Validate(args) => order::validate(args, client, out).await,
         DpCommand::Orders(args) => order::list(args, client, out).await,
+        DpCommand::Cancel(args) => order::cancel(args, client, out).await,
         DpCommand::Remove(args) => remove(args, client, out).await,
         DpCommand::Group(command) => group::run(command, client, out).await,
         DpCommand::Source(command) => source::run(command, client, out).await,

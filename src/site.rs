@@ -160,13 +160,15 @@ pub enum FollowersCommand {
         after_help = "\
 Examples:
   depot site children list
+  depot sup list
   depot site children list --json | jq -r '.[] | select(.online | not) | .name'"
     )]
     List,
     /// Show one of them
     #[command(after_help = "\
 Examples:
-  depot site children show berlin")]
+  depot site children show berlin
+  depot sup show sup-2")]
     Show {
         /// Its name or id
         name: String,
@@ -178,6 +180,7 @@ Examples:
 Examples:
   depot site children remove berlin
   depot site children remove berlin --yes
+  depot sup remove sup-2
 
 It is refused at once. What it has stays there; to follow again, it joins with a new token."
     )]

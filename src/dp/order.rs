@@ -1,4 +1,4 @@
-//! `depot dp validate`, `depot redistribute` and `depot dp orders`: what points are to do once, now.
+//! `depot dp validate`, `depot redistribute`, `depot dp orders` and `depot dp cancel`: what points are to do once, now.
 
 use crate::{
     distribute::Targets,
@@ -6,11 +6,12 @@ use crate::{
     output::{Out, table},
     package::Selected,
     several::each,
-    transport::{Client, path},
+    transport::{Client, Request, path},
     units,
 };
 use api::routes::points::{GiveOrder, GivenOrders, OrderStateView, OrderView, TaskView};
 use clap::Args;
+use http::Method;
 use std::{collections::BTreeMap, time::Duration};
 
 /// How often what is watched is asked for.
@@ -76,6 +77,21 @@ pub struct OrdersArgs {
     point: Option<String>,
 }
 
+/// Cancel what a distribution point was told to do
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot dp cancel branch-7 4                        # the number is in: depot dp orders branch-7
+
+It stops as soon as it hears of it. What was mended stays so, and what was found damaged is brought
+again as any damage is. An order that has ended stays as it is.")]
+pub struct CancelArgs {
+    /// Its name or id
+    point: String,
+    /// The order's number
+    order: u64,
+}
+
 /// Orders a check.
 pub async fn validate(args: ValidateArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let order = GiveOrder {
@@ -138,6 +154,13 @@ pub async fn list(args: OrdersArgs, client: &Client, out: Out) -> Result<(), Fai
         ">mended", "cause",
     ];
     out.show(&orders, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+}
+
+/// Cancels an order.
+pub async fn cancel(args: CancelArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let at = path(&["points", &args.point, "orders", &args.order.to_string(), "cancel"]);
+    let order: OrderView = client.ask(Request::new(Method::POST, &at)).await?;
+    out.show(&order, |w| writeln!(w, "{}", in_words(&order)))
 }
 
 /// Says what was ordered; or with `watch` waits for its end, and says what came of it.

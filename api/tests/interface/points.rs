@@ -442,7 +442,17 @@ async fn an_order_goes_with_the_wish_until_the_point_has_told_its_end() {
     assert_eq!(listed["items"][0], shown);
     let wish = point.get("/api/v1/point/wish").await.expect(200).json;
     assert!(wish["settings"]["orders"].is_null(), "{wish}");
-    admin.get("/api/v1/points/a/orders/2").await.refused(404, "number");
+    give(json!({"task": "validate", "point": "a"})).await.expect(200);
+    let cancel =
+        async |n: &str| admin.post(&format!("/api/v1/points/a/orders/{n}/cancel"), json!({})).await;
+    let cancelled = cancel("2").await.expect(200).json;
+    assert_eq!(cancelled["state"], "failed");
+    assert!(cancelled["cause"].as_str().unwrap().starts_with("cancelled by admin"), "{cancelled}");
+    assert_eq!(cancel("1").await.expect(200).json, shown, "what has ended stays so");
+    cancel("3").await.refused(404, "number");
+    let wish = point.get("/api/v1/point/wish").await.expect(200).json;
+    assert!(wish["settings"]["orders"].is_null(), "{wish}");
+    admin.get("/api/v1/points/a/orders/3").await.refused(404, "number");
     admin.get("/api/v1/points/a/orders/x").await.refused(400, "number");
     admin.get("/api/v1/orders?point=b").await.refused(404, "point");
     admin.get("/api/v1/content-status?package=nothing").await.refused(404, "package");

@@ -146,9 +146,16 @@ struct Look {
 }
 
 impl Orders {
-    /// Takes note of what the site waits for; answers what is new.
+    /// Takes note of what the site waits for; answers what is new. A check for something that it does
+    /// not wait for any more is told to stop.
     fn hear(&mut self, orders: &[Order], now: Timestamp) -> Vec<Order> {
-        self.0.retain(|_, known| orders.contains(&known.order));
+        self.0.retain(|_, known| {
+            let is_waited_for = orders.contains(&known.order);
+            if let (false, Phase::Checking(progress)) = (is_waited_for, &known.phase) {
+                progress.cancel();
+            }
+            is_waited_for
+        });
         let new: Vec<Order> =
             orders.iter().filter(|order| !self.0.contains_key(&order.number)).cloned().collect();
         for order in &new {
@@ -420,6 +427,9 @@ async fn checked(node: &Arc<Node>, order: &Order, found: Result<Checked, CheckEr
             node.orders.lock().checked(order, found, Instant::now());
             let wish = node.wish.borrow().clone();
             look_at(node, wish.as_ref()).await;
+        }
+        Err(CheckError::Library(MaintainError::Cancelled(_))) => {
+            tracing::info!(number = order.number, "what was ordered is not wanted any more");
         }
         Err(error) => {
             node.take_note(&error);

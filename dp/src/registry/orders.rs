@@ -178,6 +178,48 @@ impl Registry {
         found.cloned().ok_or_else(unknown)
     }
 
+    /// Ends an order that has not ended, because `by` wants no more of it. One that has is the answer
+    /// as it stands.
+    pub fn cancel_order(
+        &self,
+        which: &str,
+        number: u64,
+        by: &str,
+        now: Timestamp,
+    ) -> Result<Ordered, RegistryError> {
+        let changing = self.change();
+        let before = self.ordered(which, number)?;
+        if before.has_ended() {
+            return Ok(before);
+        }
+        let Order { number, given, .. } = before.order;
+        let (n_checked, bytes, n_damaged, n_mended) = (0, 0, 0, 0);
+        let state = OutcomeState::Failed;
+        let (began, ended, cause) = (now, None, None);
+        let outcome = before.outcome.clone().unwrap_or(Outcome {
+            number,
+            given,
+            state,
+            began,
+            ended,
+            n_checked,
+            bytes,
+            n_damaged,
+            n_mended,
+            cause,
+        });
+        let (ended, cause) = (Some(now), Some(format!("cancelled by {by}")));
+        let outcome = Some(Outcome { state, ended, cause, ..outcome });
+        let after = Ordered { outcome, ..before };
+        let mut batch = Batch::new();
+        ORDERS.put(&mut batch, &(after.point.to_string(), number), &after);
+        self.apply(&changing, batch, |state| {
+            let its = state.orders.entry(after.point.clone()).or_default();
+            its.insert(number, after.clone());
+        })?;
+        Ok(after)
+    }
+
     /// The points that a target means.
     fn points_of(&self, to: &Target) -> Result<Vec<PointId>, RegistryError> {
         let state = self.state.read();
@@ -321,6 +363,29 @@ mod tests {
         tell(&registry, &a, other);
         assert_eq!(wished(&registry, &a), [2]);
         assert!(matches!(registry.ordered("a", 9), Err(RegistryError::UnknownOrder { .. })));
+    }
+
+    #[test]
+    fn one_that_is_cancelled_is_told_no_more_and_has_ended() {
+        let registry = registry();
+        let a = joined(&registry, "a");
+        for begun in [None, Some(OutcomeState::Mending)] {
+            let given = registry.order(&validate(None), &to(&a), now()).unwrap().remove(0);
+            begun.into_iter().for_each(|state| tell(&registry, &a, outcome(&given, state)));
+            let number = given.order.number;
+            let cancelled = registry.cancel_order("a", number, "kim", now()).unwrap();
+            let ended = cancelled.outcome.clone().unwrap();
+            assert_eq!((ended.state, ended.ended), (OutcomeState::Failed, Some(now())));
+            assert_eq!(ended.cause.as_deref(), Some("cancelled by kim"));
+            assert_eq!(ended.n_damaged, if begun.is_some() { 2 } else { 0 }, "what it had found");
+            assert!(wished(&registry, &a).is_empty());
+            // Nothing changes it any more.
+            tell(&registry, &a, outcome(&given, OutcomeState::Done));
+            assert_eq!(registry.ordered("a", number).unwrap(), cancelled);
+            assert_eq!(registry.cancel_order("a", number, "lee", now()).unwrap(), cancelled);
+        }
+        let unknown = registry.cancel_order("a", 9, "kim", now()).unwrap_err();
+        assert!(matches!(unknown, RegistryError::UnknownOrder { .. }));
     }
 
     #[test]

@@ -20,7 +20,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
-    OpenApiRouter::new().routes(routes!(list_orders, give_order)).routes(routes!(show_order))
+    OpenApiRouter::new()
+        .routes(routes!(list_orders, give_order))
+        .routes(routes!(show_order))
+        .routes(routes!(cancel_order))
 }
 
 /// What a point is to do.
@@ -63,7 +66,7 @@ pub enum OrderStateView {
     Mending,
     /// All of it is whole.
     Done,
-    /// It ended before all was whole; `cause` says why.
+    /// It ended before all was whole, or was cancelled; `cause` says which.
     Failed,
 }
 
@@ -287,4 +290,31 @@ async fn show_order(State(site): State<Site>, params: Params) -> Result<Json<Ord
     let ledger = blocking(move || site.ledger()).await?;
     let ordered = ledger.registry.ordered(params.text("point"), number)?;
     Ok(Json(OrderView::of(&ledger.registry, ordered)))
+}
+
+/// Cancel an order
+///
+/// The point stops when it hears of it. What was mended stays so, and what was found damaged is brought
+/// again as any damage is. An order that has ended stays as it is.
+#[utoipa::path(post, path = "/api/v1/points/{point}/orders/{number}/cancel", tag = "points",
+    security(("token" = ["operator"])),
+    params(("point" = String, Path, description = "Its name or id", example = "branch-7"),
+        ("number" = u64, Path, description = "The order's number", example = 4)),
+    responses((status = 200, description = "The order, which has ended", body = OrderView)))]
+async fn cancel_order(
+    State(site): State<Site>,
+    Extension(identity): Extension<Identity>,
+    Extension(note): Extension<AuditNote>,
+    params: Params,
+) -> Result<Json<OrderView>, Problem> {
+    let number: u64 = params.get("number")?;
+    note.target(format!("order {number} of {}", params.text("point")));
+    let cancelled = blocking(move || {
+        let ledger = site.ledger()?;
+        let (registry, now) = (&ledger.registry, Timestamp::now());
+        let point = params.text("point");
+        let cancelled = registry.cancel_order(point, number, &identity.name, now)?;
+        Ok(OrderView::of(registry, cancelled))
+    });
+    Ok(Json(cancelled.await?))
 }
