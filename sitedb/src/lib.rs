@@ -15,6 +15,7 @@
 
 mod db;
 mod error;
+mod faulty;
 mod key;
 mod kv;
 mod memory;
@@ -23,6 +24,7 @@ mod table;
 
 pub use db::{Db, FORMAT};
 pub use error::{CommitError, DbError};
+pub use faulty::FaultyKv;
 pub use key::Key;
 pub use kv::{Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq};
 pub use memory::MemoryKv;

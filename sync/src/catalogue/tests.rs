@@ -2,7 +2,6 @@
 
 mod ageing;
 mod crashes;
-mod faulty;
 mod intake;
 mod lists;
 mod readers;

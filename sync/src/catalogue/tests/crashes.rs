@@ -1,10 +1,10 @@
 //! After whatever failed, the catalogue is the old one or the new one.
 
-use super::faulty::FaultyKv;
 use super::*;
 use crate::catalogue::record::ContentHash;
 use crate::filter::Filter;
 use proptest::prelude::*;
+use sitedb::FaultyKv;
 
 const SOURCES: [&str; 3] = ["alpha", "beta", "gamma"];
 

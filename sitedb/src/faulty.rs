@@ -1,10 +1,12 @@
-//! A store that fails when it is told to, and can be read as a power cut would leave it.
+//! The key-value seam with faults, for tests: it fails when it is told to, and can be read as a power cut
+//! would leave it.
 
-use parking_lot::Mutex;
-use sitedb::{
+use crate::{
     Batch, Change, CommitError, DbError, Durability, Entry, Kv, MemoryKv, Order, Range, Seq,
 };
+use parking_lot::Mutex;
 
+/// A [`Kv`] in memory that remembers all that was written to it, and fails when it is told to.
 #[derive(Default)]
 pub struct FaultyKv {
     inner: MemoryKv,
@@ -24,7 +26,8 @@ struct State {
 }
 
 impl FaultyKv {
-    /// Fails after so many writes.
+    /// Fails after so many writes; with `applies_the_first` the first one that fails is made all the same,
+    /// as when an answer is lost.
     pub fn fail_after(&self, writes: usize, applies_the_first: bool) {
         let mut state = self.state.lock();
         state.left = Some(writes);
@@ -42,7 +45,7 @@ impl FaultyKv {
         let kept = state.log.len() - lost.min(state.log.len() - state.synced);
         let after = FaultyKv::default();
         for batch in &state.log[..kept] {
-            after.write(batch.clone()).unwrap();
+            let _ = after.write(batch.clone());
         }
         after.state.lock().synced = kept;
         after
@@ -84,5 +87,46 @@ impl Kv for FaultyKv {
     }
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
         self.inner.forget_changes(up_to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_faults_it_keeps_the_contract() {
+        crate::kv::contract::holds(&FaultyKv::default());
+    }
+
+    #[test]
+    fn a_power_cut_takes_only_what_was_not_synced() {
+        let kv = FaultyKv::default();
+        for (n, mut batch) in
+            [Batch::new(), Batch::relaxed(), Batch::relaxed()].into_iter().enumerate()
+        {
+            batch.put([n as u8], "value");
+            kv.write(batch).unwrap();
+        }
+        assert_eq!(kv.after_power_cut(1).last_seq(), 2);
+        assert_eq!(kv.after_power_cut(9).last_seq(), 1);
+    }
+
+    #[test]
+    fn a_failing_write_is_made_or_not() {
+        for applies in [false, true] {
+            let kv = FaultyKv::default();
+            kv.fail_after(1, applies);
+            let write = |key: &str| {
+                let mut batch = Batch::new();
+                batch.put(key, "value");
+                kv.write(batch).is_ok()
+            };
+            assert_eq!((write("a"), write("b"), write("c")), (true, false, false));
+            assert_eq!(kv.get(b"b").unwrap().is_some(), applies);
+            assert_eq!(kv.get(b"c").unwrap(), None);
+            kv.heal();
+            assert!(write("d"));
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! A page as bytes. PROTOCOL.md has the form.
+
+use crate::fleet::{Member, Standing};
+use crate::head::{Head, Place, Seconds};
+use crate::message::wire::{Body, pack, pack_states, unpack, unpack_states};
+use crate::message::{ClientId, Malformed, State, UpdateRevision};
+use serde::{Deserialize, Serialize};
+use sync::name::UpdateId;
+
+/// Clients of one page, and removals.
+pub(super) const MAX_CLIENTS: usize = 256;
+/// Updates that one page may name.
+const MAX_UPDATES: usize = 500_000;
+/// The largest page as it travels, in bytes.
+pub const MAX_PAGE: usize = 32 << 20;
+/// The largest page unpacked, in bytes.
+const MAX_UNPACKED: usize = 40 << 20;
+const VERSION: u8 = 1;
+
+/// What changed at a site between two places. See [`crate::forward`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The store that the places are of: a site that lost its database has another one.
+    pub store: u64,
+    /// What changed after this place is told.
+    pub from: Place,
+    /// All that changed up to this place is.
+    pub next: Place,
+    /// Whether there was no more when it was made.
+    pub is_last: bool,
+    /// The updates that the states are of.
+    pub(crate) updates: Vec<UpdateRevision>,
+    /// The clients that changed.
+    pub(crate) clients: Vec<Told>,
+    /// The clients that were removed.
+    pub(crate) removed: Vec<ClientId>,
+}
+
+/// What is told of one client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub id: ClientId,
+    pub name: String,
+    pub standing: Standing,
+    pub enrolled: Seconds,
+    pub head: Head,
+    /// One state for each update of the page, four a byte.
+    states: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    store: u64,
+    from: Place,
+    next: Place,
+    is_last: bool,
+    updates: Vec<(UpdateId, u32)>,
+    clients: Vec<Told>,
+    removed: Vec<ClientId>,
+}
+
+impl Told {
+    pub(super) fn new(member: &Member, head: Head, states: impl Iterator<Item = State>) -> Self {
+        Self {
+            id: member.id,
+            name: String::new(),
+            standing: member.standing,
+            enrolled: member.enrolled,
+            head,
+            states: pack_states(states),
+        }
+    }
+
+    /// Its state for each update of the page; some more, unknown, at the end.
+    pub(crate) fn states(&self) -> impl Iterator<Item = State> {
+        unpack_states(&self.states)
+    }
+}
+
+impl Page {
+    /// How many clients it tells of.
+    pub fn n_clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// The bytes to send.
+    ///
+    /// # Errors
+    /// If it is beyond the limits, which no page is that [`crate::Compliance::page`] makes.
+    pub fn encode(&self) -> Result<Vec<u8>, Malformed> {
+        let wire = Wire {
+            store: self.store,
+            from: self.from,
+            next: self.next,
+            is_last: self.is_last,
+            updates: self.updates.iter().map(|it| (it.id, it.revision)).collect(),
+            clients: self.clients.clone(),
+            removed: self.removed.clone(),
+        };
+        wire.check()?;
+        pack(VERSION, &wire, MAX_UNPACKED, MAX_PAGE)
+    }
+
+    /// Reads what [`Page::encode`] wrote.
+    ///
+    /// # Errors
+    /// If the bytes are no page, or one beyond the limits.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        let body: Body<'_> = unpack(VERSION, bytes, MAX_UNPACKED, MAX_PAGE)?;
+        let (wire, rest): (Wire, _) = postcard::take_from_bytes(&body)
+            .map_err(|_| Malformed::Form("it is cut or mixed up"))?;
+        if !rest.is_empty() {
+            return Err(Malformed::Form("bytes follow its end"));
+        }
+        wire.check()?;
+        let updates =
+            wire.updates.into_iter().map(|(id, revision)| UpdateRevision { id, revision });
+        Ok(Self {
+            store: wire.store,
+            from: wire.from,
+            next: wire.next,
+            is_last: wire.is_last,
+            updates: updates.collect(),
+            clients: wire.clients,
+            removed: wire.removed,
+        })
+    }
+}
+
+impl Wire {
+    fn check(&self) -> Result<(), Malformed> {
+        let n = self.updates.len();
+        if n > MAX_UPDATES || self.clients.len().max(self.removed.len()) > MAX_CLIENTS {
+            return Err(Malformed::Form("it tells of more than is taken"));
+        }
+        let is_whole = |told: &Told| {
+            let states = &told.states;
+            states.len() == n.div_ceil(4)
+                && unpack_states(states).skip(n).all(|state| state == State::Unknown)
+        };
+        if !self.clients.iter().all(is_whole) {
+            return Err(Malformed::Form("its columns differ in length"));
+        }
+        let mut ids: Vec<_> = self.clients.iter().map(|told| told.id).collect();
+        ids.sort_unstable();
+        let mut updates: Vec<_> = self.updates.iter().collect();
+        updates.sort_unstable();
+        if ids.windows(2).any(|two| two[0] == two[1])
+            || updates.windows(2).any(|two| two[0] == two[1])
+        {
+            return Err(Malformed::Form("a client or an update is named twice"));
+        }
+        if self.next < self.from || self.next == Place::MAX {
+            return Err(Malformed::Form("it ends before it begins"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::wire::seal;
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    fn page(n_updates: u32, n_clients: u128) -> Page {
+        let id = |n| UpdateId(Uuid::from_u128(u128::from(n)));
+        let states = |client: u128| {
+            (0..n_updates).map(move |n| State::from_code((u128::from(n) + client) as u8))
+        };
+        let told = |client| Told {
+            id: ClientId(Uuid::from_u128(client)),
+            name: format!("client-{client}"),
+            standing: Standing::Approved,
+            enrolled: 5,
+            head: Head { next: 7, known: n_updates, ..Head::default() },
+            states: pack_states(states(client)),
+        };
+        Page {
+            store: 1,
+            from: 2,
+            next: 3,
+            is_last: true,
+            updates: (0..n_updates).map(|n| UpdateRevision { id: id(n), revision: 1 }).collect(),
+            clients: (0..n_clients).map(told).collect(),
+            removed: vec![ClientId(Uuid::from_u128(99))],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_pages_are_read_or_refused(
+            n_updates in 0..20_u32,
+            n_clients in 0..9_u128,
+            hits in proptest::collection::vec(any::<(prop::sample::Index, u8)>(), 0..6),
+        ) {
+            let page = page(n_updates, n_clients);
+            let mut bytes = page.encode().unwrap();
+            prop_assert_eq!(&Page::decode(&bytes).unwrap(), &page);
+            for (place, byte) in hits {
+                let at = place.index(bytes.len());
+                bytes[at] ^= byte;
+            }
+            let _ = Page::decode(&bytes);
+            seal(&mut bytes);
+            if let Ok(read) = Page::decode(&bytes) {
+                prop_assert_eq!(Page::decode(&read.encode().unwrap()), Ok(read));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_told_twice_is_refused() {
+        let mut twice = page(4, 2);
+        twice.clients[1].id = twice.clients[0].id;
+        assert!(twice.encode().is_err());
+        let mut twice = page(4, 2);
+        twice.updates[1] = twice.updates[0];
+        assert!(twice.encode().is_err());
+    }
+
+    #[test]
+    fn a_full_page_is_small() {
+        let bytes = page(2_000, 256).encode().unwrap();
+        assert!(bytes.len() < 256 * 500 + 2_000 * 20, "{}", bytes.len());
+    }
+}
