@@ -7,8 +7,9 @@ use crate::{
     audit::AuditArgs,
     boundary::BoundaryCommand,
     boundary_group::BoundaryGroupCommand,
-    client_settings::ClientSettingsCommand,
+    client::ClientCommand,
     completions::CompletionsArgs,
+    compliance::ComplianceCommand,
     config::ConfigCommand,
     content::ContentCommand,
     content_status::ContentStatusArgs,
@@ -225,15 +226,26 @@ Examples:
   depot sup list"
     )]
     Sup(SupCommand),
-    /// What is set for all clients of a site: show, set
+    /// The machines of the fleet: list, show, approve, block, remove, join-token, settings
     #[command(
         subcommand,
         after_help = "\
 Examples:
-  depot client-settings show
-  depot client-settings set --updates-enabled false"
+  depot client join-token create --name office-image --uses 500 --output office.token
+  depot client list --standing pending
+  depot client settings set --updates-enabled false"
     )]
-    ClientSettings(ClientSettingsCommand),
+    Client(ClientCommand),
+    /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot compliance summary
+  depot compliance devices DSA-5545-1 --state required
+  depot compliance unknown"
+    )]
+    Compliance(ComplianceCommand),
     /// Long operations: list, show, watch, cancel
     #[command(
         subcommand,

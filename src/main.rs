@@ -8,8 +8,9 @@ mod audit;
 mod boundary;
 mod boundary_group;
 mod cli;
-mod client_settings;
+mod client;
 mod completions;
+mod compliance;
 mod config;
 mod content;
 mod content_status;
@@ -126,7 +127,8 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Lifecycle(command) => lifecycle::run(command, &client, out).await,
         Command::StatusMessages(command) => status_messages::run(command, &client, out).await,
         Command::Sup(command) => sup::run(command, &client, out).await,
-        Command::ClientSettings(command) => client_settings::run(command, &client, out).await,
+        Command::Client(command) => self::client::run(command, &client, out).await,
+        Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,
         _ => unreachable!("handled above"),

@@ -161,9 +161,9 @@ fn what_is_synchronised_at_the_top_comes_down_to_all_in_the_order_that_is_promis
 
     // Clients are led to update points, the site's own first, unless they are not to scan at all.
     until("clients are led there", || locations(&top) == ["site", "sup-2"]);
-    top.depot(["client-settings", "set", "--updates-enabled", "false"]).ok();
+    top.depot(["client", "settings", "set", "--updates-enabled", "false"]).ok();
     assert_eq!(locations(&top), [""; 0]);
-    top.depot(["client-settings", "set", "--updates-enabled", "true"]).ok();
+    top.depot(["client", "settings", "set", "--updates-enabled", "true"]).ok();
 
     // Who joined needs no token any more; who was removed is refused at once.
     assert_eq!(branch.stop(), Some(0));

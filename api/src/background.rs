@@ -7,6 +7,7 @@ use crate::audit::AuditRecord;
 use crate::auth::Identity;
 use crate::hierarchy;
 use crate::problem::Problem;
+use crate::routes::hierarchy::policy;
 use crate::routes::jobs::result_of;
 use crate::site::{Site, blocking};
 use crate::uploaded;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// How often it is looked whether what clients reported is to be written, and whether their policy changed.
+const TEND: Duration = Duration::from_secs(2);
 /// How often small things are looked after.
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often old records are forgotten, and old versions looked for.
@@ -52,6 +55,8 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     let tls = tls.clone();
     every(MINUTE, stop, site, move |site| renew_certificates(site, tls.clone()));
     every(HOUR, stop, site, age_updates);
+    every(HOUR, stop, site, record_day);
+    every(TEND, stop, site, tend_fleet);
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
     let (syncing, until) = (site.clone(), stop.clone());
@@ -104,6 +109,22 @@ async fn renew_certificates(site: Site, tls: Arc<ServerTls>) -> Result<(), Probl
         Ok(())
     };
     blocking(renew).await
+}
+
+/// Writes what clients reported, where it is time, and has clients that wait hear of another policy.
+async fn tend_fleet(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        let fleet = site.fleet()?;
+        fleet.tend(Timestamp::now())?;
+        fleet.policy_is(&policy(&site)?.revision);
+        Ok(())
+    })
+    .await
+}
+
+/// Counts for the trend how updates stand on this day.
+async fn record_day(site: Site) -> Result<(), Problem> {
+    blocking(move || Ok(site.fleet()?.states.record_day(Timestamp::now())?)).await
 }
 
 /// Seals a pack that nothing was written to for a while.

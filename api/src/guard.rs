@@ -2,12 +2,14 @@
 //! what was changed.
 //!
 //! The rules of an operation are read from the OpenAPI document: its id, who may ask by its security
-//! requirement (a token's role, or a distribution point or a follower by its certificate), and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
+//! requirement (a token's role, or a distribution point, a follower or a client by its certificate), and `x-unaudited` or `x-unkept` where a change is not recorded or its answer not
 //! kept. So the document cannot say one thing and the server do another; an operation that is not
 //! in the document is refused.
 
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Peer, Role};
+#[cfg(doc)]
+use crate::fleet::Caller;
 use crate::idempotency::{self, Fingerprint, KeptAnswer, Verdict};
 use crate::problem::{Kind, Problem};
 use crate::site::{Ledger, Site, SiteError, blocking};
@@ -16,7 +18,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use dp::field::{FollowerId, PointId};
+use dp::field::{ClientId, FollowerId, PointId};
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -63,6 +65,9 @@ pub enum Access {
     /// A child site, or another update point of the site, by the certificate of its connection alone. The
     /// handler gets its [`FollowerId`].
     Follower,
+    /// A client of the site, by the certificate of its connection alone. The handler gets its
+    /// [`Caller`].
+    Client,
 }
 
 /// Method and path template to rules.
@@ -128,6 +133,7 @@ impl Guard {
             Access::All => return Ok(next.run(request).await),
             Access::Point => return self.run_for_point(request, next).await,
             Access::Follower => return self.run_for_follower(request, next).await,
+            Access::Client => return self.run_for_client(request, next).await,
             Access::Token(role) => role,
         };
         if operation.content && local.is_some() {
@@ -221,6 +227,18 @@ impl Guard {
         Ok(handled(request, next).await)
     }
 
+    /// The same for a client, if it may report.
+    async fn run_for_client(&self, mut request: Request, next: Next) -> Result<Response, Problem> {
+        let id = client_of(&request).ok_or_else(|| {
+            let detail = "this is for clients: connect with the certificate that a client got when it enrolled";
+            Problem::new(Kind::NotAClient, detail)
+        })?;
+        let site = self.site.clone();
+        let caller = blocking(move || site.fleet()?.caller(&id)).await?;
+        request.extensions_mut().insert(caller);
+        Ok(handled(request, next).await)
+    }
+
     fn operation(&self, request: &Request) -> Result<Operation, Problem> {
         let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
         let method = match *request.method() {
@@ -246,6 +264,7 @@ impl Guard {
         let address = || peer.0.map_or("unknown".into(), |address| address.to_string());
         let peer = point_of(request).map(|id| id.to_string());
         let peer = peer.or_else(|| follower_of(request).map(|id| id.to_string()));
+        let peer = peer.or_else(|| client_of(request).map(|id| id.to_string()));
         let caller = match (peer, id.filter(|id| self.site.knows_token(id))) {
             (Some(peer), _) => peer,
             (None, Some(id)) => id.to_owned(),
@@ -383,7 +402,7 @@ fn peer_of(request: &Request) -> Peer {
 fn point_of(request: &Request) -> Option<PointId> {
     match request.extensions().get::<dp::identity::Peer>()? {
         dp::identity::Peer::Point(id) => Some(id.clone()),
-        dp::identity::Peer::Follower(_) | dp::identity::Peer::Site => None,
+        _ => None,
     }
 }
 
@@ -391,7 +410,15 @@ fn point_of(request: &Request) -> Option<PointId> {
 fn follower_of(request: &Request) -> Option<FollowerId> {
     match request.extensions().get::<dp::identity::Peer>()? {
         dp::identity::Peer::Follower(id) => Some(id.clone()),
-        dp::identity::Peer::Point(_) | dp::identity::Peer::Site => None,
+        _ => None,
+    }
+}
+
+/// The client that the connection's certificate names. Whether it still is one is another question.
+fn client_of(request: &Request) -> Option<ClientId> {
+    match request.extensions().get::<dp::identity::Peer>()? {
+        dp::identity::Peer::Client(id) => Some(id.clone()),
+        _ => None,
     }
 }
 
@@ -429,6 +456,9 @@ pub fn operations(document: &serde_json::Value) -> Operations {
             let access = scopes.next().map_or(Access::Token(Role::Admin), |need| {
                 if need.get("follower").is_some() {
                     return Access::Follower;
+                }
+                if need.get("client").is_some() {
+                    return Access::Client;
                 }
                 match (need.get("token"), need.get("certificate")) {
                     (Some(scopes), _) => {

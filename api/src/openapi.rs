@@ -41,6 +41,9 @@ use utoipa::OpenApi;
         (name = "updates", description = "The catalogue of updates: sources, sync, lists, status messages"),
         (name = "point", description = "What a distribution point itself says to its site"),
         (name = "hierarchy", description = "Child sites, update points, and where clients find these"),
+        (name = "fleet", description = "Clients: who they are, who may come in, what is set for them"),
+        (name = "compliance", description = "Which updates clients need, and where that is not known"),
+        (name = "client", description = "What a client itself says to its site"),
         (name = "follower", description = "What a child site or an update point itself says to its site"),
         (name = "access", description = "Tokens and the audit log"),
         (name = "server", description = "The server itself"),
@@ -134,6 +137,10 @@ pub fn complete(document: utoipa::openapi::OpenApi) -> Value {
             "type": "mutualTLS",
             "description": "The certificate that a child site or another update point got when it joined. \
                 Tokens do not count here."
+        },
+        "client": {
+            "type": "mutualTLS",
+            "description": "The certificate that a client got when it enrolled. Tokens do not count here."
         }
     });
     let example = document["components"]["schemas"]["Problem"]["example"].clone();

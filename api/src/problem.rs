@@ -22,6 +22,7 @@ pub enum Kind {
     Forbidden,
     NotAPoint,
     NotAFollower,
+    NotAClient,
     NotPrivate,
     UnknownRoute,
     NotFound,
@@ -58,6 +59,9 @@ impl Kind {
                 "This is only for child sites and update points of the site",
                 403,
             ),
+            Kind::NotAClient => {
+                ("not-a-client", "This is only for clients that the site knows and lets in", 403)
+            }
             Kind::NotPrivate => ("not-private", "This is only taken over HTTPS", 403),
             Kind::UnknownRoute => ("unknown-route", "There is no such address", 404),
             Kind::NotFound => ("not-found", "There is no such thing", 404),

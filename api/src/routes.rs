@@ -3,6 +3,7 @@
 pub mod access;
 pub mod content;
 pub mod downloads;
+pub mod fleet;
 pub mod hierarchy;
 pub mod jobs;
 pub mod library;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(own_updates::routes())
         .merge(status_messages::routes())
         .merge(hierarchy::routes())
+        .merge(fleet::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

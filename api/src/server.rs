@@ -55,6 +55,7 @@ pub async fn serve(
         let is_removed = move |peer: &Peer| match peer {
             Peer::Point(id) => !ledger.registry.knows(id),
             Peer::Follower(id) => !crate::hierarchy::lets_in(&refusing, id).unwrap_or(false),
+            Peer::Client(id) => refusing.fleet().is_ok_and(|fleet| fleet.caller(id).is_err()),
             Peer::Site => false,
         };
         Some(Arc::new(is_removed))

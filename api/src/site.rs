@@ -22,6 +22,7 @@
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
 use crate::config::Config;
+use crate::fleet::Fleet;
 use crate::hierarchy::{Parent, RemoteFeed, tell::Telling};
 use crate::idempotency::Answers;
 use crate::jobs::{Job, JobState, Jobs, Limits};
@@ -62,6 +63,7 @@ struct Inner {
     content: Mutex<Option<Content>>,
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
+    fleet: Mutex<Option<Arc<Fleet>>>,
     parent: Mutex<Option<Option<Arc<Parent>>>>,
     upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
@@ -190,6 +192,7 @@ impl Site {
             content: Mutex::default(),
             authority: Mutex::default(),
             updates: Mutex::default(),
+            fleet: Mutex::default(),
             parent: Mutex::default(),
             upstream: Mutex::default(),
             address: OnceLock::new(),
@@ -352,6 +355,18 @@ impl Site {
         Ok(machine)
     }
 
+    /// The clients of the site, and what they report. Opened the first time they are asked for, as the
+    /// matrix is read whole.
+    pub fn fleet(&self) -> Result<Arc<Fleet>, Problem> {
+        let mut slot = self.0.fleet.lock();
+        if let Some(fleet) = &*slot {
+            return Ok(Arc::clone(fleet));
+        }
+        let fleet = Arc::new(Fleet::open(&self.ledger()?.db)?);
+        *slot = Some(Arc::clone(&fleet));
+        Ok(fleet)
+    }
+
     /// What reads sources: that of the parent reads whom this site follows at that moment.
     fn adapters(&self) -> Adapters {
         // Not the site itself, which has the machine.
@@ -468,6 +483,11 @@ impl Site {
         let updates = self.0.updates.lock().take();
         if let Some(machine) = updates {
             machine.close().await;
+        }
+        let fleet = self.0.fleet.lock().take();
+        if let Some(fleet) = fleet {
+            fleet.close();
+            blocking(move || Ok(fleet.states.checkpoint().map(drop)?)).await?;
         }
         let ledger = self.0.ledger.lock().clone();
         if let Some(ledger) = ledger {

@@ -31,6 +31,12 @@ impl From<sitedb::CommitError> for Problem {
     }
 }
 
+impl From<compliance::StoreError> for Problem {
+    fn from(error: compliance::StoreError) -> Self {
+        error.into_inner().into()
+    }
+}
+
 impl From<IdentityError> for Problem {
     fn from(error: IdentityError) -> Self {
         match error {

@@ -80,6 +80,13 @@ pub enum Event {
 #[error("states of clients cannot be kept")]
 pub struct StoreError(#[from] pub(crate) CommitError);
 
+impl StoreError {
+    /// What the database said.
+    pub fn into_inner(self) -> CommitError {
+        self.0
+    }
+}
+
 impl From<DbError> for StoreError {
     fn from(error: DbError) -> Self {
         Self(error.into())

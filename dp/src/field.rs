@@ -6,6 +6,7 @@
 //! of that. The content itself travels by the same requests that any client makes. All of it goes over TLS, where the
 //! site's authority vouches for both ends; `dp/PROTOCOL.md`, "Between site and points".
 
+mod client;
 mod follower;
 mod join;
 mod order;
@@ -16,6 +17,7 @@ mod token;
 mod tree;
 mod wish;
 
+pub use client::ClientId;
 pub use follower::{FollowerId, FollowerKind, NotAKind};
 pub use join::{JoinAnswer, JoinRequest};
 pub use order::{Order, Outcome, OutcomeState, Task};

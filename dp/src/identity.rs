@@ -1,9 +1,9 @@
 //! Who a site and its distribution points are to each other: keys, certificates, and TLS by them.
 //!
 //! A site has an authority of its own ([`Authority`]), which vouches for the site, for its points, for those who
-//! follow its catalogue, and for nobody else. What it vouches for is a name that stands for a peer, not for an address:
-//! `site.depot`, `<id>.point.depot`, or `<id>.follower.depot`. So a machine may move to another address, and its certificate
-//! stays right; [`client`] leads such a name to where the peer is. Anybody else can be told from a
+//! follow its catalogue, for its clients, and for nobody else. What it vouches for is a name that stands for a peer,
+//! not for an address: `site.depot`, `<id>.point.depot`, `<id>.follower.depot`, or `<id>.client.depot`. So a machine
+//! may move to another address, and its certificate stays right; [`client`] leads such a name to where the peer is. Anybody else can be told from a
 //! peer because no other authority is asked.
 //!
 //! A point's key is made on its own machine and never leaves it: what travels is a [`Request`] for a
@@ -35,7 +35,7 @@ pub use tls::{OverTls, ServerTls, client_config, fetching_config, joining_config
 
 pub(crate) use certificate::Vouched;
 
-use crate::field::{FollowerId, PointId};
+use crate::field::{ClientId, FollowerId, PointId};
 use jiff::Timestamp;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -58,6 +58,8 @@ pub enum Peer {
     Point(PointId),
     /// One who follows its catalogue: a child site, or another update point.
     Follower(FollowerId),
+    /// One of its clients.
+    Client(ClientId),
 }
 
 impl Peer {
@@ -67,12 +69,16 @@ impl Peer {
             Peer::Site => SITE.into(),
             Peer::Point(id) => format!("{id}{POINT}"),
             Peer::Follower(id) => format!("{id}{FOLLOWER}"),
+            Peer::Client(id) => format!("{id}{CLIENT}"),
         }
     }
 
     fn of_name(name: &str) -> Option<Self> {
         if let Some(id) = name.strip_suffix(POINT) {
             return id.parse().ok().map(Peer::Point);
+        }
+        if let Some(id) = name.strip_suffix(CLIENT) {
+            return id.parse().ok().map(Peer::Client);
         }
         match name.strip_suffix(FOLLOWER) {
             None => (name == SITE).then_some(Peer::Site),
@@ -84,6 +90,7 @@ impl Peer {
 const SITE: &str = "site.depot";
 const POINT: &str = ".point.depot";
 const FOLLOWER: &str = ".follower.depot";
+const CLIENT: &str = ".client.depot";
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,6 +98,7 @@ impl fmt::Display for Peer {
             Peer::Site => f.write_str("the site"),
             Peer::Point(id) => write!(f, "point {id}"),
             Peer::Follower(id) => write!(f, "follower {id}"),
+            Peer::Client(id) => write!(f, "client {id}"),
         }
     }
 }

@@ -7,6 +7,7 @@ mod policy;
 
 pub use follower::{FollowerReportView, SyncRequestView};
 pub use followers::{FollowerView, FollowersQuery, NewPointSource, SiteView};
+pub(crate) use policy::policy;
 pub use policy::{ClientPolicyView, ClientSettingsView, LocationView, UpdatesSettingsView};
 
 use crate::site::Site;

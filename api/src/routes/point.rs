@@ -134,7 +134,7 @@ async fn join(
 }
 
 /// Where a machine joins from, if nobody on the way could read its secret.
-pub(super) fn want_private(
+pub(crate) fn want_private(
     peer: Option<Extension<SocketAddr>>,
     tls: Option<Extension<OverTls>>,
 ) -> Result<Option<IpAddr>, Problem> {

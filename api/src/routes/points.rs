@@ -19,6 +19,7 @@ pub use orders::{GiveOrder, GivenOrders, OrderStateView, OrderView, TaskView};
 pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
 pub use sources::NewSources;
 pub use status::{ContentStateView, ContentStatusView};
+pub(crate) use tokens::addresses;
 pub use tokens::{CreatedJoinToken, JoinTokenView, NewJoinToken};
 
 use crate::extract::{Params, Query};

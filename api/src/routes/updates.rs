@@ -5,7 +5,7 @@ use crate::guard::AuditNote;
 use crate::page::{PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
-use ::sync::catalogue::{self, Entry, Listed, NoReports, Order, ProductCount};
+use ::sync::catalogue::{self, Entry, Listed, Order, ProductCount};
 use ::sync::filter::{Filter, Flags};
 use ::sync::lifecycle::{Policy, State as LifeState, Wait};
 use axum::Json;
@@ -255,7 +255,8 @@ async fn list_updates(
     if let Some(order) = &query.order {
         asked.order = words::<Order>("order", Some(order))?.into_iter().next().unwrap_or_default();
     }
-    let found = blocking(move || Ok(site.updates()?.catalogue().list(&asked, &NoReports)?)).await?;
+    let found =
+        blocking(move || Ok(site.updates()?.catalogue().list(&asked, &*site.fleet()?)?)).await?;
     Ok(Json(UpdatesPage {
         items: found.updates.into_iter().map(ListedUpdate::from).collect(),
         next: found.next.map(|next| cursor_of(LIST, &next.to_string())),

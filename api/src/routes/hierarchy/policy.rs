@@ -72,6 +72,7 @@ async fn set_client_settings(
     note.detail(format!("updates.enabled = {}", settings.updates.enabled));
     let set = blocking(move || {
         SETTINGS.set(&site.ledger()?.db, &(), &settings)?;
+        site.fleet()?.policy_changed();
         Ok(settings)
     });
     Ok(Json(set.await?))
@@ -118,7 +119,7 @@ async fn show_policy(State(site): State<Site>) -> Result<Json<ClientPolicyView>,
     Ok(Json(blocking(move || policy(&site)).await?))
 }
 
-fn policy(site: &Site) -> Result<ClientPolicyView, Problem> {
+pub(crate) fn policy(site: &Site) -> Result<ClientPolicyView, Problem> {
     let ledger = site.ledger()?;
     let settings = SETTINGS.get(&ledger.db, &())?.unwrap_or_default();
     let published = tell::published(&ledger.db)?;

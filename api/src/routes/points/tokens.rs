@@ -173,8 +173,8 @@ async fn create_token(
     Ok((StatusCode::CREATED, headers, Json(made)))
 }
 
-/// Where a point will reach the site: as asked for, as the settings say, or where it listens.
-fn addresses(site: &Site, asked: Vec<SiteUrl>) -> Result<Vec<String>, Problem> {
+/// Where a machine will reach the site: as asked for, as the settings say, or where it listens.
+pub(crate) fn addresses(site: &Site, asked: Vec<SiteUrl>) -> Result<Vec<String>, Problem> {
     let too_many = || Problem::field("sites", format!("must be at most {}", SiteUrls::MOST));
     let asked = SiteUrls::new(asked).ok_or_else(too_many)?;
     let set = &site.config().site.url;

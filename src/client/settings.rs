@@ -1,4 +1,4 @@
-//! `depot client-settings …`: what is set for all clients of a site.
+//! `depot client settings …`: what is set for all clients of a site.
 
 use crate::{
     exit::Failure,
@@ -10,16 +10,16 @@ use clap::Subcommand;
 
 /// Commands on the settings of clients.
 #[derive(Debug, Subcommand)]
-pub enum ClientSettingsCommand {
+pub enum SettingsCommand {
     /// Show what is set
     #[command(after_help = "\
 Examples:
-  depot client-settings show")]
+  depot client settings show")]
     Show,
     /// Set it; what is not given stays as it is
     #[command(after_help = "\
 Examples:
-  depot client-settings set --updates-enabled false
+  depot client settings set --updates-enabled false
 
 Clients of a site where updates are not enabled are told of no update point, so they do not scan.")]
     Set {
@@ -30,9 +30,9 @@ Clients of a site where updates are not enabled are told of no update point, so 
 }
 
 /// Runs a command on the settings of clients.
-pub async fn run(command: ClientSettingsCommand, client: &Client, out: Out) -> Result<(), Failure> {
+pub async fn run(command: SettingsCommand, client: &Client, out: Out) -> Result<(), Failure> {
     let mut settings: ClientSettingsView = client.get("/client-settings").await?;
-    if let ClientSettingsCommand::Set { updates_enabled } = command {
+    if let SettingsCommand::Set { updates_enabled } = command {
         settings.updates.enabled = updates_enabled.unwrap_or(settings.updates.enabled);
         settings = client.put("/client-settings", &settings).await?;
     }

@@ -1,0 +1,152 @@
+//! The fleet of a site: its clients, who may come in, and what they report.
+//!
+//! What they report is kept by the crate `compliance`; here is who they are on a connection: a client proves
+//! its id by the certificate that it got when it enrolled, and every request asks whether it still may.
+
+pub mod tokens;
+
+use crate::problem::{Kind, Problem};
+use compliance::fleet::{Fingerprint, Standing};
+use compliance::message::ClientId;
+use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
+use dp::field;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use sitedb::Db;
+use sync::catalogue::RequiredCounts;
+use sync::name::UpdateId;
+use tokens::JoinTokens;
+use tokio::sync::watch;
+
+/// The clients of a site.
+pub struct Fleet {
+    /// Their states.
+    pub states: Compliance,
+    /// The tokens that they join with.
+    pub tokens: JoinTokens,
+    /// Counts what may have changed the policy of some of them.
+    changed: watch::Sender<u64>,
+    /// The revision of the site's policy when it was last looked at.
+    policy: Mutex<String>,
+}
+
+/// The client that a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller {
+    /// Its place in the fleet.
+    pub ordinal: Ordinal,
+    /// Its id.
+    pub id: ClientId,
+    /// The key that it is known by.
+    pub key: Fingerprint,
+}
+
+impl Fleet {
+    /// Takes the fleet in `db` into use.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn open(db: &Db) -> Result<Self, StoreError> {
+        Ok(Self {
+            states: Compliance::open(db.clone(), Settings::default())?,
+            tokens: JoinTokens::new(db.clone()),
+            changed: watch::Sender::new(0),
+            policy: Mutex::default(),
+        })
+    }
+
+    /// The client of that id, if it may report.
+    ///
+    /// # Errors
+    /// If the site does not know it, or does not let it in.
+    pub fn caller(&self, id: &field::ClientId) -> Result<Caller, Problem> {
+        let id = id_of(id);
+        let refused = |why: &str| Problem::new(Kind::NotAClient, format!("this client {why}"));
+        let found = self.states.find(id).map(|ordinal| self.states.client(ordinal));
+        let client = found.transpose()?.flatten();
+        let client = client.ok_or_else(|| {
+            refused("is not known to the site any more: let it join with a new token")
+        })?;
+        match client.standing {
+            Standing::Approved => {}
+            Standing::Pending => return Err(refused("waits for an administrator's approval")),
+            Standing::Blocked => return Err(refused("was blocked by an administrator")),
+        }
+        let key = client.key.ok_or_else(|| refused("belongs to a child site"))?;
+        Ok(Caller { ordinal: client.ordinal, id, key })
+    }
+
+    /// Tells clients that wait that their policy may be another.
+    pub fn policy_changed(&self) {
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// The same, if the policy's revision is another than when this was last said.
+    pub fn policy_is(&self, revision: &str) {
+        let mut last = self.policy.lock();
+        if *last != revision {
+            *last = revision.to_owned();
+            self.policy_changed();
+        }
+    }
+
+    /// Counts what may have changed a policy.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Ends all waiting.
+    pub fn close(&self) {
+        self.policy_changed();
+    }
+
+    /// Says in the log what happened that an administrator should hear of.
+    pub fn tell_events(&self) {
+        for event in self.states.events() {
+            match event {
+                Event::Cloned { client, returns } => {
+                    tracing::warn!(%client, returns, "two machines report as one client: enrol one of them anew");
+                }
+                Event::Quarantined { client, number, reason } => {
+                    tracing::warn!(%client, number, reason, "a batch of a client could not be read");
+                }
+                other => tracing::warn!(?other, "a client needs a look"),
+            }
+        }
+    }
+
+    /// What is done every few seconds: what was reported gets into the tables.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn tend(&self, now: Timestamp) -> Result<(), StoreError> {
+        self.tell_events();
+        self.states.checkpoint_if_due(now)?;
+        Ok(())
+    }
+}
+
+/// On how many clients updates are required, for the filters of the catalogue.
+impl RequiredCounts for Fleet {
+    fn of(&self, update: UpdateId) -> u64 {
+        self.states.summary(&[update], None).first().map_or(0, |counts| counts.required)
+    }
+
+    fn each(&self, each: &mut dyn FnMut(UpdateId, u64)) {
+        for (update, counts) in self.states.summary_of_all() {
+            if counts.required > 0 {
+                each(update, counts.required);
+            }
+        }
+    }
+}
+
+/// The id in a certificate as one of the fleet's.
+pub fn id_of(id: &field::ClientId) -> ClientId {
+    ClientId(uuid::Uuid::from_u128(id.bits()))
+}
+
+/// The other way round.
+pub fn certified(id: ClientId) -> field::ClientId {
+    field::ClientId::from_bits(id.0.as_u128())
+}

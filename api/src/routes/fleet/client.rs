@@ -1,0 +1,375 @@
+//! What a client says to its site: that it joins, which policy it has, what it is, how its updates stand.
+//!
+//! The certificate of the connection says who asks; tokens do not count here. The bytes of a batch of
+//! states are described in `compliance/PROTOCOL.md`.
+
+use crate::audit::AuditRecord;
+use crate::auth::{Identity, Role};
+use crate::extract::{Input, Query, parse_json, want_media_type, whole_body};
+use crate::fleet::{Caller, certified};
+use crate::problem::{Kind, Problem};
+use crate::routes::hierarchy::{ClientPolicyView, policy};
+use crate::routes::point::want_private;
+use crate::site::{Site, blocking};
+use axum::Json;
+use axum::extract::{Extension, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use compliance::fleet::{Enrolment, FactsChange, FactsError, Fingerprint, Standing};
+use compliance::message::{Answer, ClientId, MAX_SENT, Refusal};
+use dp::identity::{OverTls, Peer, requested_key};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The longest that a client may wait for another policy.
+const MAX_WAIT: u64 = 60;
+/// When a client that waits for approval should ask again, in seconds.
+const ASK_AGAIN: u64 = 60;
+/// The largest facts as they travel.
+const MAX_FACTS: u64 = 1 << 20;
+/// The media type of a batch of states.
+pub const STATES: &str = "application/vnd.depot.states";
+
+pub(super) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new()
+        .routes(routes!(join))
+        .routes(routes!(get_policy))
+        .routes(routes!(put_facts))
+        .routes(routes!(post_states))
+        .routes(routes!(renew))
+}
+
+/// What a machine sends that wants to be a client.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "secret": "5d0c2a7b1e0d4455a7b1e0d30199f0c2", "id": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199",
+    "name": "pc-17", "request": "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n"
+}))]
+pub struct EnrolView {
+    /// The secret of its join token, in hex.
+    pub secret: String,
+    /// The id that it chose for itself, a UUID.
+    pub id: String,
+    /// What people call it: its host name.
+    pub name: String,
+    /// A certificate signing request in PEM (PKCS #10). Only its key counts.
+    pub request: String,
+}
+
+/// What it gets.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "standing": "approved",
+    "certificate": "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n",
+    "authority": "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n",
+    "key": "00b9c658e488c4b8708970e3d70b998474ff89268a26872fea22a8f76e4c3bd8",
+    "sites": ["https://site.example:8520"]
+}))]
+pub struct EnrolledView {
+    /// `approved`, or `pending`: then there is no certificate yet, and it asks again.
+    pub standing: String,
+    /// Its certificate, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// The site's authority, in PEM.
+    pub authority: String,
+    /// What versions are signed with.
+    pub key: String,
+    /// Where the site is reached.
+    pub sites: Vec<String>,
+}
+
+/// Join as a client
+///
+/// Takes no token but that in the body. Only over HTTPS, or from the same machine. A machine that asks again
+/// with the same key is the same machine: it gets an answer again, and does not count twice. 202 where an
+/// administrator has to approve it first: it asks again after the time in `Retry-After`.
+#[utoipa::path(post, path = "/api/v1/client/join", tag = "client", security(()),
+    operation_id = "join_client", request_body = EnrolView, extensions(("x-unkept" = json!(true))),
+    responses((status = 200, description = "It is a client now", body = EnrolledView),
+        (status = 202, description = "It waits for approval", body = EnrolledView),
+        (status = 403, description = "The join token is no good, the machine is blocked, or the connection is \
+            not private", body = Problem),
+        (status = 409, description = "Its id or key belongs to another machine", body = Problem)))]
+async fn join(
+    State(site): State<Site>,
+    peer: Option<Extension<SocketAddr>>,
+    tls: Option<Extension<OverTls>>,
+    Input(asked): Input<EnrolView>,
+) -> Result<Response, Problem> {
+    let from = want_private(peer, tls)?;
+    let id: ClientId = asked.id.parse().map_err(|_| Problem::field("id", "must be a UUID"))?;
+    let secret = crate::page::unhex(&asked.secret)
+        .ok_or_else(|| Problem::field("secret", "must be hex digits"))?;
+    let joined = blocking(move || {
+        let (ledger, fleet, now) = (site.ledger()?, site.fleet()?, Timestamp::now());
+        let key = Fingerprint(requested_key(&asked.request)?);
+        let was_known = fleet.states.find(id).is_some();
+        let enrolment =
+            Enrolment { id, key, name: asked.name.clone(), standing: Standing::Pending };
+        let admitted = fleet.tokens.admit(&secret, &fleet.states, enrolment, now);
+        let (_, standing, token) = admitted.inspect_err(|error| {
+            // Not in the audit log, which strangers must not fill.
+            tracing::warn!(?from, %error, "a machine was not let in");
+        })?;
+        let authority = site.authority()?;
+        let certificate = match standing {
+            Standing::Approved => {
+                Some(authority.sign_for(&asked.request, &Peer::Client(certified(id)), now)?)
+            }
+            _ => None,
+        };
+        if !was_known {
+            let who = Identity {
+                name: format!("join token {}", token.name),
+                token: Some(token.id.clone()),
+                role: Role::Reader,
+            };
+            let mut record = AuditRecord::new(&who, "join_client", asked.name.as_str(), 200);
+            record.from = from;
+            record.detail = Some(format!("id {id}"));
+            ledger.audit.write(&record)?;
+        }
+        Ok(EnrolledView {
+            standing: if certificate.is_some() { "approved" } else { "pending" }.into(),
+            certificate,
+            authority: authority.anchor().pem(),
+            key: site.content()?.packages.public_key().to_string(),
+            sites: token.sites,
+        })
+    });
+    let enrolled = joined.await?;
+    let private = (header::CACHE_CONTROL, "no-store".to_owned());
+    Ok(match enrolled.certificate {
+        Some(_) => ([private], Json(enrolled)).into_response(),
+        None => {
+            let again = (header::RETRY_AFTER, ASK_AGAIN.to_string());
+            (StatusCode::ACCEPTED, [private, again], Json(enrolled)).into_response()
+        }
+    })
+}
+
+/// Which policy a client knows.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PolicyQuery {
+    /// The revision that it has; without it, the policy is answered at once.
+    after: Option<String>,
+    /// Seconds that it waits for another, at most 60; without it, none.
+    #[param(maximum = 60, default = 0)]
+    wait: Option<u64>,
+}
+
+/// Say what the client is to do
+///
+/// As soon as it differs from the revision that the client has; 204 if it did not in the time that it
+/// waits.
+#[utoipa::path(get, path = "/api/v1/client/policy", tag = "client",
+    operation_id = "get_client_policy", security(("client" = [])), params(PolicyQuery),
+    responses((status = 200, description = "The policy", body = ClientPolicyView),
+        (status = 204, description = "It is still the same")))]
+async fn get_policy(
+    State(site): State<Site>,
+    Extension(_caller): Extension<Caller>,
+    Query(query): Query<PolicyQuery>,
+) -> Result<Response, Problem> {
+    let wait = query.wait.unwrap_or(0);
+    if wait > MAX_WAIT {
+        return Err(Problem::malformed("wait", format!("must be at most {MAX_WAIT}, not {wait}")));
+    }
+    let deadline = Instant::now() + Duration::from_secs(wait);
+    let of = site.clone();
+    let mut changes = blocking(move || Ok(of.fleet()?.changes())).await?;
+    loop {
+        changes.mark_unchanged();
+        let of = site.clone();
+        let policy = blocking(move || policy(&of)).await?;
+        if query.after.as_ref() != Some(&policy.revision) {
+            return Ok(Json(policy).into_response());
+        }
+        tokio::select! {
+            changed = changes.changed() => changed.map_err(|_| stopping())?,
+            () = tokio::time::sleep_until(deadline) => {
+                return Ok(StatusCode::NO_CONTENT.into_response());
+            }
+        }
+    }
+}
+
+fn stopping() -> Problem {
+    Problem::new(Kind::Unavailable, "the site is stopping: ask again in a moment").retry_after(2)
+}
+
+/// What of a client's facts changed, and the revisions it leads from and to.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "base": 0, "revision": 1, "os": "debian", "os_version": "12", "codename": "bookworm",
+    "architecture": "x86_64", "addresses": ["192.0.2.17"], "attributes": {"ring": "pilot"},
+    "inventory": {"packages": 412, "digest": "blake3:5d0c2a7b1e0d4455"}
+}))]
+pub struct FactsChangeView {
+    /// The revision that it is a change of; 0 for all facts.
+    pub base: u64,
+    /// The revision that it leads to.
+    pub revision: u64,
+    /// `ID` of os-release.
+    pub os: Option<String>,
+    /// `VERSION_ID` of os-release.
+    pub os_version: Option<String>,
+    /// `VERSION_CODENAME` of os-release.
+    pub codename: Option<String>,
+    /// The architecture.
+    pub architecture: Option<String>,
+    /// Network addresses.
+    pub addresses: Option<Vec<String>>,
+    /// What administrators set on the machine; null takes one away.
+    #[schema(value_type = std::collections::BTreeMap<String, Option<String>>)]
+    pub attributes: serde_json::Value,
+    /// What is installed, in short.
+    #[schema(value_type = Option<Object>)]
+    pub inventory: serde_json::Value,
+}
+
+/// The revision of the facts that a site has.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"revision": 1}))]
+pub struct FactsRevisionView {
+    /// It.
+    pub revision: u64,
+}
+
+/// Tell what the client is
+///
+/// What changed since the revision that the site has; 409 if it has another one, then all is to be told.
+#[utoipa::path(put, path = "/api/v1/client/facts", tag = "client",
+    operation_id = "put_client_facts", security(("client" = [])), request_body = FactsChangeView,
+    responses((status = 200, description = "They are kept", body = FactsRevisionView),
+        (status = 409, description = "The site has another revision: tell all", body = Problem),
+        (status = 413, description = "They are too large", body = Problem)))]
+async fn put_facts(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<FactsRevisionView>, Problem> {
+    want_media_type(request.headers(), &["application/json"])?;
+    let body = whole_body(request.into_body(), MAX_FACTS).await?;
+    let change: FactsChange = parse_json(&body)?;
+    let kept = blocking(move || {
+        site.fleet()?.states.change_facts(caller.ordinal, change).map_err(|error| match error {
+            FactsError::Store(error) => error.into(),
+            FactsError::TooLarge(_) => Problem::new(Kind::TooLarge, error.to_string()),
+            other => Problem::new(Kind::Conflict, other.to_string()),
+        })
+    });
+    Ok(Json(FactsRevisionView { revision: kept.await? }))
+}
+
+/// What a batch of states is answered.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"answer": "accepted", "next": 18, "resync": null}))]
+pub struct AnswerView {
+    /// `accepted`, `duplicate` or `gap`.
+    pub answer: String,
+    /// The number that the next batch begins with.
+    #[serde(default)]
+    pub next: Option<u64>,
+    /// The number that is expected, where there is a gap.
+    #[serde(default)]
+    pub expected: Option<u64>,
+    /// Why a full state is wanted, if it is: `diverged`, `corrupt` or `new-incarnation`.
+    #[serde(default)]
+    pub resync: Option<String>,
+}
+
+/// Report states of updates
+///
+/// A batch as `compliance/PROTOCOL.md` describes it, on the site's disk when it is answered. 503 if the site
+/// has too much to do: the same batch is sent again after the time in `Retry-After`.
+#[utoipa::path(post, path = "/api/v1/client/states", tag = "client",
+    operation_id = "report_states", security(("client" = [])),
+    request_body(content = Vec<u8>, content_type = STATES),
+    responses((status = 200, description = "It was taken, was taken before, or others are missing before it",
+            body = AnswerView),
+        (status = 413, description = "It is too large", body = Problem),
+        (status = 422, description = "It is damaged, and lies in quarantine", body = Problem),
+        (status = 503, description = "Not now; see Retry-After", body = Problem)))]
+async fn post_states(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Json<Answer>, Problem> {
+    want_media_type(request.headers(), &[STATES])?;
+    let bytes = whole_body(request.into_body(), MAX_SENT as u64).await?;
+    let answer = blocking(move || {
+        let answer = site.fleet()?.states.accept(&caller.key, bytes.into(), Timestamp::now());
+        answer.map_err(|error| Problem::new(Kind::Unavailable, error.to_string()).retry_after(10))
+    });
+    match answer.await? {
+        Answer::Busy { retry_after } => {
+            let detail = "the site has too much to do: send the same batch again later";
+            Err(Problem::new(Kind::Busy, detail).retry_after(retry_after.into()))
+        }
+        Answer::Refused { why } => Err(refused(why)),
+        answer => Ok(Json(answer)),
+    }
+}
+
+fn refused(why: Refusal) -> Problem {
+    let kind = match why {
+        Refusal::TooLarge => Kind::TooLarge,
+        Refusal::Malformed { .. } | Refusal::ForeignKey => Kind::InvalidValue,
+        Refusal::TooManyUpdates => Kind::Conflict,
+        _ => Kind::NotAClient,
+    };
+    let text = why.to_string();
+    Problem::new(kind, text.as_str()).caused_by("batch", &text)
+}
+
+/// A certificate that is to be made anew.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"request": "-----BEGIN CERTIFICATE REQUEST-----\n…\n-----END CERTIFICATE REQUEST-----\n"}))]
+pub struct RenewClientView {
+    /// A certificate signing request in PEM, of the key that the client has.
+    pub request: String,
+}
+
+/// One that was.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"certificate": "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n"}))]
+pub struct RenewedClientView {
+    /// It, in PEM.
+    pub certificate: String,
+}
+
+/// Renew the client's certificate
+///
+/// For the key that it has: with another one, it joins anew.
+#[utoipa::path(post, path = "/api/v1/client/renew", tag = "client",
+    operation_id = "renew_client", security(("client" = [])), request_body = RenewClientView,
+    extensions(("x-unkept" = json!(true))),
+    responses((status = 200, description = "The certificate", body = RenewedClientView),
+        (status = 409, description = "The request is of another key", body = Problem)))]
+async fn renew(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    Input(asked): Input<RenewClientView>,
+) -> Result<Json<RenewedClientView>, Problem> {
+    let renewed = blocking(move || {
+        if Fingerprint(requested_key(&asked.request)?) != caller.key {
+            let detail = "the request is of another key than the client joined with";
+            return Err(Problem::new(Kind::Conflict, detail));
+        }
+        let peer = Peer::Client(certified(caller.id));
+        Ok(site.authority()?.sign_for(&asked.request, &peer, Timestamp::now())?)
+    });
+    Ok(Json(RenewedClientView { certificate: renewed.await? }))
+}

@@ -1,0 +1,407 @@
+//! Compliance, for people: on how many clients updates are required, on which, and where that is unknown
+//! and why.
+
+use super::clients::ordinal_after;
+use crate::extract::{Params, Query};
+use crate::page::{Page, PageQuery, cursor_of};
+use crate::problem::{Kind, Problem};
+use crate::site::{Site, blocking};
+use ::compliance::message::State as UpdateState;
+use ::compliance::summary::Counts;
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use sync::name::UpdateId;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// The most days of a trend.
+const MOST_DAYS: i32 = 400;
+
+pub(super) fn routes() -> OpenApiRouter<Site> {
+    OpenApiRouter::new()
+        .routes(routes!(show_summary))
+        .routes(routes!(list_devices))
+        .routes(routes!(list_unknown))
+        .routes(routes!(unknown_totals))
+        .routes(routes!(show_trend))
+        .routes(routes!(list_quarantine))
+}
+
+/// On how many clients an update has each state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"required": 17, "not_required": 800, "installed": 181, "unknown": 2}))]
+pub struct CountsView {
+    /// It is applicable, and not or not yet wholly installed.
+    pub required: u64,
+    /// It is not applicable.
+    pub not_required: u64,
+    /// It is installed.
+    pub installed: u64,
+    /// Nothing is known: `/compliance/updates/{update}/unknown` says why.
+    pub unknown: u64,
+}
+
+impl From<Counts> for CountsView {
+    fn from(counts: Counts) -> Self {
+        let Counts { required, not_required, installed, unknown } = counts;
+        Self { required, not_required, installed, unknown }
+    }
+}
+
+/// The counts of one update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "update": "7c1f0c3a-8a52-5e1f-9a57-0d3b1f2e4c5d", "name": "DSA-5545-1", "title": "openssl security update",
+    "required": 17, "not_required": 800, "installed": 181, "unknown": 2
+}))]
+pub struct SummaryView {
+    /// Which.
+    pub update: String,
+    /// What its upstream calls it; absent if the catalogue does not have it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The counts.
+    #[serde(flatten)]
+    pub counts: CountsView,
+}
+
+/// Which updates are summed up.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SummaryQuery {
+    /// Entries a page may have, from 1 to 1000.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// The `next` of the page before; without it, the first page.
+    cursor: Option<String>,
+    /// Only this update, by id or name.
+    update: Option<String>,
+}
+
+/// Sum up compliance
+///
+/// For each update that clients reported on, those that most clients require first.
+#[utoipa::path(get, path = "/api/v1/compliance/summary", tag = "compliance",
+    operation_id = "show_compliance_summary", security(("token" = ["reader"])), params(SummaryQuery),
+    responses((status = 200, description = "A page of counts", body = Page<SummaryView>)))]
+async fn show_summary(
+    State(site): State<Site>,
+    Query(query): Query<SummaryQuery>,
+) -> Result<Json<Page<SummaryView>>, Problem> {
+    let SummaryQuery { limit, cursor, update } = query;
+    let page = PageQuery { limit, cursor };
+    let (limit, after) = (page.limit()?, page.after("compliance")?);
+    let page = blocking(move || {
+        let fleet = site.fleet()?;
+        let mut counts: Vec<(UpdateId, Counts)> = match update {
+            Some(which) => {
+                let id = find_update(&site, &which)?;
+                fleet.states.summary(&[id], None).into_iter().map(|counts| (id, counts)).collect()
+            }
+            None => fleet.states.summary_of_all().into_iter().collect(),
+        };
+        let rank =
+            |(id, counts): &(UpdateId, Counts)| format!("{:020}{id}", u64::MAX - counts.required);
+        counts.sort_by_cached_key(rank);
+        let page = Page::cut("compliance", counts, after.as_deref(), limit, rank);
+        let updates = site.updates()?;
+        let catalogue = updates.catalogue();
+        let mut items = Vec::with_capacity(page.items.len());
+        for (id, counts) in page.items {
+            let shown = catalogue.entry(id)?.map(|entry| entry.update);
+            items.push(SummaryView {
+                update: id.to_string(),
+                name: shown.as_ref().map(|it| it.name.clone()),
+                title: shown.as_ref().and_then(|it| Some(it.text(&[])?.title.clone())),
+                counts: counts.into(),
+            });
+        }
+        Ok(Page { items, next: page.next })
+    });
+    Ok(Json(page.await?))
+}
+
+/// The update of that id or name.
+fn find_update(site: &Site, which: &str) -> Result<UpdateId, Problem> {
+    Ok(site.updates()?.catalogue().get(which)?.update.id)
+}
+
+/// A client on which an update has the state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "name": "pc-17"}))]
+pub struct DeviceView {
+    /// Its id.
+    pub client: String,
+    /// What people call it.
+    pub name: String,
+}
+
+/// Which clients are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct DevicesQuery {
+    /// Entries a page may have, from 1 to 1000.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// The `next` of the page before; without it, the first page.
+    cursor: Option<String>,
+    /// `required`, `not-required`, `installed` or `unknown`.
+    #[param(default = "required")]
+    state: Option<String>,
+}
+
+/// List the clients on which an update has a state
+#[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/devices", tag = "compliance",
+    operation_id = "list_devices", security(("token" = ["reader"])), params(
+        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), DevicesQuery),
+    responses((status = 200, description = "A page of clients", body = Page<DeviceView>)))]
+async fn list_devices(
+    State(site): State<Site>,
+    params: Params,
+    Query(query): Query<DevicesQuery>,
+) -> Result<Json<Page<DeviceView>>, Problem> {
+    let DevicesQuery { limit, cursor, state } = query;
+    let page = PageQuery { limit, cursor };
+    let (limit, after) = (page.limit()?, ordinal_after(page.after("devices")?)?);
+    let state: UpdateState = state
+        .map_or(Ok(UpdateState::Required), |text| serde_json::from_value(text.into()))
+        .map_err(|_| {
+            Problem::malformed("state", "must be required, not-required, installed or unknown")
+        })?;
+    let which = params.text("update").to_owned();
+    let page = blocking(move || {
+        let update = find_update(&site, &which)?;
+        let fleet = site.fleet()?;
+        let found = fleet.states.devices(update, state, None, (after, limit + 1));
+        let next = found.get(limit).and_then(|_| found.get(limit.checked_sub(1)?));
+        let next = next.map(|(ordinal, _)| cursor_of("devices", &ordinal.to_string()));
+        let mut items = Vec::new();
+        for (ordinal, id) in found.into_iter().take(limit) {
+            let name = fleet.states.client(ordinal)?.map(|client| client.name).unwrap_or_default();
+            items.push(DeviceView { client: id.to_string(), name });
+        }
+        Ok(Page { items, next })
+    });
+    Ok(Json(page.await?))
+}
+
+/// A client on which an update is unknown, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "name": "pc-17", "cause": "scan-failed",
+    "detail": "code 12", "since": "2026-11-20T07:00:00Z"
+}))]
+pub struct UnknownView {
+    /// Its id.
+    pub client: String,
+    /// What people call it.
+    pub name: String,
+    /// Why: `never-scanned`, `scan-failed`, `backlog`, `silent`, `not-received`, `corrupt`, `not-enrolled`,
+    /// `blocked` or `not-assessed`.
+    pub cause: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Since when.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+}
+
+/// List the clients on which an update is unknown
+///
+/// Each with the cause, and since when that is so.
+#[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/unknown", tag = "compliance",
+    operation_id = "list_unknown", security(("token" = ["reader"])), params(
+        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), PageQuery),
+    responses((status = 200, description = "A page of clients", body = Page<UnknownView>)))]
+async fn list_unknown(
+    State(site): State<Site>,
+    params: Params,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<UnknownView>>, Problem> {
+    let (limit, after) = (query.limit()?, ordinal_after(query.after("unknown")?)?);
+    let which = params.text("update").to_owned();
+    let page = blocking(move || {
+        let update = find_update(&site, &which)?;
+        let fleet = site.fleet()?;
+        let found = fleet.states.unknown(update, None, (after, limit + 1), Timestamp::now());
+        let next = found.get(limit).and_then(|_| found.get(limit.checked_sub(1)?));
+        let next = next.map(|it| cursor_of("unknown", &it.client.to_string()));
+        let mut items = Vec::new();
+        for it in found.into_iter().take(limit) {
+            let name = fleet.states.client(it.client)?.map(|client| client.name);
+            items.push(UnknownView {
+                client: it.id.to_string(),
+                name: name.unwrap_or_default(),
+                cause: it.cause.word().to_owned(),
+                detail: detail(&it.cause),
+                since: it.since,
+            });
+        }
+        Ok(Page { items, next })
+    });
+    Ok(Json(page.await?))
+}
+
+fn detail(cause: &::compliance::unknown::Cause) -> Option<String> {
+    use ::compliance::unknown::Cause;
+    match cause {
+        Cause::ScanFailed { code } => Some(format!("code {code}")),
+        Cause::Backlog { waiting } => Some(format!("{waiting} changes wait to be sent")),
+        Cause::NotReceived { site } => Some(format!("child site {site}")),
+        Cause::NotAssessed { catalogue } => Some(format!("scanned against catalogue {catalogue}")),
+        _ => None,
+    }
+}
+
+/// Which totals are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TotalsQuery {
+    /// Of this update, by id or name; without it, of clients of which nothing is known at all.
+    update: Option<String>,
+}
+
+/// How many clients are unknown, by cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"clients": 1000, "unknown": {"never-scanned": 12, "silent": 3}}))]
+pub struct UnknownTotalsView {
+    /// How many clients there are.
+    pub clients: u64,
+    /// How many are unknown, by cause.
+    pub unknown: BTreeMap<String, u64>,
+}
+
+/// Count the clients that are unknown, by cause
+#[utoipa::path(get, path = "/api/v1/compliance/unknown", tag = "compliance",
+    operation_id = "count_unknown", security(("token" = ["reader"])), params(TotalsQuery),
+    responses((status = 200, description = "The totals", body = UnknownTotalsView)))]
+async fn unknown_totals(
+    State(site): State<Site>,
+    Query(query): Query<TotalsQuery>,
+) -> Result<Json<UnknownTotalsView>, Problem> {
+    let totals = blocking(move || {
+        let (fleet, now) = (site.fleet()?, Timestamp::now());
+        let totals = match query.update {
+            Some(which) => fleet.states.unknown_totals(find_update(&site, &which)?, None, now),
+            None => fleet.states.unknown_clients(None, now),
+        };
+        let unknown = totals.into_iter().map(|(cause, count)| (cause.to_owned(), count)).collect();
+        Ok(UnknownTotalsView { clients: fleet.states.fleet().len(), unknown })
+    });
+    Ok(Json(totals.await?))
+}
+
+/// Which days are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct TrendQuery {
+    /// How many days up to today, at most 400.
+    #[param(minimum = 1, maximum = 400, default = 30)]
+    days: Option<i32>,
+}
+
+/// The counts of an update on one day, in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "day": "2026-11-27", "required": 17, "not_required": 800, "installed": 181, "unknown": 2
+}))]
+pub struct DayView {
+    /// Which day.
+    #[schema(value_type = String, format = Date)]
+    pub day: Date,
+    /// The counts.
+    #[serde(flatten)]
+    pub counts: CountsView,
+}
+
+/// Show how an update's counts went from day to day
+///
+/// The oldest first. Days on which the site did not run are left out.
+#[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/trend", tag = "compliance",
+    operation_id = "show_trend", security(("token" = ["reader"])), params(
+        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), TrendQuery),
+    responses((status = 200, description = "The days", body = Vec<DayView>)))]
+async fn show_trend(
+    State(site): State<Site>,
+    params: Params,
+    Query(query): Query<TrendQuery>,
+) -> Result<Json<Vec<DayView>>, Problem> {
+    let days = query.days.unwrap_or(30);
+    if !(1..=MOST_DAYS).contains(&days) {
+        return Err(Problem::malformed(
+            "days",
+            format!("must be from 1 to {MOST_DAYS}, not {days}"),
+        ));
+    }
+    let which = params.text("update").to_owned();
+    let trend = blocking(move || {
+        let update = find_update(&site, &which)?;
+        let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let first = today.saturating_sub(jiff::Span::new().days(days - 1));
+        let trend = site.fleet()?.states.trend(update, first..=today)?;
+        Ok(trend.into_iter().map(|(day, counts)| DayView { day, counts: counts.into() }).collect())
+    });
+    Ok(Json(trend.await?))
+}
+
+/// A batch that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "number": 4, "client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "at": "2026-11-28T12:00:00Z",
+    "reason": "it ends early", "size": 1812
+}))]
+pub struct HeldView {
+    /// Its number in quarantine.
+    pub number: u64,
+    /// Who sent it.
+    pub client: String,
+    /// When it came.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What is wrong with it.
+    pub reason: String,
+    /// Its bytes, of which the first 64 KiB are kept.
+    pub size: u64,
+}
+
+/// List batches that could not be read
+///
+/// The newest first; the last thousand are kept. Their clients are asked for a full state.
+#[utoipa::path(get, path = "/api/v1/compliance/quarantine", tag = "compliance",
+    operation_id = "list_quarantine", security(("token" = ["reader"])), params(PageQuery),
+    responses((status = 200, description = "A page of batches", body = Page<HeldView>)))]
+async fn list_quarantine(
+    State(site): State<Site>,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<HeldView>>, Problem> {
+    let (limit, before) = (query.limit()?, query.after("quarantine")?);
+    let before: Option<u64> = before
+        .map(|text| text.parse())
+        .transpose()
+        .map_err(|_| Problem::new(Kind::MalformedRequest, "the cursor is not one of this list"))?;
+    let page = blocking(move || {
+        let held = site.fleet()?.states.quarantined(before, limit + 1)?;
+        let views = held.into_iter().map(|held| HeldView {
+            number: held.number,
+            client: held.client.to_string(),
+            at: held.at,
+            reason: held.reason,
+            size: held.size,
+        });
+        Ok(Page::of("quarantine", views.collect(), limit, |it| it.number.to_string()))
+    });
+    Ok(Json(page.await?))
+}
