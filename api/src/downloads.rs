@@ -300,6 +300,7 @@ impl Plan {
                         size: file.size,
                         digests: file.digests.clone(),
                         origin: origin(file, update.id, wanted.folder.as_deref()),
+                        is_package: false,
                     });
                 }
                 Err(error) => self.fails(&update.name, Cause::Malformed, &error.to_string()),
