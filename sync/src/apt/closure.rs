@@ -62,7 +62,7 @@ impl Closure {
         let depends = [package.field("Pre-Depends"), package.field("Depends")];
         let depends: Vec<&str> = depends.into_iter().flatten().collect();
         let provides: Box<str> = package.field("Provides").unwrap_or_default().into();
-        for provided in clauses(&provides).filter_map(|clause| Alternative::of(clause)) {
+        for provided in clauses(&provides).filter_map(Alternative::of) {
             self.provided.entry(owned(provided.name)).or_default().push(at);
         }
         self.names.entry(owned(package.name)).or_default().push(at);
