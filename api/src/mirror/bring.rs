@@ -335,7 +335,8 @@ impl Placing {
     fn add(&self, bytes: impl io::Read + Send) -> Result<Outcome, Trouble> {
         let first = self.path(0)?;
         let expect = name_of(&self.file.digests);
-        let sha1 = matches!(expect, Some(Name::Sha1(_)));
+        // Servers of updates ask for a file by the SHA-1 that its update states.
+        let sha1 = self.file.digests.get(Algorithm::Sha1).is_some();
         let options = AddOptions { aliases: Aliases { sha256: true, sha1 }, expect };
         let placed = self.composition.place(&first, Some(self.file.size), bytes, &options);
         let placed = placed.map_err(|error| self.trouble(error))?;

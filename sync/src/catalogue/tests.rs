@@ -2,7 +2,7 @@
 
 mod ageing;
 mod crashes;
-mod faulty;
+pub(crate) mod faulty;
 mod intake;
 mod lists;
 mod readers;
