@@ -72,13 +72,19 @@ Examples:
   depot package create tools                     # no source: filled by `depot package push`
   depot package create debian-security --mirror debian-security --keep 10
   depot package create web --mirror debian-security --only 'nginx*,openssl,libssl3' --newest-only
+  depot package create editor --mirror debian --only vim --newest-only --with-dependencies
+  depot package create debian --mirror debian --on-demand
 
 The source is a folder of the machine that holds the library: with --url that is the server.
 To send files from another machine, use `depot package push`.
 
 With --mirror, each `depot package update` makes a version that is a whole repository, as the last sync
 of that source found it. With nothing else it is all of it, signed by its upstream. A choice has
-metadata of its own, signed by the site: `depot site openpgp-key` prints the key for machines.")]
+metadata of its own, signed by the site: `depot site openpgp-key` prints the key for machines.
+
+With --on-demand a version is as complete, but each of its packages comes from the upstream when the
+first machine asks for it, and is served from here from then on. What the upstream has deleted by then
+cannot come: a version that must stay installable for ever is made without it.")]
 pub struct CreateArgs {
     /// Its name: up to 64 of a-z, 0-9, `.`, `_`, `-`
     name: String,

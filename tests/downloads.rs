@@ -107,6 +107,36 @@ program = "tool.exe"
 arguments = "/quiet"
 "#;
 
+#[test]
+fn of_files_for_one_language_those_come_that_are_wanted() {
+    let folder = temp_folder();
+    let site = Site::start(&folder.path().join("data"));
+    for name in ["tool.exe", "texts.de", "texts.en"] {
+        fs::write(folder.path().join(name), name).unwrap();
+    }
+    let file = |path: &str, language: &str| {
+        format!("[[files]]\npath = \"{path}\"\nlanguage = \"{language}\"\n")
+    };
+    let more = file("texts.de", "de") + &file("texts.en", "en-us") + "[installer]";
+    let text = TOOL.replace("[installer]", &more);
+    author(&site, folder.path(), &text, &["--publish"]).ok();
+    let come = |package: &str, languages: &[&str]| {
+        let args = ["update", "download", "Tool 2.1", "--package", package, "--json"];
+        let all = site.depot(args.iter().chain(languages)).ok().json();
+        let outcomes = all["outcomes"].as_array().unwrap();
+        let name =
+            |one: &Value| one["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+        let mut names: Vec<String> = outcomes.iter().map(name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(come("all", &[]), ["texts.de", "texts.en", "tool.exe"]);
+    assert_eq!(come("de", &["--language", "de"]), ["texts.de", "tool.exe"]);
+    assert_eq!(come("en", &["--language", "en"]), ["texts.en", "tool.exe"]);
+    assert_eq!(come("two", &["--language", "en,de"]), ["texts.de", "texts.en", "tool.exe"]);
+    assert_eq!(come("fr", &["--language", "fr"]), ["tool.exe"]);
+}
+
 fn author(site: &Site, folder: &Path, text: &str, more: &[&str]) -> Run {
     let file = folder.join("tool.toml");
     fs::write(&file, text).unwrap();

@@ -164,6 +164,62 @@ fn a_mirror_of_chosen_packages_is_signed_by_the_site() {
 }
 
 #[test]
+fn a_choice_with_its_dependencies_installs_on_its_own() {
+    let mut archive = Archive::new();
+    archive.add_saying("app", "1-1", "Depends: lib (>= 2), mailer | gone\n", b"");
+    archive.add_saying("lib", "1-1", "", b"");
+    archive.add_saying("lib", "2-1", "Pre-Depends: base\n", b"");
+    archive.add_saying("post", "1-1", "Provides: mailer\nDepends: app, nowhere (>= 3)\n", b"");
+    archive.add("base", "1-1");
+    archive.add("unwanted", "1-1");
+    archive.publish();
+    let folder = temp_folder();
+    let site = Site::start(&folder.path().join("data"));
+    archive.add_to(&site, "security", &archive.web.url).ok();
+    sync(&site, "security");
+    let all = ["package", "create", "all", "--mirror", "security", "--with-dependencies"];
+    assert!(site.depot(all).fails(2).contains("choose packages"));
+    let create =
+        ["package", "create", "app", "--mirror", "security", "--only", "app", "--keep", "2"];
+    site.depot(create.iter().chain(&["--with-dependencies"])).ok();
+    archive.web.asked();
+    let made = update(&site, "app");
+    let asked = archive.web.asked();
+    let mut came = of_pool(&asked);
+    came.sort_unstable();
+    let deb = |name: &str, version: &str| Archive::deb(name, version);
+    let wanted = [deb("app", "1-1"), deb("base", "1-1"), deb("lib", "2-1"), deb("post", "1-1")];
+    assert_eq!(came, wanted);
+    assert_eq!(made["mirror"]["missing"], serde_json::json!(["nowhere (>= 3), for post"]));
+    assert_eq!(update(&site, "app")["unchanged"], true);
+
+    // The unmet one is of another archive: without it, all installs.
+    archive.add_saying("post", "1-2", "Provides: mailer\nDepends: app\n", b"");
+    archive.publish();
+    sync(&site, "security");
+    // Two versions are kept, so the empty one goes.
+    assert_eq!(update(&site, "app")["removed_versions"], serde_json::json!([1]));
+    let armored = site.depot(["site", "openpgp-key"]).ok().stdout;
+    let keys = temp_folder();
+    fs::write(keys.path().join("site.asc"), &armored).unwrap();
+    let key = tool("gpg", &["--dearmor", "-o", "-", "site.asc"], keys.path());
+    let machine = client(&site.url, "app/latest", &key);
+    machine.run("apt-get", &["update"]);
+    let done = machine.run("apt-get", &["install", "-y", "--download-only", "app"]);
+    assert!(done.contains("lib") && done.contains("base") && done.contains("post"), "{done}");
+    let policy = machine.run("apt-cache", &["policy", "unwanted"]);
+    assert!(!policy.contains("1-1"), "{policy}");
+
+    // Set lower later, it counts from the next version on; what a channel means stays.
+    site.depot(["package", "channel", "set", "app", "stable", "2"]).ok();
+    site.depot(["package", "retain", "app", "--keep", "1"]).ok();
+    archive.add_saying("lib", "2-2", "", b"");
+    archive.publish();
+    sync(&site, "security");
+    assert_eq!(update(&site, "app")["removed_versions"], serde_json::json!([3]));
+}
+
+#[test]
 fn of_an_upstream_that_changes_meanwhile_no_version_is_made() {
     let (mut archive, _folder, site) = synchronised();
     let line = site.depot(["package", "create", "x", "--mirror", "nothing"]).fails(2);
@@ -254,6 +310,115 @@ fn a_mirror_that_is_cancelled_or_killed_on_its_way_goes_on_where_it_was() {
     assert_eq!(served.body, fs::read(deb).unwrap());
 }
 
+#[test]
+fn packages_on_demand_come_once_when_a_machine_asks_first() {
+    let (mut archive, folder, site) = synchronised();
+    let key = archive.key.public_bytes().unwrap();
+    site.depot(["package", "create", "lazy", "--mirror", "security", "--on-demand"]).ok();
+    let shown = site.depot(["package", "show", "lazy"]).ok().stdout;
+    assert!(shown.contains("mirror of security, on demand"), "{shown}");
+    archive.web.asked();
+    let made = update(&site, "lazy");
+    assert_eq!((&made["version"], &made["mirror"]["on_demand"]["files"]), (&2.into(), &2.into()));
+    assert!(of_pool(&archive.web.asked()).is_empty(), "only metadata came");
+
+    // All who ask at once wait for one transfer.
+    let openssl = Archive::deb("openssl", "3.0.11-1");
+    let deb = fs::read(archive.folder.path().join(&openssl)).unwrap();
+    let path = format!("/packages/lazy/latest/{openssl}");
+    std::thread::scope(|threads| {
+        let asking: Vec<_> = (0..8).map(|_| threads.spawn(|| site.get(&path))).collect();
+        for answer in asking {
+            let answer = answer.join().unwrap();
+            assert_eq!((answer.status, &answer.body), (200, &deb), "{}", answer.head);
+        }
+    });
+    assert_eq!(of_pool(&archive.web.asked()), [openssl.as_str()]);
+
+    let machine = client(&site.url, "lazy/latest", &key);
+    machine.run("apt-get", &["update"]);
+    machine.run("apt-get", &["install", "-y", "--download-only", "openssl", "curl"]);
+    let curl = Archive::deb("curl", "7.88.1-10");
+    assert_eq!(of_pool(&archive.web.asked()), [curl.as_str()]);
+    // What came is kept, and changes no version.
+    site.depot(["library", "gc"]).ok();
+    assert_eq!(update(&site, "lazy")["unchanged"], true);
+    assert_eq!(site.get(&path).body, deb);
+    let pool = path.rsplit_once('/').unwrap().0;
+    let listing = site.get(&format!("{pool}/"));
+    assert!(String::from_utf8_lossy(&listing.body).contains("openssl_3.0.11-1_amd64.deb"));
+    assert!(of_pool(&archive.web.asked()).is_empty());
+
+    // A distribution point asks its site, which asks the upstream; each of them once.
+    archive.add("zlib", "1.2-1");
+    archive.publish();
+    sync(&site, "security");
+    assert_eq!(update(&site, "lazy")["version"], 3);
+    let token = site.join_token("branch", &[]);
+    let point = Point::start(&folder.path().join("point"), Some(&token), &[]);
+    site.depot(["distribute", "lazy", "--dp", "branch"]).ok();
+    site.until_held("lazy", 3);
+    archive.web.asked();
+    let machine = client(&point.url, "lazy/latest", &key);
+    machine.run("apt-get", &["update"]);
+    assert_eq!(machine.download("openssl"), deb);
+    let zlib = Archive::deb("zlib", "1.2-1");
+    let right = fs::read(archive.folder.path().join(&zlib)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(machine.download("zlib"), right);
+    }
+    assert_eq!(of_pool(&archive.web.asked()), [zlib.as_str()]);
+    // The point has them to itself from now on.
+    site.kill();
+    let machine = client(&point.url, "lazy/latest", &key);
+    machine.run("apt-get", &["update"]);
+    assert_eq!((machine.download("zlib"), machine.download("openssl")), (right, deb));
+}
+
+#[test]
+fn a_package_on_demand_that_its_upstream_has_not_as_listed_is_never_served() {
+    let mut archive = Archive::new();
+    archive.add("openssl", "3.0.11-1");
+    archive.add("curl", "7.88.1-10");
+    archive.publish();
+    let line = Line::to(&archive.web.url);
+    let folder = temp_folder();
+    let site = Site::start(&folder.path().join("data"));
+    archive.add_to(&site, "security", &format!("http://{}", line.address)).ok();
+    sync(&site, "security");
+    site.depot(["package", "create", "lazy", "--mirror", "security", "--on-demand"]).ok();
+    update(&site, "lazy");
+    let openssl = Archive::deb("openssl", "3.0.11-1");
+    let (path, file) =
+        (format!("/packages/lazy/latest/{openssl}"), archive.folder.path().join(&openssl));
+    let right = fs::read(&file).unwrap();
+    let mut other = right.clone();
+    *other.last_mut().unwrap() ^= 1;
+    fs::write(&file, other).unwrap();
+    let said = |status: u16, words: &str| {
+        let answer = site.get(&path);
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == status && body.contains(words), "{}{body}", answer.head);
+    };
+    said(502, "the upstream has this file no more");
+    fs::remove_file(&file).unwrap();
+    said(502, "the upstream has this file no more");
+    fs::write(&file, &right).unwrap();
+    assert_eq!(site.get(&path).body, right);
+    assert_eq!(site.get("/packages/lazy/latest/pool/none.deb").status, 404);
+
+    // An upstream that is away, and a source that is.
+    let curl = format!("/packages/lazy/latest/{}", Archive::deb("curl", "7.88.1-10"));
+    line.set(Pace::CutAt(line.passed()));
+    let answer = site.get(&curl);
+    assert_eq!(answer.status, 503, "{}", answer.head);
+    assert!(answer.head.to_ascii_lowercase().contains("retry-after"), "{}", answer.head);
+    site.depot(["sync", "source", "remove", "security", "--yes"]).ok();
+    let answer = site.get(&curl);
+    let body = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(answer.status == 502 && body.contains("add that source again"), "{body}");
+}
+
 /// Bytes that cannot be packed.
 fn noise(n: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -303,12 +468,35 @@ fn dnf_installs_from_mirrors_whole_and_chosen() {
     let list = machine.dnf(&url("few"), &[signed, &trusts, "repoquery"]);
     assert!(list.contains("tool") && !list.contains("other"), "{list}");
 
+    // The same on demand: nothing comes but what is installed.
+    site.depot(["package", "delete", "few", "--yes"]).ok();
+    site.depot(["package", "create", "lazy", "--mirror", "other", "--on-demand"]).fails(2);
+    made.package("late", "1.0-1", "");
+    made.package("never", "1.0-1", "");
+    made.index(None);
+    sync(&site, "alma");
+    web.asked();
+    site.depot(["package", "create", "lazy", "--mirror", "alma", "--on-demand"]).ok();
+    assert_eq!(update(&site, "lazy")["mirror"]["on_demand"]["files"], 4);
+    let of_packages = |asked: Vec<String>| -> Vec<String> {
+        asked.into_iter().filter(|path| path.ends_with(".rpm")).collect()
+    };
+    assert!(of_packages(web.asked()).is_empty());
+    let machine = Machine::with(&[]);
+    let to = format!("--downloaddir={}", machine.path("down").display());
+    machine.dnf(&url("lazy"), &["makecache"]);
+    machine.dnf(&url("lazy"), &["install", "--downloadonly", &to, "tool", "late"]);
+    assert_eq!(machine.path("down").read_dir().unwrap().count(), 2);
+    // The tool is held already, of the other mirror.
+    assert_eq!(of_packages(web.asked()), ["Packages/noarch/late-1.0-1.noarch.rpm"]);
+    assert_eq!(update(&site, "all")["version"], 3);
+
     // A new package: only that one comes.
     made.package("tool", "1.1-1", "");
     made.index(None);
     sync(&site, "alma");
     web.asked();
-    assert_eq!(update(&site, "all")["version"], 3);
+    assert_eq!(update(&site, "all")["version"], 4);
     let asked = web.asked();
     let rpms: Vec<_> = asked.iter().filter(|path| path.ends_with(".rpm")).collect();
     assert_eq!(rpms, ["Packages/noarch/tool-1.1-1.noarch.rpm"]);

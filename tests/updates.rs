@@ -5,7 +5,9 @@
 mod support;
 
 use serde_json::Value;
-use support::{Site, archive::Archive, on_data, relay, temp_folder, until};
+use std::{path::Path, process::Stdio, time::Instant};
+use support::archive::{Archive, tool};
+use support::{Site, depot, on_data, relay, temp_folder, until};
 use sync::openpgp::SigningKey;
 
 fn names(site: &Site) -> Vec<String> {
@@ -161,6 +163,63 @@ fn a_site_that_is_killed_in_the_middle_of_a_sync_begins_it_again_by_itself() {
     assert_eq!(run[0]["outcome"], "done");
     let list = on_data(&data, ["update", "list", "--json"]).ok().json();
     assert_eq!(list.as_array().unwrap().len(), 1);
+}
+
+/// What a data folder offers, with no server on it.
+fn offered(data: &Path) -> Vec<(Value, Value, Value)> {
+    let args = ["update", "list", "--limit", "500", "--order", "title", "--json"];
+    let list = on_data(data, args).ok().json();
+    let of = |it: &Value| (it["id"].clone(), it["revision"].clone(), it["state"].clone());
+    list.as_array().unwrap().iter().map(of).collect()
+}
+
+#[test]
+fn a_sync_that_is_killed_at_any_moment_leaves_the_old_catalogue_or_the_new_one() {
+    let mut archive = Archive::new();
+    archive.list(0..150);
+    archive.publish();
+    let folder = temp_folder();
+    let data = folder.path().join("data");
+    let site = Site::start(&data);
+    archive.add_to(&site, "security", &archive.web.url).ok();
+    site.stop();
+    let sync = ["sync", "run", "security", "--json"];
+    on_data(&data, sync).ok();
+    let old = offered(&data);
+    archive.list(150..400);
+    archive.publish();
+    let copy = |name: &str| {
+        let to = folder.path().join(name);
+        let (from, to_text) = (data.to_str().unwrap(), to.to_str().unwrap());
+        tool("cp", &["-a", from, to_text], folder.path());
+        to
+    };
+    let whole = copy("whole");
+    let begun = Instant::now();
+    on_data(&whole, sync).ok();
+    let takes = begun.elapsed();
+    let new = offered(&whole);
+    assert_eq!((old.len(), new.len()), (150, 400));
+
+    // The moments are spread over the run, its start and its end included; where each falls is chance, and
+    // what must hold afterwards is the same.
+    const KILLS: u32 = 12;
+    for n in 0..=KILLS {
+        let data = copy(&format!("killed-{n}"));
+        let mut running = depot();
+        running.arg("--data").arg(&data).args(sync).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut running = running.spawn().unwrap();
+        std::thread::sleep(takes * n / KILLS);
+        running.kill().unwrap();
+        running.wait().unwrap();
+        let left = offered(&data);
+        assert!(left == old || left == new, "after kill {n} of {KILLS}: {} updates", left.len());
+        on_data(&data, sync).ok();
+        assert_eq!(offered(&data), new, "after kill {n} of {KILLS}");
+        let said = on_data(&data, ["status-messages", "list", "--id", "6702", "--json"]);
+        assert!(said.ok().json().as_array().unwrap().len() >= 2);
+        std::fs::remove_dir_all(&data).unwrap();
+    }
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub struct FileOutcomeView {
     /// What kind of failure it was: `not-found`, `mismatch` and others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// What happened.
+    /// What happened; of a file that came, what is weak about its proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -214,8 +214,20 @@ fn outcome(
         size: file.size,
         outcome,
         cause: failed.map(|failed| failed.cause.to_string()),
-        detail: failed.map(|failed| failed.detail.clone()),
+        detail: failed.map(|failed| failed.detail.clone()).or_else(|| weakness(file, done)),
     }
+}
+
+/// What is to be known of a file that came and is proven by a SHA-1 alone.
+fn weakness(file: &File, done: Result<Outcome, &Failed>) -> Option<String> {
+    let (Algorithm::Sha1, _) = file.digests.strongest()? else { return None };
+    Some(match done {
+        Ok(Outcome::Came { sha256: Some(sha256) }) => format!(
+            "its update states a SHA-1 alone, which can be forged: from now on only sha256:{} is taken for it",
+            to_hex(&sha256)
+        ),
+        _ => "its update states a SHA-1 alone, which can be forged".to_owned(),
+    })
 }
 
 /// Makes the package, unless there is one that can take the files.
@@ -300,6 +312,7 @@ impl Plan {
                         size: file.size,
                         digests: file.digests.clone(),
                         origin: origin(file, update.id, wanted.folder.as_deref()),
+                        is_package: false,
                     });
                 }
                 Err(error) => self.fails(&update.name, Cause::Malformed, &error.to_string()),
@@ -383,6 +396,37 @@ mod tests {
         assert_eq!(path_of(id, &file("a.cab", 'a'), false), format!("{id}/a.cab"));
         let path = path_of(id, &file("a.cab", 'a'), true);
         assert_eq!(path, format!("{id}/aaaaaaaaaaaaaaaa/a.cab"));
+    }
+
+    #[test]
+    fn a_file_of_a_weak_digest_is_held_to_what_came_first() {
+        let db = Db::in_memory();
+        let digests = |algorithm, byte: &str, n| Digests::of(algorithm, &byte.repeat(n)).unwrap();
+        let mut batch = Batch::new();
+        PINS.put(&mut batch, &"a".repeat(40), &Pin { sha256: "c".repeat(64) });
+        db.kv().write(batch).unwrap();
+        let file = |digests| MirrorFile {
+            path: "x".parse().unwrap(),
+            size: 1,
+            digests,
+            origin: Origin::Remote(Vec::new()),
+            is_package: false,
+        };
+        let both = digests(Algorithm::Sha1, "a", 40).with(Algorithm::Sha256, &"d".repeat(64));
+        let files = vec![
+            file(digests(Algorithm::Sha1, "a", 40)),
+            file(digests(Algorithm::Sha1, "b", 40)),
+            file(both.unwrap()),
+        ];
+        let plan = Plan { files, ..Plan::default() }.pinned(&db).unwrap();
+        let sha256 = |at: usize| plan.files[at].digests.get(Algorithm::Sha256).map(|hex| &hex[..1]);
+        assert_eq!((sha256(0), sha256(1), sha256(2)), (Some("c"), None, Some("d")));
+
+        let mut grouped = File::grouped(plan.files);
+        let came = Ok(Outcome::Came { sha256: Some([0xee; 32]) });
+        assert_eq!(weakness(&grouped.remove(0), came), None, "it is pinned");
+        let said = weakness(&grouped.remove(0), came).unwrap();
+        assert!(said.contains("SHA-1 alone") && said.contains("sha256:eeee"), "{said}");
     }
 
     #[test]

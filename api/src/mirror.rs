@@ -2,10 +2,12 @@
 //!
 //! What a package mirrors stands in the site database. Its update takes the source as the last sync left
 //! it, lists the files that a snapshot has (`list`), brings those that are not held (`bring`) and makes
-//! a version of them, or, where one is missing, none. Metadata of a whole snapshot stay as their upstream
+//! a version of them, or, where one is missing, none. Packages may be left to come on demand (`demand`).
+//! Metadata of a whole snapshot stay as their upstream
 //! signed them; those of a filtered one are signed with the site's own key (`key`).
 
 pub(crate) mod bring;
+pub(crate) mod demand;
 pub(crate) mod key;
 mod list;
 
@@ -13,15 +15,16 @@ use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use crate::translate::cancelled;
 use ::sync::adapter::Watch;
-use ::sync::mirror::Origin;
+use ::sync::mirror::{Origin, from_of};
 use ::sync::name::SourceName;
 use ::sync::source::{SourceError, SourceKind};
 use bring::{Bringing, File};
-use contentlib::Progress;
+use contentlib::{Name, Progress};
 use jiff::Timestamp;
 use list::Snapshot;
-use packager::compose::{Base, Composition};
+use packager::compose::{Base, Composition, OnDemandFile};
 use packager::name::PackageName;
+use packager::path::TreePath;
 use packager::update::UpdateReport;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Db, Order, Table, Value};
@@ -74,6 +77,12 @@ pub struct Mirror {
     /// Of each package only the newest version.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub newest_only: bool,
+    /// Of an archive: what the chosen packages depend on, too, as far as the source has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub with_dependencies: bool,
+    /// Packages come when somebody asks for them first, and not with the version.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub on_demand: bool,
 }
 impl Value for Mirror {}
 
@@ -87,7 +96,10 @@ pub struct MirroredView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub valid_until: Option<Timestamp>,
-    /// What was chosen and is not there; the first hundred.
+    /// Files that come when somebody asks for them first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<OnDemandView>,
+    /// What was chosen, or what that depends on, and is not there; the first hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
     /// Entries that cannot be mirrored and were left out, as their upstream cannot serve them either.
@@ -96,6 +108,15 @@ pub struct MirroredView {
     /// What is wrong with the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out_examples: Vec<String>,
+}
+
+/// The files on demand of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OnDemandView {
+    /// How many.
+    pub files: u64,
+    /// Their sizes together.
+    pub bytes: u64,
 }
 
 /// What an update of a mirror came to.
@@ -117,7 +138,8 @@ impl Mirror {
 
     /// Whether all of the repository is taken, as it is.
     pub(crate) fn is_whole(&self) -> bool {
-        *self == Self { source: self.source.clone(), ..Self::default() }
+        let (source, on_demand) = (self.source.clone(), self.on_demand);
+        *self == Self { source, on_demand, ..Self::default() }
     }
 
     /// Whether a source of that kind can be mirrored so.
@@ -131,6 +153,9 @@ impl Mirror {
             }
             SourceKind::Rpm(_) if !self.sources.is_empty() => {
                 return only_of("sources", "Debian archives");
+            }
+            SourceKind::Rpm(_) if self.with_dependencies => {
+                return only_of("with_dependencies", "Debian archives");
             }
             SourceKind::Rpm(_) if !self.sections.is_empty() => {
                 return only_of("sections", "Debian archives");
@@ -152,6 +177,10 @@ impl Mirror {
             ("sections", &self.sections),
             ("arches", &self.arches),
         ];
+        if self.with_dependencies && lists.iter().all(|(_, names)| names.is_empty()) {
+            let detail = "says nothing where all is taken: choose packages";
+            return Err(Problem::field("mirror.with_dependencies", detail));
+        }
         let is_name =
             |name: &String| (1..=200).contains(&name.len()) && !name.contains(char::is_whitespace);
         for (field, names) in lists {
@@ -282,7 +311,12 @@ async fn made(
     let source = mirror.source_name()?;
     let held = machine.hold(&source, watch.clone()).await?;
     mirror.check(&held.source.kind)?;
-    let Snapshot { files, view } = list::snapshot(site, mirror, &held, &folder).await?;
+    let Snapshot { files, mut view } = list::snapshot(site, mirror, &held, &folder).await?;
+    let (files, waiting): (Vec<File>, Vec<File>) =
+        files.into_iter().partition(|file| !(mirror.on_demand && file.can_wait()));
+    if mirror.on_demand {
+        view.on_demand = Some(wait(&composition, &held.source.kind, &waiting)?);
+    }
     let fetcher = held.run.fetcher.clone();
     progress.total_files.store(files.len() as u64, Relaxed);
     progress.total_bytes.store(files.iter().map(|file| file.size).sum(), Relaxed);
@@ -317,6 +351,33 @@ async fn made(
     })
     .await?;
     Ok(Updated { report, mirror: view })
+}
+
+/// Lists files that come on demand.
+fn wait(
+    composition: &Composition,
+    kind: &SourceKind,
+    files: &[File],
+) -> Result<OnDemandView, Problem> {
+    let mut view = OnDemandView { files: 0, bytes: 0 };
+    for file in files {
+        let (Some(Name::Sha256(sha256)), Origin::Remote(urls)) =
+            (bring::name_of(&file.digests), &file.origin)
+        else {
+            continue;
+        };
+        for path in &file.paths {
+            let at = TreePath::new(path.as_str().as_bytes())
+                .map_err(|error| Problem::new(Kind::Upstream, format!("{path}: {error}")))?;
+            let from = urls.first().and_then(|url| from_of(kind, path.as_str(), url));
+            let one = OnDemandFile { size: file.size, sha256, from };
+            let placed = composition.place_on_demand(&at, one);
+            placed.map_err(|error| Problem::new(Kind::Upstream, error.to_string()))?;
+            view.files += 1;
+            view.bytes += file.size;
+        }
+    }
+    Ok(view)
 }
 
 /// Why no version was made.
@@ -372,6 +433,7 @@ mod tests {
             (Mirror { sources: names("glibc"), ..mirror.clone() }, "mirror.sources"),
             (Mirror { sections: names("net"), ..mirror.clone() }, "mirror.sections"),
             (Mirror { only: names("two words"), ..mirror.clone() }, "mirror.only"),
+            (Mirror { with_dependencies: true, ..mirror.clone() }, "mirror.with_dependencies"),
         ] {
             let problem = wrong.check(&rpm).unwrap_err();
             assert!(problem.detail.contains(said), "{problem}");

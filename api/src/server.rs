@@ -50,6 +50,7 @@ pub async fn serve(
     let mut options = serve_options(site.config());
     options.api = Some(from_service(router(site.clone())));
     options.tls = Some(tls.clone());
+    options.bring = Some(crate::mirror::demand::bring(&site));
     options.refuses = {
         let (ledger, refusing) = (ledger.clone(), site.clone());
         let is_removed = move |peer: &Peer| match peer {
@@ -154,6 +155,7 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         access_log: config.log.access,
         api: None,
         comes: None,
+        bring: None,
         tls: None,
         plain_http: dp.plain_http,
         refuses: None,

@@ -17,7 +17,15 @@ HOME = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cac
 CORPORA = pathlib.Path(os.environ.get("CORPORA", HOME / "depot-bench/corpora"))
 WORK = pathlib.Path(os.environ.get("WORK", "/var/tmp")) / "depot-bench-links"
 DEPOT = os.environ.get("DEPOT", str(HERE.parent.parent / "target/release/depot"))
-SITE, POINT, PEER = 18520, 18521, 18522  # ports: depot's two, and the peer's
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
+
+
+SITE, POINT, PEER = (free_port() for _ in range(3))  # depot's two, and the peer's
 rows = []
 
 

@@ -1,11 +1,13 @@
 //! A folder of a package as a page for people, or as JSON for programs.
 //!
 //! Names are bytes: they are shown with escapes where they are not text, and linked to
-//! percent-encoded, so that each entry can be reached whatever its name.
+//! percent-encoded, so that each entry can be reached whatever its name. Files on demand are listed beside
+//! the others: whether one has come makes no difference to who reads a listing.
 
 use crate::package::is_datable;
 use crate::target::encode;
-use packager::manifest::{Entry, Kind, Manifest};
+use packager::manifest::{Entry, FileEntry, Kind, Manifest};
+use packager::on_demand::{OnDemand, Waiting};
 use packager::path;
 use std::fmt::Write;
 
@@ -17,6 +19,8 @@ pub(crate) struct Listing<'a> {
     /// The path that was asked for.
     pub at: &'a [u8],
     pub manifest: &'a Manifest,
+    /// The version's files on demand.
+    pub on_demand: Option<&'a OnDemand>,
     /// The folder that it leads to.
     pub folder: &'a [u8],
 }
@@ -49,34 +53,81 @@ struct JsonEntry {
     modified: Option<String>,
 }
 
+/// A line of a listing.
+struct Row<'a> {
+    name: &'a [u8],
+    kind: Kind<'a>,
+    size: Option<u64>,
+    digest: Option<String>,
+    mode: u16,
+    modified: Option<jiff::Timestamp>,
+}
+
+impl<'a> From<Entry<'a>> for Row<'a> {
+    fn from(entry: Entry<'a>) -> Self {
+        Self {
+            name: entry.name(),
+            kind: entry.kind,
+            size: entry.file().map(|file| file.size),
+            digest: entry.file().map(|file| file.digest.to_string()),
+            mode: entry.mode,
+            modified: time(entry.mtime),
+        }
+    }
+}
+
+impl<'a> Row<'a> {
+    fn on_demand((name, file): (&'a [u8], Option<Waiting<'a>>)) -> Self {
+        let (kind, mode) = match file {
+            // The digest is not known by which it would be named, nor is it shown.
+            Some(file) => {
+                let digest = contentlib::Digest::EMPTY;
+                (Kind::File(FileEntry { size: file.size, digest, recipe: None }), 0o644)
+            }
+            None => (Kind::Folder, 0o755),
+        };
+        let size = file.map(|file| file.size);
+        let digest = file.map(|file| file.name().to_string());
+        Self { name, kind, size, digest, mode, modified: None }
+    }
+}
+
 impl Listing<'_> {
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.manifest.children(self.folder).into_iter().flatten()
+    /// What lies in the folder, in the order of the names.
+    fn rows(&self) -> Vec<Row<'_>> {
+        let entries = self.manifest.children(self.folder).into_iter().flatten();
+        let mut rows: Vec<Row<'_>> = entries.map(Row::from).collect();
+        let Some(list) = self.on_demand else { return rows };
+        rows.extend(list.children(self.folder).into_iter().map(Row::on_demand));
+        // Of the same name, what is there comes first and stays.
+        rows.sort_by(|a, b| a.name.cmp(b.name));
+        rows.dedup_by(|a, b| a.name == b.name);
+        rows
     }
 
     pub fn json(&self) -> Vec<u8> {
-        let entry = |e: Entry<'_>| JsonEntry {
-            name: path::Shown(e.name()).to_string(),
-            href: href(&e),
-            kind: match e.kind {
+        let entry = |row: Row<'_>| JsonEntry {
+            name: path::Shown(row.name).to_string(),
+            href: href(&row),
+            kind: match row.kind {
                 Kind::Folder => "folder",
                 Kind::Link { .. } => "link",
                 Kind::File(_) => "file",
             },
-            size: e.file().map(|f| f.size),
-            digest: e.file().map(|f| f.digest.to_string()),
-            target: match e.kind {
+            size: row.size,
+            digest: row.digest,
+            target: match row.kind {
                 Kind::Link { target } => Some(path::Shown(target).to_string()),
                 _ => None,
             },
-            mode: format!("{:04o}", e.mode),
-            modified: time(e.mtime).map(|t| t.to_string()),
+            mode: format!("{:04o}", row.mode),
+            modified: row.modified.map(|time| time.to_string()),
         };
         let listing = Json {
             package: self.package,
             version: self.version,
             path: path::Shown(self.at).to_string(),
-            entries: self.entries().map(entry).collect(),
+            entries: self.rows().into_iter().map(entry).collect(),
         };
         serde_json::to_vec(&listing).expect("text and numbers are JSON")
     }
@@ -100,30 +151,27 @@ impl Listing<'_> {
             out.push_str("<tr><td><a href=\"../\">../</a><td><td></tr>\n");
         }
         // Folders first, as file managers have it.
-        let is_folder = |e: &Entry<'_>| e.kind == Kind::Folder;
-        for entry in
-            self.entries().filter(is_folder).chain(self.entries().filter(|e| !is_folder(e)))
-        {
-            self.row(&mut out, &entry);
-        }
+        let (folders, others): (Vec<_>, Vec<_>) =
+            self.rows().into_iter().partition(|row| row.kind == Kind::Folder);
+        folders.iter().chain(&others).for_each(|row| self.row(&mut out, row));
         out.push_str("</table></body></html>\n");
         out.into_bytes()
     }
 
-    fn row(&self, out: &mut String, entry: &Entry<'_>) {
-        let mut name = path::Shown(entry.name()).to_string();
+    fn row(&self, out: &mut String, row: &Row<'_>) {
+        let mut name = path::Shown(row.name).to_string();
         let mut after = String::new();
-        match entry.kind {
+        match row.kind {
             Kind::Folder => name.push('/'),
             Kind::Link { target } => after = format!(" → {}", path::Shown(target)),
             Kind::File(_) => {}
         }
-        let size = entry.file().map(|f| people_size(f.size)).unwrap_or_default();
-        let modified = time(entry.mtime).map(|t| t.strftime("%Y-%m-%d %H:%M").to_string());
+        let size = row.size.map(people_size).unwrap_or_default();
+        let modified = row.modified.map(|time| time.strftime("%Y-%m-%d %H:%M").to_string());
         let written = writeln!(
             out,
             "<tr><td><a href=\"{}\">{}</a>{}<td class=\"n\">{size}<td>{}</tr>",
-            Escaped(&href(entry)),
+            Escaped(&href(row)),
             Escaped(&name),
             Escaped(&after),
             modified.unwrap_or_default(),
@@ -157,9 +205,9 @@ const STYLE: &str = ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,
     font-variant-numeric:tabular-nums}a{text-decoration:none}a:hover{text-decoration:underline}";
 
 /// `./` in front keeps a name with a colon from being read as a URL with a scheme.
-fn href(entry: &Entry<'_>) -> String {
-    let slash = if entry.kind == Kind::Folder { "/" } else { "" };
-    format!("./{}{slash}", encode(entry.name()))
+fn href(row: &Row<'_>) -> String {
+    let slash = if row.kind == Kind::Folder { "/" } else { "" };
+    format!("./{}{slash}", encode(row.name))
 }
 
 fn time(mtime: i64) -> Option<jiff::Timestamp> {
@@ -205,7 +253,7 @@ impl std::fmt::Display for Escaped<'_> {
 mod tests {
     use super::*;
     use contentlib::Digest;
-    use packager::manifest::{FileEntry, ManifestBuilder};
+    use packager::manifest::ManifestBuilder;
 
     fn odd_tree() -> Manifest {
         let mut builder = ManifestBuilder::default();
@@ -226,7 +274,16 @@ mod tests {
     }
 
     fn listing<'a>(manifest: &'a Manifest, at: &'a [u8]) -> Listing<'a> {
-        Listing { package: "docs", selector: "latest", version: 2, at, manifest, folder: at }
+        let on_demand = None;
+        Listing {
+            package: "docs",
+            selector: "latest",
+            version: 2,
+            at,
+            manifest,
+            on_demand,
+            folder: at,
+        }
     }
 
     #[test]

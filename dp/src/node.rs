@@ -5,6 +5,7 @@
 //! * `link`: what it asks the site and tells it, over mutual TLS.
 //! * `plan`: what to do next, and `schedule`: what may be done at this hour, as pure functions.
 //! * `work`: bringing what is wished.
+//! * `on_demand`: bringing a file that a client asks for first.
 //! * `upstream`: where it brings content from; `coming`: what it tells those who bring from it.
 //! * `facts`: what it says of itself, derived from its library.
 //! * `scrub`, `mend`: how damage is found, and seen to.
@@ -22,6 +23,7 @@ mod facts;
 mod home;
 mod link;
 mod mend;
+mod on_demand;
 mod orders;
 mod plan;
 mod prestage;
@@ -289,6 +291,8 @@ impl Turn {
             let on_the_way = on_the_way.clone();
             Arc::new(move |package, version| on_the_way.of(package, version))
         });
+        let bringer = Arc::new(on_demand::Bringer::default());
+        serve.bring = Some(bringer.clone().bring());
         let server = listen_at(listen, serve, self.index).await?;
         let node = Arc::new(Node {
             link: RwLock::new(Arc::new(Link::new(identity, home.sites(), &clock)?)),
@@ -315,6 +319,7 @@ impl Turn {
             orders: Mutex::new(orders::load(&home.orders_file())),
             home,
         });
+        bringer.begin(&node);
         let control = Control::bind(node.home.folder())?;
         started(node.who());
         let ending = {

@@ -11,6 +11,7 @@
 use crate::condition::http_date;
 use crate::held::{Described, Held, Hot};
 use crate::listing;
+use crate::on_demand::{self, Demand};
 use crate::problem::Problem;
 use crate::server::Content;
 use crate::service::Page;
@@ -64,6 +65,8 @@ impl Shown {
 pub(crate) enum Found {
     File(Arc<Held>),
     Page(Page),
+    /// A file that has to come first.
+    Waits(Demand),
 }
 
 /// Looks a path up and makes what it leads to ready. Blocks.
@@ -75,7 +78,7 @@ pub(crate) fn find(
     hot: &Hot,
     asked: &PackagePath,
     shown: Shown,
-    query: Option<String>,
+    query: Option<&str>,
 ) -> Result<Found, Problem> {
     let version = content.packages.resolve(&asked.package, &asked.selector)?;
     if shown == Shown::Version && asked.path.is_empty() {
@@ -93,23 +96,47 @@ pub(crate) fn find(
         return Ok(Found::File(held));
     }
     let manifest = content.packages.manifest(version.manifest)?;
-    match follow(&manifest, &asked.path)? {
+    let there = match follow(&manifest, &asked.path) {
+        Err(lost @ Lost::Nothing(_)) => {
+            let list = on_demand::list(content, &version)?;
+            let list = list.ok_or_else(|| Problem::from(lost.clone()))?;
+            match list.lookup(&asked.path) {
+                Some(waiting) if !asked.slash => {
+                    let Some(file) = on_demand::held(content, &waiting)? else {
+                        return Ok(Found::Waits(Demand::of(&version, &waiting)));
+                    };
+                    let held = Arc::new(open(content, &file, None, &asked.path)?);
+                    hot.put(&key, generation, held.clone());
+                    return Ok(Found::File(held));
+                }
+                // A folder of files on demand alone.
+                None if !list.children(&asked.path).is_empty() => {
+                    There::Folder { path: asked.path.clone() }
+                }
+                _ => return Err(lost.into()),
+            }
+        }
+        there => there?,
+    };
+    match there {
         There::File { .. } if asked.slash => {
             Err(Problem::not_found("this is a file; leave out the slash at the end"))
         }
         There::File { file, mtime, path } => {
-            let held = Arc::new(open(content, &file, mtime, &path)?);
+            let held = Arc::new(open(content, &file, Some(mtime), &path)?);
             hot.put(&key, generation, held.clone());
             Ok(Found::File(held))
         }
         There::Folder { .. } if !asked.slash => Ok(Found::Page(redirect(asked, query))),
         There::Folder { path } => {
+            let on_demand = on_demand::list(content, &version)?;
             let listed = listing::Listing {
                 package: asked.package.as_str(),
                 selector: &asked.selector.to_string(),
                 version: version.version,
                 at: &asked.path,
                 manifest: &manifest,
+                on_demand: on_demand.as_deref(),
                 folder: &path,
             };
             let (media_type, form, bytes) = match shown {
@@ -122,17 +149,36 @@ pub(crate) fn find(
     }
 }
 
-fn open(content: &Content, file: &FileEntry, mtime: i64, path: &[u8]) -> Result<Held, Problem> {
+fn open(
+    content: &Content,
+    file: &FileEntry,
+    mtime: Option<i64>,
+    path: &[u8],
+) -> Result<Held, Problem> {
     let reader = content.library.open_content(file.digest)?;
     let described = Described {
         content_type: HeaderValue::from_static(crate::media::type_of(path)),
         cache_control: HeaderValue::from_static("no-cache"),
-        modified: Some(mtime.div_euclid(1_000_000_000)),
+        modified: mtime.map(|mtime| mtime.div_euclid(1_000_000_000)),
     };
     let mut held = Held::open(reader, described)?;
     // What somebody packed must not act as this site: the API shares its origin.
     held.headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     Ok(held)
+}
+
+/// The head of a file that has not come: all that its version states of it, but for the digest by which it
+/// will be named.
+pub(crate) fn head_of(demand: &Demand) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    let media_type = crate::media::type_of(&demand.path);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CONTENT_LENGTH, demand.size.into());
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers
 }
 
 fn page(media_type: &'static str, etag: &str, bytes: Vec<u8>) -> Page {
@@ -146,7 +192,7 @@ fn page(media_type: &'static str, etag: &str, bytes: Vec<u8>) -> Page {
     Page { status: StatusCode::OK, headers, bytes: bytes.into() }
 }
 
-fn redirect(asked: &PackagePath, query: Option<String>) -> Page {
+fn redirect(asked: &PackagePath, query: Option<&str>) -> Page {
     let PackagePath { package, selector, path, .. } = asked;
     let mut to = format!("/packages/{package}/{selector}/");
     if !path.is_empty() {
@@ -155,7 +201,7 @@ fn redirect(asked: &PackagePath, query: Option<String>) -> Page {
     }
     if let Some(query) = query {
         to.push('?');
-        to += &query;
+        to += query;
     }
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(header::LOCATION, HeaderValue::try_from(to).expect("percent-encoded"));

@@ -115,6 +115,7 @@ fn kind(status: StatusCode) -> (&'static str, &'static str) {
             ("range-not-satisfiable", "The content has no such range")
         }
         StatusCode::UPGRADE_REQUIRED => ("https-required", "This server takes HTTPS alone"),
+        StatusCode::BAD_GATEWAY => ("upstream", "An upstream failed"),
         StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "This is not available now"),
         _ => ("internal", "The server failed"),
     }

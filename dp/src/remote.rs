@@ -21,6 +21,7 @@ mod parts;
 mod place;
 mod plan;
 mod recipes;
+mod save;
 mod sink;
 mod sources;
 mod state;

@@ -4,6 +4,7 @@ use crate::coming::Comes;
 use crate::deltas::DeltaOptions;
 use crate::fallback::Fallback;
 use crate::identity::{Peer, ServerTls};
+use crate::on_demand::Bring;
 use crate::worker::{Shared, Worker};
 use contentlib::Library;
 use packager::Packages;
@@ -76,6 +77,8 @@ pub struct ServeOptions {
     pub api: Option<Arc<dyn Fallback>>,
     /// What is on its way to this server, if it brings things.
     pub comes: Option<Comes>,
+    /// What brings files on demand, on the runtime that the server is started from.
+    pub bring: Option<Bring>,
     /// What clients are shown that come by HTTPS, on the same port; nothing if there is no HTTPS.
     pub tls: Option<Arc<ServerTls>>,
     /// Who may come without TLS.
@@ -101,6 +104,7 @@ impl Default for ServeOptions {
             access_log: false,
             api: None,
             comes: None,
+            bring: None,
             tls: None,
             plain_http: PlainHttp::Any,
             refuses: None,

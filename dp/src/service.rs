@@ -150,11 +150,25 @@ impl Service {
                 let query = request.uri().query().map(str::to_owned);
                 let worker = self.connection.worker.clone();
                 Answer::Later(Box::pin(async move {
-                    let find = move || package::find(&content, &worker.hot, &path, shown, query);
-                    match blocking(find).await {
-                        Ok(package::Found::File(held)) => resolve(send(held, asked, ticket)).await,
-                        Ok(package::Found::Page(page)) => send_page(page, &asked, ticket),
-                        Err(error) => problem(error, ticket),
+                    let shared = worker.shared.clone();
+                    let find = move || {
+                        package::find(&content, &worker.hot, &path, shown, query.as_deref())
+                    };
+                    let find = Arc::new(find);
+                    let found = {
+                        let find = find.clone();
+                        blocking(move || find()).await
+                    };
+                    match found {
+                        Ok(package::Found::Waits(demand)) if asked.is_head => {
+                            let headers = package::head_of(&demand);
+                            answer(StatusCode::OK, headers, Source::Empty, ticket)
+                        }
+                        Ok(package::Found::Waits(demand)) => match shared.bring(demand).await {
+                            Ok(()) => give(blocking(move || find()).await, asked, ticket).await,
+                            Err(error) => problem(error, ticket),
+                        },
+                        found => give(found, asked, ticket).await,
                     }
                 }))
             }
@@ -390,6 +404,23 @@ fn digest_of(library: &Library, name: Name) -> Result<Digest, Problem> {
 fn open(library: &Library, name: Name) -> Result<Held, Problem> {
     let reader = library.open_content(digest_of(library, name)?)?;
     Ok(Held::open(reader, Described::by_digest())?)
+}
+
+/// Answers with what a path leads to.
+async fn give(
+    found: Result<package::Found, Problem>,
+    asked: Asked,
+    ticket: Ticket,
+) -> Response<Body> {
+    match found {
+        Ok(package::Found::File(held)) => resolve(send(held, asked, ticket)).await,
+        Ok(package::Found::Page(page)) => send_page(page, &asked, ticket),
+        Ok(package::Found::Waits(_)) => {
+            let detail = "the file came and is not held any more; try again later";
+            problem(Problem::unavailable(detail), ticket)
+        }
+        Err(error) => problem(error, ticket),
+    }
 }
 
 /// Answers with a content, or the part of it that is wanted.

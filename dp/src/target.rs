@@ -91,20 +91,26 @@ impl Target {
     }
 }
 
-/// What servers and clients of WSUS ask for: `ServerSyncWebService/…` and `DssAuthWebService/…`, which are
-/// handed on, and `Content/XX/SHA1.ext`. Paths are in either case there, and begin with slashes, one or
+/// What servers and clients of WSUS ask for: `ServerSyncWebService/…`, `DssAuthWebService/…` and
+/// `ReportingWebService/…`, which are handed on, and `Content/XX/SHA1.ext`, with a SHA-256 for
+/// files of which no SHA-1 is stated. Paths are in either case there, and begin with slashes, one or
 /// more.
 fn of_wsus(path: &str) -> Option<Target> {
     let (first, rest) = path.trim_start_matches('/').split_once('/')?;
-    if ["ServerSyncWebService", "DssAuthWebService"].iter().any(|it| it.eq_ignore_ascii_case(first))
-    {
+    let services = ["ServerSyncWebService", "DssAuthWebService", "ReportingWebService"];
+    if services.iter().any(|it| it.eq_ignore_ascii_case(first)) {
         return Some(Target::Api);
     }
     let (folder, file) = rest.split_once('/').filter(|_| first.eq_ignore_ascii_case("content"))?;
-    let sha1 = file.split('.').next().filter(|it| it.len() == 40)?.to_ascii_lowercase();
-    let is_hex = sha1.bytes().all(|b| b.is_ascii_hexdigit());
-    let is_file = is_hex && sha1.ends_with(&folder.to_ascii_lowercase()) && folder.len() == 2;
-    is_file.then(|| Target::Content(format!("sha1:{sha1}").into_bytes()))
+    let hex = file.split('.').next()?.to_ascii_lowercase();
+    let algorithm = match hex.len() {
+        40 => "sha1",
+        64 => "sha256",
+        _ => return None,
+    };
+    let is_hex = hex.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_file = is_hex && hex.ends_with(&folder.to_ascii_lowercase()) && folder.len() == 2;
+    is_file.then(|| Target::Content(format!("{algorithm}:{hex}").into_bytes()))
 }
 
 fn coming(rest: &str) -> Result<Target, BadTarget> {
@@ -209,7 +215,15 @@ mod tests {
         ] {
             assert_eq!(Target::parse(path), Ok(content.clone()), "{path}");
         }
-        for path in ["//DssAuthWebService/DssAuthWebService.asmx", "/serversyncwebservice/x"] {
+        let sha256 = "ab".repeat(32);
+        let content = Target::Content(format!("sha256:{sha256}").into_bytes());
+        let path = format!("/Content/AB/{}.deb", sha256.to_ascii_uppercase());
+        assert_eq!(Target::parse(&path), Ok(content));
+        for path in [
+            "//DssAuthWebService/DssAuthWebService.asmx",
+            "/serversyncwebservice/x",
+            "/ReportingWebService/ReportingWebService.asmx",
+        ] {
             assert_eq!(Target::parse(path), Ok(Target::Api), "{path}");
         }
         let other = "/Content/AB/87F5BD0469585006AA5D3A77D1C662FD2895DDCD.exe";

@@ -12,6 +12,8 @@ use crate::fallback::Fallback;
 use crate::held::Hot;
 use crate::identity::ServerTls;
 use crate::metrics::Counters;
+use crate::on_demand::{Demand, Demands};
+use crate::problem::Problem;
 use crate::secure::HANDSHAKE;
 use crate::server::{Content, PlainHttp, Refuses, ServeOptions};
 use contentlib::LibraryStats;
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     pub deltas: Option<Arc<Deltas>>,
     pub fallback: Option<Arc<dyn Fallback>>,
     pub comes: Option<Comes>,
+    /// Nothing if files on demand are brought by nobody.
+    demands: Option<Arc<Demands>>,
     pub tls: Option<Arc<ServerTls>>,
     pub plain_http: PlainHttp,
     pub refuses: Option<Refuses>,
@@ -58,6 +62,7 @@ impl Shared {
             content,
             fallback: options.api.clone(),
             comes: options.comes.clone(),
+            demands: options.bring.clone().map(|bring| Arc::new(Demands::new(bring))),
             tls: options.tls.clone(),
             plain_http: options.plain_http,
             refuses: options.refuses.clone(),
@@ -69,6 +74,14 @@ impl Shared {
             max_connections: options.max_connections,
             stats: Mutex::new(None),
         }
+    }
+
+    /// Waits until a file on demand is there.
+    pub async fn bring(&self, demand: Demand) -> Result<(), Problem> {
+        let Some(demands) = &self.demands else {
+            return Err(Problem::unavailable("this server brings no files on demand"));
+        };
+        Ok(demands.wait(demand, &self.runtime).await?)
     }
 
     /// The library's figures, up to [`STATS_AGE`] old. Blocks.

@@ -4,13 +4,14 @@
 //! and most of them are held already. A composition takes each by path: one that is held by its name
 //! there, another from a reader that must read as was stated. What came is kept by a durable lease, so
 //! a composition that was interrupted finds it held when it begins again. Only [`Composition::finish`]
-//! makes a version, whole.
+//! makes a version, whole. Files on demand are listed and do not come ([`crate::on_demand`]).
 
 use crate::error::PackageError;
 use crate::manifest::{
     Entry, FileEntry, Kind, MAX_ENTRIES, MAX_PATH_BYTES, Manifest, ManifestBuilder, NotATree,
 };
 use crate::name::{PackageName, Selector};
+use crate::on_demand::{self, ListWriter};
 use crate::packages::{Guard, NewVersion, Packages};
 use crate::path::{self, TreePath};
 use crate::refs::{self, Source};
@@ -87,8 +88,20 @@ pub struct Composition {
     began: Timestamp,
     before: (u64, u64),
     files: Mutex<BTreeMap<Box<[u8]>, Placed>>,
+    on_demand: Mutex<BTreeMap<String, OnDemandFile>>,
     n_read: AtomicU64,
     saved: AtomicU64,
+}
+
+/// What is stated of a file whose bytes come when somebody asks for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnDemandFile {
+    /// Its bytes.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: [u8; 32],
+    /// Where its upstream has it, if that is not at the same path.
+    pub from: Option<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -151,6 +164,7 @@ impl Packages {
             before,
             progress,
             files: Mutex::new(files),
+            on_demand: Mutex::default(),
             n_read: AtomicU64::new(0),
             saved: AtomicU64::new(0),
         })
@@ -224,6 +238,22 @@ impl Composition {
         Ok(added)
     }
 
+    /// Lists a file whose bytes come when somebody asks for them. One that is placed at that path, too, goes
+    /// before.
+    pub fn place_on_demand(&self, path: &TreePath, file: OnDemandFile) -> Result<(), PlaceError> {
+        let bad = |why| PlaceError::Place { path: path.to_string(), why };
+        let text = std::str::from_utf8(path.as_bytes()).ok();
+        let can_wait = on_demand::can_wait(path.as_bytes(), file.from.as_deref());
+        let text = text.filter(|_| can_wait).ok_or_else(|| bad("its name is no plain text"))?;
+        check_name(path)?;
+        let mut listed = self.on_demand.lock();
+        if listed.len() >= MAX_ENTRIES {
+            return Err(bad("the package has too many files"));
+        }
+        listed.insert(text.to_owned(), file);
+        Ok(())
+    }
+
     /// Places what lies at `from` at `to` as well; `false` if nothing lies there.
     pub fn also_at(&self, from: &TreePath, to: &TreePath) -> Result<bool, PlaceError> {
         let Some(placed) = self.files.lock().get(from.as_bytes()).copied() else {
@@ -249,7 +279,17 @@ impl Composition {
         let name = self.guard.name().clone();
         let newest = self.packages.newest(&name)?;
         let before = newest.as_ref().and_then(|newest| newest.manifest.clone());
-        let files = self.files.into_inner();
+        let mut files = self.files.into_inner();
+        let on_demand = self.on_demand.into_inner();
+        if !on_demand.is_empty() {
+            let mut list = ListWriter::new();
+            on_demand.iter().for_each(|(path, file)| list.push(path, file));
+            let list = list.done();
+            let options = AddOptions::default();
+            let added = self.session.add_reader(list.as_slice(), &options, &self.progress)?;
+            let file = FileEntry { size: added.size, digest: added.digest, recipe: added.recipe };
+            files.insert(on_demand::LIST.as_bytes().into(), Placed { file, mtime: None });
+        }
         let manifest = manifest(&files, before.as_deref(), self.packages.now())?;
         let tally = Tally::resumed(&self.progress, self.before, self.began);
         let new = NewVersion {
@@ -268,7 +308,7 @@ impl Composition {
 
     fn insert(&self, path: &TreePath, file: FileEntry) -> Result<(), PlaceError> {
         let bad = |why| PlaceError::Place { path: path.to_string(), why };
-        crate::fetch_state::check(path.as_bytes()).map_err(|_| bad("its name is taken"))?;
+        check_name(path)?;
         let mut files = self.files.lock();
         if files.len() >= MAX_ENTRIES {
             return Err(bad("the package has too many files"));
@@ -293,6 +333,15 @@ impl Composition {
         files.insert(path.as_bytes().into(), Placed { file, mtime });
         Ok(())
     }
+}
+
+/// No file of an upstream takes a name that means something to depot.
+fn check_name(path: &TreePath) -> Result<(), PlaceError> {
+    let is_list = path::top_name(path.as_bytes()) == on_demand::LIST.as_bytes();
+    if is_list || crate::fetch_state::check(path.as_bytes()).is_err() {
+        return Err(PlaceError::Place { path: path.to_string(), why: "its name is taken" });
+    }
+    Ok(())
 }
 
 /// The lease of what comes for a package.

@@ -43,6 +43,14 @@ pub enum PackageError {
         /// The path, as [`crate::path::Shown`].
         path: String,
     },
+    /// The version's list of files on demand cannot be read.
+    #[error("the list of files on demand of manifest {manifest} cannot be read")]
+    OnDemand {
+        /// The manifest that has it.
+        manifest: Digest,
+        /// What is wrong with it.
+        source: crate::on_demand::NotAList,
+    },
     /// The name is taken.
     #[error("there is a package {0} already")]
     Exists(PackageName),

@@ -3,7 +3,7 @@
 //! Read in this order: what a tree may hold ([`path`], [`manifest`]), how versions differ
 //! ([`diff`], [`tree`]) and are signed ([`sign`]); how folders are read and written without
 //! following what lies in them ([`folder`]); how a source becomes a snapshot ([`scan`]); and what
-//! can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`mod@compose`], [`restore`]), and how versions travel
+//! can be done with packages ([`packages`], [`update`], [`tar`], [`upload`], [`mod@compose`], [`on_demand`], [`restore`]), and how versions travel
 //! without a network ([`prestage`]). All
 //! state lies in references of the content library; see [`packages::Packages`].
 
@@ -33,6 +33,7 @@ pub mod packages;
 pub mod update;
 
 pub mod compose;
+pub mod on_demand;
 pub mod tar;
 pub mod upload;
 

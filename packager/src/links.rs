@@ -1,7 +1,9 @@
 //! What a version keeps alive: for garbage collection, and to say why a content is there.
+//!
+//! That is what its manifest names, and of its files on demand those that have come.
 
 use crate::error::PackageError;
-use crate::packages::read_manifest;
+use crate::packages::{read_manifest, read_on_demand};
 use crate::path::Shown;
 use crate::refs;
 use contentlib::{Library, Link, Links, ReadError, Ref};
@@ -38,20 +40,38 @@ impl Links for ManifestLinks {
             digest: file.digest,
             label: Shown(path).to_string(),
         };
-        Ok(files.map(link).collect())
+        let mut links: Vec<Link> = files.map(link).collect();
+        let list = match read_on_demand(library, root, &manifest) {
+            Ok(Some(list)) => list,
+            Ok(None) => return Ok(links),
+            // A list that is lost keeps nothing: what came by it can come again.
+            Err(error) if is_lost(&error) => return Ok(links),
+            Err(error) => return Err(error.into()),
+        };
+        for waiting in list.files() {
+            if let Some(digest) = library.resolve(&waiting.name())? {
+                links.push(Link { digest, label: Shown(waiting.path).to_string() });
+            }
+        }
+        Ok(links)
     }
 }
 
 /// Why a version's links cannot be told; with what to do, if trying again does not help.
 fn unreadable(name: &str, source: PackageError) -> Box<dyn std::error::Error + Send + Sync> {
-    use ReadError::{MissingChunk, Revoked, Suspect, Unknown};
-    let is_lost = matches!(
-        source,
-        PackageError::Manifest { .. }
-            | PackageError::Read(MissingChunk { .. } | Revoked(_) | Suspect { .. } | Unknown(_))
-    );
-    match is_lost {
+    match is_lost(&source) {
         true => UnreadableVersion { version: refs::shown(name), source }.into(),
         false => source.into(),
     }
+}
+
+/// Whether what cannot be read stays so until somebody brings it again.
+fn is_lost(error: &PackageError) -> bool {
+    use ReadError::{MissingChunk, Revoked, Suspect, Unknown};
+    matches!(
+        error,
+        PackageError::Manifest { .. }
+            | PackageError::OnDemand { .. }
+            | PackageError::Read(MissingChunk { .. } | Revoked(_) | Suspect { .. } | Unknown(_))
+    )
 }

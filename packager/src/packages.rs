@@ -9,6 +9,7 @@ mod cache;
 mod channel;
 mod delete;
 mod expire;
+mod on_demand;
 mod publish;
 mod replica;
 mod revoke;
@@ -27,12 +28,13 @@ pub use whole::Hurt;
 use crate::error::PackageError;
 use crate::manifest::Manifest;
 use crate::name::{PackageName, Selector};
+use crate::on_demand::OnDemand;
 use crate::refs::{self, KeyRecord, PackageRecord, Source, SourceFolder, Stored};
 use crate::retention::Retention;
 use crate::sign::{PublicKey, SiteKey, VersionInfo};
 use crate::upload::{self, InUse, UploadId};
 use busy::Busy;
-use cache::ManifestCache;
+use cache::ReadLast;
 use contentlib::{CommitError, Digest, Expect, Library, ReadError, RefChange};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -42,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use busy::Guard;
+pub(crate) use on_demand::read_on_demand;
 pub(crate) use publish::{Made, NewVersion, Newest};
 
 /// Where the time comes from.
@@ -79,7 +82,9 @@ pub(crate) struct Inner {
     /// Uploads with an unreadable record that the log named.
     pub(crate) uploads_told: Mutex<HashSet<UploadId>>,
     pub(crate) n_threads: usize,
-    manifests: ManifestCache,
+    manifests: ReadLast<Manifest>,
+    /// By the content of the list.
+    on_demand: ReadLast<OnDemand>,
     busy: Arc<Busy>,
 }
 
@@ -122,7 +127,8 @@ impl Packages {
             uploads_in_use: Arc::default(),
             uploads_told: Mutex::default(),
             n_threads: std::thread::available_parallelism().map_or(2, usize::from).min(8),
-            manifests: ManifestCache::default(),
+            manifests: ReadLast::default(),
+            on_demand: ReadLast::default(),
             busy: Arc::default(),
         };
         let packages = Self { inner: Arc::new(inner) };

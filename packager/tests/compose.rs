@@ -5,7 +5,7 @@ mod common;
 
 use common::{Site, noise, package};
 use contentlib::{AddOptions, Aliases, Name, Progress};
-use packager::compose::{Base, Composition, PlaceError};
+use packager::compose::{Base, Composition, OnDemandFile, PlaceError};
 use packager::{PackageError, Selector, TreePath, UpdateReport};
 use std::sync::Arc;
 
@@ -90,6 +90,62 @@ fn files_come_beside_those_of_the_newest_version_which_keep_their_times() {
     };
     assert_eq!(time(2, b"b"), time(3, b"b"), "it is as it was");
     assert!(time(2, b"a") < time(3, b"a"));
+}
+
+#[test]
+fn files_on_demand_are_listed_and_kept_once_they_came_and_make_no_other_version() {
+    let site = site();
+    let bytes = noise(7, 200_000);
+    let Name::Sha256(digest) = sha256(&Site::new(), &bytes) else { panic!("an alias") };
+    let make = || {
+        let composition = compose(&site, Base::Nothing);
+        place(&composition, "Release", b"release");
+        let wait = |path: &str, from: Option<&str>| {
+            let from = from.map(str::to_owned);
+            composition
+                .place_on_demand(&at(path), OnDemandFile { size: 200_000, sha256: digest, from })
+        };
+        wait("pool/b.deb", None).unwrap();
+        wait("pool/a.deb", Some("http://cdn/a.deb")).unwrap();
+        for path in [".depot-on-demand", ".depot/x", "a\x0ab"] {
+            assert!(wait(path, None).is_err(), "{path}");
+        }
+        let taken =
+            composition.place(&at(".depot-on-demand"), None, &b"x"[..], &AddOptions::default());
+        assert!(matches!(taken, Err(PlaceError::Place { .. })));
+        composition.finish().unwrap()
+    };
+    assert_eq!(make().version, 2);
+    let info = site.packages.resolve(&package("p"), &Selector::Latest).unwrap();
+    let list = site.packages.on_demand(info.manifest).unwrap().unwrap();
+    assert_eq!((list.len(), list.bytes()), (2, 400_000));
+    let first = list.files().next().unwrap();
+    assert_eq!((first.path, first.from), (&b"pool/a.deb"[..], Some("http://cdn/a.deb")));
+
+    let library = site.packages.library();
+    let options = AddOptions { aliases: Aliases { sha256: true, sha1: false }, expect: None };
+    let session = library.session();
+    session.add_reader(bytes.as_slice(), &options, &Progress::default()).unwrap();
+    session.commit(Vec::new()).unwrap();
+    drop(session);
+    let unlisted = library.session();
+    unlisted.add_reader(&noise(8, 200_000)[..], &options, &Progress::default()).unwrap();
+    unlisted.commit(Vec::new()).unwrap();
+    drop(unlisted);
+    let gc = || {
+        let links = packager::ManifestLinks;
+        library.gc(&Default::default(), &links, &Progress::default()).unwrap()
+    };
+    let listed = Name::Sha256(digest);
+    assert!(gc().condemned > 0, "what no version lists");
+    let content = library.resolve(&listed).unwrap().unwrap();
+    let why = || library.why(content, &packager::ManifestLinks).unwrap();
+    let labels: Vec<String> = why().holders.into_iter().map(|holder| holder.label).collect();
+    assert_eq!((labels, why().state), (vec!["pool/a.deb".into(), "pool/b.deb".into()], "live"));
+    assert!(make().unchanged);
+    site.packages.delete_package(&package("p")).unwrap();
+    assert!(gc().condemned > 0);
+    assert_eq!((why().holders.len(), why().state), (0, "condemned"));
 }
 
 #[test]

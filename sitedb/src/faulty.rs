@@ -34,6 +34,11 @@ impl FaultyKv {
         state.applies_the_first = applies_the_first;
     }
 
+    /// Whether it has not failed yet since it was told to.
+    pub fn still_works(&self) -> bool {
+        self.state.lock().left.is_some_and(|left| left > 0)
+    }
+
     /// Works again.
     pub fn heal(&self) {
         self.state.lock().left = None;

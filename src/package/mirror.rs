@@ -40,6 +40,12 @@ pub struct MirrorArgs {
     /// With --mirror: of each package only the newest version
     #[arg(long, requires = "mirror")]
     newest_only: bool,
+    /// With --mirror of an archive, and a choice: what the chosen packages depend on, too
+    #[arg(long, requires = "mirror")]
+    with_dependencies: bool,
+    /// With --mirror: bring metadata alone; each package comes when somebody asks for it first
+    #[arg(long, requires = "mirror")]
+    on_demand: bool,
     /// With --mirror: only what machines of this collection have (not supported yet)
     #[arg(long, value_name = "COLLECTION", requires = "mirror")]
     pub only_installed_on: Option<String>,
@@ -64,6 +70,8 @@ impl MirrorArgs {
             sections: set(&self.section),
             arches: set(&self.arch),
             newest_only: self.newest_only,
+            with_dependencies: self.with_dependencies,
+            on_demand: self.on_demand,
         }))
     }
 }
@@ -111,6 +119,12 @@ pub fn text(mirror: &Mirror) -> String {
     if mirror.newest_only {
         text.push_str(", the newest");
     }
+    if mirror.with_dependencies {
+        text.push_str(", with dependencies");
+    }
+    if mirror.on_demand {
+        text.push_str(", on demand");
+    }
     text
 }
 
@@ -131,6 +145,8 @@ mod tests {
         assert_eq!(text(&mirror), "mirror of debian");
         mirror.only = ["a", "b", "c", "d"].map(String::from).into();
         mirror.newest_only = true;
-        assert_eq!(text(&mirror), "mirror of debian: a, b, c and 1 more, the newest");
+        mirror.on_demand = true;
+        let said = "mirror of debian: a, b, c and 1 more, the newest, on demand";
+        assert_eq!(text(&mirror), said);
     }
 }

@@ -68,6 +68,13 @@ fn notes(mirror: &MirroredView, out: Out) {
     if let Some(at) = mirror.valid_until {
         out.note(format!("machines take it until {}, as its upstream says", units::when(at)));
     }
+    if let Some(waiting) = &mirror.on_demand {
+        out.note(format!(
+            "{}, {}, come when somebody asks for them first",
+            units::counted(waiting.files, "file", "files"),
+            units::bytes(waiting.bytes)
+        ));
+    }
     if !mirror.missing.is_empty() {
         out.note(one_line(&format!(
             "{} does not have: {}",

@@ -9,6 +9,7 @@
 //! snapshots of the archive itself ([`mirror`]).
 
 mod bring;
+mod closure;
 pub mod deb822;
 mod gather;
 pub mod mirror;

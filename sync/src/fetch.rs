@@ -59,27 +59,35 @@ pub struct Fetcher {
 
 /// How fast bytes may come, all that share it together. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct Pace(Arc<Mutex<Bucket>>);
+
+/// Which bytes may pass when.
+#[derive(Debug)]
+struct Bucket {
     /// Bytes in a second.
     rate: u64,
     /// When the bytes that were let through are paid for.
-    free: Arc<Mutex<Instant>>,
+    free: Instant,
+}
+
+impl Bucket {
+    /// When so many bytes, which came at `now`, may go on. Time in which nothing came is not saved up.
+    fn turn(&mut self, bytes: u64, now: Instant) -> Instant {
+        let turn = self.free.max(now);
+        self.free = turn + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        turn
+    }
 }
 
 impl Pace {
     /// So many bytes in a second; none is one.
     pub fn new(rate: u64) -> Self {
-        Self { rate: rate.max(1), free: Arc::new(Mutex::new(Instant::now())) }
+        Self(Arc::new(Mutex::new(Bucket { rate: rate.max(1), free: Instant::now() })))
     }
 
     /// Waits until the bytes that came before have had their time.
     async fn let_through(&self, bytes: u64) {
-        let turn = {
-            let mut free = self.free.lock();
-            let turn = (*free).max(Instant::now());
-            *free = turn + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
-            turn
-        };
+        let turn = self.0.lock().turn(bytes, Instant::now());
         tokio::time::sleep_until(turn).await;
     }
 }
@@ -512,6 +520,57 @@ async fn good(url: &Url, response: Response) -> Result<Response, SyncError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_passes_than_the_rate_whoever_comes_when() {
+        const PIECE: u64 = 1_000;
+        let began = Instant::now();
+        let mut bucket = Bucket { rate: 10_000, free: began };
+        let mut passed: Vec<(Duration, u64)> = Vec::new();
+        let mut come = |bucket: &mut Bucket, at: f64| {
+            let turn = bucket.turn(PIECE, began + Duration::from_secs_f64(at));
+            passed.push((turn - began, PIECE));
+        };
+        // Two who share it, as fast as they can; then nobody for ten seconds; then both again.
+        (0..100).for_each(|n| come(&mut bucket, f64::from(n) * 0.001));
+        (0..50).for_each(|n| come(&mut bucket, 20.0 + f64::from(n) * 0.001));
+        let within = |from: u64, to: u64| -> u64 {
+            let is_in =
+                |at: Duration| at >= Duration::from_secs(from) && at < Duration::from_secs(to);
+            passed.iter().filter(|(at, _)| is_in(*at)).map(|(_, bytes)| bytes).sum()
+        };
+        for second in 0..30 {
+            let bytes = within(second, second + 1);
+            assert!(bytes <= 10_000 + PIECE, "{bytes} bytes in second {second}");
+        }
+        assert!(within(0, 10).abs_diff(100_000) <= PIECE, "{}", within(0, 10));
+        assert_eq!(within(11, 20), 0);
+        assert!(within(20, 25).abs_diff(50_000) <= PIECE, "{}", within(20, 25));
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_weak_digest_is_right_and_whose_pinned_one_is_not_is_refused() {
+        use crate::digests::Algorithm;
+        let folder = tempfile::tempdir().unwrap();
+        let (there, to) = (folder.path().join("there"), folder.path().join("to"));
+        std::fs::write(&there, b"forged").unwrap();
+        let mut hasher = Hasher::new([Algorithm::Sha1]);
+        hasher.update(b"forged");
+        let stated = hasher.finish().1;
+        let pinned = stated.clone().with(Algorithm::Sha256, &"a".repeat(64)).unwrap();
+        let url = Url::from_file_path(&there).unwrap();
+        let wanted =
+            |digests| Wanted { url: &url, to: &to, most: 6, size: Some(6), digests, since: None };
+        let fetcher = Fetcher::new(Patience::default()).unwrap();
+        let refused = fetcher.file(wanted(&pinned), &Watch::default()).await.unwrap_err();
+        assert!(
+            refused.cause == Cause::Mismatch && refused.to_string().contains("sha256"),
+            "{refused}"
+        );
+        assert!(!to.exists());
+        fetcher.file(wanted(&stated), &Watch::default()).await.unwrap();
+        assert!(to.exists());
+    }
 
     #[test]
     fn no_redirect_leaves_tls_and_none_goes_round_for_ever() {

@@ -4,7 +4,11 @@
 //! of it, whole or not at all. The metadata of a whole mirror stay as their upstream signed them. Those
 //! of a filtered one are made anew, and signed with the site's own key.
 
+use crate::apt::Apt;
 use crate::digests::Digests;
+use crate::error::{Cause, SyncError};
+use crate::rpm::RpmSource;
+use crate::source::SourceKind;
 use bytes::Bytes;
 use std::fmt;
 use std::path::PathBuf;
@@ -60,6 +64,37 @@ pub struct MirrorFile {
     pub digests: Digests,
     /// Where they are.
     pub origin: Origin,
+    /// Whether it is a package, and not metadata: machines ask for some of them, and for none before.
+    pub is_package: bool,
+}
+
+/// The address of a file of a snapshot that comes later than the rest: of one at `path` in the repository,
+/// or at `from`, if its upstream has it elsewhere.
+///
+/// # Errors
+/// The source cannot be mirrored, or its settings or the path name no place.
+pub fn address_of(kind: &SourceKind, path: &str, from: Option<&str>) -> Result<Url, SyncError> {
+    match kind {
+        SourceKind::Apt(settings) => Apt::new((**settings).clone())?.url(from.unwrap_or(path)),
+        SourceKind::Rpm(settings) => {
+            let repository = RpmSource::new(settings)?.repository().clone();
+            match from {
+                Some(from) => repository.address(from),
+                None => repository.address_of(path),
+            }
+        }
+        other => {
+            let detail = format!("a source of the kind {} is no repository", other.as_str());
+            Err(SyncError::new(Cause::Misconfigured, detail))
+        }
+    }
+}
+
+/// What is to be said of a file that comes later than the rest, so that [`address_of`] leads to `address`:
+/// nothing, where its path does. It has no secret in it that the source's settings have.
+pub fn from_of(kind: &SourceKind, path: &str, address: &Url) -> Option<String> {
+    let is_there = address_of(kind, path, None).is_ok_and(|there| there == *address);
+    (!is_there).then(|| address.to_string())
 }
 
 /// Where a file's bytes are.

@@ -6,8 +6,8 @@
 //! Servers of update metadata speak SOAP with each other: a downstream asks who it must show itself to
 //! (`GetAuthConfig`), gets a cookie, asks which revisions are new since an anchor, and then for their
 //! documents in batches. [`soap`] has envelopes and faults, [`messages`] what is said, [`client`] the
-//! downstream's side of it, [`source`] the source made of that; [`server`] is the other side, and [`shelf`]
-//! what it has to tell.
+//! downstream's side of it, [`source`] the source made of that; [`server`] is the other side, [`shelf`]
+//! what it has to tell, and `rollup` what it is told.
 //!
 //! Source of the conversation: \[MS-WSUSSS\], Windows Server Update Services: Server-Server Protocol.
 
@@ -17,6 +17,7 @@ pub mod write;
 
 pub mod client;
 pub mod messages;
+mod rollup;
 pub mod server;
 pub mod shelf;
 pub mod soap;

@@ -245,8 +245,9 @@ fn a_catalogue_comes_to_a_downstream_whole_and_then_only_what_changed() {
     assert!(urls.contains(&"http://vendor.invalid/a.exe".to_owned()), "{urls:?}");
     upstream.calls();
 
-    let again = sync(&upstream.url(), folder.path(), &mut state, &below, 2).unwrap();
-    assert!(!upstream.calls().contains(&"GetUpdateData".to_owned()), "nothing changed: {again:?}");
+    let again = sync(&upstream.url(), folder.path(), &mut state, &below, 2);
+    assert_eq!(again, Ok(Fetched::Unchanged));
+    assert!(!upstream.calls().contains(&"GetUpdateData".to_owned()));
 
     let mut changed = samples().into_iter().find(|it| matches!(it, Said::Update(_))).unwrap();
     if let Said::Update(update) = &mut changed {
@@ -261,6 +262,52 @@ fn a_catalogue_comes_to_a_downstream_whole_and_then_only_what_changed() {
     assert_eq!(calls.iter().filter(|it| *it == "GetUpdateData").count(), 1, "{calls:?}");
     let entry = below.entry(defender).unwrap().unwrap();
     assert_eq!(entry.update.text(&[]).unwrap().title, "Another title");
+}
+
+#[test]
+fn what_is_expired_above_comes_as_expired() {
+    let (top, below) = (catalogue(), catalogue());
+    let defender: UpdateId = "266f6222-c89d-43f2-9f8a-69340271e677".parse().unwrap();
+    fill(&top, 1, samples(), Extent::Whole);
+    let upstream = Upstream::of(&top);
+    let (folder, mut state) = (tempfile::tempdir().unwrap(), None);
+    sync(&upstream.url(), folder.path(), &mut state, &below, 1).unwrap();
+    let entry = below.entry(defender).unwrap().unwrap();
+    assert!(entry.expired.is_none());
+    let before = entry.update;
+
+    // Its document stays what it is, but for that.
+    fill(&top, 2, vec![Said::Gone(defender)], Extent::Changes);
+    assert_eq!(sync(&upstream.url(), folder.path(), &mut state, &below, 2), Ok(Fetched::Changed));
+    let entry = below.entry(defender).unwrap().unwrap();
+    assert_eq!(entry.expired.map(|it| it.why), Some(sync::lifecycle::Why::Upstream));
+    assert_eq!(entry.revision, 200);
+    let mut after = entry.update;
+    assert!(after.original.take().unwrap().contains("PublicationState=\"Expired\""));
+    after.publication = before.publication;
+    assert_eq!(after, sync::update::Update { original: None, ..before });
+}
+
+#[test]
+fn a_product_that_nobody_described_can_be_chosen() {
+    let (top, below) = (catalogue(), catalogue());
+    let mut said = samples();
+    said.retain(|it| !matches!(it, Said::Product(_)));
+    fill(&top, 1, said, Extent::Whole);
+    let upstream = Upstream::of(&top);
+    let (folder, mut state) = (tempfile::tempdir().unwrap(), None);
+    let product = "hp-business-clients.firmware";
+    let criteria = Criteria { products: [product.to_owned()].into(), ..Criteria::default() };
+    sync_with(&upstream.url(), folder.path(), &mut state, &below, 1, criteria).unwrap();
+    let software = |catalogue: &Catalogue| -> BTreeSet<UpdateId> {
+        let all = ids(catalogue).into_iter().map(|id| catalogue.entry(id).unwrap().unwrap().update);
+        all.filter(|it| it.kind == sync::update::Kind::Software).map(|it| it.id).collect()
+    };
+    let is_for_it =
+        |id: &UpdateId| top.entry(*id).unwrap().unwrap().update.products.contains(product);
+    let wanted: BTreeSet<UpdateId> = software(&top).into_iter().filter(is_for_it).collect();
+    assert!(wanted.len() > 1 && wanted.len() < software(&top).len());
+    assert_eq!(software(&below), wanted);
 }
 
 #[test]

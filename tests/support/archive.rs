@@ -71,12 +71,17 @@ impl Archive {
 
     /// Puts one with a file of these bytes into the pool.
     pub fn add_with(&self, name: &str, version: &str, bytes: &[u8]) {
+        self.add_saying(name, version, "", bytes);
+    }
+
+    /// Puts one into the pool whose control file has these lines, too.
+    pub fn add_saying(&self, name: &str, version: &str, lines: &str, bytes: &[u8]) {
         let built = temp_folder();
         fs::write(built.path().join("file"), bytes).unwrap();
         fs::create_dir(built.path().join("DEBIAN")).unwrap();
         let control = format!(
             "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\
-             Description: the {name} program\n Made for a test.\n"
+             {lines}Description: the {name} program\n Made for a test.\n"
         );
         fs::write(built.path().join("DEBIAN/control"), control).unwrap();
         let deb = self.folder.path().join(Self::deb(name, version));

@@ -31,7 +31,7 @@ use url::Url;
 /// How many files come at once.
 const AT_ONCE: usize = 6;
 /// How long to wait before a file is tried again whose upstream failed in a way that passes.
-const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+pub(super) const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// After so many files in a row that failed so, no more are tried.
 const GIVE_UP: usize = 8;
 
@@ -45,6 +45,18 @@ pub(crate) struct File {
     pub digests: Digests,
     /// Where they are.
     pub origin: Origin,
+    /// Whether it is a package, and so may come on demand.
+    pub is_package: bool,
+}
+
+/// A content that is fetched to a file.
+pub(crate) struct Content<'a> {
+    /// Its bytes.
+    pub size: u64,
+    /// What is stated about them.
+    pub digests: &'a Digests,
+    /// The file.
+    pub to: &'a Path,
 }
 
 /// A file that could not be had.
@@ -97,19 +109,29 @@ impl File {
     pub fn grouped(files: Vec<MirrorFile>) -> Vec<Self> {
         let mut grouped: Vec<Self> = Vec::with_capacity(files.len());
         let mut seen: HashMap<(Algorithm, String), usize> = HashMap::new();
-        for MirrorFile { path, size, digests, origin } in files {
+        for MirrorFile { path, size, digests, origin, is_package } in files {
             let name = digests.strongest().map(|(algorithm, hex)| (algorithm, hex.to_owned()));
             let same =
                 name.as_ref().and_then(|name| seen.get(name)).and_then(|at| grouped.get_mut(*at));
             match same.filter(|same| same.size == size) {
-                Some(same) => same.paths.push(path),
+                Some(same) => {
+                    same.paths.push(path);
+                    same.is_package &= is_package;
+                }
                 None => {
                     seen.extend(name.map(|name| (name, grouped.len())));
-                    grouped.push(Self { paths: vec![path], size, digests, origin });
+                    grouped.push(Self { paths: vec![path], size, digests, origin, is_package });
                 }
             }
         }
         grouped
+    }
+
+    /// Whether it may come on demand: a package whose bytes are proven by their SHA-256.
+    pub fn can_wait(&self) -> bool {
+        self.is_package
+            && matches!(self.origin, Origin::Remote(_))
+            && matches!(name_of(&self.digests), Some(Name::Sha256(_)))
     }
 
     fn first(&self) -> &str {
@@ -205,7 +227,9 @@ impl Bringing {
                 self.placing(file, move |placing| placing.add(Cursor::new(bytes))).await
             }
             Origin::Remote(urls) => {
-                self.fetch(file, urls, &to).await.map_err(|error| match error.cause {
+                let wanted = Content { size: file.size, digests: &file.digests, to: &to };
+                let came = fetch(&self.fetcher, &self.watch, urls, &wanted, PAUSES);
+                came.await.map_err(|error| match error.cause {
                     Cause::Cancelled => Trouble::All(cancelled()),
                     Cause::Local => Trouble::All(error.into()),
                     cause => file.failed(cause, with_causes(&error)),
@@ -215,35 +239,6 @@ impl Bringing {
                 let _ = tokio::fs::remove_file(&to).await;
                 Ok(outcome)
             }
-        }
-    }
-
-    /// Brings a file to its place in the folder.
-    async fn fetch(&self, file: &File, urls: &[Url], to: &Path) -> Result<(), SyncError> {
-        let mut pauses = PAUSES.into_iter();
-        loop {
-            let mut failed = SyncError::new(Cause::NotFound, "nobody says where it is");
-            for url in urls {
-                let wanted = Wanted {
-                    url,
-                    to,
-                    most: file.size,
-                    size: Some(file.size),
-                    digests: &file.digests,
-                    since: None,
-                };
-                match self.fetcher.file(wanted, &self.watch).await {
-                    Ok(_) => return Ok(()),
-                    Err(error) if matches!(error.cause, Cause::Cancelled | Cause::Local) => {
-                        return Err(error);
-                    }
-                    Err(error) => failed = error,
-                }
-            }
-            let Some(pause) = pauses.next().filter(|_| passes(failed.cause)) else {
-                return Err(failed);
-            };
-            self.watch.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
     }
 
@@ -279,6 +274,42 @@ impl Bringing {
     }
 }
 
+/// Brings a content to its file, from any of `urls`, in the order to try; after each of the pauses anew, if
+/// what failed passes.
+pub(super) async fn fetch(
+    fetcher: &Fetcher,
+    watch: &Watch,
+    urls: &[Url],
+    content: &Content<'_>,
+    pauses: impl IntoIterator<Item = Duration>,
+) -> Result<(), SyncError> {
+    let mut pauses = pauses.into_iter();
+    loop {
+        let mut failed = SyncError::new(Cause::NotFound, "nobody says where it is");
+        for url in urls {
+            let wanted = Wanted {
+                url,
+                to: content.to,
+                most: content.size,
+                size: Some(content.size),
+                digests: content.digests,
+                since: None,
+            };
+            match fetcher.file(wanted, watch).await {
+                Ok(_) => return Ok(()),
+                Err(error) if matches!(error.cause, Cause::Cancelled | Cause::Local) => {
+                    return Err(error);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        let Some(pause) = pauses.next().filter(|_| passes(failed.cause)) else {
+            return Err(failed);
+        };
+        watch.stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+    }
+}
+
 /// A file that is about to be placed.
 struct Placing {
     file: Arc<File>,
@@ -304,7 +335,8 @@ impl Placing {
     fn add(&self, bytes: impl io::Read + Send) -> Result<Outcome, Trouble> {
         let first = self.path(0)?;
         let expect = name_of(&self.file.digests);
-        let sha1 = matches!(expect, Some(Name::Sha1(_)));
+        // Servers of updates ask for a file by the SHA-1 that its update states.
+        let sha1 = self.file.digests.get(Algorithm::Sha1).is_some();
         let options = AddOptions { aliases: Aliases { sha256: true, sha1 }, expect };
         let placed = self.composition.place(&first, Some(self.file.size), bytes, &options);
         let placed = placed.map_err(|error| self.trouble(error))?;
@@ -356,7 +388,7 @@ fn passes(cause: Cause) -> bool {
 }
 
 /// The name by which the library would hold it.
-fn name_of(digests: &Digests) -> Option<Name> {
+pub(super) fn name_of(digests: &Digests) -> Option<Name> {
     let named = |algorithm: Algorithm| {
         let hex = digests.get(algorithm)?;
         format!("{}:{hex}", algorithm.as_str()).parse().ok()
@@ -381,6 +413,7 @@ mod tests {
             size: 1,
             digests: digest(byte),
             origin: Origin::Made(Bytes::new()),
+            is_package: false,
         };
         let grouped = File::grouped(vec![file("a", '1'), file("b", '2'), file("c", '1')]);
         let paths: Vec<Vec<&str>> =

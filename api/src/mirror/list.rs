@@ -43,7 +43,8 @@ pub(super) async fn snapshot(
             let view = MirroredView {
                 source,
                 valid_until: found.valid_until,
-                missing: Vec::new(),
+                on_demand: None,
+                missing: told(found.unmet),
                 left_out: found.skipped.count,
                 left_out_examples: found.skipped.examples,
             };
@@ -63,6 +64,7 @@ pub(super) async fn snapshot(
             let view = MirroredView {
                 source,
                 valid_until: None,
+                on_demand: None,
                 missing: told(found.missing),
                 left_out: 0,
                 left_out_examples: Vec::new(),
@@ -91,6 +93,7 @@ async fn filtered(
         sections: mirror.sections.clone(),
         architectures: mirror.arches.clone(),
         newest_only: mirror.newest_only,
+        with_dependencies: mirror.with_dependencies,
     };
     let (run, state, folder) = (held.run.clone(), held.state.clone(), folder.to_owned());
     blocking(move || {

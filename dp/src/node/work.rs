@@ -26,7 +26,7 @@ use tokio::task::{self, AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// So many versions are on their way at a time.
-const SLOTS: usize = 3;
+pub(super) const SLOTS: usize = 3;
 /// So often it is looked what the hour is: clocks are set.
 const LOOK: Duration = Duration::from_secs(5);
 

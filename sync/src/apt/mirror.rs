@@ -6,6 +6,7 @@
 //! signed by whoever makes it. The same choice of the same state gives the same bytes.
 
 use super::bring::{self, Place, by_hash, folder_of};
+use super::closure::{Closed, Closure};
 use super::deb822::Stanzas;
 use super::packages::Package;
 use super::release::{Listed, Release};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub valid_until: Option<Timestamp>,
     /// Packages that could not be understood, and metadata that are not what the Release says: left out.
     pub skipped: Skipped,
+    /// What chosen packages depend on and the archive does not have, each with a package that does.
+    pub unmet: Vec<String>,
 }
 
 /// Which packages a filtered mirror has.
@@ -59,6 +62,8 @@ pub struct Chosen {
     pub architectures: BTreeSet<String>,
     /// Whether of each package only the newest version is taken.
     pub newest_only: bool,
+    /// Whether what the taken packages depend on is taken, too, as far as the archive has it.
+    pub with_dependencies: bool,
 }
 
 /// A Release, signed.
@@ -189,11 +194,22 @@ impl Apt {
     ) -> Result<Snapshot, SyncError> {
         let state = State::of(Some(state))?;
         let mut list = List::default();
+        let closed = chosen.with_dependencies.then(|| closed(run, &state, chosen)).transpose()?;
+        let unmet = closed.iter().flat_map(|closed| &closed.unmet);
+        list.unmet = unmet.map(|(clause, who)| format!("{clause}, for {who}")).collect();
         for (name, suite) in &state.suites {
             let (release, _) = release_of(run, suite)?;
             let newest =
                 if chosen.newest_only { newest(run, suite, chosen)? } else { HashMap::new() };
             let mut files = BTreeMap::new();
+            let is_taken = |package: &Package<'_>| match &closed {
+                Some(closed) => {
+                    let [name, version, arch] = [package.name, package.version, package.arch];
+                    let key = (name.to_owned(), version.to_owned(), arch.to_owned());
+                    closed.packages.contains(&key)
+                }
+                None => chosen.takes(package) && is_newest(package, &newest),
+            };
             for (path, index) in &suite.indexes {
                 if !chosen.takes_arch(&index.arch) {
                     continue;
@@ -201,9 +217,7 @@ impl Apt {
                 let mut made = Made::new(into)?;
                 let mut skipped = std::mem::take(&mut list.skipped);
                 each(run, path, index, &mut skipped, &mut |package| {
-                    let version = newest.get(&(package.name.to_owned(), package.arch.to_owned()));
-                    let is_newest = version.is_none_or(|newest| *newest == package.version);
-                    if chosen.takes(package) && is_newest {
+                    if is_taken(package) {
                         made.write(package.text().trim_end().as_bytes())?;
                         made.write(b"\n\n")?;
                         list.package(self, package)?;
@@ -339,6 +353,31 @@ fn newest(
         })?;
     }
     Ok(newest)
+}
+
+fn is_newest(package: &Package<'_>, newest: &HashMap<(String, String), String>) -> bool {
+    let version = newest.get(&(package.name.to_owned(), package.arch.to_owned()));
+    version.is_none_or(|newest| *newest == package.version)
+}
+
+/// What is chosen of all suites, with what it depends on.
+fn closed(run: &Run, state: &State, chosen: &Chosen) -> Result<Closed, SyncError> {
+    let mut closure = Closure::default();
+    for suite in state.suites.values() {
+        let newest = if chosen.newest_only { newest(run, suite, chosen)? } else { HashMap::new() };
+        for (path, index) in &suite.indexes {
+            if !chosen.takes_arch(&index.arch) {
+                continue;
+            }
+            each(run, path, index, &mut Skipped::default(), &mut |package| {
+                if chosen.takes_arch(package.arch) {
+                    closure.add(package, chosen.takes(package) && is_newest(package, &newest));
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(closure.close())
 }
 
 /// Hands over each package of an index.
@@ -478,12 +517,14 @@ struct List {
     files: BTreeMap<RepoPath, MirrorFile>,
     valid_until: Option<Timestamp>,
     skipped: Skipped,
+    unmet: Vec<String>,
 }
 
 impl List {
     fn done(self) -> Snapshot {
-        let files = self.files.into_values().collect();
-        Snapshot { files, valid_until: self.valid_until, skipped: self.skipped }
+        let Self { files, valid_until, skipped, unmet } = self;
+        let files = files.into_values().collect();
+        Snapshot { files, valid_until, skipped, unmet }
     }
 
     fn end(&mut self, end: Option<Timestamp>) {
@@ -491,7 +532,9 @@ impl List {
     }
 
     fn add(&mut self, path: RepoPath, size: u64, digests: Digests, origin: Origin) {
-        let file = MirrorFile { path: path.clone(), size, digests, origin };
+        // Metadata lie here.
+        let is_package = matches!(origin, Origin::Remote(_));
+        let file = MirrorFile { path: path.clone(), size, digests, origin, is_package };
         self.files.entry(path).or_insert(file);
     }
 

@@ -136,6 +136,11 @@ impl<'a> Package<'a> {
         digests(self.name, self.stated())
     }
 
+    /// A field, if it is there.
+    pub fn field(&self, key: &str) -> Option<&'a str> {
+        self.stanza.get(key)
+    }
+
     /// The stanza, as it stands.
     pub fn text(&self) -> &'a str {
         self.stanza.text()

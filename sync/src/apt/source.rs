@@ -102,7 +102,7 @@ impl Apt {
     }
 
     /// The address of a path below the root.
-    pub(super) fn url(&self, path: &str) -> Result<Url, SyncError> {
+    pub fn url(&self, path: &str) -> Result<Url, SyncError> {
         let mut url = self.base.clone();
         {
             // Each part is escaped by itself: `%` is a letter of file names.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::adapter::{Criteria, Extent, Fetched, Read, Run, Said, Skipped};
+use sitedb::FaultyKv;
 use crate::messages::{Severity, Wanted};
 use crate::name::UpdateId;
 use crate::schedule::Schedule;
@@ -424,6 +425,60 @@ fn what_a_commit_owes_is_made_good_for_after_a_kill() {
     }
 }
 
+/// Whatever write the store fails at first, and whether or not that one was made: the catalogue is the old
+/// one or the new one, and the next start makes all good, with what was told to others.
+#[test]
+fn a_store_that_fails_at_any_write_leaves_the_old_catalogue_or_the_new_one() {
+    let over = |kv: &Arc<FaultyKv>| Db::open(Arc::clone(kv) as Arc<dyn sitedb::Kv>).unwrap();
+    let mut failed_at = std::collections::BTreeSet::new();
+    for applies in [false, true] {
+        for writes in 0.. {
+            let (mut site, kv) = (Site::new(), Arc::new(FaultyKv::default()));
+            site.db = over(&kv);
+            let told = Arc::new(Told::default());
+            let old = ["first, version 1", "second, version 1"];
+            let new = ["first, version 2", "third, version 2"];
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            let is_over = runtime.block_on(async {
+                let machine = site.with_a();
+                run(&machine).await;
+                machine.set_notify(told.clone());
+                site.has(2, &["first", "third"]);
+                kv.fail_after(writes, applies);
+                if let Ok(asked) = machine.run(&name("a"), by_hand(), false) {
+                    let ended = asked.ended().await;
+                    if !ended.outcome.is_good() {
+                        failed_at.insert(ended.stage);
+                    }
+                }
+                let shown = titles(&machine);
+                assert!(shown == old || shown == new, "after {writes} writes: {shown:?}");
+                kv.still_works()
+            });
+            drop(runtime);
+            if is_over {
+                break;
+            }
+            site.db = over(&Arc::new(kv.after_power_cut(0)));
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(async {
+                let machine = site.open();
+                machine.set_notify(told.clone());
+                let shown = titles(&machine);
+                assert!(shown == old || shown == new, "after {writes} writes: {shown:?}");
+                assert!(run(&machine).await.outcome.is_good(), "after {writes} writes");
+                assert_eq!(titles(&machine), new, "after {writes} writes");
+                assert!(told.calls.lock().contains(&"point sup-3".to_owned()));
+                let done = Wanted { id: Some(MessageId::DONE), ..Wanted::default() };
+                assert!(machine.messages().list(&done, None, 9).unwrap().len() >= 2);
+            });
+        }
+    }
+    // The others write nothing to it: what is parsed is written at the latest where it is compared.
+    let stages = [Stage::Connect, Stage::Diff, Stage::Commit, Stage::Publish, Stage::Notify];
+    assert_eq!(failed_at, stages.into());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_overlapping_requests_are_one_run_and_many_sources_keep_their_turns() {
     let mut site = Site::new();
@@ -450,16 +505,22 @@ async fn fifty_overlapping_requests_are_one_run_and_many_sources_keep_their_turn
     assert_eq!(site.upstream.fetches.load(Relaxed), 1);
 
     site.set(|is| (is.hangs, is.hung) = (None, None));
-    for n in 0..20 {
+    for n in 0..50 {
         let source = Source::new(name(&format!("s{n}")), of_web(), *site.now.lock());
         machine.sources().add(&source).unwrap();
     }
     let all: Vec<Asked> =
-        (0..20).map(|n| machine.run(&name(&format!("s{n}")), by_hand(), false).unwrap()).collect();
+        (0..50).map(|n| machine.run(&name(&format!("s{n}")), by_hand(), false).unwrap()).collect();
     for asked in all {
         assert!(asked.ended().await.outcome.is_good());
     }
     assert!(site.upstream.most_at_once.load(Relaxed) <= 3);
+    // All say the same updates, of which each is there once, with all who say it.
+    let all = machine.catalogue().changes(Default::default(), 1_000).unwrap().entries;
+    assert_eq!(all.len(), 2);
+    for one in all {
+        assert_eq!(machine.catalogue().entry(one.id).unwrap().unwrap().sources.len(), 50);
+    }
 }
 
 #[tokio::test]

@@ -133,7 +133,8 @@ pub(super) fn package_file(
     path: RepoPath,
 ) -> Result<MirrorFile, SyncError> {
     let origin = Origin::Remote(vec![repository.address(&package.href)?]);
-    Ok(MirrorFile { path, size: package.size, digests: package.digests.clone(), origin })
+    let digests = package.digests.clone();
+    Ok(MirrorFile { path, size: package.size, digests, origin, is_package: true })
 }
 
 /// A file of metadata as it is. It is brought now only if its size is not stated.
@@ -152,13 +153,14 @@ pub(super) async fn listed_file(
             (size_of(&there)?, Origin::Local(there))
         }
     };
-    Ok(MirrorFile { path, size, digests, origin })
+    Ok(MirrorFile { path, size, digests, origin, is_package: false })
 }
 
 /// A file that was made here.
 pub(super) fn made(path: &str, bytes: Bytes) -> Result<MirrorFile, SyncError> {
     let (size, digests) = (bytes.len() as u64, digests_of(&bytes));
-    Ok(MirrorFile { path: path_from(path)?, size, digests, origin: Origin::Made(bytes) })
+    let (path, origin) = (path_from(path)?, Origin::Made(bytes));
+    Ok(MirrorFile { path, size, digests, origin, is_package: false })
 }
 
 /// The SHA-256 of bytes.
@@ -183,7 +185,8 @@ pub(super) async fn blocking<T: Send + 'static>(
 fn local(path: &str, there: &Path) -> Result<MirrorFile, SyncError> {
     let bytes = std::fs::read(there).map_err(|error| SyncError::local(there.display(), error))?;
     let (size, digests) = (bytes.len() as u64, digests_of(&bytes));
-    Ok(MirrorFile { path: path_from(path)?, size, digests, origin: Origin::Local(there.into()) })
+    let (path, origin) = (path_from(path)?, Origin::Local(there.into()));
+    Ok(MirrorFile { path, size, digests, origin, is_package: false })
 }
 
 fn size_of(path: &Path) -> Result<u64, SyncError> {

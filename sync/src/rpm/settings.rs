@@ -100,6 +100,19 @@ impl Repository {
         if is_fine { Ok(url) } else { Err(refused()) }
     }
 
+    /// The address of what lies at `path` below the base.
+    pub fn address_of(&self, path: &str) -> Result<Url, SyncError> {
+        let mut url = self.base.clone();
+        match url.path_segments_mut() {
+            Ok(mut parts) => parts.pop_if_empty().extend(path.split('/')),
+            Err(()) => {
+                let detail = format!("{} can have no paths below it", self.base);
+                return Err(SyncError::new(Cause::Misconfigured, detail));
+            }
+        };
+        Ok(url)
+    }
+
     /// The path below the base of what lies at `href`; none if it lies elsewhere.
     pub fn path(&self, href: &str) -> Option<RepoPath> {
         let url = self.base.join(href).ok()?;

@@ -3,7 +3,7 @@
 //! Elements are written in the order of the published schema and read by name, whatever their order.
 //! Names of types and fields follow \[MS-WSUSSS\], sections 2.2.4 and 3.1.4.
 
-use super::soap::{DSS, ErrorCode, Fault, SYNC, clean};
+use super::soap::{DSS, ErrorCode, Fault, MONITOR, SYNC, clean};
 use crate::name::UpdateId;
 use crate::sdp::cab;
 use crate::xml::Element;
@@ -117,19 +117,19 @@ pub struct FileUrl {
     pub server: Option<String>,
 }
 
-fn say(name: &str) -> Element {
+pub(super) fn say(name: &str) -> Element {
     Element::new(SYNC, name)
 }
 
-fn text(name: &str, text: impl AsRef<str>) -> Element {
+pub(super) fn text(name: &str, text: impl AsRef<str>) -> Element {
     say(name).saying(clean(text.as_ref()))
 }
 
-fn flag(name: &str, value: bool) -> Element {
+pub(super) fn flag(name: &str, value: bool) -> Element {
     text(name, if value { "true" } else { "false" })
 }
 
-fn wrong(what: &str) -> Fault {
+pub(super) fn wrong(what: &str) -> Fault {
     Fault::new(ErrorCode::InvalidParameters, what)
 }
 
@@ -430,6 +430,35 @@ pub fn update_data(updates: &[UpdateData], urls: &[FileUrl]) -> Element {
         .holding(say("updates").holding_all(updates.iter().map(update)))
         .holding(say("fileUrls").holding_all(urls.iter().map(url)));
     say("GetUpdateDataResponse").holding(result)
+}
+
+/// The answer to `GetUpdateDecryptionData`: no file here is encrypted, so there is no key to any.
+pub fn no_decryption_data() -> Element {
+    let result = say("GetUpdateDecryptionDataResult").holding(say("UpdateFileDecryptionData"));
+    say("GetUpdateDecryptionDataResponse").holding(result)
+}
+
+/// The answer to `GetDeployments` of a server that has none: no groups of computers, nothing deployed to
+/// them, hidden from them or accepted for them. Each list is a whole one.
+pub fn no_deployments(anchor: &str) -> Element {
+    let lists = ["Groups", "Deployments", "DeadDeployments", "HiddenUpdates", "AcceptedEulas"];
+    let result =
+        say("GetDeploymentsResult").holding(text("Anchor", anchor)).holding_all(lists.map(say));
+    say("GetDeploymentsResponse").holding(result)
+}
+
+/// The answer to `Ping`: the services work, and have no file of settings that would expire.
+pub fn pong(now: Timestamp, is_over_tls: bool) -> Element {
+    let plain = |name: &str, of: &str| Element::new(MONITOR, name).saying(of);
+    let never = "0001-01-01T00:00:00";
+    let result = Element::new(MONITOR, "PingResult")
+        .holding(plain("SuccessFlag", "true"))
+        .holding(plain("ServicesTime", &now.to_string()))
+        .holding(plain("IsHttps", if is_over_tls { "true" } else { "false" }))
+        .holding(plain("ConfigFileLastModifiedTime", never))
+        .holding(plain("ConfigFileNextExpirationTime", never))
+        .holding(plain("ConfigFileExpirationModuloInMinutes", "0"));
+    Element::new(MONITOR, "PingResponse").holding(result)
 }
 
 /// The document in a compressed blob: base64 of a cabinet with one member, in UTF-16LE.

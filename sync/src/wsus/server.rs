@@ -7,8 +7,10 @@
 
 use super::messages::{
     Authorization, Config, Cookie, FileUrl, Identity, RevisionFilter, RevisionList, ServerLanguage,
-    UpdateData, auth_config, read_identities, update_data,
+    UpdateData, auth_config, no_decryption_data, no_deployments, pong, read_identities,
+    update_data, wrong,
 };
+use super::rollup;
 use super::soap::{self, ErrorCode, Fault, Said, envelope};
 use crate::error::SyncError;
 use crate::name::UpdateId;
@@ -25,6 +27,8 @@ pub const MAX_REQUEST: usize = 4 << 20;
 const MAX_UPDATES: usize = 100;
 /// Digests that one request may name.
 const MAX_DIGESTS: usize = 100;
+/// The longest name of a call that is said again in a fault.
+const MAX_NAME: usize = 100;
 /// How long a cookie holds.
 const COOKIE: SignedDuration = SignedDuration::from_hours(4);
 /// How deep bundles are followed.
@@ -59,6 +63,8 @@ pub trait Shelf {
     fn knows_file(&self, digest: &str) -> Result<bool, SyncError>;
     /// The languages: LCID, short and long name, and whether there are files in it.
     fn languages(&self) -> Vec<ServerLanguage>;
+    /// Whether the caller reached it over TLS.
+    fn is_over_tls(&self) -> bool;
 }
 
 /// The services of the role.
@@ -68,6 +74,8 @@ pub enum Service {
     Sync,
     /// `DssAuthWebService/DssAuthWebService.asmx`.
     Authorisation,
+    /// `ReportingWebService/ReportingWebService.asmx`.
+    Reporting,
 }
 
 impl Service {
@@ -76,7 +84,16 @@ impl Service {
         match path.trim_start_matches('/').to_ascii_lowercase().as_str() {
             "serversyncwebservice/serversyncwebservice.asmx" => Some(Self::Sync),
             "dssauthwebservice/dssauthwebservice.asmx" => Some(Self::Authorisation),
+            "reportingwebservice/reportingwebservice.asmx" => Some(Self::Reporting),
             _ => None,
+        }
+    }
+
+    /// The namespace of what it is asked.
+    fn namespace(self) -> &'static str {
+        match self {
+            Self::Sync | Self::Reporting => soap::SYNC,
+            Self::Authorisation => soap::DSS,
         }
     }
 }
@@ -117,17 +134,17 @@ impl Role {
                 return Answer { body: fault.to_envelope(""), is_fault: true };
             }
         };
-        match self.called(service, &call, shelf, now) {
-            Ok(answer) => Answer { body: envelope(answer), is_fault: false },
-            Err(Failed::Fault(fault)) => {
-                Answer { body: fault.to_envelope(&call.name), is_fault: true }
-            }
+        let name: String = call.name.chars().take(MAX_NAME).collect();
+        let fault = match self.called(service, &call, shelf, now) {
+            Ok(answer) => return Answer { body: envelope(answer), is_fault: false },
+            Err(Failed::Fault(fault)) => fault,
             Err(Failed::Sync(error)) => {
-                tracing::error!(%error, call = %call.name, "a downstream server could not be answered");
-                let fault = Fault::new(ErrorCode::InternalServerError, "");
-                Answer { body: fault.to_envelope(&call.name), is_fault: true }
+                tracing::error!(%error, call = name, "a downstream server could not be answered");
+                Fault::new(ErrorCode::InternalServerError, "")
             }
-        }
+        };
+        let action = format!("{}/{name}", service.namespace());
+        Answer { body: fault.to_envelope(&action), is_fault: true }
     }
 
     fn called(
@@ -169,9 +186,7 @@ impl Role {
             }
             (Service::Sync, "GetUpdateData") => {
                 self.check(call, now)?;
-                let wanted =
-                    read_identities(call).filter(|ids| (1..=MAX_UPDATES).contains(&ids.len()));
-                let wanted = wanted.ok_or_else(|| wrong("updateIds"))?;
+                let wanted = wanted(call)?;
                 let (mut updates, mut urls) = (Vec::new(), BTreeMap::new());
                 for identity in wanted {
                     // One that is not here fails the whole call, as callers expect.
@@ -206,9 +221,37 @@ impl Role {
                 }
                 Ok(Element::new(soap::SYNC, "DownloadFilesResponse"))
             }
-            (Service::Sync, "Ping") => Ok(Element::new(soap::SYNC, "PingResponse")),
+            (Service::Sync, "GetUpdateDecryptionData") => {
+                self.check(call, now)?;
+                let all = shelf.all()?;
+                let known: BTreeSet<Identity> = all.into_iter().map(|it| it.identity).collect();
+                if wanted(call)?.iter().any(|identity| !known.contains(identity)) {
+                    return Err(Fault::new(ErrorCode::InternalServerError, "").into());
+                }
+                Ok(no_decryption_data())
+            }
+            (Service::Sync, "GetDeployments") => {
+                self.check(call, now)?;
+                let of = |name: &str| {
+                    let said = call.text_of(name).filter(|it| !it.is_empty());
+                    said.map(|it| place(&it).map_err(|_| wrong(name))).transpose()
+                };
+                let synced = of("syncAnchor")?.ok_or_else(|| wrong("syncAnchor"))?;
+                let seq = shelf.seq();
+                // As with revisions: another catalogue gave them.
+                if synced.max(of("deploymentAnchor")?.unwrap_or(0)) > seq {
+                    return Err(Fault::new(ErrorCode::ServerChanged, "syncAnchor").into());
+                }
+                Ok(no_deployments(&anchor(seq, now)))
+            }
+            (Service::Reporting, name) if rollup::is_one(name) => {
+                self.check_reporter(call, now)?;
+                Ok(rollup::answer(call, self.id("server"), self.id("rollup"))?)
+            }
+            (_, "Ping") => Ok(pong(now, shelf.is_over_tls())),
             (_, other) => {
-                let message = format!("{} is not answered here", soap::clean(other));
+                let other: String = other.chars().take(MAX_NAME).collect();
+                let message = format!("{} is not answered here", soap::clean(&other));
                 Err(Fault::new(ErrorCode::InvalidParameters, message).into())
             }
         }
@@ -260,6 +303,21 @@ impl Role {
         ends.filter(|ends| *ends > now.as_second()).map(drop).ok_or_else(invalid)
     }
 
+    /// The same of a call that reports. The protocol has it show a cookie that says nothing, for which one of
+    /// this server's may stand.
+    fn check_reporter(&self, call: &Element, now: Timestamp) -> Result<(), Fault> {
+        match call.child("cookie").and_then(Cookie::read) {
+            Some(cookie) if cookie.data.is_empty() => Ok(()),
+            _ => self.check(call, now),
+        }
+    }
+
+    /// An id of this server's, always the same.
+    fn id(&self, what: &str) -> UpdateId {
+        let tag = hmac::sign(&self.key, format!("id\0{what}").as_bytes());
+        UpdateId::named(&["wsus-server", &BASE64.encode(tag)])
+    }
+
     /// `text` with a seal in front of it that only this server can make. `what` keeps one kind of seal from
     /// passing as another.
     fn seal(&self, what: &str, text: &str) -> String {
@@ -294,8 +352,10 @@ impl From<SyncError> for Failed {
     }
 }
 
-fn wrong(what: &str) -> Fault {
-    Fault::new(ErrorCode::InvalidParameters, what)
+/// The revisions that a call asks for.
+fn wanted(call: &Element) -> Result<Vec<Identity>, Fault> {
+    let wanted = read_identities(call).filter(|ids| (1..=MAX_UPDATES).contains(&ids.len()));
+    wanted.ok_or_else(|| wrong("updateIds"))
 }
 
 /// The anchor of a place in the order of changes.

@@ -11,9 +11,10 @@ use super::write::{self, Written};
 use crate::catalogue::{Catalogue, MAX_FEED_PAGE, Place};
 use crate::digests::Algorithm;
 use crate::error::{Cause, SyncError};
+use crate::lifecycle::Expiry;
 use crate::name::UpdateId;
 use crate::taxonomy::{Classification, Product};
-use crate::update::{File, Kind, Update};
+use crate::update::{File, Kind, Publication, Update};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
@@ -41,6 +42,10 @@ struct Index {
     products: BTreeMap<String, Product>,
     /// The place of the list of products.
     products_seq: u64,
+    /// What the categories of products are called in the catalogue.
+    names: HashMap<UpdateId, String>,
+    /// Categories that no upstream said, but that updates here are of, and the place of each.
+    made: BTreeMap<UpdateId, (Written, u64)>,
     /// Base64 of the SHA-1 of each file, and how many updates have it.
     files: HashMap<String, u32>,
     /// Files of each update, to be taken out again.
@@ -68,42 +73,49 @@ impl CatalogueShelf {
     /// The index as the catalogue is now.
     fn refreshed(&self) -> Result<parking_lot::MutexGuard<'_, Index>, SyncError> {
         let mut index = self.index.lock();
+        // Classifications there are always.
+        let mut is_as_before = !index.made.is_empty();
         loop {
             let page = self.catalogue.changes(index.place, MAX_FEED_PAGE)?;
             if page.from != index.place {
                 *index = Index::default();
+                is_as_before = false;
             }
+            is_as_before &= page.entries.is_empty() && page.products.is_none();
             if let Some(products) = page.products {
                 index.products = products.into_iter().map(|it| (it.id.clone(), it)).collect();
                 index.products_seq = page.next.after;
             }
             for entry in page.entries {
                 index.take_out(entry.id);
-                if let Some(update) = &entry.update {
-                    index.put(update, entry.revision, entry.seq);
+                if let Some(update) = entry.update {
+                    index.put(&as_told(*update, entry.expired), entry.revision, entry.seq);
                 }
             }
             index.place = page.next;
             if page.is_last {
+                if !is_as_before {
+                    index.made = index.made();
+                }
                 return Ok(index);
             }
         }
     }
 
+    /// Where a file can be had: at its vendor's, and here by its digest.
     fn urls(&self, file: &File) -> Option<FileUrl> {
         let digest = digest(file)?;
         let vendor = file.urls.first().cloned();
-        let server =
-            self.content.as_ref().zip(file.digests.get(Algorithm::Sha1)).and_then(|(root, hex)| {
-                // The last two digits name the folder, and the file keeps the end of its name.
-                let hex = hex.to_ascii_uppercase();
-                let end =
-                    file.name.rsplit_once('.').map_or(String::new(), |(_, end)| format!(".{end}"));
-                let plain =
-                    end.len() <= 16 && end.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
-                let end = if plain { end } else { String::new() };
-                root.join(&format!("{}/{hex}{end}", &hex[hex.len() - 2..])).ok()
-            });
+        let server = self.content.as_ref().zip(named_by(file)).and_then(|(root, hex)| {
+            // The last two digits name the folder, and the file keeps the end of its name.
+            let hex = hex.to_ascii_uppercase();
+            let end =
+                file.name.rsplit_once('.').map_or(String::new(), |(_, end)| format!(".{end}"));
+            let plain =
+                end.len() <= 16 && end.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
+            let end = if plain { end } else { String::new() };
+            root.join(&format!("{}/{hex}{end}", hex.get(hex.len() - 2..)?)).ok()
+        });
         Some(FileUrl { digest, vendor, server: server.map(Into::into) })
     }
 }
@@ -128,8 +140,12 @@ impl Index {
             self.n_left_out += 1;
             return;
         };
-        let categories: BTreeSet<UpdateId> =
-            update.products.iter().map(|product| write::product_id(product)).collect();
+        let categories = update.products.iter().map(|it| (write::product_id(it), it));
+        let categories: BTreeMap<UpdateId, &String> = categories.collect();
+        for (id, name) in &categories {
+            self.names.entry(*id).or_insert_with(|| (*name).clone());
+        }
+        let categories = categories.into_keys();
         // A product may be meant by its family as well.
         let families = update.products.iter().filter_map(|product| self.products.get(product));
         let families = families.filter(|it| !it.family.is_empty());
@@ -163,8 +179,8 @@ impl Index {
         self.files_of.insert(update.id, files);
     }
 
-    /// Categories that no upstream said, but that updates here are of.
-    fn made(&self) -> Vec<(Written, u64)> {
+    /// See the field.
+    fn made(&self) -> BTreeMap<UpdateId, (Written, u64)> {
         let created = Timestamp::UNIX_EPOCH;
         let families: BTreeSet<&str> = self.products.values().map(|it| &*it.family).collect();
         let families = families.into_iter().filter(|it| !it.is_empty());
@@ -175,13 +191,48 @@ impl Index {
         let classes =
             Classification::ALL.iter().filter_map(|it| write::classification(*it, created).ok());
         let all = with_seq.chain(classes.map(|written| (written, 1)));
-        all.filter(|(written, _)| !self.owners.contains_key(&written.id)).collect()
+        let all = all.filter(|(written, _)| !self.owners.contains_key(&written.id));
+        let mut made: BTreeMap<UpdateId, (Written, u64)> =
+            all.map(|(written, seq)| (written.id, (written, seq))).collect();
+        // Products that updates name and nobody described are as old as the first of the updates.
+        let mut nameless: BTreeMap<UpdateId, u64> = BTreeMap::new();
+        for shelved in self.updates.values().flatten() {
+            for id in &shelved.categories {
+                if !made.contains_key(id) && !self.owners.contains_key(id) {
+                    let seq = nameless.entry(*id).or_insert(shelved.seq);
+                    *seq = shelved.seq.min(*seq);
+                }
+            }
+        }
+        for (id, seq) in nameless {
+            let Some(name) = self.names.get(&id) else { continue };
+            let product = Product { id: name.clone(), name: name.clone(), family: String::new() };
+            if let Ok(written) = write::product(&product, created) {
+                made.insert(id, (written, seq));
+            }
+        }
+        made
     }
 }
 
-/// The SHA-1 of a file, or where there is none its SHA-256, in base64.
+/// An update as it is told to others: what is expired here, for whatever reason, is told as that. Its
+/// revision stays the one that its publisher counts.
+fn as_told(mut update: Update, expired: Option<Expiry>) -> Update {
+    if expired.is_some() {
+        update.publication = Publication::Expired;
+    }
+    update
+}
+
+/// The digest that a file is called by, in hex: its SHA-1, as the protocol has it, or its SHA-256 where the
+/// upstream, as Debian, states no SHA-1.
+fn named_by(file: &File) -> Option<&str> {
+    file.digests.get(Algorithm::Sha1).or_else(|| file.digests.get(Algorithm::Sha256))
+}
+
+/// The same, in base64.
 fn digest(file: &File) -> Option<String> {
-    let hex = file.digests.get(Algorithm::Sha1).or_else(|| file.digests.get(Algorithm::Sha256))?;
+    let hex = named_by(file)?;
     let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
     let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
     Some(BASE64.encode(bytes?))
@@ -194,9 +245,9 @@ impl Shelf for CatalogueShelf {
 
     fn all(&self) -> Result<Vec<Shelved>, SyncError> {
         let index = self.refreshed()?;
-        let made = index.made().into_iter().map(|(written, seq)| Shelved {
+        let made = index.made.values().map(|(written, seq)| Shelved {
             identity: Identity { id: written.id, revision: written.revision },
-            seq,
+            seq: *seq,
             is_config: true,
             categories: BTreeSet::new(),
             classification: None,
@@ -208,14 +259,8 @@ impl Shelf for CatalogueShelf {
     fn document(&self, of: Identity) -> Result<Option<(UpdateData, Vec<FileUrl>)>, SyncError> {
         let (owner, made) = {
             let index = self.refreshed()?;
-            let owner = index.owners.get(&of.id).copied();
-            let made = match owner {
-                Some(_) => None,
-                None => {
-                    index.made().into_iter().map(|(written, _)| written).find(|it| it.id == of.id)
-                }
-            };
-            (owner, made)
+            let made = index.made.get(&of.id).map(|(written, _)| written.clone());
+            (index.owners.get(&of.id).copied(), made)
         };
         let data = |xml, files| UpdateData { identity: of, xml, files };
         let Some(owner) = owner else {
@@ -223,7 +268,8 @@ impl Shelf for CatalogueShelf {
             return Ok(made.map(|written| (data(written.text, Vec::new()), Vec::new())));
         };
         let Some(entry) = self.catalogue.entry(owner)? else { return Ok(None) };
-        let written = write::write(&entry.update, entry.revision).map_err(|error| {
+        let update = as_told(entry.update, entry.expired);
+        let written = write::write(&update, entry.revision).map_err(|error| {
             SyncError::because(Cause::Local, format!("update {owner} cannot be written"), error)
         })?;
         let is_it = |written: &&Written| written.id == of.id && written.revision == of.revision;
@@ -232,8 +278,7 @@ impl Shelf for CatalogueShelf {
         let stated = document::read(&written.text, &HashMap::new())?;
         let mut urls: Vec<FileUrl> =
             stated.update().files().filter_map(|file| self.urls(file)).collect();
-        let known: HashMap<String, FileUrl> = entry
-            .update
+        let known: HashMap<String, FileUrl> = update
             .files()
             .filter_map(|file| self.urls(file))
             .map(|it| (it.digest.clone(), it))
@@ -247,6 +292,10 @@ impl Shelf for CatalogueShelf {
 
     fn knows_file(&self, digest: &str) -> Result<bool, SyncError> {
         Ok(self.refreshed()?.files.contains_key(digest))
+    }
+
+    fn is_over_tls(&self) -> bool {
+        self.content.as_ref().is_some_and(|content| content.scheme() == "https")
     }
 
     fn languages(&self) -> Vec<ServerLanguage> {

@@ -10,6 +10,8 @@ pub const ENVELOPE: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 pub const SYNC: &str = "http://www.microsoft.com/SoftwareDistribution";
 /// What is said to show who one is.
 pub const DSS: &str = "http://www.microsoft.com/SoftwareDistribution/Server/DssAuthWebService";
+/// What is asked of a server to see whether it works.
+pub const MONITOR: &str = "http://www.microsoft.com/SoftwareDistribution/Server/IMonitorable";
 
 /// What a server takes of one message, and a client of one answer. The largest that was seen, a list of
 /// all revisions, has 3 MB; that of a larger catalogue is longer in proportion.
@@ -100,8 +102,8 @@ impl Fault {
         SyncError::because(cause, format!("{url} did not answer what it was asked"), self)
     }
 
-    /// The body of the answer that is this fault, of the call `method`.
-    pub fn to_envelope(&self, method: &str) -> String {
+    /// The body of the answer that is this fault, of the call `action`: a namespace, `/`, and its name.
+    pub fn to_envelope(&self, action: &str) -> String {
         let is_the_callers = matches!(
             self.code,
             ErrorCode::InvalidParameters
@@ -116,7 +118,7 @@ impl Fault {
             .holding(plain("ErrorCode", self.code.as_str()))
             .holding(plain("Message", &self.message))
             .holding(plain("ID", &uuid::Uuid::new_v4().to_string()))
-            .holding(plain("Method", &format!("\"{SYNC}/{method}\"")));
+            .holding(plain("Method", &format!("\"{}\"", clean(action))));
         let fault = Element::new(ENVELOPE, "Fault")
             .holding(plain("faultcode", who))
             .holding(plain("faultstring", "Fault occurred"))
@@ -129,7 +131,7 @@ impl Fault {
 pub fn envelope(body: Element) -> String {
     let body = Element::new(ENVELOPE, "Body").holding(body);
     let envelope = Element::new(ENVELOPE, "Envelope").holding(body);
-    let text = envelope.to_xml(&[(ENVELOPE, "soap"), (SYNC, "s"), (DSS, "d")]);
+    let text = envelope.to_xml(&[(ENVELOPE, "soap"), (SYNC, "s"), (DSS, "d"), (MONITOR, "m")]);
     // Names are fixed and texts were cleaned, so there is nothing that XML cannot say.
     format!(r#"<?xml version="1.0" encoding="utf-8"?>{}"#, text.unwrap_or_default())
 }
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn a_fault_reads_back() {
         let fault = Fault::new(ErrorCode::InvalidParameters, "updateIds");
-        let text = fault.to_envelope("GetUpdateData");
+        let text = fault.to_envelope(&format!("{SYNC}/GetUpdateData"));
         assert!(matches!(open(text.as_bytes()).unwrap(), Said::Fault(read) if read == fault));
     }
 

@@ -109,6 +109,20 @@ struct State {
     categories: BTreeMap<UpdateId, Category>,
 }
 
+impl State {
+    /// Whether it differs from `other`, a state that a sync left, in its anchors at most: a server's anchors
+    /// may tell the time, too.
+    fn is_but_later_than(&self, other: &Self) -> bool {
+        let anchors = [&other.categories_anchor, &other.updates_anchor];
+        let same = Self {
+            categories_anchor: self.categories_anchor.clone(),
+            updates_anchor: self.updates_anchor.clone(),
+            ..other.clone()
+        };
+        anchors.iter().all(|it| it.is_some()) && *self == same
+    }
+}
+
 /// What a sync is about to ask for.
 #[derive(Debug, Serialize, Deserialize)]
 struct Plan {
@@ -173,8 +187,12 @@ impl WsusSource {
         documents.sync()?;
         write_plan(run, &plan)?;
         run.stage(Stage::Verify)?;
-        let same = plan.revisions.is_empty() && plan.next == plan.base;
-        Ok(if same { Fetched::Unchanged } else { Fetched::Changed })
+        if plan.revisions.is_empty() && plan.next.is_but_later_than(&plan.base) {
+            // What came after the old anchors is what came after the new ones. The next sync asks again.
+            fs::remove_file(run.file(PLAN)).map_err(|error| SyncError::local(PLAN, error))?;
+            return Ok(Fetched::Unchanged);
+        }
+        Ok(Fetched::Changed)
     }
 
     /// Brings the documents that are not in the file yet.
@@ -331,6 +349,7 @@ async fn updates(
     plan: &mut Plan,
 ) -> Result<RevisionList, SyncError> {
     let (products, classifications) = chosen(&plan.next.categories, run);
+    let names = |_: &Vec<(UpdateId, bool)>| !is_everything(run);
     let anchor = plan.base.updates_anchor.clone();
     let with_delta = |wanted: &BTreeSet<UpdateId>, asked: &BTreeSet<UpdateId>| {
         let delta = |id: &UpdateId| (*id, anchor.is_some() && asked.contains(id));
@@ -339,8 +358,9 @@ async fn updates(
     let filter = RevisionFilter {
         anchor: anchor.clone(),
         config: false,
-        categories: Some(with_delta(&products, &plan.base.asked_categories)),
-        classifications: Some(with_delta(&classifications, &plan.base.asked_classifications)),
+        categories: Some(with_delta(&products, &plan.base.asked_categories)).filter(names),
+        classifications: Some(with_delta(&classifications, &plan.base.asked_classifications))
+            .filter(names),
     };
     plan.next.asked_categories = products;
     plan.next.asked_classifications = classifications;
@@ -351,14 +371,20 @@ async fn updates(
             let whole = RevisionFilter {
                 anchor: None,
                 config: false,
-                categories: all(&plan.next.asked_categories),
-                classifications: all(&plan.next.asked_classifications),
+                categories: all(&plan.next.asked_categories).filter(names),
+                classifications: all(&plan.next.asked_classifications).filter(names),
             };
             tracing::warn!(%fault, "the upstream server does not know the anchor; all is asked for again");
             client.revisions(&whole).await?.map_err(refused)
         }
         Err(fault) => Err(refused(fault)),
     }
+}
+
+/// Whether the criteria leave nothing out. Then no list is named, since an update may be of no product that
+/// the server describes.
+fn is_everything(run: &Run) -> bool {
+    run.criteria.products.is_empty() && run.criteria.classifications.is_empty()
 }
 
 /// Which of the server's products and classifications the criteria want. A list that is empty here would

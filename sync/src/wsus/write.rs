@@ -13,7 +13,7 @@ use crate::rule::xml::{self as rules, Family};
 use crate::sdp::write::{NotWritable, articles, behaviour, command_line, stated_file};
 use crate::taxonomy::{Classification, Product};
 use crate::update::{AnyOf, Handler, Item, Kind, Publication, Update};
-use crate::xml::{Attribute, Element};
+use crate::xml::{Attribute, Element, Node};
 use jiff::Timestamp;
 
 /// Prefixes by custom.
@@ -57,7 +57,11 @@ pub fn write(update: &Update, revision: u32) -> Result<Vec<Written>, NotWritable
     let written = |id, revision, text| Written { id, revision, text };
     if let Some(original) = &update.original {
         let stated = update.revision.unwrap_or(revision);
-        return Ok(vec![written(update.id, stated, original.clone())]);
+        let text = match update.publication {
+            Publication::Published => original.clone(),
+            Publication::Expired => expired(original)?,
+        };
+        return Ok(vec![written(update.id, stated, text)]);
     }
     let mut all = Vec::new();
     let mut whole = update.clone();
@@ -81,6 +85,27 @@ pub fn write(update: &Update, revision: u32) -> Result<Vec<Written>, NotWritable
     let text = document(&whole, revision, Deploys::Yes)?.to_xml(PREFIXES)?;
     all.push(written(update.id, revision, text));
     Ok(all)
+}
+
+/// A document that came as it is, but that says that the update is expired.
+fn expired(original: &str) -> Result<String, NotWritable> {
+    let wrong = |what: &str| NotWritable::NoPlace(format!("the document it came as {what}"));
+    let root = crate::xml::parse(original.trim_start_matches('\u{feff}'));
+    let mut root = root.map_err(|error| wrong(&format!("is none: {error}")))?;
+    let mut children = root.children.iter_mut();
+    let properties = children.find_map(|child| match child {
+        Node::Element(element) if &*element.name == "Properties" => Some(element),
+        _ => None,
+    });
+    let properties = properties.ok_or_else(|| wrong("has no properties"))?;
+    let state = "PublicationState";
+    if properties.attribute(state) == Some("Expired") {
+        return Ok(original.to_owned());
+    }
+    properties.attributes.retain(|it| &*it.name != state);
+    let (namespace, value) = (Default::default(), "Expired".into());
+    properties.attributes.push(Attribute { namespace, name: state.into(), value });
+    Ok(root.to_xml(PREFIXES)?)
 }
 
 /// One item of a package as an update of its own, which is there for the bundle only.
