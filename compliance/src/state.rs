@@ -104,7 +104,10 @@ impl States {
                         let (digest, known) = (head.digest, head.known);
                         *head = Head { digest, known, changed: place, ..told.head };
                     }
+                    // What has no state is cleared with all that is not named; to set it would clear the
+                    // update's other revisions too.
                     let states = rows.iter().copied().zip(told.states());
+                    let states = states.filter(|(_, state)| *state != State::Unknown);
                     self.set_states(client, states.collect(), Kind::Full);
                     self.doubt(client);
                 }

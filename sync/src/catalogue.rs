@@ -25,7 +25,7 @@ mod merge;
 mod publish;
 mod record;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 pub(crate) mod text;
 
 pub use feed::{FEED_PAGE_BYTES, FeedEntry, FeedPage, MAX_FEED_PAGE, Place};

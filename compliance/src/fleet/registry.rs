@@ -1,18 +1,21 @@
 //! Clients come, are approved or blocked, and go.
 
-use super::{Client, Fingerprint, Member, Standing};
+use super::{Client, Fingerprint, Fleet, Member, Standing};
 use crate::forward::Gone;
 use crate::head::{Head, Seconds};
 use crate::inbox::Entry;
 use crate::matrix::Ordinal;
 use crate::message::ClientId;
-use crate::site::{Change, Compliance, StoreError, Writer, timestamp};
+use crate::site::{Change, Compliance, StoreError, timestamp};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, DbError, Table, Value};
+use std::collections::HashSet;
 
 /// The longest name of a client, in bytes.
 const MAX_NAME: usize = 255;
+/// Clients that are enrolled in one commit.
+const ENROL_STEP: usize = 1_000;
 
 /// What people call a client.
 #[derive(Serialize, Deserialize)]
@@ -48,6 +51,9 @@ pub enum EnrolError {
     /// Nobody may come back who was blocked.
     #[error("client {0} is blocked")]
     Blocked(ClientId),
+    /// Every ordinal is taken.
+    #[error("no more clients are taken")]
+    TooMany,
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -60,37 +66,46 @@ impl Compliance {
     /// # Errors
     /// If id or key belong to somebody else, it was blocked, or the database fails.
     pub fn enrol(&self, new: Enrolment, now: Timestamp) -> Result<Ordinal, EnrolError> {
-        let Enrolment { id, key, name, standing } = new;
+        let mut enrolled = self.enrol_all(vec![new], now)?;
+        enrolled.pop().expect("one answer for each")
+    }
+
+    /// Makes many clients known at once, as [`Compliance::enrol`] does each.
+    ///
+    /// # Errors
+    /// If the database fails; some may have been enrolled.
+    pub fn enrol_all(
+        &self,
+        new: Vec<Enrolment>,
+        now: Timestamp,
+    ) -> Result<Vec<Result<Ordinal, EnrolError>>, StoreError> {
         let mut writer = self.writer();
-        let (client, member) = {
-            let states = self.states();
-            let fleet = &states.fleet;
-            if let Some((_, owner)) = fleet.by_key(&key).filter(|(_, owner)| owner.id != id) {
-                return Err(EnrolError::KeyInUse(owner.id));
+        let mut enrolled = Vec::with_capacity(new.len());
+        let mut rest = new.into_iter().peekable();
+        while rest.peek().is_some() {
+            let mut change = Change::default();
+            change.record.at = now.as_second();
+            let (mut ids, mut keys) = (HashSet::new(), HashSet::new());
+            let mut free = self.states().fleet.next(ENROL_STEP).into_iter();
+            // Each is judged by what is committed, so one that may conflict with another waits.
+            while change.members.len() < ENROL_STEP
+                && let Some(new) =
+                    rest.next_if(|it| !ids.contains(&it.id) && !keys.contains(&it.key))
+            {
+                ids.insert(new.id);
+                keys.insert(new.key);
+                let judged = judge(&self.states().fleet, &new, now).and_then(|(client, member)| {
+                    let client = client.or_else(|| free.next()).ok_or(EnrolError::TooMany)?;
+                    put_name(&mut change.batch, client, &new.name);
+                    change.tell(Entry::Touched { client });
+                    change.members.insert(client, member);
+                    Ok(client)
+                });
+                enrolled.push(judged);
             }
-            match fleet.by_id(id) {
-                Some((_, old)) if old.standing == Standing::Blocked => {
-                    return Err(EnrolError::Blocked(id));
-                }
-                Some((_, old)) if old.key.is_some_and(|old| old != key) => {
-                    return Err(EnrolError::OtherKey(id));
-                }
-                Some((client, old)) => {
-                    let is_new = old.key.is_none() || old.standing == Standing::Pending;
-                    let standing = if is_new { standing } else { old.standing };
-                    (client, Member { key: Some(key), standing, ..old.clone() })
-                }
-                None => {
-                    let client = fleet.next(1)[0];
-                    let (key, enrolled) = (Some(key), now.as_second());
-                    (client, Member { id, key, standing, site: None, enrolled })
-                }
-            }
-        };
-        let mut change = Change::default();
-        put_name(&mut change.batch, client, &name);
-        self.change_member(&mut writer, client, member, now, change)?;
-        Ok(client)
+            self.commit(&mut writer, change)?;
+        }
+        Ok(enrolled)
     }
 
     /// Approves, blocks, or makes wait; `false` if there is no such client.
@@ -106,24 +121,13 @@ impl Compliance {
         let mut writer = self.writer();
         let Some(old) = self.states().fleet.get(client).cloned() else { return Ok(false) };
         if old.standing != standing {
-            let member = Member { standing, ..old };
-            self.change_member(&mut writer, client, member, now, Change::default())?;
+            let mut change = Change::default();
+            change.record.at = now.as_second();
+            change.tell(Entry::Touched { client });
+            change.members.insert(client, Member { standing, ..old });
+            self.commit(&mut writer, change)?;
         }
         Ok(true)
-    }
-
-    fn change_member(
-        &self,
-        writer: &mut Writer,
-        client: Ordinal,
-        member: Member,
-        now: Timestamp,
-        mut change: Change,
-    ) -> Result<(), StoreError> {
-        change.record.at = now.as_second();
-        change.tell(Entry::Touched { client });
-        change.members.insert(client, member);
-        Ok(self.commit(writer, change)?)
     }
 
     /// Forgets a client and all its states; `false` if there is no such client.
@@ -190,6 +194,31 @@ impl Compliance {
         let shared = |client: &Ordinal| states.head(*client).returns > 0;
         let of = |client| Some((states.fleet.get(client)?.id, states.head(client).returns));
         states.fleet.all().iter().filter(shared).filter_map(of).collect()
+    }
+}
+
+/// Which client it is, if it is known, and as what it is kept.
+fn judge(
+    fleet: &Fleet,
+    new: &Enrolment,
+    now: Timestamp,
+) -> Result<(Option<Ordinal>, Member), EnrolError> {
+    let Enrolment { id, key, standing, .. } = *new;
+    if let Some((_, owner)) = fleet.by_key(&key).filter(|(_, owner)| owner.id != id) {
+        return Err(EnrolError::KeyInUse(owner.id));
+    }
+    match fleet.by_id(id) {
+        Some((_, old)) if old.standing == Standing::Blocked => Err(EnrolError::Blocked(id)),
+        Some((_, old)) if old.key.is_some_and(|old| old != key) => Err(EnrolError::OtherKey(id)),
+        Some((client, old)) => {
+            let is_new = old.key.is_none() || old.standing == Standing::Pending;
+            let standing = if is_new { standing } else { old.standing };
+            Ok((Some(client), Member { key: Some(key), standing, ..old.clone() }))
+        }
+        None => {
+            let (key, enrolled) = (Some(key), now.as_second());
+            Ok((None, Member { id, key, standing, site: None, enrolled }))
+        }
     }
 }
 

@@ -97,7 +97,7 @@ impl Client {
             changed.map(|id| of((id, self.truth.get(id).unwrap_or(&gone)))).collect()
         };
         let outcome = ScanOutcome::Completed;
-        let truth = self.truth.iter().map(|it| of(it)).map(|it| (it.update, it.state));
+        let truth = self.truth.iter().map(of).map(|it| (it.update, it.state));
         Batch {
             client: self.id,
             incarnation: self.incarnation,

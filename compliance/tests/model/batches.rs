@@ -1,12 +1,8 @@
 //! Whatever happens on the way, the site's matrix is in the end what is true on every client, bit for bit:
 //! batches are dropped, sent twice, mixed up and damaged; the site loses power at any write; clocks are
 //! hours off; machines are set up anew, blocked, removed, away for a month. Thousands of seeded histories.
-#![allow(missing_docs, clippy::unwrap_used)]
 
-#[path = "model/client.rs"]
-mod client;
-
-use client::{Client, Sent, update};
+use crate::client::{Client, Sent, update};
 use compliance::fleet::{Enrolment, Standing};
 use compliance::message::{Answer, State};
 use compliance::summary::Counts;
