@@ -108,7 +108,7 @@ impl Book {
         let new = found.iter().filter(is_new).map(|(update, known)| (*update, Some(*known)));
         let gone = self.states.keys().filter(|update| !found.contains_key(update));
         let gone = gone.map(|update| (*update, None));
-        let numbers = self.last + 1..;
+        let numbers = self.last.saturating_add(1)..=u64::MAX;
         let changes = new.chain(gone).zip(numbers);
         changes
             .map(|((update, known), number)| Change { number, update, known, found: now })

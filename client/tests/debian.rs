@@ -11,7 +11,7 @@ mod archive;
 #[path = "../../sync/tests/web/mod.rs"]
 mod web;
 
-use archive::{Archive, SUITE, Source, run};
+use archive::{Archive, SUITE, run};
 use client::applicability::{Assessor, State, rule_holds};
 use client::explain::explain;
 use client::facts::Facts;
@@ -21,13 +21,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use sync::apt::{Settings, version};
+use sync::apt::version;
 use sync::name::UpdateId;
-use sync::openpgp::Keyring;
 use sync::rule::{Comparison, PackageRule, Rule};
 use sync::update::Update;
 
-/// Name, version and architecture of what replaces a package.
+/// Name and version of what replaces a package, and the architecture of the package; `all` is the machine's.
 type Candidate = (String, String, String);
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sync/tests/data/apt");
@@ -44,7 +43,8 @@ fn by_apt(apt: &apt::Client, status: &Path, more: &[&str]) -> BTreeSet<Candidate
         .map(|line| {
             let mut words = line.split(' ');
             let name = words.next().unwrap().split('/').next().unwrap();
-            (name.into(), words.next().unwrap().into(), words.next().unwrap().into())
+            let (version, arch) = (words.next().unwrap(), words.next().unwrap());
+            (name.into(), version.into(), arch.replace("all", "amd64"))
         })
         .collect()
 }
@@ -95,7 +95,8 @@ async fn a_root_that_dpkg_made_is_judged_as_apt_judges_it() {
         ("begun", "1.0-1", "amd64"),
         ("old", "1.0-1", "i386"),
     ] {
-        archive.add("main", name, version, arch, "Multi-Arch: same\n");
+        let more = if name == "old" { "Multi-Arch: same\n" } else { "" };
+        archive.add("main", name, version, arch, more);
     }
     let root = tempfile::tempdir().unwrap();
     for folder in ["info", "updates", "triggers"] {
@@ -130,9 +131,10 @@ async fn a_root_that_dpkg_made_is_judged_as_apt_judges_it() {
 
     for name in ["old", "held", "even", "turned", "back", "begun", "elsewhere"] {
         let arch = if name == "back" { "all" } else { "amd64" };
-        archive.add("main", name, "2.0-1", arch, "");
+        let more = if name == "old" { "Multi-Arch: same\n" } else { "" };
+        archive.add("main", name, "2.0-1", arch, more);
     }
-    archive.add("main", "old", "1.5-1", "amd64", "");
+    archive.add("main", "old", "1.5-1", "amd64", "Multi-Arch: same\n");
     archive.add("main", "newer", "2:9-1", "amd64", "");
     archive.publish();
     let updates = archive.source().sync().await.unwrap().unwrap();
@@ -175,28 +177,16 @@ fn altered(status: &str, names: &BTreeSet<&str>) -> String {
 
 #[tokio::test]
 async fn debians_own_index_is_judged_as_apt_judges_it() {
-    // The index as Debian signed it, and this machine as it would be if it had not been kept up.
-    let served = tempfile::tempdir().unwrap();
-    let suite = served.path().join("dists/bookworm-security");
-    fs::create_dir_all(suite.join("main/binary-amd64")).unwrap();
-    fs::copy(format!("{DATA}/InRelease"), suite.join("InRelease")).unwrap();
-    let index = run("xz", &["-dc", &format!("{DATA}/Packages.xz")], served.path());
-    fs::write(suite.join("main/binary-amd64/Packages"), &index).unwrap();
-    let keyring = fs::read(format!("{DATA}/debian-archive-keyring.gpg")).unwrap();
-    let base = format!("file://{}/", served.path().display());
-    let mut source = Source::new(Settings {
-        base: base.clone(),
-        suites: vec!["bookworm-security".into()],
-        components: vec!["main".into()],
-        architectures: vec!["amd64".into()],
-        keyring: Keyring::parse(&keyring).unwrap(),
-        tracker: Vec::new(),
-        languages: Default::default(),
-        release: None,
-        definitions: Vec::new(),
-    });
-    source.run.now = "2026-11-20T12:00:00Z".parse().unwrap();
-    let updates = source.sync().await.unwrap().unwrap();
+    // The index of Debian's security suite, and this machine as it would be if it had not been kept up.
+    let mut archive = Archive::new();
+    let index = run("xz", &["-dc", &format!("{DATA}/Packages.xz")], archive.folder.path());
+    for (component, text) in [("main", &index[..]), ("contrib", &[])] {
+        let path = archive.suite(&format!("{component}/binary-amd64/Packages"));
+        fs::write(&path, text).unwrap();
+        run("xz", &["-kf", path.to_str().unwrap()], archive.folder.path());
+    }
+    archive.sign();
+    let updates = archive.source().sync().await.unwrap().unwrap();
 
     let index = String::from_utf8(index).unwrap();
     let names = index.lines().filter_map(|line| line.strip_prefix("Package: ")).collect();
@@ -210,9 +200,8 @@ async fn debians_own_index_is_judged_as_apt_judges_it() {
     let machine = Debian::of(root.path()).unwrap();
     assert_eq!(machine.packages().unreadable(), 0);
 
-    let apt = apt::Client::new(&base, "bookworm-security", "main", &keyring);
-    let dates = ["-o", "Acquire::Check-Valid-Until=false", "-o", "Acquire::Check-Date=false"];
-    let wanted = by_apt(&apt, &status, &dates);
+    let apt = apt::Client::new(&archive.web.url(""), SUITE, "main contrib", &keyring_of(&archive));
+    let wanted = by_apt(&apt, &status, &[]);
     assert!(wanted.len() > 10, "too few to prove anything: {wanted:?}");
     assert_eq!(by_updates(&machine, &updates), wanted);
 }
