@@ -9,6 +9,7 @@ pub mod windows;
 pub mod xml;
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 pub use windows::WindowsRule;
 
 /// How deep rules may be nested: so deep that what is written of an update as JSON, two levels for each of
@@ -112,6 +113,22 @@ impl Comparison {
             Self::EqualTo => "EqualTo",
             Self::GreaterThanOrEqualTo => "GreaterThanOrEqualTo",
             Self::GreaterThan => "GreaterThan",
+        }
+    }
+
+    /// The comparison of that word, if it is one.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.as_str() == word)
+    }
+
+    /// Whether it holds of an installed value that stands so to the stated one.
+    pub fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::LessThan => order.is_lt(),
+            Self::LessThanOrEqualTo => order.is_le(),
+            Self::EqualTo => order.is_eq(),
+            Self::GreaterThanOrEqualTo => order.is_ge(),
+            Self::GreaterThan => order.is_gt(),
         }
     }
 }

@@ -308,8 +308,7 @@ fn vocabulary_of(schema: Schema, element: &Element) -> Vocabulary {
 fn own(element: &Element) -> Option<Rule> {
     let get = |name| element.attribute(name).map(str::to_owned);
     let package = || {
-        let is =
-            Comparison::ALL.into_iter().find(|it| Some(it.as_str()) == element.attribute("Is"))?;
+        let is = Comparison::of_word(element.attribute("Is")?)?;
         Some(PackageRule { name: get("Name")?, arch: get("Arch"), is, version: get("Version")? })
     };
     match &*element.name {
