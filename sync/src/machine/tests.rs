@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::adapter::{Criteria, Extent, Fetched, Read, Run, Said, Skipped};
-use sitedb::FaultyKv;
 use crate::messages::{Severity, Wanted};
 use crate::name::UpdateId;
 use crate::schedule::Schedule;
@@ -10,6 +9,7 @@ use crate::source::SourceKind;
 use crate::update::Update;
 use futures::future::BoxFuture;
 use jiff::ToSpan;
+use sitedb::FaultyKv;
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 
