@@ -51,6 +51,14 @@ impl TestSite {
         Client { router, token: None }
     }
 
+    /// A machine of the fleet: whose connection shows the certificate of that id.
+    pub fn fleet_client(&self, id: uuid::Uuid) -> Client {
+        let id = dp::field::ClientId::from_bits(id.as_u128());
+        let peer = dp::identity::Peer::Client(id);
+        let router = router(self.site.clone()).layer(axum::extract::Extension(peer));
+        Client { router, token: None }
+    }
+
     /// A client over the network with a new token.
     pub async fn client(&self, role: &str) -> Client {
         let new = serde_json::json!({"name": format!("{role} {}", unique()), "role": role});

@@ -8,6 +8,7 @@ mod client;
 mod content;
 mod damage;
 mod document;
+mod fleet;
 mod packages;
 mod places;
 mod points;
