@@ -98,7 +98,7 @@ pub struct MirroredView {
     pub valid_until: Option<Timestamp>,
     /// Files that come when somebody asks for them first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_demand: Option<OnDemandView>,
+    pub on_demand: Option<AwaitedView>,
     /// What was chosen, or what that depends on, and is not there; the first hundred.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
@@ -112,7 +112,7 @@ pub struct MirroredView {
 
 /// The files on demand of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct OnDemandView {
+pub struct AwaitedView {
     /// How many.
     pub files: u64,
     /// Their sizes together.
@@ -358,8 +358,8 @@ fn wait(
     composition: &Composition,
     kind: &SourceKind,
     files: &[File],
-) -> Result<OnDemandView, Problem> {
-    let mut view = OnDemandView { files: 0, bytes: 0 };
+) -> Result<AwaitedView, Problem> {
+    let mut view = AwaitedView { files: 0, bytes: 0 };
     for file in files {
         let (Some(Name::Sha256(sha256)), Origin::Remote(urls)) =
             (bring::name_of(&file.digests), &file.origin)

@@ -103,6 +103,7 @@ fn only_what_must_be_is_open_to_all() {
     let wanted = [
         "/api/openapi.json",
         "/api/v1/authority",
+        "/api/v1/client/join",
         "/api/v1/follower/join",
         "/api/v1/health",
         "/api/v1/point/join",
@@ -130,6 +131,7 @@ fn filled(path: &str) -> String {
         ("{boundary}", "10.7.0.0%2F16"),
         ("{source}", "debian"),
         ("{update}", "DSA-5545-1"),
+        ("{client}", "pc-17"),
         ("{number}", "4"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];
@@ -159,6 +161,10 @@ async fn every_operation_is_there_and_takes_the_role_that_it_says() {
             None if !operation["security"][0]["follower"].is_null() => {
                 assert_eq!(answer.status, 403, "{method} {path}");
                 assert_eq!(answer.json["type"], "urn:depot:problem:not-a-follower");
+            }
+            None if !operation["security"][0]["client"].is_null() => {
+                assert_eq!(answer.status, 403, "{method} {path}");
+                assert_eq!(answer.json["type"], "urn:depot:problem:not-a-client");
             }
             // It takes a secret, which an empty body does not have.
             None if path.ends_with("/join") => drop(answer.refused(422, "secret")),

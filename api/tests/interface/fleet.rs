@@ -97,7 +97,10 @@ async fn machines_join_with_a_token_that_is_for_many_and_are_refused_once_blocke
 
     let clients = admin.get("/api/v1/clients").await.expect(200).json;
     assert_eq!(clients["items"].as_array().unwrap().len(), 2);
-    assert_eq!((&clients["items"][0]["name"], &clients["items"][0]["states"]), (&json!("pc-1"), &json!(0)));
+    assert_eq!(
+        (&clients["items"][0]["name"], &clients["items"][0]["states"]),
+        (&json!("pc-1"), &json!(0))
+    );
     let found = admin.get("/api/v1/clients?search=pc-2").await.expect(200).json;
     assert_eq!(found["items"][0]["id"], two.id.to_string());
     admin.get("/api/v1/clients?standing=odd").await.refused(400, "standing");

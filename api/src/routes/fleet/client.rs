@@ -295,7 +295,7 @@ pub struct AnswerView {
 /// has too much to do: the same batch is sent again after the time in `Retry-After`.
 #[utoipa::path(post, path = "/api/v1/client/states", tag = "client",
     operation_id = "report_states", security(("client" = [])),
-    request_body(content = Vec<u8>, content_type = STATES),
+    request_body(content = Vec<u8>, content_type = STATES, example = "…"),
     responses((status = 200, description = "It was taken, was taken before, or others are missing before it",
             body = AnswerView),
         (status = 413, description = "It is too large", body = Problem),
