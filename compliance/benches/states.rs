@@ -277,6 +277,7 @@ fn fleet() {
     let db = sitedb::Db::open(Arc::new(Nowhere)).unwrap();
     let site = Compliance::open(db, Settings::default()).unwrap();
     enrol(&site, clients);
+    say("fleet: RSS MiB before any state", resident());
     let mut fleet = Fleet::new(SETS, updates);
     let all: Vec<_> = (0..updates).collect();
     let sets: Vec<_> = (0..SETS).map(|set| fleet.told(set, &all, Kind::Full)).collect();
