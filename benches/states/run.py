@@ -61,7 +61,8 @@ def upserts(args):
             for update in draw.sample(range(args.updates), per_client):
                 state = draw.choices(STATES, SHARES)[0]
                 commit.append((client, update, state, 1_800_000_000 + number))
-        yield commit
+        # In the order of the keys, so that two connections wait for each other and do not lock up.
+        yield sorted(commit)
 
 
 @contextlib.contextmanager
@@ -152,6 +153,8 @@ def postgres(args, folder):
         with took(results, "upsert, two connections", args.upserts):
             for process in [psql(path) for path in two]:
                 process.communicate()
+                if process.returncode:
+                    sys.exit("states: psql failed")
         ask("VACUUM ANALYZE state")
 
         def timed(query):

@@ -23,8 +23,6 @@ use sitedb::{Batch, Db, DbError, Order, Range, Table, Value};
 use sync::name::UpdateId;
 use uuid::Uuid;
 
-/// Bytes of one write of a checkpoint, about; the states are locked while they are gathered.
-const STEP_BYTES: usize = 2 << 20;
 /// Bitmaps that are looked at in one step.
 const STEP_BITMAPS: usize = 1_024;
 /// Values that are read in one step.
@@ -119,7 +117,7 @@ impl Compliance {
                         true => batch.delete(key),
                         false => batch.put(key, bytes),
                     };
-                    if size >= STEP_BYTES {
+                    if size >= self.settings.checkpoint_step {
                         break;
                     }
                 }
@@ -151,7 +149,7 @@ impl Compliance {
                     taken.push(value);
                     size += bytes.len();
                     batch.put([HEADS, &(value as u32).to_be_bytes()].concat(), bytes);
-                    if size >= STEP_BYTES {
+                    if size >= self.settings.checkpoint_step {
                         break;
                     }
                 }

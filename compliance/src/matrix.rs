@@ -86,8 +86,30 @@ impl Row {
         has_changed != wanted
     }
 
-    /// Gives the client a state; the one that it had.
+    /// Gives the client a state; the one that it had. Looks at no more bitmaps than it must.
     fn set(&mut self, client: Ordinal, state: State) -> State {
+        if !self.put(Plane::Known, client, state != State::Unknown) {
+            match state {
+                State::Required => self.put(Plane::Required, client, true),
+                State::Installed => self.put(Plane::Installed, client, true),
+                State::NotRequired | State::Unknown => false,
+            };
+            return State::Unknown;
+        }
+        match state {
+            State::Required if self.put(Plane::Required, client, true) => State::Required,
+            State::Installed if self.put(Plane::Installed, client, true) => State::Installed,
+            State::Required if self.put(Plane::Installed, client, false) => State::Installed,
+            State::Installed if self.put(Plane::Required, client, false) => State::Required,
+            State::Required | State::Installed => State::NotRequired,
+            _ if self.put(Plane::Required, client, false) => State::Required,
+            _ if self.put(Plane::Installed, client, false) => State::Installed,
+            _ => State::NotRequired,
+        }
+    }
+
+    /// Gives the client a state, whatever the bitmaps had; the one that it had.
+    fn set_all(&mut self, client: Ordinal, state: State) -> State {
         let was_known = self.put(Plane::Known, client, state != State::Unknown);
         let was_required = self.put(Plane::Required, client, state == State::Required);
         let was_installed = self.put(Plane::Installed, client, state == State::Installed);
@@ -106,9 +128,17 @@ pub(crate) struct Matrix {
     rows: Vec<Row>,
     places: HashMap<UpdateRevision, RowId>,
     of_update: HashMap<UpdateId, Vec<RowId>>,
+    /// Whether the bitmaps of each row agree. After a crash each may be as of another time, until all is
+    /// told again.
+    is_whole: bool,
 }
 
 impl Matrix {
+    /// Says whether the bitmaps of each row agree.
+    pub(crate) fn set_whole(&mut self, is_whole: bool) {
+        self.is_whole = is_whole;
+    }
+
     pub(crate) fn rows(&self) -> &[Row] {
         &self.rows
     }
@@ -169,7 +199,10 @@ impl Matrix {
         told: &mut impl FnMut(&Row, State, State),
     ) {
         let row = &mut self.rows[row as usize];
-        let old = row.set(client, state);
+        let old = match self.is_whole {
+            true => row.set(client, state),
+            false => row.set_all(client, state),
+        };
         if old != state {
             told(row, old, state);
         }
@@ -241,9 +274,11 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_the_last_state_of_each_client(
+            is_whole: bool,
             steps in proptest::collection::vec((0..4_u128, 1..3_u32, 0..10_u32, 0..4_u8), 0..300),
         ) {
             let (mut matrix, mut model) = (Matrix::default(), BTreeMap::new());
+            matrix.set_whole(is_whole);
             for (id, revision, client, code) in steps {
                 // In two containers.
                 let client = client * 7_000;
@@ -267,6 +302,8 @@ mod tests {
                     let of_model = model.get(&(row.update.id.0.as_u128(), client));
                     let state = of_model.filter(|(update, _)| *update == row.update);
                     prop_assert_eq!(row.state(client), state.map_or(State::Unknown, |it| it.1));
+                    let is_in = |plane| row.plane(plane).contains(client);
+                    prop_assert!(!is_in(Plane::Required) || !is_in(Plane::Installed));
                 }
             }
         }

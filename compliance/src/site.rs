@@ -29,6 +29,8 @@ pub struct Settings {
     pub max_updates: usize,
     /// A checkpoint is due when the inbox has so many bytes, or a quarter of the matrix if that is more.
     pub checkpoint_bytes: u64,
+    /// Bytes of one write of a checkpoint, about; states are locked while they are gathered.
+    pub checkpoint_step: usize,
     /// A checkpoint is due so long after the first entry that the last one does not cover.
     pub checkpoint_after: SignedDuration,
     /// A client that was not heard for so long is silent.
@@ -45,6 +47,7 @@ impl Default for Settings {
             max_in_flight: 64 << 20,
             max_updates: 500_000,
             checkpoint_bytes: 64 << 20,
+            checkpoint_step: 2 << 20,
             checkpoint_after: SignedDuration::from_mins(10),
             silent_after: SignedDuration::from_hours(7 * 24),
             site_silent_after: SignedDuration::from_hours(2),

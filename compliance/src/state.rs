@@ -178,6 +178,7 @@ impl States {
 
     /// Counts anew what the matrix holds of the clients that were told of again.
     pub(crate) fn settle(&mut self, retold: Retold) {
+        self.matrix.set_whole(true);
         for client in &retold.touched {
             let head = &mut self.heads[client as usize];
             (head.digest, head.known) = Default::default();

@@ -18,7 +18,7 @@ const VERSION: u8 = 1;
 const PLAIN: u8 = 0;
 const ZSTD: u8 = 1;
 /// Smaller batches are not compressed, in bytes.
-const WORTH_PACKING: usize = 16 << 10;
+const WORTH_PACKING: usize = 64 << 10;
 const LEVEL: i32 = 3;
 /// What a decoder may be asked to remember: 8 MiB.
 const MAX_WINDOW_LOG: u32 = 23;

@@ -216,7 +216,9 @@ impl World {
 
 fn open(kv: &Arc<FaultyKv>) -> Compliance {
     let kv: Arc<dyn Kv> = Arc::clone(kv) as _;
-    Compliance::open(Db::open(kv).unwrap(), Settings::default()).unwrap()
+    // Each bitmap is written alone, so that power may be lost between any two.
+    let settings = Settings { checkpoint_step: 1, ..Settings::default() };
+    Compliance::open(Db::open(kv).unwrap(), settings).unwrap()
 }
 
 fn history(seed: u64) {
