@@ -24,14 +24,18 @@ const REPORT_GAP: Duration = Duration::from_millis(500);
 const PROGRESS_GAP: Duration = Duration::from_secs(2);
 /// A report is sent so often even if nothing changed: the site tells a quiet point from a lost one.
 const REPORT_AGE: Duration = Duration::from_secs(60);
+/// The site has so long to hear that the point ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the certificate must be renewed, and idle packs be sealed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Starts all of it; the future ends when all has ended, after `stop`.
+/// Starts all of it; the future ends when all has ended, after `stop`, and the site was told, so that
+/// nobody is sent here meanwhile.
 pub(super) fn start(
     node: &Arc<Node>,
     stop: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
+    let leaving = node.clone();
     let mut tasks = JoinSet::new();
     let until = |stop: &CancellationToken, work: futures::future::BoxFuture<'static, ()>| {
         let stop = stop.clone();
@@ -54,6 +58,23 @@ pub(super) fn start(
                 tracing::error!(%error, "a task of the distribution point failed");
             }
         }
+        // After all that speaks to the site: what is heard of a point brings it back. One whose library
+        // is opened anew is soon there again.
+        if !leaving.index_lost.is_cancelled() {
+            say_goodbye(&leaving).await;
+        }
+    }
+}
+
+/// Tells the site that this point ends. If it does not hear that in time, it finds out by itself.
+async fn say_goodbye(node: &Node) {
+    let link = node.link();
+    match tokio::time::timeout(GOODBYE, link.leave()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(error = chain(&error), "the site was not told of the end")
+        }
+        Err(_) => tracing::debug!("the site did not hear of the end in time"),
     }
 }
 
