@@ -93,8 +93,24 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
     assert!(site.depot(["dp", "group", "delete", "paris"]).fails(2).contains("--yes"));
     let gone = site.depot(["dp", "group", "delete", "paris", "--yes"]).ok().stdout;
     assert!(gone.contains("1 assignment"), "{gone}");
-    assert!(site.depot(["dp", "remove", "branch-7"]).fails(2).contains("--yes"));
-    site.depot(["dp", "remove", "branch-7", "--yes"]).ok();
+    // The question and the answer name who counts on it.
+    let other = site.depot(["dp", "join-token", "create", "--name", "lyon"]).ok();
+    join(&site, other.stdout.trim());
+    site.depot(["dp", "source", "set", "lyon", "--from", "branch-7"]).ok();
+    site.depot(["boundary-group", "create", "west"]).ok();
+    site.depot(["boundary-group", "add", "west", "branch-7"]).ok();
+    let asked = site.depot(["dp", "remove", "branch-7"]).fails(2);
+    assert!(asked.contains("--yes"), "{asked}");
+    let told = "lyon brings from it; clients of boundary group west turn to it";
+    assert!(asked.contains(told), "{asked}");
+    let removed = site.depot(["dp", "remove", "branch-7", "--yes", "--json"]).ok().json();
+    assert_eq!(removed["name"], "branch-7");
+    assert_eq!(
+        (&removed["brought_from_by"], &removed["boundary_groups"]),
+        (&json!(["lyon"]), &json!(["west"]))
+    );
+    let removed = site.depot(["dp", "remove", "lyon", "--yes"]).ok().stdout;
+    assert!(!removed.contains("until now"), "nobody counted on it: {removed}");
     assert_eq!(site.depot(["dp", "list", "--json"]).ok().json(), json!([]));
     let audit = site.depot(["audit"]).ok().stdout;
     for action in ["create_join_token", "join", "assign", "unassign", "remove_point"] {
