@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Reports are this far apart at least, so that many changes are one report.
 const REPORT_GAP: Duration = Duration::from_millis(500);
+/// They take this share of the time at most: with ten thousand versions each is some work, and while
+/// they come there is news without end.
+const REPORT_SHARE: u32 = 10;
 /// While something is on its way, its progress is told so often.
 const PROGRESS_GAP: Duration = Duration::from_secs(2);
 /// A report is sent so often even if nothing changed: the site tells a quiet point from a lost one.
@@ -160,14 +163,18 @@ async fn tell(node: Arc<Node>) {
     let mut pause = Pause::new();
     // What the site knows, as far as we know: nothing, until it says so.
     let mut known: Option<Tree> = None;
+    let mut took = Duration::ZERO;
     loop {
         let is_quiet = node.facts.lock().fetching.is_empty() && !node.orders.lock().is_busy();
         let wait = if is_quiet { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
-        tokio::time::sleep(REPORT_GAP).await;
+        tokio::time::sleep(gap_after(took)).await;
         let mut rounds = 0;
         loop {
-            let told = match report(&node, known.take()).await {
+            let began = Instant::now();
+            let made = report(&node, known.take()).await;
+            took = began.elapsed();
+            let told = match made {
                 Ok((report, tree)) => match node.link().report(&report).await {
                     Ok(None) => {
                         known = Some(tree);
@@ -195,6 +202,11 @@ async fn tell(node: Arc<Node>) {
             }
         }
     }
+}
+
+/// How long the next report waits after one that `took` so long to be made.
+fn gap_after(took: Duration) -> Duration {
+    (took * REPORT_SHARE).clamp(REPORT_GAP, REPORT_AGE / 4)
 }
 
 /// What there is to say to a site that knows facts of this tree: the branches that differ; to one of
@@ -296,5 +308,18 @@ async fn tidy(node: Arc<Node>) {
         if is_time {
             collected = tokio::time::Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_apart_by_what_they_cost_and_no_silence() {
+        let after = |ms| gap_after(Duration::from_millis(ms));
+        assert_eq!((after(0), after(20)), (REPORT_GAP, REPORT_GAP));
+        assert_eq!(after(300), Duration::from_secs(3));
+        assert!(after(3_600_000) < REPORT_AGE);
     }
 }
