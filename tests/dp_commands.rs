@@ -50,6 +50,7 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
 
     for command in [
         &["package", "create", "docs"][..],
+        &["dp", "group", "create", "empty"],
         &["package", "channel", "set", "docs", "stable", "1"],
         &["dp", "group", "create", "paris"],
         &["dp", "group", "add", "paris", "branch-7"],
@@ -58,6 +59,13 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
     ] {
         site.depot(command).ok();
     }
+    let noted = site.depot(["distribute", "docs", "--group", "empty"]).ok().stderr;
+    assert!(noted.contains("group empty has no distribution points"), "{noted}");
+    let noted = site.depot(["distribute", "docs", "--group", "paris"]).ok().stderr;
+    assert!(!noted.contains("no distribution points"), "{noted}");
+    site.depot(["undistribute", "docs@latest", "--group", "paris"]).ok();
+    let quiet = site.depot(["-q", "package", "create", "quiet"]).ok();
+    assert!(quiet.stdout.contains("made") && !quiet.stdout.contains("fill it"), "{}", quiet.stdout);
     let shown = site.depot(["dp", "show", "branch-7"]).ok().stdout;
     assert!(shown.contains(joined["id"].as_str().unwrap()), "{shown}");
     assert!(shown.contains("docs@stable, priority high, by group paris"), "{shown}");
