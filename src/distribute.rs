@@ -5,10 +5,12 @@ use crate::{
     output::Out,
     package::Selected,
     several::each,
-    transport::{Client, Request, with_query},
+    transport::{Client, Request, path, with_query},
     units,
 };
-use api::routes::points::{AssignmentView, FreeingView, NewAssignment, PriorityView, Unassigned};
+use api::routes::points::{
+    AssignmentView, FreeingView, GroupView, NewAssignment, PriorityView, Unassigned,
+};
 use clap::{Args, ValueEnum};
 use http::Method;
 use std::time::Duration;
@@ -120,6 +122,14 @@ pub async fn distribute(args: DistributeArgs, client: &Client, out: Out) -> Resu
         client.put::<AssignmentView>("/assignments", &new).await
     };
     let (done, failed) = each(args.to.each(), distribute).await;
+    for group in done.iter().filter_map(|assignment| assignment.group.as_deref()) {
+        let its: GroupView = client.get(&path(&["point-groups", group])).await?;
+        if its.points.is_empty() {
+            out.note(format!(
+                "group {group} has no distribution points yet: those that come will get it"
+            ));
+        }
+    }
     let shown = out.show(&done, |w| {
         done.iter().try_for_each(|assignment| {
             let priority = priority_name(assignment.priority);

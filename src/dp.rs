@@ -15,6 +15,7 @@ use crate::{
     transport::{Client, Request, path},
     units,
 };
+use api::routes::places::BoundaryGroupView;
 use api::routes::points::{AssignmentView, PointView};
 use clap::{Args, Subcommand};
 use http::Method;
@@ -213,10 +214,74 @@ fn assigned(assignment: &AssignmentView) -> String {
 
 async fn remove(args: RemoveArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let point: PointView = client.get(&path(&["points", &args.point])).await?;
-    let what = format!("this removes distribution point {}; it must join again", point.name);
+    let uses = Uses::of(&point, client).await?;
+    let told = match uses.told() {
+        Some(told) => format!(" ({told})"),
+        None => String::new(),
+    };
+    let what = format!("this removes distribution point {}{told}; it must join again", point.name);
     confirm(&what, args.yes)?;
     // By its id: the name may be another's by now.
     let address = path(&["points", &point.id]);
     let removed: PointView = client.ask(Request::new(Method::DELETE, &address)).await?;
-    out.show(&removed, |w| writeln!(w, "distribution point {} is removed", removed.name))
+    out.show(&Removed { point: &removed, uses: &uses }, |w| {
+        writeln!(w, "distribution point {} is removed", removed.name)?;
+        match uses.told() {
+            Some(told) => writeln!(w, "until now: {told}"),
+            None => Ok(()),
+        }
+    })
 }
+
+/// What a point was, and who used it.
+#[derive(Serialize)]
+struct Removed<'a> {
+    #[serde(flatten)]
+    point: &'a PointView,
+    #[serde(flatten)]
+    uses: &'a Uses,
+}
+
+/// Who counts on a point, and has to do without it when it is removed.
+#[derive(Serialize)]
+struct Uses {
+    /// The points that bring from it.
+    brought_from_by: Vec<String>,
+    /// The boundary groups whose clients turn to it.
+    boundary_groups: Vec<String>,
+}
+
+impl Uses {
+    async fn of(point: &PointView, client: &Client) -> Result<Self, Failure> {
+        let points: Vec<PointView> = client.list("/points", &[], usize::MAX).await?;
+        let groups: Vec<BoundaryGroupView> =
+            client.list("/boundary-groups", &[], usize::MAX).await?;
+        let brings = |it: &PointView| it.sources.iter().flatten().any(|name| *name == point.name);
+        let turns = |it: &BoundaryGroupView| it.points.contains(&point.name);
+        Ok(Self {
+            brought_from_by: points.into_iter().filter(brings).map(|it| it.name).collect(),
+            boundary_groups: groups.into_iter().filter(turns).map(|it| it.name).collect(),
+        })
+    }
+
+    /// The same for people; nothing if nobody does.
+    fn told(&self) -> Option<String> {
+        let named = |names: &[String]| {
+            let shown = names.iter().take(MOST_NAMED).map(String::as_str).collect::<Vec<_>>();
+            let more = match names.len() - shown.len() {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            (!names.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
+        };
+        let verb = if self.brought_from_by.len() == 1 { "brings" } else { "bring" };
+        let points = named(&self.brought_from_by).map(|names| format!("{names} {verb} from it"));
+        let groups = named(&self.boundary_groups)
+            .map(|names| format!("clients of boundary group {names} turn to it"));
+        let all: Vec<String> = points.into_iter().chain(groups).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// So many names are said of those who use a point.
+const MOST_NAMED: usize = 8;

@@ -141,7 +141,17 @@ async fn stats(client: &Client, out: Out) -> Result<(), Failure> {
         ("stored", units::bytes(stats.stored_bytes)),
         ("compression", units::ratio(stats.plain_bytes, stats.stored_bytes)),
         ("packs", units::count(stats.packs)),
-        ("condemned", units::counted(stats.condemned, "entry", "entries")),
+        (
+            "condemned",
+            match (stats.condemned, stats.kept) {
+                (n, 0) => units::counted(n, "entry", "entries"),
+                (n, kept) => format!(
+                    "{}, of them {} kept for what was imported or is on its way",
+                    units::counted(n, "entry", "entries"),
+                    units::count(kept)
+                ),
+            },
+        ),
         ("damaged", units::counted(stats.suspects, "entry", "entries")),
     ];
     if let Some(free) = stats.free_bytes {
@@ -243,6 +253,8 @@ struct Collected {
     freed_bytes: u64,
     waiting_bytes: u64,
     reclaimable_at: Option<u64>,
+    kept_bytes: u64,
+    kept_until: Option<u64>,
 }
 
 async fn gc(args: &GcArgs, client: &Client, out: Out) -> Result<(), Failure> {
@@ -274,16 +286,30 @@ fn collected(w: &mut dyn Write, done: &Collected, dry_run: bool) -> io::Result<(
         ("freed", units::bytes(done.freed_bytes)),
     ];
     w.write_all(facts(&rows).as_bytes())?;
-    let at = done.reclaimable_at.and_then(|s| Timestamp::from_second(s.try_into().ok()?).ok());
-    match at {
-        Some(at) if done.waiting_bytes > 0 => writeln!(
+    let time = |s: Option<u64>| s.and_then(|s| Timestamp::from_second(s.try_into().ok()?).ok());
+    if let Some(at) = time(done.reclaimable_at).filter(|_| done.waiting_bytes > 0) {
+        writeln!(
             w,
             "{} more will be free at {}",
             units::bytes(done.waiting_bytes),
             units::when(at)
-        ),
-        _ => Ok(()),
+        )?;
     }
+    if done.kept_bytes > 0 {
+        let kept = units::bytes(done.kept_bytes);
+        match time(done.kept_until) {
+            Some(until) => writeln!(
+                w,
+                "{kept} that nothing uses yet are kept: for what was imported or is on its way, until {} \
+                 at the latest",
+                units::when(until)
+            )?,
+            None => {
+                writeln!(w, "{kept} that nothing uses yet are kept for work that is under way")?
+            }
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize, Serialize)]

@@ -269,6 +269,8 @@ async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failu
     out.show(&version, |w| {
         writeln!(w, "package {} made; version {} is empty", version.package, version.version)?;
         match (&source, &mirror) {
+            // It is told beside the result, which is all that is wanted.
+            _ if out.quiet => Ok(()),
             (Some(_), _) | (_, Some(_)) => {
                 writeln!(w, "fill it: depot package update {}", version.package)
             }

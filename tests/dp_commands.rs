@@ -50,6 +50,7 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
 
     for command in [
         &["package", "create", "docs"][..],
+        &["dp", "group", "create", "empty"],
         &["package", "channel", "set", "docs", "stable", "1"],
         &["dp", "group", "create", "paris"],
         &["dp", "group", "add", "paris", "branch-7"],
@@ -58,6 +59,13 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
     ] {
         site.depot(command).ok();
     }
+    let noted = site.depot(["distribute", "docs", "--group", "empty"]).ok().stderr;
+    assert!(noted.contains("group empty has no distribution points"), "{noted}");
+    let noted = site.depot(["distribute", "docs", "--group", "paris"]).ok().stderr;
+    assert!(!noted.contains("no distribution points"), "{noted}");
+    site.depot(["undistribute", "docs@latest", "--group", "paris"]).ok();
+    let quiet = site.depot(["-q", "package", "create", "quiet"]).ok();
+    assert!(quiet.stdout.contains("made") && !quiet.stdout.contains("fill it"), "{}", quiet.stdout);
     let shown = site.depot(["dp", "show", "branch-7"]).ok().stdout;
     assert!(shown.contains(joined["id"].as_str().unwrap()), "{shown}");
     assert!(shown.contains("docs@stable, priority high, by group paris"), "{shown}");
@@ -93,8 +101,24 @@ fn a_point_joins_is_grouped_given_packages_and_removed() {
     assert!(site.depot(["dp", "group", "delete", "paris"]).fails(2).contains("--yes"));
     let gone = site.depot(["dp", "group", "delete", "paris", "--yes"]).ok().stdout;
     assert!(gone.contains("1 assignment"), "{gone}");
-    assert!(site.depot(["dp", "remove", "branch-7"]).fails(2).contains("--yes"));
-    site.depot(["dp", "remove", "branch-7", "--yes"]).ok();
+    // The question and the answer name who counts on it.
+    let other = site.depot(["dp", "join-token", "create", "--name", "lyon"]).ok();
+    join(&site, other.stdout.trim());
+    site.depot(["dp", "source", "set", "lyon", "--from", "branch-7"]).ok();
+    site.depot(["boundary-group", "create", "west"]).ok();
+    site.depot(["boundary-group", "add", "west", "branch-7"]).ok();
+    let asked = site.depot(["dp", "remove", "branch-7"]).fails(2);
+    assert!(asked.contains("--yes"), "{asked}");
+    let told = "lyon brings from it; clients of boundary group west turn to it";
+    assert!(asked.contains(told), "{asked}");
+    let removed = site.depot(["dp", "remove", "branch-7", "--yes", "--json"]).ok().json();
+    assert_eq!(removed["name"], "branch-7");
+    assert_eq!(
+        (&removed["brought_from_by"], &removed["boundary_groups"]),
+        (&json!(["lyon"]), &json!(["west"]))
+    );
+    let removed = site.depot(["dp", "remove", "lyon", "--yes"]).ok().stdout;
+    assert!(!removed.contains("until now"), "nobody counted on it: {removed}");
     assert_eq!(site.depot(["dp", "list", "--json"]).ok().json(), json!([]));
     let audit = site.depot(["audit"]).ok().stdout;
     for action in ["create_join_token", "join", "assign", "unassign", "remove_point"] {

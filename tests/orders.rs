@@ -208,12 +208,12 @@ fn redistribute_brings_what_failed_without_waiting_for_the_next_try() {
     field.site().until_status("docs", |row| row["version"] == 3 && row["state"] == "failed");
     field.depot(&["package", "update", "docs", "--read-all"]).ok();
     let missing = field.depot(&["redistribute", "nothing", "--dp", "branch-7"]).fails(3);
-    assert!(missing.contains("nothing of nothing is distributed"), "{missing}");
+    assert!(missing.contains("there is no package nothing"), "{missing}");
     let run = field.depot(&["redistribute", "docs", "--dp", "branch-7", "--watch"]).ok();
     assert!(run.stdout.contains("redistribute docs: done"), "{}", run.stdout);
     field.site().until_held("docs", 3);
     let gone = field.depot(&["dp", "validate", "branch-7", "nothing"]).fails(3);
-    assert!(gone.contains("nothing of nothing"), "{gone}");
+    assert!(gone.contains("there is no package nothing"), "{gone}");
     // Of a version that is not there, it is told.
     field.depot(&["dp", "validate", "branch-7", "docs@99", "--watch"]);
     let order = field.until_order(|order| order["state"] == "failed");

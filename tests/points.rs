@@ -159,6 +159,9 @@ fn a_package_reaches_a_point_by_its_group_and_leaves_it_again() {
     until("the package goes", || field.point().version("docs", "latest").is_none());
     assert_eq!(field.point().get("/packages/docs/3/small").status, 404);
     assert_eq!(field.point.take().unwrap().stop(), Some(0));
+    // It said so: nobody is sent there while the site finds out by itself.
+    let shown = field.depot(&["dp", "show", "branch-7", "--json"]).json();
+    assert_eq!(shown["online"], false, "{shown}");
     let freed = collect(&field.path("point/library"));
     assert!((2 * MIB..3 * MIB).contains(&freed), "{freed} bytes were freed");
     field.restart_point();

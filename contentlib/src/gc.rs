@@ -60,10 +60,14 @@ pub struct GcReport {
     pub deleted_packs: u64,
     /// Bytes freed on the volume.
     pub freed_bytes: u64,
-    /// Stored bytes condemned and not yet freed.
+    /// Stored bytes condemned and not yet freed, that no lease keeps.
     pub waiting_bytes: u64,
     /// When the last of those may be freed, in seconds since 1970.
     pub reclaimable_at: Option<u64>,
+    /// Stored bytes that nothing refers to and a lease keeps: of work that is under way, or was imported.
+    pub kept_bytes: u64,
+    /// When the last lease with an end of its own that keeps any of those ends, in seconds since 1970.
+    pub kept_until: Option<u64>,
 }
 
 struct Marked {
@@ -442,25 +446,60 @@ impl Library {
         self.inner.options.gc_grace
     }
 
+    /// Tells of what is condemned and still there.
     fn waiting(&self, report: &mut GcReport) -> Result<(), MaintainError> {
         let inner = &self.inner;
+        let leases = inner.leases.look(inner.environment.unix_ms());
         for (epoch, keys) in self.condemned_keys()? {
-            for (kind, digest) in keys {
-                let bytes = if kind == CHUNK {
-                    let place = inner.index.chunk(ChunkId(digest))?;
-                    place.filter(|p| p.standing == Standing::Condemned).map(|p| stored_share(&p))
-                } else {
-                    let place = inner.index.recipe(digest)?;
-                    let place = place.filter(|p| p.standing == Standing::Condemned);
-                    place.map(|p| p.body_len.into())
-                };
-                report.waiting_bytes += bytes.unwrap_or(0);
-            }
             let at = inner.index.number(&format!("epoch/{epoch}"))?;
             let free_at = (at + self.grace().as_millis() as u64).div_ceil(1000);
-            report.reclaimable_at = report.reclaimable_at.max(Some(free_at));
+            for (kind, digest) in keys {
+                let Some((bytes, mark)) = self.condemned(kind, digest)? else { continue };
+                match leases.keeps(epoch, mark) {
+                    None => {
+                        report.waiting_bytes += bytes;
+                        report.reclaimable_at = report.reclaimable_at.max(Some(free_at));
+                    }
+                    Some(until) => {
+                        report.kept_bytes += bytes;
+                        let until = until.map(|ms| ms.div_ceil(1000));
+                        report.kept_until = report.kept_until.max(until);
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The stored bytes of a condemned entry and where it lies; nothing if it is not condemned any more.
+    fn condemned(&self, kind: u8, digest: Digest) -> Result<Option<(u64, Mark)>, MaintainError> {
+        let index = &self.inner.index;
+        Ok(if kind == CHUNK {
+            let place = index.chunk(ChunkId(digest))?;
+            let place = place.filter(|place| place.standing == Standing::Condemned);
+            place.map(|place| (stored_share(&place), (place.pack, place.offset)))
+        } else {
+            let place = index.recipe(digest)?;
+            let place = place.filter(|place| place.standing == Standing::Condemned);
+            place.map(|place| (place.body_len.into(), (place.pack, place.offset)))
+        })
+    }
+
+    /// Of the condemned entries, how many a lease keeps.
+    pub(crate) fn n_condemned_and_kept(&self) -> Result<u64, MaintainError> {
+        let leases = self.inner.leases.look(self.inner.environment.unix_ms());
+        let mut n = 0;
+        for (epoch, keys) in self.condemned_keys()? {
+            // Whatever its place is: no entry of this epoch is kept.
+            if leases.from(epoch).is_none() {
+                continue;
+            }
+            for (kind, digest) in keys {
+                let found = self.condemned(kind, digest)?;
+                n += u64::from(found.is_some_and(|(_, at)| leases.keeps(epoch, at).is_some()));
+            }
+        }
+        Ok(n)
     }
 }
 

@@ -25,6 +25,8 @@ pub struct LibraryStats {
     pub packs: u64,
     /// Entries condemned and not yet purged.
     pub condemned: u64,
+    /// Of those, the ones that a lease keeps: of work that is under way, or was imported.
+    pub kept: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
     /// Free bytes of all volumes that take new packs, if known; those of a file system count
@@ -64,6 +66,7 @@ impl Library {
             stats.stored_bytes += info.len;
         }
         stats.condemned = inner.condemned.load(SeqCst);
+        stats.kept = self.n_condemned_and_kept()?;
         stats.suspects = self.suspects()?.len() as u64;
         stats.free_bytes = inner.store.free_space().unwrap_or(None);
         stats.volumes = self.volumes()?;

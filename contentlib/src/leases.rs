@@ -101,6 +101,14 @@ impl Leases {
         Ok(())
     }
 
+    /// What leases hold at `now_ms`; nothing is changed.
+    pub(crate) fn look(&self, now_ms: u64) -> Held {
+        let state = self.state.lock();
+        let durable = state.durable.values().filter(|(_, expires)| *expires > now_ms);
+        let durable = durable.map(|(since, expires)| (*since, Some(*expires)));
+        Held(state.held.values().map(|since| (*since, None)).chain(durable).collect())
+    }
+
     /// What leases still hold. Expired durable leases are dropped.
     pub(crate) fn held(&self, index: &Index, now_ms: u64) -> Result<Held, KvError> {
         let mut state = self.state.lock();
@@ -113,18 +121,27 @@ impl Leases {
             keep
         });
         index.kv.write(batch)?;
-        let durable = state.durable.values().map(|(since, _)| *since);
-        Ok(Held(state.held.values().copied().chain(durable).collect()))
+        drop(state);
+        Ok(self.look(now_ms))
     }
 }
 
-/// What all leases hold.
-pub(crate) struct Held(Vec<Since>);
+/// What all leases hold, each with its expiry in milliseconds since 1970; nothing for those of sessions
+/// in this process, which end when they end.
+pub(crate) struct Held(Vec<(Since, Option<u64>)>);
 
 impl Held {
     /// From where on entries stay that were condemned in `epoch`; nothing if none of them has to.
     pub(crate) fn from(&self, epoch: u64) -> Option<Mark> {
-        self.0.iter().filter(|since| since.epoch <= epoch).map(|since| since.mark).min()
+        let its = self.0.iter().filter(|(since, _)| since.epoch <= epoch);
+        its.map(|(since, _)| since.mark).min()
+    }
+
+    /// Whether an entry stays that lies at `at` and was condemned in `epoch`; and if so, when the last of
+    /// the durable leases that keep it ends, if one does.
+    pub(crate) fn keeps(&self, epoch: u64, at: Mark) -> Option<Option<u64>> {
+        let its = self.0.iter().filter(|(since, _)| since.epoch <= epoch && since.mark <= at);
+        its.map(|(_, expires)| *expires).max()
     }
 }
 
@@ -167,12 +184,17 @@ mod tests {
     #[test]
     fn the_lease_that_keeps_most_counts() {
         let held = Held(vec![
-            Since { epoch: 3, mark: (9, 0) },
-            Since { epoch: 5, mark: (2, 8) },
-            Since { epoch: 8, mark: (0, 0) },
+            (Since { epoch: 3, mark: (9, 0) }, Some(70)),
+            (Since { epoch: 5, mark: (2, 8) }, Some(60)),
+            (Since { epoch: 8, mark: (0, 0) }, None),
         ]);
         let from = [2, 3, 4, 5, 7, 8, 9].map(|epoch| held.from(epoch));
         let (a, b, all) = (Some((9, 0)), Some((2, 8)), Some((0, 0)));
         assert_eq!(from, [None, a, a, b, b, all, all]);
+        let keeps = |epoch, at| held.keeps(epoch, at);
+        assert_eq!((keeps(2, (9, 9)), keeps(3, (8, 0)), keeps(7, (1, 0))), (None, None, None));
+        assert_eq!((keeps(3, (9, 0)), keeps(5, (2, 8))), (Some(Some(70)), Some(Some(60))));
+        assert_eq!(keeps(9, (9, 0)), Some(Some(70)), "the last of them counts");
+        assert_eq!(keeps(8, (0, 0)), Some(None), "a session's end is not known");
     }
 }

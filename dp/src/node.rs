@@ -333,11 +333,14 @@ impl Turn {
         };
         let desk = desk.map(|open| open(&packages));
         let control = tokio::spawn(control.serve(node.clone(), desk, self.stop.clone()));
-        let tasks = tasks::start(&node, &self.stop);
+        // Beside the server, which lets transfers come to their end: the goodbye is said before that.
+        let tasks = tokio::spawn(tasks::start(&node, &self.stop));
         let content = Content { library: library.clone(), packages: Arc::new(packages) };
         let served = server.serve(Arc::new(content), ending).await;
         self.stop.cancel();
-        tasks.await;
+        if let Err(error) = tasks.await {
+            tracing::error!(%error, "the tasks of the distribution point failed");
+        }
         if let Err(error) = control.await {
             tracing::error!(%error, "the control socket failed");
         }

@@ -37,7 +37,7 @@ pub use holder::{Holder, repair_source};
 pub use locate::{Located, LocatedSource, locate};
 pub(crate) use recipes::{RECIPE_REQUESTS, RECIPES_AT_ONCE, RECIPES_IN_FLIGHT};
 
-use contentlib::{Cancelled, Digest};
+use contentlib::{Cancelled, CommitError, Digest, ReadError};
 use packager::manifest::NotAManifest;
 use packager::sign::{NotProven, PublicKey};
 use packager::{PackageError, PackageName, Selector};
@@ -93,6 +93,17 @@ pub enum RemoteError {
         "the server lacks {n} chunks of the version, {first} among them; repair it, or ask another"
     )]
     Incomplete {
+        /// How many.
+        n: usize,
+        /// One of them.
+        first: Digest,
+    },
+    /// Chunks of the version came, and were damaged or lost here again and again.
+    #[error(
+        "{n} chunks of the version, {first} among them, came and were found damaged or lost on this machine \
+         again; look at its disk"
+    )]
+    LostHere {
         /// How many.
         n: usize,
         /// One of them.
@@ -191,6 +202,22 @@ impl From<PackageError> for RemoteError {
 }
 
 impl RemoteError {
+    /// Whether what failed is that bytes which were here, or came, were found damaged here meanwhile: what
+    /// is missing is another thing than was planned for, and no source is to blame.
+    pub(crate) fn is_of_damage_here(&self) -> bool {
+        let Self::Library(error) = self else { return matches!(self, Self::LostHere { .. }) };
+        matches!(
+            error,
+            PackageError::Incomplete { .. }
+                | PackageError::Commit(CommitError::Interrupted)
+                | PackageError::Read(
+                    ReadError::Suspect { .. }
+                        | ReadError::MissingChunk { .. }
+                        | ReadError::Unknown(_)
+                )
+        )
+    }
+
     fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
@@ -213,3 +240,27 @@ fn each(errors: &[RemoteError]) -> String {
 
 /// Which version is meant where an address does not say.
 const DEFAULT: Selector = Selector::Latest;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_goes_bad_here_is_told_from_what_a_source_lacks() {
+        let (package, first): (PackageName, _) = ("docs".parse().unwrap(), Digest::EMPTY);
+        let lost = PackageError::Incomplete { package: package.clone(), version: 3, n: 51, first };
+        let damaged = [
+            RemoteError::LostHere { n: 1, first },
+            RemoteError::from(lost),
+            RemoteError::from(PackageError::Commit(CommitError::Interrupted)),
+            RemoteError::from(PackageError::Read(ReadError::Unknown(first.into()))),
+        ];
+        assert!(damaged.iter().all(RemoteError::is_of_damage_here));
+        let others = [
+            RemoteError::Incomplete { n: 1, first },
+            RemoteError::NoRoom { needed: 1, free: 1, reserve: 1 },
+            RemoteError::from(PackageError::UnknownPackage(package)),
+        ];
+        assert!(!others.iter().any(RemoteError::is_of_damage_here));
+    }
+}

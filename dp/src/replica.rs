@@ -55,7 +55,8 @@ const READY: usize = 4;
 const TAKEN: usize = 4;
 /// Files are put together on so many threads.
 const FINISHERS: usize = 2;
-/// How often chunks are asked for that were held, and turn out not to be.
+/// How often a chunk is asked for again that came, or was held, and turns out not to be. Others may turn
+/// out so meanwhile: on a disk that goes bad they do, one after the other.
 const TRIES: u32 = 3;
 /// The largest manifest, in bytes; as much as a packager writes.
 const MAX_MANIFEST: u64 = 1 << 30;
@@ -332,31 +333,31 @@ impl Work {
 
     /// Puts contents together, whose chunks are all held.
     async fn finish(self: Arc<Self>, mut contents: Vec<Arc<Whole>>) -> Result<(), RemoteError> {
-        for _ in 0..TRIES {
-            if contents.is_empty() {
-                return Ok(());
-            }
+        let mut tries: HashMap<ChunkId, u32> = HashMap::new();
+        while !contents.is_empty() {
             let work = self.clone();
             let (left, pieces) = blocking(move || work.put_together(contents)).await?;
             contents = left;
-            if !pieces.is_empty() {
-                // Found damaged just now, or lost by somebody else who was about to store them. They were
-                // counted when they came, or were held.
-                let pieces: HashMap<ChunkId, Piece> =
-                    pieces.into_iter().map(|piece| (piece.id, piece)).collect();
-                let again = pieces.values().map(Piece::len).sum();
-                self.progress.bytes.fetch_sub(again, Relaxed);
-                for batch in plan::batches(pieces.into_values().collect(), Vec::new()) {
-                    self.clone().take_batch(batch).await?;
-                }
+            // Found damaged just now, or lost by somebody else who was about to store them. They were
+            // counted when they came, or were held.
+            let pieces: HashMap<ChunkId, Piece> =
+                pieces.into_iter().map(|piece| (piece.id, piece)).collect();
+            let again = pieces.values().map(Piece::len).sum();
+            self.progress.bytes.fetch_sub(again, Relaxed);
+            let spent = |id: &&ChunkId| {
+                let n = tries.entry(**id).or_default();
+                *n += 1;
+                *n > TRIES
+            };
+            let spent: Vec<&ChunkId> = pieces.keys().filter(spent).collect();
+            if let Some(first) = spent.first() {
+                return Err(RemoteError::LostHere { n: spent.len(), first: first.0 });
+            }
+            for batch in plan::batches(pieces.into_values().collect(), Vec::new()) {
+                self.clone().take_batch(batch).await?;
             }
         }
-        match contents.first() {
-            None => Ok(()),
-            Some(content) => {
-                Err(RemoteError::Incomplete { n: contents.len(), first: content.digest })
-            }
-        }
+        Ok(())
     }
 
     fn wrong(&self, digest: Digest) -> RemoteError {

@@ -22,6 +22,7 @@ use packager::{
 };
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering::SeqCst};
@@ -355,6 +356,59 @@ async fn what_the_source_lost_is_named() {
     let between = Between::plain(point.address).await;
     copies.bring(&between.url(), &info).await.unwrap();
     assert!(between.asked().iter().all(|id| !held.contains(id)));
+}
+
+/// Inverts bytes wherever they lie in files below a folder.
+fn invert(folder: &Path, bytes: &[u8]) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            invert(&path, bytes);
+            continue;
+        }
+        let found = fs::read(&path).unwrap();
+        if let Some(at) = found.windows(bytes.len()).position(|window| window == bytes) {
+            let inverted: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+            // In place: the library has the file open.
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&inverted, at as u64).unwrap();
+        }
+    }
+}
+
+/// The disk here loses one chunk after the other while what it lost comes again: that is nobody else's
+/// fault, and as long as other chunks than before are bad, the work goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_go_bad_here_in_waves_come_again_in_one_go() {
+    let (point, package) = tools();
+    let info = version(&point, &package, 2);
+    let copies = Copies::new();
+    copies.bring(&point.url("/"), &info).await.unwrap();
+    copies.packages.library().seal_idle().unwrap();
+    let big = noise(6 << 20, 1);
+    let recipe = point.library.recipe(Digest::of(&big)).unwrap();
+    let spans: Vec<_> = recipe.spans().map(|span| span.bytes).collect();
+    let (packs, library) =
+        (copies.folder.path().join("library/packs"), copies.packages.library().clone());
+    let lose = move |n: usize| {
+        let at = spans[n].start as usize + 100;
+        invert(&packs, &big[at..at + 64]);
+        let numbers: Vec<u32> = library.pack_sizes().unwrap().iter().map(|p| p.number).collect();
+        let options = contentlib::VerifyOptions::default();
+        library.verify_packs(&numbers, &options, &Progress::default()).unwrap().bad_chunks.len()
+    };
+    assert_eq!(lose(0), 1);
+    let n = AtomicUsize::new(1);
+    let between = Between::new(point.address, Duration::ZERO, move |path, body| {
+        if path == "/chunks" && n.load(SeqCst) < 6 {
+            lose(n.fetch_add(1, SeqCst));
+        }
+        Reply::Whole(body)
+    })
+    .await;
+    copies.bring(&between.url(), &info).await.unwrap();
+    assert_eq!(between.asked().len(), 6, "each that was lost, once");
+    assert_served(&copies, "tools/2", &point.source("tools")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

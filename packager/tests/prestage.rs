@@ -242,6 +242,36 @@ fn a_cut_bundle_is_gone_on_with() {
     gives(&copies, "latest", out.path(), &site.source());
 }
 
+#[test]
+fn of_versions_that_a_cut_bundle_does_not_come_to_it_is_told_what_is_here() {
+    let site = site();
+    write(&site, "large", noise(2, 1 << 20));
+    site.update().unwrap();
+    let bundle = bundle(&site, &["2", "3"], None);
+    let cut = &bundle[..records(&bundle)[1].0];
+    let none = copies(&site);
+    let found = import(&none, cut).unwrap();
+    assert_eq!(found.versions[1].state, ImportedState::NotReached);
+    assert!(found.versions[1].missing_bytes > 1 << 20 && none.prestaged() == [(package("p"), 2)]);
+
+    let all = copies(&site);
+    import(&all, &bundle[..]).unwrap();
+    let here = states(&import(&all, cut).unwrap());
+    assert_eq!(here, [(2, ImportedState::Already), (3, ImportedState::Already)]);
+
+    // Kept and not visible: it is all here, and becomes visible once it is wished.
+    let kept = copies(&site);
+    let import = |bundle: &[u8], standing| {
+        let standing = move |_: &VersionInfo| standing;
+        kept.import(&mut &bundle[..], None, &standing, &Progress::default()).unwrap()
+    };
+    import(&bundle, Standing::Unwished);
+    let here = states(&import(cut, Standing::Unwished));
+    assert_eq!(here, [(2, ImportedState::Kept), (3, ImportedState::Kept)]);
+    let here = states(&import(cut, Standing::Wished));
+    assert_eq!(here, [(2, ImportedState::Held), (3, ImportedState::Held)]);
+}
+
 /// What fails when it is read on.
 struct Fails<'a>(&'a [u8]);
 
@@ -307,6 +337,15 @@ fn what_nobody_wishes_is_kept_for_a_while_and_shown_to_nobody() {
     assert!(kept.versions[0].kept_until.is_some() && copies.held().unwrap().is_empty());
     collect(&copies);
     assert_eq!(copies.prestaged(), [(package("p"), 2)]);
+    let options = GcOptions { dry_run: true };
+    let report = copies.library().gc(&options, &ManifestLinks, &Progress::default()).unwrap();
+    // Nothing will be free when the grace ends.
+    assert_eq!((report.waiting_bytes, report.reclaimable_at), (0, None));
+    let until = kept.versions[0].kept_until.unwrap().as_second() as u64;
+    assert!(report.kept_bytes > 1 << 20, "{report:?}");
+    assert!(report.kept_until.is_some_and(|end| end.abs_diff(until) <= 1), "{report:?}");
+    let stats = copies.library().stats().unwrap();
+    assert!(stats.kept > 40 && stats.kept == stats.condemned, "{stats:?}");
 
     let held = import(Standing::Wished);
     assert_eq!((states(&held), held.chunks), (vec![(2, ImportedState::Held)], 0));

@@ -325,6 +325,11 @@ fn people(w: &mut dyn Write, imported: &Imported) -> io::Result<()> {
                 ),
                 None => "is all here, and not distributed here".to_owned(),
             },
+            ImportedState::NotReached => format!(
+                "was not reached in this bundle, and lacks {} in {} here",
+                units::bytes(*missing_bytes),
+                units::counted(version.missing_contents, "content", "contents")
+            ),
             ImportedState::Incomplete => format!(
                 "lacks {} in {}: the network brings them, or a bundle with a new inventory",
                 units::bytes(*missing_bytes),

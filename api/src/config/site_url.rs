@@ -98,7 +98,10 @@ impl Setting for ReachedAt {
         if text.is_empty() {
             return Some(Self(None));
         }
-        let url = String::from(format!("https://{text}").parse::<SiteUrl>().ok()?);
+        // The port is stated: the usual one of HTTPS would be as wrong as any over plain HTTP.
+        let uri: Uri = format!("https://{text}").parse().ok()?;
+        uri.port_u16()?;
+        let url = String::from(uri.to_string().parse::<SiteUrl>().ok()?);
         Some(Self(url.strip_prefix("https://").map(str::to_owned)))
     }
     fn write(&self) -> String {
@@ -153,7 +156,9 @@ mod tests {
         assert_eq!(read("Branch-7.example:8520").unwrap(), "branch-7.example:8520");
         assert_eq!(read("[2001:db8::7]:1").unwrap(), "[2001:db8::7]:1");
         assert_eq!(read("").unwrap(), "");
-        for bad in ["https://h:1", "h:1/x", "u@h:1", ":1", "a b:1"] {
+        for bad in
+            ["https://h:1", "h:1/x", "u@h:1", ":1", "a b:1", "h", "h:", "[2001:db8::7]", "10.0.0.1"]
+        {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

@@ -41,7 +41,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "chunks": 4100, "recipes": 120, "plain_bytes": 500000000, "stored_bytes": 210000000,
-    "ratio": 2.38, "packs": 2, "condemned": 0, "suspects": 0, "free_bytes": 80000000000_u64,
+    "ratio": 2.38, "packs": 2, "condemned": 0, "kept": 0, "suspects": 0, "free_bytes": 80000000000_u64,
     "volumes": [{
         "name": "home", "id": "00000000000000000000000000000000",
         "path": "/var/lib/depot/library/packs", "state": "active", "packs": 2,
@@ -63,6 +63,10 @@ pub struct LibraryView {
     pub packs: u64,
     /// Entries that nothing refers to any more and that are not yet gone.
     pub condemned: u64,
+    /// Of those, the ones that are kept all the same: for work that is under way, or since they were
+    /// imported and may be wished yet.
+    #[serde(default)]
+    pub kept: u64,
     /// Chunks and recipes known to be damaged.
     pub suspects: u64,
     /// Free bytes of all volumes that take new content, if known; those of a file system count
@@ -88,6 +92,7 @@ async fn show_library(State(site): State<Site>) -> Result<Json<LibraryView>, Pro
         ratio: (stats.stored_bytes > 0).then_some(ratio),
         packs: stats.packs,
         condemned: stats.condemned,
+        kept: stats.kept,
         suspects: stats.suspects,
         free_bytes: stats.free_bytes,
         volumes: stats.volumes.into_iter().map(VolumeView::from).collect(),

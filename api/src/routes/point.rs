@@ -42,6 +42,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(get_wish))
         .routes(routes!(put_report))
         .routes(routes!(renew))
+        .routes(routes!(leave))
 }
 
 /// What a machine sends that wants to be a distribution point.
@@ -502,6 +503,24 @@ async fn put_report(
         None => StatusCode::NO_CONTENT.into_response(),
         Some(branches) => Json(KnownFactsView { branches }).into_response(),
     })
+}
+
+/// Say that the point ends
+///
+/// From then on it is not there, and not offered to anybody, until it is heard of again.
+#[utoipa::path(post, path = "/api/v1/point/leave", tag = "point",
+    security(("certificate" = [])),
+    extensions(("x-unaudited" = json!(true)), ("x-unkept" = json!(true))),
+    responses((status = 204, description = "It is noted")))]
+async fn leave(
+    State(site): State<Site>,
+    Extension(point): Extension<PointId>,
+) -> Result<StatusCode, Problem> {
+    let noted = blocking(move || {
+        site.ledger()?.registry.left(&point, Timestamp::now());
+        Ok(StatusCode::NO_CONTENT)
+    });
+    noted.await
 }
 
 /// A point that wants a new certificate.

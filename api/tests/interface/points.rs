@@ -398,6 +398,12 @@ async fn a_report_of_many_facts_is_taken_and_one_of_another_point_is_not() {
     assert_eq!(shown["n_held"], 10_000);
     point.put("/api/v1/point/report", report(&b, json!([]))).await.refused(422, "report");
     point.put("/api/v1/point/report", json!({"point": a})).await.refused(422, "at");
+    // It is there until it says that it ends, and then not for a moment longer.
+    let is_online =
+        async || site.local().get("/api/v1/points/a").await.expect(200).json["online"].clone();
+    assert_eq!(is_online().await, true);
+    point.post("/api/v1/point/leave", json!({})).await.expect(204);
+    assert_eq!(is_online().await, false);
 }
 
 #[tokio::test]

@@ -307,6 +307,11 @@ impl Link {
         Ok(Some(known.branches))
     }
 
+    /// Tells the site that this point ends.
+    pub(super) async fn leave(&self) -> Result<(), LinkError> {
+        self.ask(|door| door.http.post(door.url("api/v1/point/leave"))).await.map(drop)
+    }
+
     /// A new certificate for the key that `request` (PEM) is of.
     pub(super) async fn renew(&self, request: &str) -> Result<String, LinkError> {
         self.renew_at("api/v1/point/renew", request).await

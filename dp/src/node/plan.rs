@@ -41,6 +41,29 @@ impl Failure {
     }
 }
 
+/// So often in a row a version is planned anew at once since bytes of it went bad here while it was brought.
+/// A scrub that finds a disk's bad places one after the other needs some; a disk that keeps nothing
+/// is not written to without end.
+const ANEW: u32 = 20;
+
+/// How often in a row versions were planned anew at once.
+#[derive(Default)]
+pub(super) struct Anew(HashMap<Key, u32>);
+
+impl Anew {
+    /// Whether a version, of which bytes went bad while it was brought, is planned anew without a pause.
+    pub fn may(&mut self, key: &Key) -> bool {
+        let n = self.0.entry(key.clone()).or_default();
+        *n += 1;
+        *n <= ANEW
+    }
+
+    /// A version came, or failed for another reason.
+    pub fn forget(&mut self, key: &Key) {
+        self.0.remove(key);
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
@@ -281,5 +304,14 @@ pub(crate) mod tests {
             failure = Failure::after(Some(&failure), "no".into(), now());
         }
         assert_eq!(last, LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn what_goes_bad_while_it_is_brought_is_planned_anew_at_once_but_not_without_end() {
+        let key = ("a".parse().unwrap(), 2);
+        let mut anew = Anew::default();
+        assert_eq!((0..30).filter(|_| anew.may(&key)).count() as u32, ANEW);
+        anew.forget(&key);
+        assert!(anew.may(&key));
     }
 }

@@ -20,18 +20,25 @@ use tokio_util::sync::CancellationToken;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Reports are this far apart at least, so that many changes are one report.
 const REPORT_GAP: Duration = Duration::from_millis(500);
+/// They take this share of the time at most: with ten thousand versions each is some work, and while
+/// they come there is news without end.
+const REPORT_SHARE: u32 = 10;
 /// While something is on its way, its progress is told so often.
 const PROGRESS_GAP: Duration = Duration::from_secs(2);
 /// A report is sent so often even if nothing changed: the site tells a quiet point from a lost one.
 const REPORT_AGE: Duration = Duration::from_secs(60);
+/// The site has so long to hear that the point ends.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// How often it is looked whether the certificate must be renewed, and idle packs be sealed.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Starts all of it; the future ends when all has ended, after `stop`.
+/// Starts all of it; the future ends when all has ended, after `stop`, and the site was told, so that
+/// nobody is sent here meanwhile.
 pub(super) fn start(
     node: &Arc<Node>,
     stop: &CancellationToken,
 ) -> impl Future<Output = ()> + use<> {
+    let leaving = node.clone();
     let mut tasks = JoinSet::new();
     let until = |stop: &CancellationToken, work: futures::future::BoxFuture<'static, ()>| {
         let stop = stop.clone();
@@ -54,6 +61,23 @@ pub(super) fn start(
                 tracing::error!(%error, "a task of the distribution point failed");
             }
         }
+        // After all that speaks to the site: what is heard of a point brings it back. One whose library
+        // is opened anew is soon there again.
+        if !leaving.index_lost.is_cancelled() {
+            say_goodbye(&leaving).await;
+        }
+    }
+}
+
+/// Tells the site that this point ends. If it does not hear that in time, it finds out by itself.
+async fn say_goodbye(node: &Node) {
+    let link = node.link();
+    match tokio::time::timeout(GOODBYE, link.leave()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(error = chain(&error), "the site was not told of the end")
+        }
+        Err(_) => tracing::debug!("the site did not hear of the end in time"),
     }
 }
 
@@ -139,14 +163,18 @@ async fn tell(node: Arc<Node>) {
     let mut pause = Pause::new();
     // What the site knows, as far as we know: nothing, until it says so.
     let mut known: Option<Tree> = None;
+    let mut took = Duration::ZERO;
     loop {
         let is_quiet = node.facts.lock().fetching.is_empty() && !node.orders.lock().is_busy();
         let wait = if is_quiet { REPORT_AGE } else { PROGRESS_GAP };
         let _ = tokio::time::timeout(wait, node.news.notified()).await;
-        tokio::time::sleep(REPORT_GAP).await;
+        tokio::time::sleep(gap_after(took)).await;
         let mut rounds = 0;
         loop {
-            let told = match report(&node, known.take()).await {
+            let began = Instant::now();
+            let made = report(&node, known.take()).await;
+            took = began.elapsed();
+            let told = match made {
                 Ok((report, tree)) => match node.link().report(&report).await {
                     Ok(None) => {
                         known = Some(tree);
@@ -174,6 +202,11 @@ async fn tell(node: Arc<Node>) {
             }
         }
     }
+}
+
+/// How long the next report waits after one that `took` so long to be made.
+fn gap_after(took: Duration) -> Duration {
+    (took * REPORT_SHARE).clamp(REPORT_GAP, REPORT_AGE / 4)
 }
 
 /// What there is to say to a site that knows facts of this tree: the branches that differ; to one of
@@ -275,5 +308,18 @@ async fn tidy(node: Arc<Node>) {
         if is_time {
             collected = tokio::time::Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_apart_by_what_they_cost_and_no_silence() {
+        let after = |ms| gap_after(Duration::from_millis(ms));
+        assert_eq!((after(0), after(20)), (REPORT_GAP, REPORT_GAP));
+        assert_eq!(after(300), Duration::from_secs(3));
+        assert!(after(3_600_000) < REPORT_AGE);
     }
 }

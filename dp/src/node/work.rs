@@ -7,7 +7,7 @@
 //! set for a version's priority it is not on its way at all; what came of it is kept.
 
 use super::link::LinkError;
-use super::plan::{self, Failure, Key, Plan};
+use super::plan::{self, Anew, Failure, Key, Plan};
 use super::schedule::{may_change, schedule};
 use super::tasks::{Pause, chain};
 use super::{Node, blocking, mend, prestage};
@@ -39,6 +39,7 @@ pub(super) async fn work(node: Arc<Node>, stop: CancellationToken) {
         running: HashMap::new(),
         asked: Asked::default(),
         todo: Plan::default(),
+        anew: Anew::default(),
     };
     stop.run_until_cancelled(worker.run()).await;
     worker.tasks.shutdown().await;
@@ -52,6 +53,8 @@ struct Worker {
     asked: Asked,
     /// What was planned last, and is not done yet. What is on its way is part of it.
     todo: Plan,
+    /// Versions of which bytes went bad here while they were brought.
+    anew: Anew,
 }
 
 /// Why a version could not be brought.
@@ -61,6 +64,13 @@ enum BringError {
     Link(#[from] LinkError),
     #[error(transparent)]
     Remote(#[from] RemoteError),
+}
+
+impl BringError {
+    /// As [`RemoteError::is_of_damage_here`].
+    fn is_of_damage_here(&self) -> bool {
+        matches!(self, Self::Remote(error) if error.is_of_damage_here())
+    }
 }
 
 /// A version on its way.
@@ -201,10 +211,18 @@ impl Worker {
                 return false;
             }
             Err(error) => chain(&error),
+            Ok(Err(error)) if error.is_of_damage_here() && self.anew.may(&key) => {
+                // Whoever looks for damage tells what is not whole now; what is known of it stays.
+                let cause = chain(&error);
+                tracing::warn!(%package, version, cause, "damaged here meanwhile; planned anew");
+                self.node.look_for_damage();
+                return true;
+            }
             Ok(Err(error)) => chain(&error),
             Ok(Ok(brought)) => {
                 let Brought { moved_bytes, delta_bytes, bytes, seconds, .. } = brought;
                 tracing::info!(%package, version, bytes, moved_bytes, delta_bytes, seconds, "held");
+                self.anew.forget(&key);
                 let was_hurt = {
                     let mut facts = self.node.facts.lock();
                     facts.failures.remove(&key);
@@ -221,6 +239,7 @@ impl Worker {
             }
         };
         tracing::warn!(%package, version, cause = failed, "could not be brought");
+        self.anew.forget(&key);
         let mut facts = self.node.facts.lock();
         let failure = Failure::after(facts.failures.get(&key), failed, Instant::now());
         facts.failures.insert(key.clone(), failure);

@@ -225,7 +225,9 @@ impl Registry {
     /// Notes that a follower was heard of.
     pub fn saw_follower(&self, id: &FollowerId, now: Timestamp) {
         if self.knows_follower(id) {
-            self.heard_followers.lock().insert(id.clone(), Heard { at: now, broke: None });
+            self.heard_followers
+                .lock()
+                .insert(id.clone(), Heard { at: now, broke: None, left: false });
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A point waits at its site for its next wish, and reports once a minute. Where that question breaks
 //! off, because its process ended or its line went, the point is not there unless it is soon heard
-//! again: one that only connects anew never seems gone.
+//! again: one that only connects anew never seems gone. One that is stopped says so, and is gone at once.
 
 use super::Registry;
 use crate::field::PointId;
@@ -21,6 +21,8 @@ pub(super) struct Heard {
     pub at: Timestamp,
     /// When the question that it waited with broke off, if nothing was heard since.
     pub broke: Option<Timestamp>,
+    /// Whether it said that it ends, and nothing was heard since.
+    pub left: bool,
 }
 
 impl Heard {
@@ -28,7 +30,7 @@ impl Heard {
     pub fn cut_off(&self, now: Timestamp) -> Option<SignedDuration> {
         // A clock that was set back does not bring it back, and one that was set on ends it early.
         let since = now.duration_since(self.broke?).abs();
-        (since >= RETURNS_IN).then_some(since)
+        (self.left || since >= RETURNS_IN).then_some(since)
     }
 }
 
@@ -45,8 +47,22 @@ impl Registry {
     pub fn saw(&self, id: &PointId, now: Timestamp) {
         let mut heard = self.heard.lock();
         if self.knows(id) {
-            heard.insert(id.clone(), Heard { at: now, broke: None });
+            heard.insert(id.clone(), Heard { at: now, broke: None, left: false });
         }
+    }
+
+    /// Notes that a point said that it ends: from now on it is not there, until it is heard of again.
+    pub fn left(&self, id: &PointId, now: Timestamp) {
+        let mut heard = self.heard.lock();
+        if self.knows(id) {
+            heard.insert(id.clone(), Heard { at: now, broke: Some(now), left: true });
+        }
+    }
+
+    /// For how long a point was not heard of that is not there; nothing if it is, or never was.
+    pub(super) fn silence(&self, id: &PointId, now: Timestamp) -> Option<SignedDuration> {
+        let seen = self.seen(id)?;
+        (!self.is_online(id, now)).then(|| now.duration_since(seen))
     }
 
     /// Notes that the connection broke on which a point waited, by the right that [`Registry::feed`]
@@ -56,6 +72,7 @@ impl Registry {
         let _feeds = self.feeds.lock();
         if !feed.is_cancelled()
             && let Some(heard) = self.heard.lock().get_mut(id)
+            && !heard.left
         {
             heard.broke = Some(now);
         }
@@ -94,7 +111,7 @@ mod tests {
 
     #[test]
     fn who_is_heard_is_there_and_who_is_cut_off_is_gone_after_a_moment() {
-        let heard = |broke| Some(Heard { at: now(), broke });
+        let heard = |broke| Some(Heard { at: now(), broke, left: false });
         assert!(!is_there(None, None, now()));
         assert!(is_there(heard(None), None, after(89)) && !is_there(heard(None), None, after(90)));
         assert!(is_there(None, Some(now()), after(89)), "the site was started since");
@@ -119,5 +136,27 @@ mod tests {
         registry.broke(&a, &newer, after(18));
         assert!(!registry.is_online(&a, after(60)));
         assert_eq!(registry.cut_off(&a, after(60)), Some(SignedDuration::from_secs(42)));
+    }
+
+    #[test]
+    fn who_says_that_it_ends_is_gone_at_once_until_it_is_heard_again() {
+        let registry = registry();
+        let a = joined(&registry, "a").id;
+        registry.saw(&a, now());
+        let feed = registry.feed(&a);
+        assert_eq!(registry.silence(&a, after(1)), None);
+        registry.left(&a, after(1));
+        assert!(!registry.is_online(&a, after(1)));
+        assert_eq!(
+            registry.cut_off(&a, after(1)),
+            Some(SignedDuration::ZERO),
+            "passed over at once"
+        );
+        // The connection that it waited on is found broken after that.
+        registry.broke(&a, &feed, after(2));
+        assert!(!registry.is_online(&a, after(2)));
+        assert_eq!(registry.silence(&a, after(61)), Some(SignedDuration::from_secs(60)));
+        registry.saw(&a, after(62));
+        assert!(registry.is_online(&a, after(62)) && registry.silence(&a, after(62)).is_none());
     }
 }

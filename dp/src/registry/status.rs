@@ -3,7 +3,7 @@
 use super::wishes::{WishError, is_for};
 use super::{Assignment, Lack, PointName, Registry};
 use crate::field::{Fact, FactState, PointId, Priority};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use packager::name::Selector;
 use packager::sign::VersionInfo;
 use packager::{PackageName, Packages};
@@ -64,6 +64,21 @@ impl StatusRow {
         }
     }
 
+    /// Says that the point was not heard for so long, where something is to happen there: what it said
+    /// last may have ended long ago.
+    fn say_silence(&mut self, silence: Option<SignedDuration>) {
+        let is_to_move = match self.state {
+            StatusState::Said(state) => !matches!(state, FactState::Held),
+            StatusState::Unknown | StatusState::Unavailable => false,
+        };
+        let Some(silence) = silence.filter(|_| is_to_move) else { return };
+        let silence = format!("not heard for {}", about(silence));
+        self.cause = Some(match self.cause.take() {
+            Some(cause) => format!("{silence}; before: {cause}"),
+            None => silence,
+        });
+    }
+
     /// Its place in the order of all rows.
     pub fn key(&self) -> StatusKey {
         let words: Vec<String> = match self.version {
@@ -102,13 +117,14 @@ pub struct StatusFilter {
 }
 
 impl Registry {
-    /// At most `limit` rows after `after`, in their order.
+    /// At most `limit` rows after `after`, in their order, as it is at `now`.
     pub fn status(
         &self,
         packages: &Packages,
         filter: &StatusFilter,
         after: Option<&StatusKey>,
         limit: usize,
+        now: Timestamp,
     ) -> Result<Vec<StatusRow>, WishError> {
         let stock = self.stock(packages)?;
         let points: Vec<(PointName, PointId)> = {
@@ -129,7 +145,8 @@ impl Registry {
             // Read apart from each other: a point may report in between, and its row is then newer
             // than its wish, as it might be a moment later.
             let facts = self.facts(&id)?;
-            let found = {
+            let silence = self.silence(&id, now);
+            let mut found = {
                 let state = self.state.read();
                 let standing = state.standings.get(&id);
                 let fits = |a: &&Assignment| {
@@ -144,6 +161,7 @@ impl Registry {
                 let heard = standing.map(|standing| standing.received);
                 rows_of(&name, wished, facts, heard)
             };
+            found.iter_mut().for_each(|row| row.say_silence(silence));
             let beyond = |row: &StatusRow| after.is_none_or(|after| row.key() > *after);
             rows.extend(found.into_iter().filter(beyond));
             if rows.len() >= limit {
@@ -152,6 +170,16 @@ impl Registry {
         }
         rows.truncate(limit);
         Ok(rows)
+    }
+}
+
+/// A span of time as people say it, in the largest unit that fits: `45 s`, `2 min`, `3 h`, `4 d`.
+fn about(time: SignedDuration) -> String {
+    match time.as_secs().max(0) {
+        seconds @ ..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..86_400 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
 

@@ -233,7 +233,7 @@ fn a_wish_follows_groups_channels_and_versions() {
     site.packages.remove_channel(&docs, &stable).unwrap();
     assert_eq!(*wish(), *nothing, "what means no version is left out");
     let filter = StatusFilter::default();
-    let rows = registry.status(&site.packages, &filter, None, 9).unwrap();
+    let rows = registry.status(&site.packages, &filter, None, 9, now()).unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].state, StatusState::Unavailable);
     assert!(rows[0].cause.as_ref().unwrap().contains("no channel stable"));
@@ -355,7 +355,8 @@ fn status_is_wish_and_report_side_by_side() {
         let to = Target::Point(point.id.clone());
         registry.assign(assignment(&docs, "latest", to, Priority::Medium)).unwrap();
     }
-    let rows = |filter: &StatusFilter| registry.status(&site.packages, filter, None, 99).unwrap();
+    let rows =
+        |filter: &StatusFilter| registry.status(&site.packages, filter, None, 99, now()).unwrap();
     assert!(rows(&StatusFilter::default()).iter().all(|row| row.state == StatusState::Unknown));
 
     let mut late =
@@ -386,6 +387,7 @@ fn status_is_wish_and_report_side_by_side() {
             &StatusFilter::default(),
             paged.last().map(StatusRow::key).as_ref(),
             1,
+            now(),
         )
         .unwrap()[..]
     {
@@ -406,7 +408,7 @@ fn what_is_gone_is_told_once_however_often_it_is_wished() {
         registry.assign(assignment(&docs, "stable", to.clone(), priority)).unwrap();
         registry.assign(assignment(&docs, "9", to, priority)).unwrap();
     }
-    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99).unwrap();
+    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99, now()).unwrap();
     assert_eq!(rows.len(), 2, "each has a place of its own in the list");
     assert!(rows.iter().all(|row| row.priority == Some(Priority::High)));
 }
@@ -420,7 +422,7 @@ fn a_version_is_held_until_the_one_that_takes_its_place_is_there() {
     registry.assign(assignment(&docs, "latest", to, Priority::Medium)).unwrap();
     let facts = vec![fact(&docs, 1, FactState::Failed), fact(&docs, 4, FactState::Leaving)];
     registry.report(&point.id, report(&point.id, facts), None, now()).unwrap();
-    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99).unwrap();
+    let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99, now()).unwrap();
     assert_eq!(rows.iter().map(|row| row.held).collect::<Vec<_>>(), [Some(4), Some(4)]);
 }
 
@@ -454,7 +456,7 @@ fn a_point_tells_what_changed_and_the_site_asks_for_what_it_lacks() {
     };
     let status = || {
         let filter = StatusFilter::default();
-        let rows = registry.status(&site.packages, &filter, None, 9999).unwrap();
+        let rows = registry.status(&site.packages, &filter, None, 9999, now()).unwrap();
         rows.into_iter().map(|row| (row.package, row.since.unwrap())).collect::<Vec<_>>()
     };
     // It does not say what, so it is asked for all.
@@ -536,4 +538,29 @@ proptest! {
         shuffled.reverse();
         prop_assert_eq!(wish(&shuffled, &groups, &point, &stock), found);
     }
+}
+
+#[test]
+fn what_a_silent_point_was_about_to_do_says_since_when_it_is_not_heard() {
+    let (registry, site) = (registry(), Site::new());
+    let [docs, tools, rest] = ["docs", "tools", "rest"].map(|name| site.package(name));
+    let point = joined(&registry, "a");
+    for package in [&docs, &tools, &rest] {
+        let to = Target::Point(point.id.clone());
+        registry.assign(assignment(package, "latest", to, Priority::Medium)).unwrap();
+    }
+    let failed = Fact { cause: Some("no room".into()), ..fact(&tools, 1, FactState::Failed) };
+    let facts = vec![fact(&docs, 1, FactState::Fetching), failed, fact(&rest, 1, FactState::Held)];
+    registry.report(&point.id, report(&point.id, facts), None, now()).unwrap();
+    let causes = |seconds| {
+        let at = now() + jiff::SignedDuration::from_secs(seconds);
+        let rows = registry.status(&site.packages, &StatusFilter::default(), None, 99, at).unwrap();
+        rows.into_iter().map(|row| (row.package.to_string(), row.cause)).collect::<BTreeMap<_, _>>()
+    };
+    let told = causes(60);
+    assert_eq!((&told["docs"], &told["rest"]), (&None, &None));
+    let told = causes(150);
+    assert_eq!(told["docs"].as_deref(), Some("not heard for 2 min"));
+    assert_eq!(told["tools"].as_deref(), Some("not heard for 2 min; before: no room"));
+    assert_eq!(told["rest"], None, "what is there is there");
 }

@@ -92,8 +92,13 @@ impl Attempt {
             Failed::Final(error) => return Err(error),
             Failed::Refused(error) => tried.give_up(error),
             Failed::Passing(error, after) => {
-                let is_first =
-                    self.servers.standings.lock().failed(turn.at, turn.began, after, now);
+                let is_first = {
+                    let mut standings = self.servers.standings.lock();
+                    if is_stall(&error) {
+                        standings.stalled(turn.at, turn.began, now);
+                    }
+                    standings.failed(turn.at, turn.began, after, now)
+                };
                 let server = self.servers.list[turn.at].shown();
                 match distrust(&error).filter(|_| is_first) {
                     // It does not pass by itself, and is for people to see to.
@@ -133,6 +138,11 @@ impl Attempt {
             RemoteError::AllFailed(errors)
         }
     }
+}
+
+/// Whether a request waited in vain for the next byte, or for a connection.
+fn is_stall(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Transport { source, .. } if source.is_timeout())
 }
 
 /// Why a server is not trusted, if that is why a request to it failed.

@@ -5,6 +5,8 @@
 //! * Servers of a lower rank come first; requests are spread over those of one rank.
 //! * One that fails is passed over for a pause that grows. Then one request tries it, and the others
 //!   follow once something came of that.
+//! * One that stalled cost its request the whole time that progress is waited for. It rests for longer, and
+//!   what comes from it meanwhile does not end that: it may be good for some bytes and stall again.
 //! * One that sent other bytes than it should comes after all others for [`ASIDE`].
 //! * All of this is a preference. Where nobody else is left, the one that is passed over is asked.
 //!
@@ -22,6 +24,10 @@ pub(super) const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause of a server that fails again and again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How long a server rests that stalled; each further time doubles it.
+const FIRST_REST: Duration = Duration::from_secs(60);
+/// The longest rest. A server that has not stalled for twice as long is as one that never did.
+const LONGEST_REST: Duration = Duration::from_secs(600);
 /// The longest pause before a server is asked again in one piece of work.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -61,6 +67,10 @@ struct Standing {
     /// The last of them.
     failed: Option<Instant>,
     paused_until: Option<Instant>,
+    stalls: u32,
+    /// The last of them.
+    stalled: Option<Instant>,
+    rests_until: Option<Instant>,
     aside_until: Option<Instant>,
     under_way: usize,
     /// When it was asked last, as a count of requests.
@@ -87,8 +97,9 @@ impl Standings {
         let order = |&at: &usize| {
             let server = &self.servers[at];
             let is_tried = server.failures > 0 && server.under_way > 0;
-            let waits = is_tried || is_later(server.paused_until);
-            let until = server.paused_until.filter(|_| waits);
+            let waits_until = server.paused_until.max(server.rests_until);
+            let waits = is_tried || is_later(waits_until);
+            let until = waits_until.filter(|_| waits);
             let is_aside = is_later(server.aside_until);
             (is_aside, waits, until, server.rank, server.under_way, server.asked, at)
         };
@@ -133,6 +144,22 @@ impl Standings {
         let pause = after.unwrap_or_else(|| doubled(server.failures)).min(LONGEST_PAUSE);
         server.paused_until = Some(now + pause);
         server.failures == 1
+    }
+
+    /// A request that began at `began` waited in vain for the next byte. Of several that were under way
+    /// together one counts.
+    pub fn stalled(&mut self, at: usize, began: Instant, now: Instant) {
+        let server = &mut self.servers[at];
+        if server.stalled.is_some_and(|stalled| began < stalled) {
+            return;
+        }
+        let before = server.stalled.replace(now);
+        if before.is_none_or(|before| now.duration_since(before) > 2 * LONGEST_REST) {
+            server.stalls = 0;
+        }
+        let rest = FIRST_REST * 2u32.pow(server.stalls.min(16));
+        server.rests_until = Some(now + rest.min(LONGEST_REST));
+        server.stalls = server.stalls.saturating_add(1);
     }
 
     /// It sent other bytes than it should. Whether that is news.
@@ -324,6 +351,55 @@ mod tests {
             servers.failed(0, now, None, now + SECOND);
         }
         assert_eq!(servers.best(any, now + SECOND + FIRST_PAUSE), Some(0));
+    }
+
+    /// Asks two equal servers 60 times, the first of which stalls each time after some bytes; how often
+    /// it does.
+    fn stalls(servers: &mut Standings, now: &mut Instant) -> usize {
+        let mut n = 0;
+        for _ in 0..60 {
+            let (at, began) = (servers.best(any, *now).unwrap(), *now);
+            servers.begin(at);
+            servers.progressed(at);
+            *now += SECOND;
+            if at == 0 {
+                n += 1;
+                *now += 30 * SECOND;
+                servers.failed(0, began, None, *now);
+                servers.stalled(0, began, *now);
+            }
+            servers.end(at);
+        }
+        n
+    }
+
+    #[test]
+    fn a_server_that_stalls_rests_also_if_something_came_from_it() {
+        let (mut servers, mut now) = (Standings::new([0, 0]), Instant::now());
+        assert_eq!(stalls(&mut servers, &mut now), 1);
+        assert_eq!(
+            servers.best(|at| at == 0, now),
+            Some(0),
+            "where nobody else is left it is asked"
+        );
+        now += FIRST_REST;
+        let n = (0..10).map(|_| stalls(&mut servers, &mut now)).sum::<usize>();
+        assert!((1..=4).contains(&n), "{n} in ten minutes: the rests grow");
+        // Good for long, it is as any other.
+        now += 3 * LONGEST_REST;
+        assert_eq!(stalls(&mut servers, &mut now), 1);
+        assert_eq!(servers.best(any, now + FIRST_REST), Some(0));
+    }
+
+    #[test]
+    fn requests_that_stall_together_are_one_stall() {
+        let (mut servers, now) = (Standings::new([0, 1]), Instant::now());
+        for _ in 0..10 {
+            servers.stalled(0, now, now + SECOND);
+            servers.progressed(0);
+        }
+        assert_eq!(servers.best(any, now + SECOND), Some(1));
+        assert_eq!(servers.best(any, now + SECOND + FIRST_REST), Some(0));
     }
 
     #[test]

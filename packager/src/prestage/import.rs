@@ -55,7 +55,8 @@ pub enum Standing {
 pub struct Imported {
     /// When the bundle was made.
     pub created: Timestamp,
-    /// Its versions, in its order. Those that were not come to, before a bundle's end, are incomplete.
+    /// Its versions, in its order. Of those that were not come to, before a bundle's end, it is told what
+    /// the library has of them.
     pub versions: Vec<ImportedVersion>,
     /// Chunks that were stored.
     pub chunks: u64,
@@ -94,6 +95,9 @@ pub enum ImportedState {
     Kept,
     /// Some of it is missing.
     Incomplete,
+    /// Some of it is missing, and nothing of it came: the bundle is cut before it, or where it begins is
+    /// damaged.
+    NotReached,
 }
 
 impl Packages {
@@ -140,7 +144,7 @@ impl Packages {
         let finished = import.finish();
         ended?;
         finished?;
-        import.the_rest_did_not_come();
+        import.did_not_come(head.versions.len())?;
         let Import { versions, damage, chunks, stored_bytes, .. } = import;
         Ok(Imported { created: head.created, versions, chunks, stored_bytes, damage })
     }
@@ -150,7 +154,7 @@ impl Packages {
         let session = self.library().session();
         let mut missing = 0u64;
         for info in &head.versions {
-            missing = missing.saturating_add(self.missing_of(info, &session)?);
+            missing = missing.saturating_add(self.missing_of(info, &session)?.1);
         }
         let needed = share(size, missing, head.bytes());
         match self.library().room().map_err(PackageError::from)? {
@@ -161,14 +165,17 @@ impl Packages {
         }
     }
 
-    /// The bytes of a version's contents that are not held; all of them if its manifest is not.
-    fn missing_of(&self, info: &VersionInfo, session: &Session) -> Result<u64, PrestageError> {
+    /// How many of a version's contents are not held, and their bytes; all of them if its manifest is not.
+    fn missing_of(
+        &self,
+        info: &VersionInfo,
+        session: &Session,
+    ) -> Result<(u64, u64), PrestageError> {
         if session.missing_contents(&[info.manifest]).map_err(PackageError::from)? == [true] {
-            return Ok(info.bytes);
+            return Ok((info.n_files.max(1), info.bytes));
         }
         let manifest = self.manifest(info.manifest)?;
-        let contents = Contents::of(&manifest, session)?;
-        Ok(contents.lines.iter().map(|line| line.missing).fold(0, u64::saturating_add))
+        Ok(Contents::of(&manifest, session)?.missing())
     }
 
     /// Whether all that a head says is this library's site's.
@@ -320,6 +327,12 @@ impl Contents {
         Ok(contents)
     }
 
+    /// How many are missing, and their bytes.
+    fn missing(&self) -> (u64, u64) {
+        let missing = self.lines.iter().filter(|line| line.missing > 0);
+        missing.fold((0, 0), |(n, bytes), line| (n + 1, bytes.saturating_add(line.missing)))
+    }
+
     /// Looks again for what was missing.
     fn look(&mut self, lease: &Session) -> Result<(), PrestageError> {
         const STEP: usize = 4096;
@@ -396,8 +409,8 @@ impl Import<'_> {
                 if !(self.versions.len()..self.head.versions.len()).contains(&at) {
                     return Ok(Some("its versions do not come in the order of its head".into()));
                 }
-                // Where the records at which others began were damaged, those are incomplete.
-                self.did_not_come(at);
+                // Where the records at which others began were damaged, those did not come.
+                self.did_not_come(at)?;
                 self.begin(at)?;
             }
             Record::Recipe { content, recipe } => {
@@ -591,8 +604,7 @@ impl Import<'_> {
             None => (1, info.bytes),
             Some(contents) => {
                 contents.look(&current.lease)?;
-                let missing = contents.lines.iter().filter(|line| line.missing > 0);
-                missing.fold((0, 0), |(n, bytes), line| (n + 1, bytes + line.missing))
+                contents.missing()
             }
         };
         let standing = (self.standing)(info);
@@ -645,22 +657,27 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Versions before the one at `end` whose beginning was not found.
-    fn did_not_come(&mut self, end: usize) {
-        let come = self.versions.len();
-        let lost = self.head.versions.get(come..end).unwrap_or_default();
-        self.versions.extend(lost.iter().map(|info| ImportedVersion {
-            package: info.package.clone(),
-            version: info.version,
-            state: ImportedState::Incomplete,
-            missing_contents: info.n_files.max(1),
-            missing_bytes: info.bytes,
-            kept_until: None,
-        }));
-    }
-
-    fn the_rest_did_not_come(&mut self) {
-        self.did_not_come(self.head.versions.len());
+    /// Says what is here of the versions before the one at `end` whose beginning was not found. Those
+    /// that are whole here are as if they had come.
+    fn did_not_come(&mut self, end: usize) -> Result<(), PrestageError> {
+        let session = self.packages.library().session();
+        while let Some(info) = self.head.versions[..end].get(self.versions.len()) {
+            let (missing_contents, missing_bytes) = self.packages.missing_of(info, &session)?;
+            if missing_contents == 0 {
+                self.begin(self.versions.len())?;
+                self.finish()?;
+                continue;
+            }
+            self.versions.push(ImportedVersion {
+                package: info.package.clone(),
+                version: info.version,
+                state: ImportedState::NotReached,
+                missing_contents,
+                missing_bytes,
+                kept_until: None,
+            });
+        }
+        Ok(())
     }
 }
 

@@ -10,10 +10,10 @@ use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
 use dp::field::{Outcome, OutcomeState, Task};
-use dp::registry::{NewOrder, Ordered, Registry, Target};
+use dp::registry::{NewOrder, Ordered, Registry, RegistryError, Target};
 use jiff::Timestamp;
-use packager::PackageName;
 use packager::name::Selector;
+use packager::{PackageError, PackageName};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -236,7 +236,18 @@ async fn give_order(
             _ => None,
         };
         let order = NewOrder { task: new.task.into(), package, version, by: identity.name };
-        let given = registry.order(&order, &to, Timestamp::now())?;
+        let given = registry.order(&order, &to, Timestamp::now()).map_err(|error| {
+            // If nothing of it is there, that may be a mistake in writing.
+            match (&error, site.content(), &order.package) {
+                (RegistryError::NotAssigned { .. }, Ok(content), Some(package)) => {
+                    match content.packages.show(package) {
+                        Err(unknown @ PackageError::UnknownPackage(_)) => unknown.into(),
+                        _ => error.into(),
+                    }
+                }
+                _ => Problem::from(error),
+            }
+        })?;
         let orders = given.into_iter().map(|ordered| OrderView::of(registry, ordered));
         Ok(GivenOrders { orders: orders.collect() })
     });

@@ -169,7 +169,13 @@ async fn content_status(
     let rows = blocking(move || {
         let (ledger, content) = (site.ledger()?, site.content()?);
         let registry = &ledger.registry;
-        let rows = registry.status(&content.packages, &filter, after.as_ref(), limit + 1)?;
+        let rows = registry.status(
+            &content.packages,
+            &filter,
+            after.as_ref(),
+            limit + 1,
+            Timestamp::now(),
+        )?;
         if let (true, None, Some(package)) = (rows.is_empty(), &after, &filter.package) {
             // Neither here nor anywhere: a mistake in writing.
             content.packages.show(package)?;

@@ -177,7 +177,7 @@ fn what_nobody_near_holds_is_brought_on_demand_and_goes_again() {
     assert_eq!(made.version, Selector::Number(1));
     assert_eq!((made.priority, made.on_demand.is_some()), (Priority::Low, true));
     let filter = StatusFilter::default();
-    let rows = registry.status(&site.packages, &filter, None, 9).unwrap();
+    let rows = registry.status(&site.packages, &filter, None, 9, now()).unwrap();
     assert!(rows[0].on_demand);
 
     let held = vec![fact(&docs.package, 1, FactState::Held)];
@@ -209,7 +209,7 @@ fn what_nobody_near_holds_is_brought_on_demand_and_goes_again() {
     let demanded = Demand { group: "paris".parse().unwrap(), asked: now(), days: 1 };
     registry.assign(Assignment { on_demand: Some(demanded), ..by_hand.clone() }).unwrap();
     assert_eq!(registry.assignments(None), [by_hand]);
-    assert!(!registry.status(&site.packages, &filter, None, 9).unwrap()[0].on_demand);
+    assert!(!registry.status(&site.packages, &filter, None, 9, now()).unwrap()[0].on_demand);
 }
 
 #[test]
