@@ -144,6 +144,7 @@ impl Machine {
         }
         let machine = self.clone();
         let told = Told { seq: first };
-        blocking(move || Ok::<_, SyncError>(POINTS_TOLD.set(&machine.0.db, &(), &told).map(drop)?)).await
+        blocking(move || Ok::<_, SyncError>(POINTS_TOLD.set(&machine.0.db, &(), &told).map(drop)?))
+            .await
     }
 }

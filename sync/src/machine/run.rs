@@ -1,7 +1,7 @@
 //! One run of one source, from connect to notify, and what is recorded of it.
 
 use super::{Live, Machine, RUNS, STANDINGS, blocking, points, policy};
-use crate::adapter::{Adapter, Criteria, Fetched, Run, Skipped, Stage};
+use crate::adapter::{Adapter, Criteria, Fetched, LASTING, Run, Skipped, Stage};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
 use crate::messages::{Message, MessageId};
@@ -442,14 +442,19 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
         .with("gone", changes.gone)
 }
 
-/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone. Whether
-/// it is as the run before left it.
+/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone, but for
+/// what outlasts them. Whether it is as the run before left it.
 fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<bool> {
     let is_same = is_of(folder, kind)?;
     if !is_same {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir_all(files)?,
+        std::fs::create_dir_all(files)?;
+        for entry in std::fs::read_dir(files)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path())?,
+                false if entry.file_name() != LASTING => std::fs::remove_file(entry.path())?,
+                false => {}
+            }
         }
         // Last: if it is cut off before, all begins anew.
         std::fs::write(folder.join("of"), format!("{kind}\n"))?;
