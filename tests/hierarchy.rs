@@ -270,6 +270,7 @@ fn update_points_follow_one_at_a_time_and_a_source_that_failed_is_replaced() {
     archive.list(3..4);
     archive.publish();
     sync();
+    until("all are asked", || messages(&top, "6707").len() >= 3);
     let missing = messages(&top, "6707");
     let named: Vec<&str> =
         missing.iter().map(|one| one["attributes"]["point"].as_str().unwrap()).collect();
@@ -283,4 +284,46 @@ fn update_points_follow_one_at_a_time_and_a_source_that_failed_is_replaced() {
     let list = json(&top, &["sup", "list"]);
     assert_eq!(list.as_array().unwrap().len(), 2);
     assert_eq!(list[0]["is_source"], true);
+}
+
+#[test]
+fn an_update_point_that_died_holds_up_no_sync_and_no_end_of_the_server() {
+    let mut archive = Archive::new();
+    archive.list(0..1);
+    archive.publish();
+    let folder = temp_folder();
+    let data = folder.path().join("top");
+    let patient = ["--set", "sync.point_timeout=1h"];
+    let top = Site::start_with(&data, &patient);
+    archive.add_to(&top, "security", &archive.web.url).ok();
+    archive.add_to(&top, "other", &archive.web.url).ok();
+    let sup = joined(&top, folder.path(), "sup-1", "sup", &https(&top.url));
+    let sync = |source, times| {
+        top.depot(["sync", "run", source]).ok();
+        let done = || {
+            let all = messages(&top, "6702");
+            all.iter().filter(|one| one["source"] == source).count()
+        };
+        until("it is done", || done() >= times);
+    };
+    sync("security", 1);
+    until("it follows", || offered(&sup) == 1);
+    sup.kill();
+    archive.list(1..2);
+    archive.publish();
+    sync("security", 2);
+    // It is waited for, for an hour; meanwhile the other source has news.
+    archive.list(2..3);
+    archive.publish();
+    sync("other", 1);
+    assert_eq!(offered(&top), 3);
+    until("the place is free", || {
+        let status = json(&top, &["sync", "status"]);
+        status.as_array().unwrap().iter().all(|source| source["running"].is_null())
+    });
+    assert_eq!(top.stop(), Some(0));
+    let top = Site::start_with(&data, &patient);
+    top.depot(["sup", "remove", "sup-1", "--yes"]).ok();
+    until("it was asked again", || !messages(&top, "6707").is_empty());
+    assert_eq!(messages(&top, "6707")[0]["attributes"]["point"], "sup-1");
 }

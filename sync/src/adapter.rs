@@ -195,6 +195,10 @@ pub struct Run {
     pub watch: Arc<Watch>,
 }
 
+/// The file of a source's folder that stays when the settings of the source change, and all others go.
+/// What an adapter keeps in it must be true whatever they are.
+pub const LASTING: &str = "lasting";
+
 impl Run {
     /// Says that a stage begins; an error if somebody cancelled.
     pub fn stage(&self, stage: Stage) -> Result<(), SyncError> {

@@ -13,6 +13,7 @@
 //!   what a commit owes (policy, message, children) is made good for by the next run;
 //! * a run whose source was changed or removed meanwhile does not commit;
 //! * a run in which nothing moves for a while is ended, and the next may begin;
+//! * update points follow when the run is over, one at a time: no run waits for one;
 //! * while somebody holds a source still ([`Machine::hold`]), no run of it is under way.
 //!
 //! What is decided (when, whether again) stands in [`policy`], as pure functions; what one run does in
@@ -21,6 +22,7 @@
 mod hold;
 mod notify;
 mod own;
+mod points;
 pub mod policy;
 mod run;
 
@@ -168,6 +170,7 @@ struct Inner {
     beginning: Mutex<()>,
     /// Held while others are told of a commit, so that they are told in order.
     telling: tokio::sync::Mutex<()>,
+    points: points::Points,
     /// Something changed that may make a run due.
     look: tokio::sync::Notify,
     /// A run ended, or somebody let go of a source.
@@ -306,6 +309,7 @@ impl Machine {
             state: Mutex::default(),
             beginning: Mutex::new(()),
             telling: tokio::sync::Mutex::new(()),
+            points: points::Points::default(),
             look: tokio::sync::Notify::new(),
             freed: tokio::sync::Notify::new(),
             db,
@@ -533,6 +537,12 @@ impl Machine {
 
     /// Begins runs when they are due, until `stop`.
     pub async fn serve(&self, stop: &CancellationToken) {
+        let machine = self.clone();
+        match blocking(move || Ok::<_, MachineError>(machine.owe_points()?)).await {
+            Ok(true) => self.have_points_follow(points::Why::News),
+            Ok(false) => {}
+            Err(error) => self.failed(format!("it cannot be told who was told: {error}")).await,
+        }
         loop {
             let machine = self.clone();
             let wait = match blocking(move || machine.begin_due()).await {
@@ -600,6 +610,7 @@ impl Machine {
         for watch in state.held.values() {
             watch.stop.cancel();
         }
+        self.0.points.stop();
     }
 
     /// The same, and waits for their end.
@@ -609,6 +620,7 @@ impl Machine {
         for live in live {
             Asked { live, joined: true }.ended().await;
         }
+        self.0.points.idle().await;
     }
 
     /// Does what the policy of the catalogue's life asks for; how many updates expired, and how many went.

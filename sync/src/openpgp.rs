@@ -8,6 +8,7 @@
 
 mod certificate;
 mod clear;
+mod packets;
 mod site_key;
 
 use crate::error::{Cause, SyncError};
@@ -53,6 +54,12 @@ pub enum NotAKeyring {
     /// A secret key: it does not belong there.
     #[error("the keyring has a secret key; export the public one, as `gpg --export` does")]
     Secret,
+    /// What GnuPG keeps keys in.
+    #[error(
+        "this is a keybox of GnuPG, and no keyring; export its keys: `gpg --no-default-keyring \
+         --keyring FILE --export > keys.gpg`"
+    )]
+    Keybox,
     /// Nothing in it is a public key that can be read.
     #[error("the keyring has no OpenPGP public key, binary or armored: {0}")]
     NoKey(String),
@@ -183,8 +190,18 @@ pub struct Signer {
 impl Keyring {
     /// Reads public keys, binary or armored, one after the other.
     ///
-    /// Keys of a kind that is not known here are passed over, as long as one is left.
+    /// Keys of a kind that is not known here are passed over, as long as one is left; so are the trust
+    /// packets of GnuPG.
     pub fn parse(bytes: &[u8]) -> Result<Self, NotAKeyring> {
+        Self::parse_and_tell(bytes).map(|(keyring, _)| keyring)
+    }
+
+    /// The same, and what of it was passed over, if anything was.
+    pub fn parse_and_tell(bytes: &[u8]) -> Result<(Self, Option<String>), NotAKeyring> {
+        // A keybox begins with the length and the kind of its first record, and then this.
+        if bytes.get(8..12) == Some(b"KBXf") {
+            return Err(NotAKeyring::Keybox);
+        }
         if bytes.len() > MAX_KEYRING {
             return Err(NotAKeyring::TooLarge);
         }
@@ -192,14 +209,18 @@ impl Keyring {
             return Err(NotAKeyring::Secret);
         }
         let mut why = String::from("there is none in it");
-        let mut keys = Vec::new();
+        let mut keys: Vec<SignedPublicKey> = Vec::new();
+        let (mut all_keys, mut all_subkeys) = (0, 0);
         let armored = clear::blocks(bytes, "PGP PUBLIC KEY BLOCK");
         let parts = match armored.is_empty() {
             true => vec![bytes.to_vec()],
             false => armored.into_iter().filter_map(dearmored).collect(),
         };
         for part in parts {
-            let found = match SignedPublicKey::from_bytes_many(part.as_slice()) {
+            let sifted = packets::sift(&part);
+            all_keys += sifted.keys;
+            all_subkeys += sifted.subkeys;
+            let found = match SignedPublicKey::from_bytes_many(sifted.bytes.as_slice()) {
                 Ok(found) => found,
                 Err(error) => {
                     why = error.to_string();
@@ -215,10 +236,19 @@ impl Keyring {
             }
         }
         match keys.len() {
-            0 => Err(NotAKeyring::NoKey(why.chars().take(200).collect())),
-            1..=MAX_KEYS => Ok(Self { keys }),
-            _ => Err(NotAKeyring::TooLarge),
+            0 => return Err(NotAKeyring::NoKey(why.chars().take(200).collect())),
+            1..=MAX_KEYS => {}
+            _ => return Err(NotAKeyring::TooLarge),
         }
+        let subkeys = keys.iter().map(|key| key.public_subkeys.len()).sum();
+        let lost = (all_keys.saturating_sub(keys.len()), all_subkeys.saturating_sub(subkeys));
+        let told = (lost != (0, 0)).then(|| {
+            format!(
+                "{} of {all_keys} keys and {} of {all_subkeys} subkeys cannot be read and are left out",
+                lost.0, lost.1
+            )
+        });
+        Ok((Self { keys }, told))
     }
 
     /// The fingerprints of its keys, as upper-case hex digits.

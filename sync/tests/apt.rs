@@ -106,6 +106,22 @@ async fn after_a_change_only_the_changed_index_is_brought() {
 }
 
 #[tokio::test]
+async fn a_full_sync_says_of_what_did_not_change_what_was_said_before() {
+    let mut archive = published();
+    let mut source = archive.source();
+    let before = source.sync().await.unwrap().unwrap();
+    let first_seen = archive.date;
+    archive.date = archive.date.checked_add(2.hours()).unwrap();
+    archive.publish();
+    source.run.now = source.run.now.checked_add(3.hours()).unwrap();
+    // As with other criteria, or `--full`.
+    source.state = None;
+    let after = source.sync().await.unwrap().unwrap();
+    assert!(after.iter().all(|update| update.created == first_seen));
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn a_sync_that_was_broken_off_goes_on() {
     let archive = published();
     let mut source = archive.source();

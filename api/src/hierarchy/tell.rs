@@ -148,6 +148,13 @@ impl Notify for Telling {
         Box::pin(async move {
             let mut following = self.registry().following();
             let asked = self.ask(point, seq).await?;
+            if self.registry().is_follower_lost(&asked.id, Timestamp::now()) {
+                let seen = self.registry().follower_seen(&asked.id);
+                let detail = seen.map_or("it was never heard of".into(), |seen| {
+                    format!("it was heard of last at {seen:.0}; it follows when it is there again")
+                });
+                return Err(SyncError::new(Cause::Unreachable, detail));
+            }
             loop {
                 following.mark_unchanged();
                 let Ok(now) = self.registry().follower(asked.id.as_str()) else {

@@ -250,6 +250,12 @@ impl Registry {
         is_there(heard, None, now)
     }
 
+    /// Whether a follower was heard of since this registry was opened, and is not there any more.
+    pub fn is_follower_lost(&self, id: &FollowerId, now: Timestamp) -> bool {
+        let heard = self.heard_followers.lock().get(id).copied();
+        heard.is_some() && !is_there(heard, None, now)
+    }
+
     /// Whether a follower was silent for `patience` at `now`.
     pub fn is_follower_silent(
         &self,
@@ -346,6 +352,9 @@ mod tests {
         registry.follower_broke(&berlin.id, now());
         let later = now() + SignedDuration::from_secs(20);
         assert!(!registry.is_follower_online(&berlin.id, later));
+        assert!(registry.is_follower_lost(&berlin.id, later));
+        // Who was not heard of since the start may still be on the way.
+        assert!(!Registry::open(db.clone()).unwrap().is_follower_lost(&berlin.id, later));
         assert!(!registry.is_follower_silent(&berlin.id, SignedDuration::from_secs(60), later));
         registry.remove_follower("berlin").unwrap();
         assert!(!registry.knows_follower(&berlin.id));

@@ -44,7 +44,7 @@ pub(super) async fn bring(
     let old = State::of(state)?;
     // Where a file was lost, everything is asked for as if for the first time.
     let is_held = state.is_some() && old.is_whole(&run.folder);
-    let mut new = State { seen: old.seen.clone().filter(|_| is_held), ..State::default() };
+    let mut new = State::default();
     let mut releases = Vec::new();
     for name in &apt.settings.suites {
         let place = Place { apt, run, suite: name };

@@ -4,7 +4,7 @@
 //! from it. It is for machines on which one of them is installed in a lower version. What an archive does
 //! not state, when a version came, is when it was first seen here, and that is kept beside the indexes.
 
-use super::bring::{MAX_PLAIN, MAX_TRACKER, sha256};
+use super::bring::{MAX_PLAIN, MAX_TRACKER};
 use super::deb822::Stanzas;
 use super::gather::{Gathered, Row};
 use super::packages::{self, Package};
@@ -12,7 +12,7 @@ use super::release::Release;
 use super::source::{Apt, Settings};
 use super::state::{State, Suite, write_whole};
 use super::tracker::{Advice, Tracker};
-use crate::adapter::{Extent, Read, Run, Said, Skipped, Stage};
+use crate::adapter::{Extent, LASTING, Read, Run, Said, Skipped, Stage};
 use crate::error::{Cause, SyncError};
 use crate::mirror::matches;
 use crate::name::UpdateId;
@@ -33,19 +33,17 @@ const MAX_SUPERSEDED: usize = 8;
 pub(super) fn say(
     apt: &Apt,
     run: &Run,
-    state: Option<&serde_json::Value>,
     take: &mut dyn FnMut(Said) -> Result<(), SyncError>,
 ) -> Result<Read, SyncError> {
     run.stage(Stage::Parse)?;
-    let mut plan = State::planned(&run.folder)?;
-    let old = State::of(state)?;
+    let plan = State::planned(&run.folder)?;
     let mut skipped = Skipped::default();
     for (url, tracker) in &plan.trackers {
         if let Some(why) = &tracker.stale {
             skipped.add(format!("{url} stays as it was brought before: {why}"));
         }
     }
-    let mut seen = Seen::load(&run.folder, old.seen.as_deref());
+    let mut seen = Seen::load(&run.file(LASTING));
     let mut products = BTreeSet::new();
     let mut trackers = HashMap::new();
     for archive in archives(apt, run, &plan)? {
@@ -70,7 +68,7 @@ pub(super) fn say(
             take(Said::Update(Box::new(update)))
         })?;
     }
-    plan.seen = Some(seen.save(&run.folder)?);
+    seen.save(&run.folder)?;
     let state = serde_json::to_value(&plan)
         .map_err(|error| SyncError::because(Cause::Local, "the state cannot be kept", error))?;
     Ok(Read { extent: Extent::Whole, state, skipped })
@@ -143,10 +141,11 @@ fn pocket(release: &Release) -> &'static str {
     }
 }
 
-/// `debian-12`: origin and version of the release, of Debian's without that of the point release.
+/// `debian-12`: origin and version of the release, of Debian's without that of the point release and of the
+/// pocket, as in `12.15` and `12-updates`.
 fn product(origin: &str, version: &str, codename: &str) -> Product {
     let version = match origin {
-        "Debian" => version.split('.').next().unwrap_or_default(),
+        "Debian" => version.split(['.', '-']).next().unwrap_or_default(),
         _ => version,
     };
     let word = |text: &str| {
@@ -398,7 +397,9 @@ fn rules(system: Option<&Rule>, group: &[Row<'_>]) -> Rules {
     }
 }
 
-/// When versions were first seen: of each update's id the first half, and seconds.
+/// When versions were first seen: of each update's id the first half, and seconds. It lies in the file that
+/// outlasts settings, so that a version is no other one because it is asked for in full, with other criteria,
+/// or with a tracker.
 #[derive(Default)]
 struct Seen {
     before: HashMap<u64, u32>,
@@ -407,8 +408,8 @@ struct Seen {
 
 impl Seen {
     /// Reads the file of the sync before. If it was lost, everything is seen for the first time.
-    fn load(folder: &Path, file: Option<&str>) -> Self {
-        let bytes = file.and_then(|file| std::fs::read(folder.join(file)).ok()).unwrap_or_default();
+    fn load(file: &Path) -> Self {
+        let bytes = std::fs::read(file).unwrap_or_default();
         let (entries, _) = bytes.as_chunks::<12>();
         let entry = |[a, b, c, d, e, f, g, h, s @ ..]: &[u8; 12]| {
             (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), u32::from_be_bytes(*s))
@@ -424,13 +425,11 @@ impl Seen {
         Timestamp::from_second(first.into()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    fn save(&self, folder: &Path) -> Result<String, SyncError> {
+    fn save(&self, folder: &Path) -> Result<(), SyncError> {
         let entry =
             |(key, first): (&u64, &u32)| [&key.to_be_bytes()[..], &first.to_be_bytes()].concat();
         let bytes: Vec<u8> = self.now.iter().flat_map(entry).collect();
-        let name = format!("seen-{}", sha256(&bytes));
-        write_whole(folder, &name, &bytes)?;
-        Ok(name)
+        write_whole(folder, LASTING, &bytes)
     }
 }
 
@@ -442,6 +441,7 @@ mod tests {
     fn products_are_releases() {
         let of = |origin, version, codename| product(origin, version, codename).id;
         assert_eq!(of("Debian", "12.15", "bookworm"), "debian-12");
+        assert_eq!(of("Debian", "12-updates", "bookworm"), "debian-12");
         assert_eq!(of("Ubuntu", "22.04", "jammy"), "ubuntu-22.04");
         assert_eq!(of("Some Vendor", "", "stable"), "some-vendor-stable");
         assert_eq!(product("Debian", "12", "bookworm").name, "Debian 12 (bookworm)");

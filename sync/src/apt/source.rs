@@ -127,10 +127,10 @@ impl Adapter for Apt {
     fn read(
         &self,
         run: &Run,
-        state: Option<&serde_json::Value>,
+        _: Option<&serde_json::Value>,
         take: &mut dyn FnMut(Said) -> Result<(), SyncError>,
     ) -> Result<Read, SyncError> {
-        say::say(self, run, state, take)
+        say::say(self, run, take)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Files of the source's folder are named after their bytes, so that those of the sync before and those
 //! that a sync is about to take lie side by side; the state says which belong together.
 
+use crate::adapter::LASTING;
 use crate::digests::Digests;
 use crate::error::{Cause, SyncError};
 use crate::fetch::Validators;
@@ -19,9 +20,6 @@ pub(super) struct State {
     /// By URL.
     #[serde(default)]
     pub trackers: BTreeMap<String, TrackerFile>,
-    /// The file of when versions were first seen.
-    #[serde(default)]
-    pub seen: Option<String>,
 }
 
 /// One suite.
@@ -115,7 +113,7 @@ impl State {
         let bytes = serde_json::to_vec(self).map_err(|error| failed(error.into()))?;
         write_whole(folder, PLAN, &bytes)?;
         let mut kept: BTreeSet<&str> = self.files().chain(old.files()).collect();
-        kept.insert(PLAN);
+        kept.extend([PLAN, LASTING]);
         for entry in std::fs::read_dir(folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
@@ -134,7 +132,7 @@ impl State {
     fn files(&self) -> impl Iterator<Item = &str> {
         let suites = self.suites.values().flat_map(Suite::files);
         let trackers = self.trackers.values().map(|tracker| tracker.file.as_str());
-        suites.chain(trackers).chain(self.seen.as_deref())
+        suites.chain(trackers)
     }
 }
 

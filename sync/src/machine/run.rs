@@ -1,7 +1,7 @@
 //! One run of one source, from connect to notify, and what is recorded of it.
 
-use super::{Live, Machine, Notify, RUNS, STANDINGS, blocking, policy};
-use crate::adapter::{Adapter, Criteria, Fetched, Run, Skipped, Stage};
+use super::{Live, Machine, RUNS, STANDINGS, blocking, points, policy};
+use crate::adapter::{Adapter, Criteria, Fetched, LASTING, Run, Skipped, Stage};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
 use crate::messages::{Message, MessageId};
@@ -25,12 +25,13 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Beats are looked at so often in the time that a run may be silent.
 const LOOKS: u32 = 10;
 
-/// How far others were told of the catalogue.
-const TOLD: Table<(), Told> = Table::new("sync-told");
+/// How far clients and child sites were told of the catalogue.
+pub(super) const TOLD: Table<(), Told> = Table::new("sync-told");
 
+/// A place in the order of the catalogue's changes up to which somebody was told.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Told {
-    seq: u64,
+pub(super) struct Told {
+    pub seq: u64,
 }
 impl Value for Told {}
 
@@ -215,7 +216,8 @@ impl Machine {
         Ok((committed?, read.skipped))
     }
 
-    /// Publish, status message 6702, child sites, other update points: in this order.
+    /// Publish, status message 6702, child sites: in this order. Then the other update points follow, in
+    /// the background: a run does not wait for them.
     pub(super) async fn tell(
         &self,
         run: &Run,
@@ -243,6 +245,10 @@ impl Machine {
         }
         self.say(done).await?;
         if !is_news {
+            let machine = self.clone();
+            if blocking(move || Ok::<_, SyncError>(machine.owe_points()?)).await? {
+                self.have_points_follow(points::Why::News);
+            }
             return Ok(());
         }
         let _ = run.stage(Stage::Notify);
@@ -257,35 +263,13 @@ impl Machine {
                 self.say(message.with("child", &child).with("cause", error.cause)).await?;
             }
         }
-        self.replicate(&*notify, seq).await?;
         let machine = self.clone();
         blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
+        self.have_points_follow(points::Why::News);
         Ok(())
     }
 
-    /// Has the other update points follow now, as after a sync.
-    pub async fn tell_points(&self) -> Result<(), SyncError> {
-        let _telling = self.0.telling.lock().await;
-        let notify = self.0.notify.read().clone();
-        self.replicate(&*notify, self.0.catalogue.seq()).await
-    }
-
-    /// Has the other update points follow, one at a time.
-    async fn replicate(&self, notify: &dyn Notify, seq: u64) -> Result<(), SyncError> {
-        for point in notify.points() {
-            if let Err(error) = notify.replicate(&point, seq).await {
-                let text = format!(
-                    "update point {point} does not have what its source has: {}",
-                    in_full(&error)
-                );
-                let message = Message::of_site(MessageId::OUT_OF_SYNC, "sync", text, self.now());
-                self.say(message.with("point", &point).with("cause", error.cause)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn say(&self, message: Message) -> Result<(), SyncError> {
+    pub(super) async fn say(&self, message: Message) -> Result<(), SyncError> {
         let machine = self.clone();
         blocking(move || Ok(machine.0.messages.write(&message).map(drop)?)).await
     }
@@ -458,14 +442,19 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
         .with("gone", changes.gone)
 }
 
-/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone. Whether
-/// it is as the run before left it.
+/// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone, but for
+/// what outlasts them. Whether it is as the run before left it.
 fn make_ready(folder: &Path, files: &Path, kind: &str) -> io::Result<bool> {
     let is_same = is_of(folder, kind)?;
     if !is_same {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => std::fs::create_dir_all(files)?,
+        std::fs::create_dir_all(files)?;
+        for entry in std::fs::read_dir(files)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path())?,
+                false if entry.file_name() != LASTING => std::fs::remove_file(entry.path())?,
+                false => {}
+            }
         }
         // Last: if it is cut off before, all begins anew.
         std::fs::write(folder.join("of"), format!("{kind}\n"))?;
@@ -494,7 +483,7 @@ fn local(error: impl Error + Send + Sync + 'static) -> SyncError {
 }
 
 /// An error and what it was caused by, in one line.
-fn in_full(error: &dyn Error) -> String {
+pub(super) fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

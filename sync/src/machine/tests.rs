@@ -339,14 +339,17 @@ struct Told {
     calls: Mutex<Vec<String>>,
     fails: Mutex<Vec<&'static str>>,
     hangs: AtomicBool,
+    /// One that does not answer.
+    silent: Mutex<&'static str>,
 }
 
 impl Told {
     fn call(&self, what: String) -> BoxFuture<'_, Result<(), SyncError>> {
+        let is_silent = what == *self.silent.lock();
         let fails = self.fails.lock().iter().any(|fails| what.starts_with(fails));
         self.calls.lock().push(what);
         Box::pin(async move {
-            if self.hangs.load(Relaxed) {
+            if self.hangs.load(Relaxed) || is_silent {
                 std::future::pending::<()>().await;
             }
             match fails {
@@ -383,11 +386,55 @@ async fn others_are_told_in_order_after_a_change_and_one_that_fails_keeps_none_f
     told.fails.lock().extend(["child paris", "point sup-2"]);
     machine.set_notify(told.clone());
     assert!(run(&machine).await.outcome.is_good());
+    machine.points_told().await;
     let calls = std::mem::take(&mut *told.calls.lock());
     assert_eq!(calls, ["publish true", "child paris", "child lyon", "point sup-2", "point sup-3"]);
     assert_eq!(said(&machine), [6701, 6704, 6705, 6702, 9005, 6707]);
     run(&machine).await;
+    machine.points_told().await;
     assert_eq!(*told.calls.lock(), [""; 0], "nothing is new, so nobody is told");
+}
+
+#[tokio::test]
+async fn an_update_point_that_is_dead_holds_up_nothing_and_is_told_after_a_restart() {
+    let site = Site::new();
+    let machine = site.with_a();
+    let told = Arc::new(Told::default());
+    *told.silent.lock() = "point sup-2";
+    machine.set_notify(told.clone());
+    assert!(run(&machine).await.outcome.is_good());
+    while !told.calls.lock().contains(&"point sup-2".into()) {
+        tokio::task::yield_now().await;
+    }
+    // While it is waited for, the source has news, and that is told to clients and child sites.
+    site.has(2, &["first", "third"]);
+    assert!(run(&machine).await.outcome.is_good());
+    let times = |what: &str| told.calls.lock().iter().filter(|call| *call == what).count();
+    assert_eq!((times("child lyon"), times("point sup-2"), times("point sup-3")), (2, 1, 0));
+    // Another source for update points is told at once.
+    machine.tell_points();
+    while times("point sup-2") < 2 {
+        tokio::task::yield_now().await;
+    }
+    machine.close().await;
+    assert_eq!(times("point sup-3"), 0);
+    assert!(!said(&machine).contains(&6707), "it was not given up");
+    drop(machine);
+
+    let machine = site.open();
+    let told = Arc::new(Told::default());
+    machine.set_notify(told.clone());
+    let stop = CancellationToken::new();
+    let (serving, ends) = (machine.clone(), stop.clone());
+    let serving = tokio::spawn(async move { serving.serve(&ends).await });
+    while told.calls.lock().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    machine.points_told().await;
+    stop.cancel();
+    serving.await.unwrap();
+    assert_eq!(*told.calls.lock(), ["point sup-2", "point sup-3"]);
+    assert!(!machine.owe_points().unwrap());
 }
 
 #[test]
@@ -419,6 +466,7 @@ fn what_a_commit_owes_is_made_good_for_after_a_kill() {
             let told = Arc::new(Told::default());
             machine.set_notify(told.clone());
             assert_eq!(run(&machine).await.outcome, Outcome::Unchanged);
+            machine.points_told().await;
             assert_eq!(told.calls.lock().len(), 5);
             assert!(said(&machine).contains(&6702));
         });
@@ -450,6 +498,7 @@ fn a_store_that_fails_at_any_write_leaves_the_old_catalogue_or_the_new_one() {
                     if !ended.outcome.is_good() {
                         failed_at.insert(ended.stage);
                     }
+                    machine.points_told().await;
                 }
                 let shown = titles(&machine);
                 assert!(shown == old || shown == new, "after {writes} writes: {shown:?}");
@@ -468,6 +517,7 @@ fn a_store_that_fails_at_any_write_leaves_the_old_catalogue_or_the_new_one() {
                 assert!(shown == old || shown == new, "after {writes} writes: {shown:?}");
                 assert!(run(&machine).await.outcome.is_good(), "after {writes} writes");
                 assert_eq!(titles(&machine), new, "after {writes} writes");
+                machine.points_told().await;
                 assert!(told.calls.lock().contains(&"point sup-3".to_owned()));
                 let done = Wanted { id: Some(MessageId::DONE), ..Wanted::default() };
                 assert!(machine.messages().list(&done, None, 9).unwrap().len() >= 2);

@@ -43,6 +43,33 @@ fn the_genuine_release_of_debian_is_signed_by_its_archive_keys() {
 }
 
 #[test]
+fn what_gnupg_notes_between_packets_ends_no_key_and_what_is_lost_is_told() {
+    let (keyring, told) = Keyring::parse_and_tell(DEBIAN).unwrap();
+    assert_eq!(told, None);
+    let subkeys = |keyring: &Keyring| -> usize {
+        keyring.keys.iter().map(|key| key.public_subkeys.len()).sum()
+    };
+    assert!(subkeys(&keyring) > 0);
+    // A trust packet after each packet, as `gpg --export-options backup` writes them.
+    let (mut noted, mut rest) = (Vec::new(), packets::sift(DEBIAN).bytes);
+    while let Some((_, len)) = packets::header(&rest) {
+        let after = rest.split_off(len);
+        noted.extend_from_slice(&rest);
+        noted.extend_from_slice(&[0xb0, 2, 0, 3]);
+        rest = after;
+    }
+    assert_eq!(Keyring::parse_and_tell(&noted).unwrap(), (keyring, None));
+    // A subkey of a version that nobody knows.
+    let key = ring(&site_key(3));
+    let odd = [&site_key(3).public_bytes().unwrap()[..], &[0xb8, 6, 99, 0, 0, 0, 0, 1]].concat();
+    let (kept, told) = Keyring::parse_and_tell(&odd).unwrap();
+    assert_eq!(kept.fingerprints().next(), key.fingerprints().next());
+    assert!(told.unwrap().contains("1 of 1 subkeys"));
+    let keybox = [&[0, 0, 0, 32, 1, 1, 0, 2][..], b"KBXf", &[0; 20]].concat();
+    assert!(Keyring::parse(&keybox).unwrap_err().to_string().contains("--export"));
+}
+
+#[test]
 fn one_altered_letter_is_seen_and_an_unknown_key_is_named() {
     let mut altered = IN_RELEASE.to_vec();
     altered[200] ^= 1;

@@ -252,11 +252,7 @@ async fn set_source(
         Ok((site.updates()?, NewPointSource { name }))
     });
     let (machine, set) = set.await?;
-    tokio::spawn(async move {
-        if let Err(error) = machine.tell_points().await {
-            tracing::warn!(%error, "the update points could not be asked to follow");
-        }
-    });
+    machine.tell_points();
     Ok(Json(set))
 }
 
