@@ -147,6 +147,12 @@ fn what_is_synchronised_at_the_top_comes_down_to_all_in_the_order_that_is_promis
         }
         top.depot(set).ok();
     }
+    // So are sources, and when they are synchronised.
+    for below in [&berlin, &branch] {
+        assert!(archive.add_to(below, "own", &archive.web.url).fails(4).contains(&top_at));
+        let schedule = below.depot(["sync", "schedule", "set", "every 4 hours"]).fails(4);
+        assert!(schedule.contains(&top_at), "{schedule}");
+    }
     archive.list(3..4);
     archive.publish();
     top.depot(["sync", "run", "security", "--watch"]).ok();

@@ -88,7 +88,8 @@ Examples:
 Examples:
   depot sync source add debian-security --apt http://deb.example/debian-security \\
       --suite bookworm-security --components main --arch amd64 \\
-      --keyring /usr/share/keyrings/debian-archive-keyring.gpg
+      --keyring /usr/share/keyrings/debian-archive-keyring.gpg \\
+      --tracker https://tracker.example/data/DSA/list,https://tracker.example/data/CVE/list
   depot sync source add alma --rpm https://mirror.example/almalinux/9/BaseOS/x86_64/os/ --keyring alma.asc
   depot sync source add hp --sdp https://vendor.example/catalogue.cab --signer 9f86d081…
   depot sync source add inside --sdp ./own.cab --unsigned
@@ -124,8 +125,9 @@ pub struct AddArgs {
     /// With --apt: architectures, as amd64
     #[arg(long, value_name = "ARCH", value_delimiter = ',', requires = "apt")]
     arch: Vec<String>,
-    /// With --apt: lists of the distribution's security tracker, for advisories, severities and CVEs
-    #[arg(long, value_name = "URL", requires = "apt")]
+    /// With --apt: lists of the distribution's security tracker, data/DSA/list and data/CVE/list below it;
+    /// without them updates have no advisory, severity or CVEs
+    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "apt")]
     tracker: Vec<String>,
     /// With --apt or --rpm: the keys that may sign
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab", "wsus"])]
@@ -200,7 +202,7 @@ pub async fn changed(
 }
 
 async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let (kind, settings) = settings(&args, client)?;
+    let (kind, settings) = settings(&args, client, out)?;
     let Value::Object(settings) = settings else { unreachable!("settings are objects") };
     let new = NewSource {
         name: args.name,
@@ -218,8 +220,8 @@ async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// The kind and its settings, as the site takes them.
-fn settings(args: &AddArgs, client: &Client) -> Result<(&'static str, Value), Failure> {
-    let keyring = args.keyring.as_deref().map(keyring).transpose()?;
+fn settings(args: &AddArgs, client: &Client, out: Out) -> Result<(&'static str, Value), Failure> {
+    let keyring = args.keyring.as_deref().map(|file| keyring(file, out)).transpose()?;
     if let Some(base) = &args.apt {
         if args.arch.is_empty() {
             return Err(Failure::usage("--apt needs --arch: which machines the packages are for"));
@@ -271,14 +273,17 @@ fn without_nulls(value: Value) -> Value {
 }
 
 /// A file as one armored keyring.
-fn keyring(file: &Path) -> Result<String, Failure> {
+fn keyring(file: &Path, out: Out) -> Result<String, Failure> {
     let name = file.display();
     let opened = std::fs::File::open(file).doing(|| format!("cannot read {name}"))?;
     let mut bytes = Vec::new();
     let read = opened.take(MAX_KEYRING).read_to_end(&mut bytes);
     read.doing(|| format!("cannot read {name}"))?;
-    let keyring = Keyring::parse(&bytes)
+    let (keyring, lost) = Keyring::parse_and_tell(&bytes)
         .map_err(|error| Failure::usage(format!("{name} is no keyring: {error}")))?;
+    if let Some(lost) = lost {
+        out.note(format!("{name}: {lost}"));
+    }
     Ok(keyring.into())
 }
 

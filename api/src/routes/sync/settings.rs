@@ -142,6 +142,8 @@ async fn show_schedule(State(site): State<Site>) -> Result<Json<ScheduleView>, P
 }
 
 /// Set when sources are synchronised that do not say otherwise
+///
+/// Only at the top site: others, which are told by their parents, answer 409 with its name.
 #[utoipa::path(put, path = "/api/v1/sync/schedule", tag = "updates",
     operation_id = "set_sync_schedule", security(("token" = ["admin"])),
     request_body = ScheduleView,
@@ -155,6 +157,7 @@ async fn set_schedule(
     note.detail(schedule.to_string());
     let view = blocking(move || {
         let machine = site.updates()?;
+        super::only_at_the_top(&site, "the schedule of sources is set")?;
         machine.sources().set_schedule(schedule, Timestamp::now())?;
         machine.was_changed()?;
         Ok(machine.sources().site()?.into())

@@ -193,6 +193,8 @@ pub struct NewSource {
 }
 
 /// Add a source of updates
+///
+/// Only at the top site, which others take their updates from: those answer 409 with its name.
 #[utoipa::path(post, path = "/api/v1/sync/sources", tag = "updates",
     operation_id = "add_sync_source", security(("token" = ["admin"])), request_body = NewSource,
     responses((status = 201, description = "The source", body = SyncSourceView,
@@ -212,6 +214,7 @@ async fn add_source(
     let location = format!("/api/v1/sync/sources/{name}");
     let view = blocking(move || {
         let machine = site.updates()?;
+        super::only_at_the_top(&site, "sources are added")?;
         machine.sources().add(&source)?;
         machine.was_changed()?;
         Ok(SyncSourceView::from(machine.status_of(&name)?))
