@@ -132,7 +132,7 @@ Examples:
   depot library verify"
     )]
     Library(LibraryCommand),
-    /// Distribution points: join-token, list, show, remove, group
+    /// Distribution points: join-token, list, show, remove, group, limit, window, drain, validate, serve
     #[command(
         subcommand,
         after_help = "\

@@ -164,6 +164,20 @@ fn a_mirror_of_chosen_packages_is_signed_by_the_site() {
 }
 
 #[test]
+fn what_was_chosen_and_is_not_there_is_told_and_nothing_is_no_version() {
+    let (_archive, _folder, site) = synchronised();
+    let create = |name, only| ["package", "create", name, "--mirror", "security", "--only", only];
+    site.depot(create("some", "openssl,nosuch*")).ok();
+    let made = update(&site, "some");
+    assert_eq!(made["mirror"]["missing"], serde_json::json!(["nosuch*"]), "{made}");
+    site.depot(create("none", "nosuch*")).ok();
+    let line = site.depot(["package", "update", "none"]).fails(2);
+    assert!(line.contains("no package that was chosen"), "{line}");
+    let shown = site.depot(["package", "show", "none", "--json"]).ok().json();
+    assert_eq!(shown["latest"]["version"], 1, "{shown}");
+}
+
+#[test]
 fn a_choice_with_its_dependencies_installs_on_its_own() {
     let mut archive = Archive::new();
     archive.add_saying("app", "1-1", "Depends: lib (>= 2), mailer | gone\n", b"");

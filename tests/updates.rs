@@ -265,6 +265,19 @@ fn criteria_schedules_and_the_policy_are_set_and_shown() {
     let shown = site.depot(["sync", "source", "show", "security"]).ok().stdout;
     assert!(shown.contains("priority") && !shown.contains("BEGIN PGP"), "{shown}");
 
+    // A source is changed in place, and what is not named stays.
+    let change = |args: &[&str]| {
+        let before = ["sync", "source", "change", "security"];
+        site.depot(before.into_iter().chain(args.iter().copied()))
+    };
+    let before = site.depot(["sync", "source", "show", "security", "--json"]).ok().json();
+    change(&["--components", "main,contrib"]).ok();
+    let after = site.depot(["sync", "source", "show", "security", "--json"]).ok().json();
+    assert_eq!(after["settings"]["components"], serde_json::json!(["main", "contrib"]));
+    assert_eq!(after["settings"]["keyring"], before["settings"]["keyring"]);
+    assert!(change(&[]).fails(2).contains("nothing is to be changed"));
+    change(&["--product", "debian-12"]).fails(2);
+
     let said =
         site.depot(["lifecycle", "set", "--supersedence", "1", "--supersedence-of", "upgrade=6"]);
     assert!(said.ok().stdout.contains("after 1 month\n  upgrade"));

@@ -312,6 +312,10 @@ async fn made(
     let held = machine.hold(&source, watch.clone()).await?;
     mirror.check(&held.source.kind)?;
     let Snapshot { files, mut view } = list::snapshot(site, mirror, &held, &folder).await?;
+    if !mirror.is_whole() && !files.iter().any(|file| file.is_package) {
+        let detail = format!("{source} has no package that was chosen: the version would be empty");
+        return Err(Problem::field("mirror", detail));
+    }
     let (files, waiting): (Vec<File>, Vec<File>) =
         files.into_iter().partition(|file| !(mirror.on_demand && file.can_wait()));
     if mirror.on_demand {

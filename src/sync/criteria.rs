@@ -5,7 +5,7 @@ use crate::{
     output::{Out, facts},
     transport::Client,
 };
-use api::routes::sync::CriteriaView;
+use api::routes::{sync::CriteriaView, updates::ProductView};
 use clap::{Args, Subcommand};
 
 /// The word that wants all of a kind.
@@ -54,6 +54,7 @@ pub async fn run(command: CriteriaCommand, client: &Client, out: Out) -> Result<
         set(&mut criteria.products, args.product);
         set(&mut criteria.languages, args.language);
         criteria = client.put("/sync/criteria", &CriteriaView { top: None, ..criteria }).await?;
+        tell_unknown(&criteria.products, client, out).await?;
     }
     let words = |words: &[String]| match words {
         [] => ALL.to_owned(),
@@ -66,6 +67,25 @@ pub async fn run(command: CriteriaCommand, client: &Client, out: Out) -> Result<
     ];
     rows.extend(criteria.top.clone().map(|top| ("set at", top)));
     out.show(&criteria, |w| w.write_all(facts(&rows).as_bytes()))
+}
+
+/// Says which products no source has named yet: a slip there expires updates at the next sync.
+async fn tell_unknown(wanted: &[String], client: &Client, out: Out) -> Result<(), Failure> {
+    let known: Vec<ProductView> = client.list("/products", &[], usize::MAX).await?;
+    let is_known = |word: &String| {
+        known.iter().any(|it| [&it.id, &it.name, &it.family].iter().any(|name| *name == word))
+    };
+    let unknown: Vec<&str> =
+        wanted.iter().filter(|word| !is_known(word)).map(String::as_str).collect();
+    // Before the first sync nothing is known, and nothing can be lost.
+    if !known.is_empty() && !unknown.is_empty() {
+        out.note(format!(
+            "no source has named {} yet: updates of other products expire at the next sync \
+             (depot update products lists those that are known)",
+            unknown.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// Takes over what was given, if anything was.

@@ -22,6 +22,8 @@ const MAX_KEYRING: u64 = 4 << 20;
 pub enum SourceCommand {
     /// Add an upstream
     Add(Box<AddArgs>),
+    /// Change a source: what is not given stays, and its updates stay
+    Change(Box<ChangeArgs>),
     /// List the sources
     #[command(
         visible_alias = "ls",
@@ -155,10 +157,51 @@ pub struct AddArgs {
     disabled: bool,
 }
 
+/// Change a source
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot sync source change debian-security --keyring new-archive-keyring.gpg
+  depot sync source change debian-security --url http://other.example/debian-security
+  depot sync source change debian-security --tracker \
+      https://tracker.example/data/DSA/list,https://tracker.example/data/CVE/list
+  depot sync source change hp --schedule \"every day 03:00\"
+
+Its updates stay. If more than the schedule changes, its next sync asks for everything again.")]
+pub struct ChangeArgs {
+    /// Its name
+    name: String,
+    /// Where it is now
+    #[arg(long, value_name = "FILE-OR-URL")]
+    url: Option<String>,
+    /// Of a Debian archive: suites, in place of those that it has
+    #[arg(long, value_name = "SUITE", value_delimiter = ',')]
+    suite: Vec<String>,
+    /// Of a Debian archive: components, in place of those that it has
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    components: Vec<String>,
+    /// Of a Debian archive: architectures, in place of those that it has
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<String>,
+    /// Of a Debian archive: lists of the security tracker, in place of those that it has
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    tracker: Vec<String>,
+    /// The keys that may sign, in place of those that it has
+    #[arg(long, value_name = "FILE")]
+    keyring: Option<PathBuf>,
+    /// Of an RPM repository: what its packages are for
+    #[arg(long, value_name = "PRODUCT")]
+    product: Option<String>,
+    /// When it is synchronised; an empty text: as the site's schedule says
+    #[arg(long, value_name = "WHEN")]
+    schedule: Option<String>,
+}
+
 /// Runs a command on sources.
 pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
         SourceCommand::Add(args) => add(*args, client, out).await,
+        SourceCommand::Change(args) => change(*args, client, out).await,
         SourceCommand::List => list(client, out).await,
         SourceCommand::Show { name } => {
             let source: SyncSourceView = client.get(&address(&name)).await?;
@@ -217,6 +260,34 @@ async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
         writeln!(w, "source {} is added{}", source.name, next(&source))?;
         writeln!(w, "synchronise it now: depot sync run {}", source.name)
     })
+}
+
+async fn change(args: ChangeArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let before: SyncSourceView = client.get(&address(&args.name)).await?;
+    let mut settings = before.settings.clone();
+    // A setting that its kind does not have is refused by the site, which names it.
+    let place = if settings.contains_key("base") { "base" } else { "url" };
+    let url = args.url.as_deref().map(|url| file_or_url(url, client)).transpose()?;
+    let keyring = args.keyring.as_deref().map(|file| keyring(file, out)).transpose()?;
+    let lists = [
+        ("suites", args.suite),
+        ("components", args.components),
+        ("architectures", args.arch),
+        ("tracker", args.tracker),
+    ];
+    let lists = lists.into_iter().filter(|(_, words)| !words.is_empty());
+    let words = [(place, url), ("keyring", keyring), ("product", args.product)];
+    let words = words.into_iter().filter_map(|(name, word)| Some((name, json!(word?))));
+    for (name, value) in lists.map(|(name, words)| (name, json!(words))).chain(words) {
+        settings.insert(name.to_owned(), value);
+    }
+    let settings = Some(settings).filter(|settings| *settings != before.settings);
+    if settings.is_none() && args.schedule.is_none() {
+        return Err(Failure::usage("nothing is to be changed: say what"));
+    }
+    let asked = ChangeSource { settings, schedule: args.schedule, ..ChangeSource::default() };
+    let source = changed(&args.name, &asked, client).await?;
+    out.show(&source, |w| writeln!(w, "source {} is changed{}", source.name, next(&source)))
 }
 
 /// The kind and its settings, as the site takes them.

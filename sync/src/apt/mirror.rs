@@ -108,6 +108,20 @@ impl Chosen {
         (is_any || is_named()) && in_section && self.takes_arch(package.arch)
     }
 
+    /// The names and patterns that a package was chosen by.
+    fn by<'a>(&'a self, package: &'a Package<'_>) -> impl Iterator<Item = &'a str> {
+        let names = self.names.iter().filter(|pattern| matches(pattern, package.name));
+        let sources = self.sources.iter().filter(|pattern| matches(pattern, package.source));
+        let wanted = self.wanted.get(package.name);
+        names.chain(sources).map(String::as_str).chain(wanted.map(String::as_str))
+    }
+
+    /// All names and patterns.
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let named = self.names.iter().chain(&self.sources);
+        named.map(String::as_str).chain(self.wanted.iter().map(String::as_str))
+    }
+
     fn takes_arch(&self, arch: &str) -> bool {
         arch == "all" || self.architectures.is_empty() || self.architectures.contains(arch)
     }
@@ -197,6 +211,7 @@ impl Apt {
         let closed = chosen.with_dependencies.then(|| closed(run, &state, chosen)).transpose()?;
         let unmet = closed.iter().flat_map(|closed| &closed.unmet);
         list.unmet = unmet.map(|(clause, who)| format!("{clause}, for {who}")).collect();
+        let mut met = BTreeSet::new();
         for (name, suite) in &state.suites {
             let (release, _) = release_of(run, suite)?;
             let newest =
@@ -218,6 +233,7 @@ impl Apt {
                 let mut skipped = std::mem::take(&mut list.skipped);
                 each(run, path, index, &mut skipped, &mut |package| {
                     if is_taken(package) {
+                        met.extend(chosen.by(package).map(str::to_owned));
                         made.write(package.text().trim_end().as_bytes())?;
                         made.write(b"\n\n")?;
                         list.package(self, package)?;
@@ -239,6 +255,8 @@ impl Apt {
             list.made(&at("InRelease"), signed.in_release)?;
             list.made(&at("Release.gpg"), signed.release_gpg)?;
         }
+        let not_there = chosen.all().filter(|name| !met.contains(*name)).map(str::to_owned);
+        list.unmet.extend(not_there);
         Ok(list.done())
     }
 }
