@@ -15,7 +15,7 @@ use sync::name::UpdateId;
 
 /// Updates that are counted before batches get their turn.
 const STEP: usize = 32;
-/// From so many updates on, a summary for a collection is shared out between two threads.
+/// From so many updates on, a summary that has to look into bitmaps is shared out between two threads.
 const WORTH_SHARING: usize = 64;
 
 /// On how many clients an update has which state. The sum is the size of the collection.
@@ -75,7 +75,8 @@ impl Scope {
             counts.installed += self.count(row.plane(Plane::Installed));
         }
         counts.not_required = known - counts.required - counts.installed;
-        counts.unknown = self.clients.len() - known;
+        // Clients may have come while a long summary was made.
+        counts.unknown = self.clients.len().saturating_sub(known);
         counts
     }
 
@@ -108,24 +109,24 @@ impl Scope {
 impl Compliance {
     /// The counts of each of `updates`, for a collection or, if none is told, the whole fleet.
     pub fn summary(&self, updates: &[UpdateId], collection: Option<&RoaringBitmap>) -> Vec<Counts> {
-        if collection.is_some() && updates.len() >= WORTH_SHARING {
-            let (one, two) = updates.split_at(updates.len() / 2);
-            return std::thread::scope(|scope| {
-                let one = scope.spawn(|| self.summary_of(one, collection));
-                let two = self.summary_of(two, collection);
-                let mut counts = one.join().expect("counting does not panic");
-                counts.extend(two);
-                counts
-            });
+        let scope = Scope::new(&self.states(), collection);
+        if scope.trusted.is_none() || updates.len() < WORTH_SHARING {
+            return self.summary_of(updates, &scope);
         }
-        self.summary_of(updates, collection)
+        let (one, two) = updates.split_at(updates.len() / 2);
+        std::thread::scope(|threads| {
+            let one = threads.spawn(|| self.summary_of(one, &scope));
+            let two = self.summary_of(two, &scope);
+            let mut counts = one.join().expect("counting does not panic");
+            counts.extend(two);
+            counts
+        })
     }
 
-    fn summary_of(&self, updates: &[UpdateId], collection: Option<&RoaringBitmap>) -> Vec<Counts> {
+    fn summary_of(&self, updates: &[UpdateId], scope: &Scope) -> Vec<Counts> {
         let mut counts = Vec::with_capacity(updates.len());
         for updates in updates.chunks(STEP) {
             let states = self.states();
-            let scope = Scope::new(&states, collection);
             counts.extend(updates.iter().map(|update| scope.counts(states.matrix.of(*update))));
         }
         counts
