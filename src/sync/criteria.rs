@@ -72,9 +72,8 @@ pub async fn run(command: CriteriaCommand, client: &Client, out: Out) -> Result<
 /// Says which products no source has named yet: a slip there expires updates at the next sync.
 async fn tell_unknown(wanted: &[String], client: &Client, out: Out) -> Result<(), Failure> {
     let known: Vec<ProductView> = client.list("/products", &[], usize::MAX).await?;
-    let is_known = |word: &String| {
-        known.iter().any(|it| [&it.id, &it.name, &it.family].iter().any(|name| *name == word))
-    };
+    let is_known =
+        |word: &String| known.iter().any(|it| [&it.id, &it.name, &it.family].contains(&word));
     let unknown: Vec<&str> =
         wanted.iter().filter(|word| !is_known(word)).map(String::as_str).collect();
     // Before the first sync nothing is known, and nothing can be lost.
