@@ -198,6 +198,11 @@ impl Inner {
         }
     }
 
+    /// Has the block of a chunk be read from its pack when it is wanted next.
+    pub(crate) fn forget_block(&self, place: &ChunkPlace) {
+        self.blocks.cache.remove(&block_key(place));
+    }
+
     fn plain_at(&self, place: &ChunkPlace) -> Result<Bytes, Miss> {
         let (start, len) = (place.plain_offset as usize, place.plain_len as usize);
         if place.codec == Codec::Raw {
@@ -247,7 +252,7 @@ impl Inner {
                 Ok(_) => Miss::Damaged,
                 Err(miss) => miss,
             };
-            self.blocks.cache.remove(&block_key(&place));
+            self.forget_block(&place);
             if let Miss::Gone(_) = miss {
                 self.packs.forget(place.pack);
             }

@@ -274,8 +274,10 @@ impl Library {
                 Err(MaintainError::Store { pack: self.inner.pack_id(first.pack), source })
             }
             // The record's checksum failed, yet chunks that the damage did not touch may still
-            // read right: raw ones can be told apart.
+            // read right: raw ones can be told apart. From the disk, where the damage is: what was
+            // decoded before it is right, and is all that is left of it.
             Err(_) => {
+                self.inner.forget_block(first);
                 let reads = |(id, place): &&(ChunkId, ChunkPlace)| {
                     self.inner.chunk_at(*id, place, id.0).is_err()
                 };

@@ -97,6 +97,27 @@ fn any_flipped_bit_is_found_and_no_wrong_byte_is_read() {
 }
 
 #[test]
+fn what_is_still_in_memory_hides_no_damage_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let session = library.session();
+    let bytes = text(5, 40_000);
+    let digest = session.add_bytes(&bytes).unwrap().digest;
+    session.commit(vec![set("kept", digest, &[])]).unwrap();
+    library.seal_idle().unwrap();
+    assert_eq!(read(&library, digest), Some(bytes.clone()));
+    // In the body of the first record, which is compressed: the block that was just decoded.
+    flip(&packs(folder.path())[0], 300, 4);
+    let report = verify(&library);
+    assert!(report.bad_contents.iter().any(|bad| bad.digest == digest), "{report:?}");
+    assert_eq!(read(&library, digest), None);
+    let session = library.session();
+    assert!(session.add_bytes(&bytes).unwrap().new_bytes > 0);
+    session.commit(vec![]).unwrap();
+    assert_eq!(read(&library, digest), Some(bytes));
+}
+
+#[test]
 fn a_log_record_that_went_bad_is_written_again() {
     let (good, contents) = sample();
     let some = *contents.keys().next().unwrap();
