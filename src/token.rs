@@ -88,22 +88,12 @@ impl From<Role> for auth::Role {
 pub async fn run(command: TokenCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
         TokenCommand::Create { name, role, expires, output } => {
-            let too_far =
-                |_| Failure::usage("--expires is too far away; a token without it never ends");
-            let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
-            let expires = expires.transpose()?;
-            // Before the token is made: its text cannot be had again if it cannot be written.
-            let file = output.as_deref().map(new_secret_file).transpose()?;
-            let new = NewToken { name, role: role.into(), expires };
-            let created: Result<CreatedToken, Failure> = client.post("/tokens", &new).await;
-            let (Some(mut file), Some(path)) = (file, output) else {
-                let created = created?;
+            let new = NewToken { name, role: role.into(), expires: end_of(expires)? };
+            let make = client.post::<CreatedToken>("/tokens", &new);
+            let created = made(make, output.as_deref(), |it| (&it.info.id, &it.token)).await?;
+            let Some(path) = output else {
                 return out.show(&created, |w| writeln!(w, "{}", created.token));
             };
-            let created = created.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-            writeln!(file, "{}", created.token)
-                .and_then(|()| file.sync_all())
-                .doing(|| format!("token {} was made, but not written", created.info.id))?;
             out.show(&created.info, |w| {
                 let TokenInfo { name, role, .. } = &created.info;
                 writeln!(w, "token {name}, role {}, written to {}", role.name(), path.display())
@@ -132,8 +122,32 @@ pub async fn run(command: TokenCommand, client: &Client, out: Out) -> Result<(),
     }
 }
 
+/// When a token ends that is good for so long from now; nothing if that is not told.
+pub fn end_of(good_for: Option<Duration>) -> Result<Option<Timestamp>, Failure> {
+    let too_far = |_| Failure::usage("--expires is too far away");
+    good_for.map(|time| Timestamp::now().checked_add(time).map_err(too_far)).transpose()
+}
+
+/// Makes a token by `make`. Its text goes into the new file `output`, if one is told; `id_and_text` are what
+/// it is called and its text.
+pub async fn made<T>(
+    make: impl Future<Output = Result<T, Failure>>,
+    output: Option<&Path>,
+    id_and_text: impl Fn(&T) -> (&str, &str),
+) -> Result<T, Failure> {
+    let Some(path) = output else { return make.await };
+    // Before the token is made: its text cannot be had again if it cannot be written.
+    let mut file = new_secret_file(path)?;
+    let made = make.await.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+    let (id, text) = id_and_text(&made);
+    writeln!(file, "{text}")
+        .and_then(|()| file.sync_all())
+        .doing(|| format!("token {id} was made, but not written"))?;
+    Ok(made)
+}
+
 /// A new file that only its owner may read.
-pub fn new_secret_file(path: &Path) -> Result<std::fs::File, Failure> {
+fn new_secret_file(path: &Path) -> Result<std::fs::File, Failure> {
     OpenOptions::new()
         .write(true)
         .create_new(true)

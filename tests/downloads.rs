@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use support::archive::Archive;
+use support::own::TOOL;
 use support::{Run, Site, temp_folder};
 
 /// The update of a package of the archive: its name and id.
@@ -91,21 +92,6 @@ fn files_of_updates_come_into_a_package_and_one_that_fails_stops_no_other() {
     let into = ["update", "download", &curl.1, "--package", "sec"];
     assert!(site.depot(into).fails(4).contains("mirrors"));
 }
-
-const TOOL: &str = r#"
-title = "Tool 2.1"
-description = "Mends the tool."
-vendor = "Example"
-product = "Tool"
-classification = "update"
-installed = '<b.FileExists Path="C:\tool.exe"/>'
-[[files]]
-path = "tool.exe"
-[installer]
-kind = "command"
-program = "tool.exe"
-arguments = "/quiet"
-"#;
 
 #[test]
 fn of_files_for_one_language_those_come_that_are_wanted() {

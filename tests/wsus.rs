@@ -11,24 +11,10 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
 use support::archive::Archive;
+use support::own::TOOL;
 use support::{Run, Site, alone, temp_folder};
 
 const SERVES: [&str; 2] = ["--set", "sync.serve_wsus=true"];
-
-const TOOL: &str = r#"
-title = "Tool 2.1"
-description = "Mends the tool."
-vendor = "Example"
-product = "Tool"
-classification = "update"
-installed = '<b.FileExists Path="C:\tool.exe"/>'
-[[files]]
-path = "tool.exe"
-[installer]
-kind = "command"
-program = "tool.exe"
-arguments = "/quiet"
-"#;
 
 /// A site with what was published for Windows machines, and an update of its own with its file.
 fn filled(folder: &Path) -> Site {

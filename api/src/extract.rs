@@ -9,6 +9,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A JSON body. An empty one counts as `{}`, for operations all of whose fields are optional.
 pub struct Input<T>(pub T);
@@ -76,6 +78,19 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     match reader.end() {
         Ok(()) => Ok(value),
         Err(error) => Err(Problem::malformed("body", format!("is not one JSON value: {error}"))),
+    }
+}
+
+/// The longest that somebody may wait for something to change, in seconds.
+const MAX_WAIT: u64 = 60;
+
+/// Until when somebody waits who asks for `wait` seconds, at most 60; without it, no time.
+pub fn deadline(wait: Option<u64>) -> Result<Instant, Problem> {
+    match wait.unwrap_or(0) {
+        wait if wait > MAX_WAIT => {
+            Err(Problem::malformed("wait", format!("must be at most {MAX_WAIT}, not {wait}")))
+        }
+        wait => Ok(Instant::now() + Duration::from_secs(wait)),
     }
 }
 

@@ -13,8 +13,6 @@ use dp::field;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sitedb::Db;
-use sync::catalogue::RequiredCounts;
-use sync::name::UpdateId;
 use tokens::JoinTokens;
 use tokio::sync::watch;
 
@@ -62,18 +60,16 @@ impl Fleet {
     pub fn caller(&self, id: &field::ClientId) -> Result<Caller, Problem> {
         let id = id_of(id);
         let refused = |why: &str| Problem::new(Kind::NotAClient, format!("this client {why}"));
-        let found = self.states.find(id).map(|ordinal| self.states.client(ordinal));
-        let client = found.transpose()?.flatten();
-        let client = client.ok_or_else(|| {
+        let (ordinal, key, standing) = self.states.standing(id).ok_or_else(|| {
             refused("is not known to the site any more: let it join with a new token")
         })?;
-        match client.standing {
+        match standing {
             Standing::Approved => {}
             Standing::Pending => return Err(refused("waits for an administrator's approval")),
             Standing::Blocked => return Err(refused("was blocked by an administrator")),
         }
-        let key = client.key.ok_or_else(|| refused("belongs to a child site"))?;
-        Ok(Caller { ordinal: client.ordinal, id, key })
+        let key = key.ok_or_else(|| refused("belongs to a child site"))?;
+        Ok(Caller { ordinal, id, key })
     }
 
     /// Tells clients that wait that their policy may be another.
@@ -123,21 +119,6 @@ impl Fleet {
         self.tell_events();
         self.states.checkpoint_if_due(now)?;
         Ok(())
-    }
-}
-
-/// On how many clients updates are required, for the filters of the catalogue.
-impl RequiredCounts for Fleet {
-    fn of(&self, update: UpdateId) -> u64 {
-        self.states.summary(&[update], None).first().map_or(0, |counts| counts.required)
-    }
-
-    fn each(&self, each: &mut dyn FnMut(UpdateId, u64)) {
-        for (update, counts) in self.states.summary_of_all() {
-            if counts.required > 0 {
-                each(update, counts.required);
-            }
-        }
     }
 }
 

@@ -70,7 +70,7 @@ fn security() -> Vec<Update> {
 /// Updates of packages, of which some are on the machine.
 fn many(machine: &Debian) -> Vec<Update> {
     use client::facts::Facts;
-    let mut names: Vec<&str> = machine.packages().iter().map(|(name, _)| name).collect();
+    let mut names: Vec<&str> = machine.system().packages.iter().map(|(name, _)| name).collect();
     names.sort_unstable();
     let rules = |n: usize, is: Comparison| -> Vec<Rule> {
         let of = |part: usize| {

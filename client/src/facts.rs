@@ -24,14 +24,8 @@ pub const MAX_PACKAGES: usize = 500_000;
 /// * The answers of one value never change: a scan asks the same machine all the time.
 /// * What is not known is said to be unknown, never guessed.
 pub trait Facts {
-    /// Of which kind it is.
-    fn platform(&self) -> Platform;
-    /// What its `os-release` says; an empty one where there is none.
-    fn release(&self) -> &OsRelease;
-    /// The packages that are installed.
-    fn packages(&self) -> &Inventory;
-    /// The architecture that its packages without one are for, as its packager calls it.
-    fn architecture(&self) -> &str;
+    /// What every machine has.
+    fn system(&self) -> &System;
     /// Whether a module stream, as `nodejs:18`, is enabled.
     fn has_stream(&self, _stream: &str) -> Truth {
         Truth::False
@@ -40,6 +34,19 @@ pub trait Facts {
     fn windows(&self) -> Option<&recorded::Recorded> {
         None
     }
+}
+
+/// What every machine has.
+#[derive(Clone, Debug)]
+pub struct System {
+    /// Of which kind it is.
+    pub platform: Platform,
+    /// What its `os-release` says; an empty one where there is none.
+    pub release: OsRelease,
+    /// The packages that are installed.
+    pub packages: Inventory,
+    /// The architecture that its packages without one are for, as its packager calls it.
+    pub architecture: String,
 }
 
 /// Kinds of machines, by what rules about them speak of.

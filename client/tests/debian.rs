@@ -64,7 +64,7 @@ fn by_updates(machine: &Debian, updates: &[Update]) -> BTreeSet<Candidate> {
                 continue;
             }
             is_any = true;
-            let arch = package.arch.replace("all", machine.architecture());
+            let arch = package.arch.replace("all", &machine.system().architecture);
             let held = highest.entry((package.name.clone(), arch)).or_default();
             if version::compare(&package.version, held).is_gt() {
                 held.clone_from(&package.version);
@@ -139,7 +139,7 @@ async fn a_root_that_dpkg_made_is_judged_as_apt_judges_it() {
     archive.publish();
     let updates = archive.source().sync().await.unwrap().unwrap();
     let machine = Debian::of(root.path()).unwrap();
-    assert_eq!(machine.architecture(), "amd64");
+    assert_eq!(&machine.system().architecture, "amd64");
     let apt = apt::Client::new(&archive.web.url(""), SUITE, "main contrib", &keyring_of(&archive));
     let both = ["-o", "APT::Architectures::=i386"];
     let wanted = by_apt(&apt, &status, &both);
@@ -198,7 +198,7 @@ async fn debians_own_index_is_judged_as_apt_judges_it() {
     let own = fs::read_to_string("/var/lib/dpkg/status").unwrap();
     fs::write(&status, altered(&own, &names)).unwrap();
     let machine = Debian::of(root.path()).unwrap();
-    assert_eq!(machine.packages().unreadable(), 0);
+    assert_eq!(machine.system().packages.unreadable(), 0);
 
     let apt = apt::Client::new(&archive.web.url(""), SUITE, "main contrib", &keyring_of(&archive));
     let wanted = by_apt(&apt, &status, &[]);

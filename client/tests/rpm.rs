@@ -131,7 +131,7 @@ async fn a_machine_is_judged_as_dnf_judges_it() {
         alma(&machine);
         let list = machine.dnf(&served.url(""), &["updateinfo", "list", "--updates"]);
         let facts = Rpm::of(&machine.path("")).unwrap();
-        assert_eq!(facts.packages().len(), installed.len());
+        assert_eq!(facts.system().packages.len(), installed.len());
         assert_eq!(by_updates(&facts, &updates), by_dnf(&list), "{installed:?}: {list}");
     }
 }
@@ -154,7 +154,7 @@ fn a_root_without_a_database_has_no_packages_or_is_told() {
     let root = tempfile::tempdir().unwrap();
     match Rpm::of(root.path()) {
         // Some versions of rpm make a database, others fail.
-        Ok(facts) => assert!(facts.packages().is_empty()),
+        Ok(facts) => assert!(facts.system().packages.is_empty()),
         Err(error) => assert!(error.to_string().contains("rpm"), "{error}"),
     }
 }

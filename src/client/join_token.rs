@@ -1,9 +1,9 @@
 //! `depot client join-token …`: letting machines in, many with one token.
 
 use crate::{
-    exit::{Doing, Failure},
+    exit::Failure,
     output::{Out, table},
-    token::new_secret_file,
+    token,
     transport::{Client, Request, path},
     units,
 };
@@ -13,8 +13,7 @@ use api::{
 };
 use clap::{Args, Subcommand};
 use http::Method;
-use jiff::Timestamp;
-use std::{io::Write, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 /// Commands on the join tokens of clients.
 #[derive(Debug, Subcommand)]
@@ -89,21 +88,13 @@ pub async fn run(command: JoinTokenCommand, client: &Client, out: Out) -> Result
 
 async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let CreateArgs { name, uses, pending, expires, site_url, output } = args;
-    let too_far = |_| Failure::usage("--expires is too far away");
-    let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
-    let (uses, expires) = (Some(uses), expires.transpose()?);
+    let (uses, expires) = (Some(uses), token::end_of(expires)?);
     let new = NewClientTokenView { name, uses, pending, expires, sites: site_url };
-    // Before the token is made: its text cannot be had again if it cannot be written.
-    let file = output.as_deref().map(new_secret_file).transpose()?;
-    let created: Result<CreatedClientToken, Failure> = client.post("/client-tokens", &new).await;
-    let (Some(mut file), Some(path)) = (file, output) else {
-        let created = created?;
+    let make = client.post::<CreatedClientToken>("/client-tokens", &new);
+    let created = token::made(make, output.as_deref(), |it| (&it.info.id, &it.token)).await?;
+    let Some(path) = output else {
         return out.show(&created, |w| writeln!(w, "{}", created.token));
     };
-    let created = created.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-    writeln!(file, "{}", created.token)
-        .and_then(|()| file.sync_all())
-        .doing(|| format!("join token {} was made, but not written", created.info.id))?;
     out.show(&created.info, |w| {
         let ClientTokenView { name, uses, expires, .. } = &created.info;
         let machines = units::counted(*uses, "machine", "machines");

@@ -1,9 +1,9 @@
 //! `depot dp join-token …`: letting machines in.
 
 use crate::{
-    exit::{Doing, Failure},
+    exit::Failure,
     output::{Out, table},
-    token::new_secret_file,
+    token,
     transport::{Client, Request, path},
     units,
 };
@@ -13,8 +13,7 @@ use api::{
 };
 use clap::Subcommand;
 use http::Method;
-use jiff::Timestamp;
-use std::{io::Write, net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 /// Commands on join tokens.
 #[derive(Debug, Subcommand)]
@@ -89,14 +88,10 @@ pub struct NewToken {
 /// Makes a token.
 pub async fn create(new: NewToken, client: &Client, out: Out) -> Result<(), Failure> {
     let NewToken { name, kind, expires, site_url, output } = new;
-    let too_far = |_| Failure::usage("--expires is too far away");
-    let expires = expires.map(|time| Timestamp::now().checked_add(time).map_err(too_far));
-    let new = NewJoinToken { name, kind, expires: expires.transpose()?, sites: site_url };
-    // Before the token is made: its text cannot be had again if it cannot be written.
-    let file = output.as_deref().map(new_secret_file).transpose()?;
-    let created: Result<CreatedJoinToken, Failure> = client.post("/point-tokens", &new).await;
-    let (Some(mut file), Some(path)) = (file, output) else {
-        let created = created?;
+    let new = NewJoinToken { name, kind, expires: token::end_of(expires)?, sites: site_url };
+    let make = client.post::<CreatedJoinToken>("/point-tokens", &new);
+    let created = token::made(make, output.as_deref(), |it| (&it.info.id, &it.token)).await?;
+    let Some(path) = output else {
         if created.info.sites.iter().all(|site| is_this_machine(site)) {
             out.note(
                 "the token tells machines to reach the site at an address that only this \
@@ -105,10 +100,6 @@ pub async fn create(new: NewToken, client: &Client, out: Out) -> Result<(), Fail
         }
         return out.show(&created, |w| writeln!(w, "{}", created.token));
     };
-    let created = created.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
-    writeln!(file, "{}", created.token)
-        .and_then(|()| file.sync_all())
-        .doing(|| format!("join token {} was made, but not written", created.info.id))?;
     out.show(&created.info, |w| {
         let JoinTokenView { name, expires, .. } = &created.info;
         let (until, path) = (units::when(*expires), path.display());

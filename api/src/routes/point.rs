@@ -5,7 +5,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
-use crate::extract::{Input, Query, parse_json, want_media_type, whole_body};
+use crate::extract::{Input, Query, deadline, parse_json, want_media_type, whole_body};
 use crate::guard::{Gone, not_a_point_any_more};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
@@ -24,13 +24,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The longest that a point may wait for a wish.
-const MAX_WAIT: u64 = 60;
 /// How often somebody who waits looks whether a package changed.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The largest report.
@@ -296,11 +293,7 @@ async fn get_wish(
     Extension(Gone(gone)): Extension<Gone>,
     Query(query): Query<WishQuery>,
 ) -> Result<Response, Problem> {
-    let wait = query.wait.unwrap_or(0);
-    if wait > MAX_WAIT {
-        return Err(Problem::malformed("wait", format!("must be at most {MAX_WAIT}, not {wait}")));
-    }
-    let deadline = Instant::now() + Duration::from_secs(wait);
+    let deadline = deadline(query.wait)?;
     let (ledger, content) = {
         let site = site.clone();
         blocking(move || Ok((site.ledger()?, site.content()?))).await?

@@ -19,8 +19,8 @@ pub use orders::{GiveOrder, GivenOrders, OrderStateView, OrderView, TaskView};
 pub use schedule::{ChangeView, LevelView, NewLimit, WindowView};
 pub use sources::NewSources;
 pub use status::{ContentStateView, ContentStatusView};
-pub(crate) use tokens::addresses;
 pub use tokens::{CreatedJoinToken, JoinTokenView, NewJoinToken};
+pub(crate) use tokens::{addresses, end};
 
 use crate::extract::{Params, Query};
 use crate::guard::AuditNote;

@@ -256,7 +256,8 @@ async fn list_updates(
         asked.order = words::<Order>("order", Some(order))?.into_iter().next().unwrap_or_default();
     }
     let found =
-        blocking(move || Ok(site.updates()?.catalogue().list(&asked, &*site.fleet()?)?)).await?;
+        blocking(move || Ok(site.updates()?.catalogue().list(&asked, &site.fleet()?.states)?))
+            .await?;
     Ok(Json(UpdatesPage {
         items: found.updates.into_iter().map(ListedUpdate::from).collect(),
         next: found.next.map(|next| cursor_of(LIST, &next.to_string())),

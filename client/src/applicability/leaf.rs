@@ -63,7 +63,7 @@ pub(super) fn is_for_others(update: &Update, facts: &dyn Facts) -> bool {
     let items = update.items.iter().flat_map(|it| [&it.rules.installed, &it.rules.installable]);
     let mut is_for_others = false;
     for rule in own.into_iter().chain(items).flatten() {
-        match speaks_of(rule, facts.platform()) {
+        match speaks_of(rule, facts.system().platform) {
             Some(true) => return false,
             Some(false) => is_for_others = true,
             None => {}
@@ -108,8 +108,8 @@ pub(crate) fn holds(
     match leaf {
         Rule::Codename(name) => codename(name, facts, tell),
         Rule::Release { id, major } => release(id, major, facts, tell),
-        Rule::Dpkg(rule) if facts.platform() == Platform::Debian => dpkg(rule, facts, tell),
-        Rule::Rpm(rule) if facts.platform() == Platform::Rpm => rpm(rule, facts, tell),
+        Rule::Dpkg(rule) if facts.system().platform == Platform::Debian => dpkg(rule, facts, tell),
+        Rule::Rpm(rule) if facts.system().platform == Platform::Rpm => rpm(rule, facts, tell),
         Rule::Windows(rule) => match facts.windows() {
             Some(recorded) => windows::holds(rule, recorded, scope, tell),
             None => no_such_machine(facts, tell),
@@ -119,13 +119,13 @@ pub(crate) fn holds(
 }
 
 fn no_such_machine(facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
-    tell.say(format_args!("this is {}", facts.platform()));
+    tell.say(format_args!("this is {}", facts.system().platform));
     Truth::False
 }
 
 fn codename(name: &str, facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
-    let release = facts.release();
-    match (facts.platform(), release.codename.as_str()) {
+    let release = &facts.system().release;
+    match (facts.system().platform, release.codename.as_str()) {
         (Platform::Windows, _) => no_such_machine(facts, tell),
         (Platform::Debian, "") => {
             tell.say(format_args!("os-release does not say which release the machine runs"));
@@ -140,8 +140,8 @@ fn codename(name: &str, facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
 }
 
 fn release(id: &str, major: &str, facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
-    let release = facts.release();
-    match facts.platform() {
+    let release = &facts.system().release;
+    match facts.system().platform {
         Platform::Windows => no_such_machine(facts, tell),
         _ if release.id.is_empty() => {
             tell.say(format_args!("os-release does not say which system the machine runs"));
@@ -159,7 +159,7 @@ fn named<'a>(name: &'a str, other: &'a str) -> &'a str {
 }
 
 fn dpkg(rule: &PackageRule, facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
-    let native = facts.architecture();
+    let native = &facts.system().architecture;
     // A package for all architectures stands in for, and is replaced by, one for the machine's own.
     let fits = |package: &Installed| match rule.arch.as_deref() {
         None => true,
@@ -208,9 +208,9 @@ fn rpm(rule: &RpmRule, facts: &dyn Facts, tell: &mut Tell<'_>) -> Truth {
 }
 
 fn found<'f>(name: &str, facts: &'f dyn Facts, tell: &mut Tell<'_>) -> Option<&'f [Installed]> {
-    let found = facts.packages().get(name);
+    let found = facts.system().packages.get(name);
     if found.is_none() {
-        let count = facts.packages().unreadable();
+        let count = facts.system().packages.unreadable();
         tell.say(format_args!(
             "{name} is not found, but {count} entries of the list of packages cannot be read"
         ));

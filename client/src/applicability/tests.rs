@@ -1,16 +1,13 @@
 use super::*;
 use crate::explain::explain;
 use crate::facts::recorded::Recorded;
-use crate::facts::{Condition, Installed, Inventory, OsRelease, Platform};
+use crate::facts::{Condition, Installed, Inventory, OsRelease, Platform, System};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use sync::rule::{Comparison, PackageRule};
 
 /// A Debian machine with these packages: name, version, architecture.
-struct Machine {
-    release: OsRelease,
-    packages: Inventory,
-}
+struct Machine(System);
 
 impl Machine {
     fn with(packages: &[(&str, &str, &str)]) -> Self {
@@ -20,23 +17,15 @@ impl Machine {
             let package = Installed { version, arch, condition: Condition::Whole, is_held: false };
             inventory.add(name, package);
         }
-        let codename = "bookworm".into();
-        Self { release: OsRelease { codename, ..OsRelease::default() }, packages: inventory }
+        let release = OsRelease { codename: "bookworm".into(), ..OsRelease::default() };
+        let (platform, architecture) = (Platform::Debian, "amd64".into());
+        Self(System { platform, release, packages: inventory, architecture })
     }
 }
 
 impl Facts for Machine {
-    fn platform(&self) -> Platform {
-        Platform::Debian
-    }
-    fn release(&self) -> &OsRelease {
-        &self.release
-    }
-    fn packages(&self) -> &Inventory {
-        &self.packages
-    }
-    fn architecture(&self) -> &str {
-        "amd64"
+    fn system(&self) -> &System {
+        &self.0
     }
 }
 
@@ -103,9 +92,9 @@ fn an_update_of_debian_is_required_where_a_package_is_older_and_installed_where_
     assert_eq!(on("3.0.11-1", "all"), State::Required, "it stands for the machine's own");
     assert_eq!(state(&Machine::with(&[]), &update), State::NotRequired);
     let mut other = Machine::with(&[("openssl", "3.0.11-1", "amd64")]);
-    other.release.codename = "trixie".into();
+    other.0.release.codename = "trixie".into();
     assert_eq!(state(&other, &update), State::NotRequired);
-    other.release.codename.clear();
+    other.0.release.codename.clear();
     assert_eq!(state(&other, &update), State::Unknown);
 }
 
@@ -115,7 +104,7 @@ fn an_installation_that_was_not_finished_never_looks_compliant() {
         let mut machine = Machine::with(&[]);
         let (version, arch) = (version.into(), "amd64".into());
         let condition = Condition::Unfinished;
-        machine.packages.add("a", Installed { version, arch, condition, is_held: false });
+        machine.0.packages.add("a", Installed { version, arch, condition, is_held: false });
         machine
     };
     let update = debian(1, "a", "2");
@@ -128,7 +117,7 @@ fn an_installation_that_was_not_finished_never_looks_compliant() {
 #[test]
 fn entries_that_cannot_be_read_make_what_is_not_found_unknown() {
     let mut machine = Machine::with(&[("a", "2", "amd64")]);
-    machine.packages.add_unreadable();
+    machine.0.packages.add_unreadable();
     assert_eq!(state(&machine, &debian(1, "a", "2")), State::Installed);
     assert_eq!(state(&machine, &debian(2, "b", "2")), State::Unknown);
 }

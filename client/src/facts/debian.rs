@@ -4,7 +4,7 @@
 //! some of its files are there: not where only its configuration is left. One whose installation was begun and
 //! not finished is told apart, since neither its version before nor its version to be can be relied on.
 
-use super::{Condition, Facts, FactsError, Installed, Inventory, OsRelease, Platform};
+use super::{Condition, Facts, FactsError, Installed, Inventory, OsRelease, Platform, System};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind};
@@ -15,12 +15,8 @@ use sync::apt::deb822::{Stanza, Stanzas};
 const MAX_WORD: usize = 4_096;
 
 /// A Debian machine.
-#[derive(Clone, Debug, Default)]
-pub struct Debian {
-    release: OsRelease,
-    packages: Inventory,
-    architecture: String,
-}
+#[derive(Clone, Debug)]
+pub struct Debian(System);
 
 impl Debian {
     /// Reads the machine whose root is `root`.
@@ -40,25 +36,14 @@ impl Debian {
                 _ => failed(error),
             })?;
         let architecture = native(&packages);
-        Ok(Self { release: OsRelease::of(root)?, packages, architecture })
+        let (platform, release) = (Platform::Debian, OsRelease::of(root)?);
+        Ok(Self(System { platform, release, packages, architecture }))
     }
 }
 
 impl Facts for Debian {
-    fn platform(&self) -> Platform {
-        Platform::Debian
-    }
-
-    fn release(&self) -> &OsRelease {
-        &self.release
-    }
-
-    fn packages(&self) -> &Inventory {
-        &self.packages
-    }
-
-    fn architecture(&self) -> &str {
-        &self.architecture
+    fn system(&self) -> &System {
+        &self.0
     }
 }
 

@@ -8,7 +8,7 @@
 pub mod files;
 pub mod registry;
 
-use super::{Facts, FactsError, Inventory, OsRelease, Platform};
+use super::{Facts, FactsError, Inventory, OsRelease, Platform, System};
 use files::Files;
 use registry::Registry;
 use serde::Deserialize;
@@ -68,9 +68,22 @@ pub struct Recorded {
     /// What Windows itself answers of an update, as its servicing does of `CbsPackageInstallable`.
     pub answers: Vec<OwnAnswer>,
     #[serde(skip)]
-    no_release: OsRelease,
-    #[serde(skip)]
-    no_packages: Inventory,
+    system: Windows,
+}
+
+/// What a Windows machine has of what all have: nothing.
+#[derive(Clone, Debug)]
+struct Windows(System);
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self(System {
+            platform: Platform::Windows,
+            release: OsRelease::default(),
+            packages: Inventory::default(),
+            architecture: String::new(),
+        })
+    }
 }
 
 /// A version of Windows.
@@ -265,20 +278,8 @@ pub fn join(folder: &str, path: &str) -> String {
 }
 
 impl Facts for Recorded {
-    fn platform(&self) -> Platform {
-        Platform::Windows
-    }
-
-    fn release(&self) -> &OsRelease {
-        &self.no_release
-    }
-
-    fn packages(&self) -> &Inventory {
-        &self.no_packages
-    }
-
-    fn architecture(&self) -> &str {
-        ""
+    fn system(&self) -> &System {
+        &self.system.0
     }
 
     fn windows(&self) -> Option<&Recorded> {

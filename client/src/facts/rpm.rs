@@ -3,7 +3,7 @@
 //! The database of rpm has had four formats, and rpm alone reads all; so it is asked. It is given time while it
 //! says something, and is ended when it does not, or says more than is taken.
 
-use super::{Condition, Facts, FactsError, Installed, Inventory, OsRelease, Platform};
+use super::{Condition, Facts, FactsError, Installed, Inventory, OsRelease, Platform, System};
 use crate::truth::Truth;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
@@ -26,11 +26,9 @@ const MAX_MODULE_FILE: u64 = 64 << 10;
 const FORMAT: &str = "%{NAME}\\t%{EPOCHNUM}\\t%{VERSION}\\t%{RELEASE}\\t%{ARCH}\\n";
 
 /// A machine of the RPM family.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Rpm {
-    release: OsRelease,
-    packages: Inventory,
-    architecture: String,
+    system: System,
     /// By module the stream that is enabled; none, where the files could not be read.
     streams: Option<BTreeMap<String, String>>,
 }
@@ -47,30 +45,16 @@ impl Rpm {
         }
         command.args(["-qa", "--qf", FORMAT]);
         let packages = list(command, SILENCE)?;
-        Ok(Self {
-            release: OsRelease::of(root)?,
-            packages,
-            architecture: std::env::consts::ARCH.into(),
-            streams: enabled(&root.join("etc/dnf/modules.d")),
-        })
+        let (platform, release) = (Platform::Rpm, OsRelease::of(root)?);
+        let architecture = std::env::consts::ARCH.into();
+        let system = System { platform, release, packages, architecture };
+        Ok(Self { system, streams: enabled(&root.join("etc/dnf/modules.d")) })
     }
 }
 
 impl Facts for Rpm {
-    fn platform(&self) -> Platform {
-        Platform::Rpm
-    }
-
-    fn release(&self) -> &OsRelease {
-        &self.release
-    }
-
-    fn packages(&self) -> &Inventory {
-        &self.packages
-    }
-
-    fn architecture(&self) -> &str {
-        &self.architecture
+    fn system(&self) -> &System {
+        &self.system
     }
 
     fn has_stream(&self, stream: &str) -> Truth {
@@ -224,6 +208,12 @@ mod tests {
         list(command, silence)
     }
 
+    fn with(streams: Option<BTreeMap<String, String>>) -> Rpm {
+        let (release, packages) = (OsRelease::default(), Inventory::default());
+        let (platform, architecture) = (Platform::Rpm, "x86_64".into());
+        Rpm { system: System { platform, release, packages, architecture }, streams }
+    }
+
     #[test]
     fn a_list_is_read_line_by_line() {
         let listed = shell(
@@ -260,11 +250,11 @@ mod tests {
         std::fs::write(folder.join("nodejs.module"), text).unwrap();
         let text = "[ruby]\nname=ruby\nstream=\nprofiles=\nstate=disabled\n";
         std::fs::write(folder.join("ruby.module"), text).unwrap();
-        let machine = Rpm { streams: enabled(&folder), ..Rpm::default() };
+        let machine = with(enabled(&folder));
         assert_eq!(machine.has_stream("nodejs:18"), Truth::True);
         assert_eq!(machine.has_stream("nodejs:20"), Truth::False);
         assert_eq!(machine.has_stream("ruby:3.1"), Truth::False);
-        let unreadable = Rpm::default();
+        let unreadable = with(None);
         assert_eq!(unreadable.has_stream("ruby:3.1"), Truth::Unknown);
     }
 

@@ -167,9 +167,11 @@ impl Compliance {
         self.states().fleet.by_id(id).map(|(client, _)| client)
     }
 
-    /// Which client has a key, and whether it may report.
-    pub fn authenticate(&self, key: &Fingerprint) -> Option<(Ordinal, Standing)> {
-        self.states().fleet.by_key(key).map(|(client, member)| (client, member.standing))
+    /// Which client has an id, the key that it is known by, and whether it may report. It reads no database,
+    /// so every request may ask.
+    pub fn standing(&self, id: ClientId) -> Option<(Ordinal, Option<Fingerprint>, Standing)> {
+        let states = self.states();
+        states.fleet.by_id(id).map(|(client, member)| (client, member.key, member.standing))
     }
 
     /// At most `limit` clients in the order of their ordinals, beginning after `after`.

@@ -5,7 +5,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
-use crate::extract::{Input, Query, parse_json, want_media_type, whole_body};
+use crate::extract::{Input, Query, deadline, parse_json, want_media_type, whole_body};
 use crate::fleet::{Caller, certified};
 use crate::problem::{Kind, Problem};
 use crate::routes::hierarchy::{ClientPolicyView, policy};
@@ -21,14 +21,10 @@ use dp::identity::{OverTls, Peer, requested_key};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-/// The longest that a client may wait for another policy.
-const MAX_WAIT: u64 = 60;
 /// When a client that waits for approval should ask again, in seconds.
 const ASK_AGAIN: u64 = 60;
 /// The largest facts as they travel.
@@ -181,11 +177,7 @@ async fn get_policy(
     Extension(_caller): Extension<Caller>,
     Query(query): Query<PolicyQuery>,
 ) -> Result<Response, Problem> {
-    let wait = query.wait.unwrap_or(0);
-    if wait > MAX_WAIT {
-        return Err(Problem::malformed("wait", format!("must be at most {MAX_WAIT}, not {wait}")));
-    }
-    let deadline = Instant::now() + Duration::from_secs(wait);
+    let deadline = deadline(query.wait)?;
     let of = site.clone();
     let mut changes = blocking(move || Ok(of.fleet()?.changes())).await?;
     loop {

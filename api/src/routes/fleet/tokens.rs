@@ -7,7 +7,7 @@ use crate::fleet::tokens::{ClientToken, NewClientToken};
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
-use crate::routes::points::addresses;
+use crate::routes::points::{addresses, end};
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -21,8 +21,6 @@ use utoipa_axum::routes;
 
 /// How long a token is good if its maker does not say.
 const GOOD_FOR: SignedDuration = SignedDuration::from_hours(24 * 30);
-/// The longest that a token may be good.
-const MOST_DAYS: i64 = 366;
 /// For how many machines a token may be.
 const MOST_USES: u64 = 1_000_000;
 /// The longest name of a token, in characters.
@@ -162,10 +160,7 @@ async fn create_client_token(
         return Err(Problem::field("uses", format!("must be from 1 to {MOST_USES}, not {uses}")));
     }
     let now = Timestamp::now();
-    let expires = new.expires.unwrap_or(now + GOOD_FOR);
-    if expires <= now || expires > now + SignedDuration::from_hours(24 * MOST_DAYS) {
-        return Err(Problem::field("expires", "must be in the future, and within a year"));
-    }
+    let expires = end(new.expires, GOOD_FOR, now)?;
     let sites = addresses(&site, new.sites)?;
     let created = blocking(move || {
         let authority = site.authority()?.fingerprint();

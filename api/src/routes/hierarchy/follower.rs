@@ -3,7 +3,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
-use crate::extract::{Input, Query};
+use crate::extract::{Input, Query, deadline};
 use crate::guard::{Gone, not_a_follower_any_more};
 use crate::hierarchy::parent::FollowerAnswer;
 use crate::hierarchy::{self, SyncRequest, Via};
@@ -22,14 +22,9 @@ use dp::registry::{FollowerReport, FollowerState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
-use std::time::Duration;
-use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-
-/// The longest that a follower may wait for a request.
-const MAX_WAIT: u64 = 60;
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
@@ -195,11 +190,7 @@ async fn get_request(
     Extension(Gone(gone)): Extension<Gone>,
     Query(query): Query<RequestQuery>,
 ) -> Result<Response, Problem> {
-    let wait = query.wait.unwrap_or(0);
-    if wait > MAX_WAIT {
-        return Err(Problem::malformed("wait", format!("must be at most {MAX_WAIT}, not {wait}")));
-    }
-    let deadline = Instant::now() + Duration::from_secs(wait);
+    let deadline = deadline(query.wait)?;
     let of = site.clone();
     let ledger = blocking(move || of.ledger()).await?;
     let registry = &ledger.registry;

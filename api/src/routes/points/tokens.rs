@@ -150,10 +150,7 @@ async fn create_token(
         .parse()
         .map_err(|error: dp::registry::BadName| Problem::field("name", error.to_string()))?;
     let now = Timestamp::now();
-    let expires = new.expires.unwrap_or(now + GOOD_FOR);
-    if expires <= now || expires > now + SignedDuration::from_hours(24 * MOST_DAYS) {
-        return Err(Problem::field("expires", "must be in the future, and within a year"));
-    }
+    let expires = end(new.expires, GOOD_FOR, now)?;
     let sites = addresses(&site, new.sites)?;
     let kind = new.kind.map(|kind| kind.parse::<FollowerKind>());
     let kind = kind.transpose().map_err(|error| Problem::field("kind", error.to_string()))?;
@@ -171,6 +168,19 @@ async fn create_token(
     let headers = [location, ("cache-control", "no-store".into())];
     let made = CreatedJoinToken { token: token.to_string(), info: info.into() };
     Ok((StatusCode::CREATED, headers, Json(made)))
+}
+
+/// When a token ends that is asked to end then, or is good for `usual`.
+pub(crate) fn end(
+    asked: Option<Timestamp>,
+    usual: SignedDuration,
+    now: Timestamp,
+) -> Result<Timestamp, Problem> {
+    let end = asked.unwrap_or(now + usual);
+    if end <= now || end > now + SignedDuration::from_hours(24 * MOST_DAYS) {
+        return Err(Problem::field("expires", "must be in the future, and within a year"));
+    }
+    Ok(end)
 }
 
 /// Where a machine will reach the site: as asked for, as the settings say, or where it listens.
