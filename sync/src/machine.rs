@@ -25,9 +25,11 @@ mod own;
 mod points;
 pub mod policy;
 mod run;
+mod status;
 
 pub use hold::Held;
 pub use notify::{Alone, Notify};
+pub use status::{Progress, Status};
 
 use crate::adapter::{Adapter, Stage, Watch};
 use crate::catalogue::{Ageing, Catalogue, Deployments, NothingDeployed};
@@ -53,8 +55,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The longest sleep between two looks at what is due, for clocks that are set.
 const LOOK: Duration = Duration::from_secs(60);
-/// Runs that are read at a time.
-const HISTORY_STEP: usize = 200;
 /// Updates whose life is looked at in one step.
 const AGED_AT_ONCE: usize = 10_000;
 
@@ -236,53 +236,6 @@ impl Asked {
     pub fn progress(&self) -> Progress {
         Progress::of(&self.live)
     }
-}
-
-/// How far a run is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// Its number among the runs of its source.
-    pub number: RunNumber,
-    /// Why it began.
-    pub trigger: Trigger,
-    /// When it was asked for.
-    pub since: Timestamp,
-    /// The stage; none while it waits for its turn.
-    pub stage: Option<Stage>,
-    /// Bytes that came over the wire.
-    pub bytes: u64,
-    /// Entries that were read.
-    pub entries: u64,
-}
-
-impl Progress {
-    fn of(live: &Live) -> Self {
-        Self {
-            number: live.number,
-            trigger: live.trigger.clone(),
-            since: live.asked,
-            stage: live.has_turn.load(Relaxed).then(|| live.watch.stage()),
-            bytes: live.watch.bytes.load(Relaxed),
-            entries: live.watch.entries.load(Relaxed),
-        }
-    }
-}
-
-/// How a source stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Status {
-    /// The source.
-    pub source: Source,
-    /// What is remembered of its runs.
-    pub standing: Standing,
-    /// Its last run that is over.
-    pub last: Option<RunRecord>,
-    /// The run under way.
-    pub progress: Option<Progress>,
-    /// When the next one begins by itself, and why.
-    pub next: Option<(Timestamp, Trigger)>,
-    /// Whether it waits for a person, because it fails the same way until something is changed.
-    pub waits: bool,
 }
 
 impl Machine {
@@ -482,57 +435,6 @@ impl Machine {
         STANDINGS.put(&mut batch, &name.to_string(), &standing);
         self.0.db.kv().write(batch)?;
         Ok(self.0.sources.is_gone(name)?)
-    }
-
-    /// How all sources stand, by name.
-    pub fn status(&self) -> Result<Vec<Status>, MachineError> {
-        let site = self.0.sources.site()?;
-        let mut all = Vec::new();
-        for source in self.0.sources.list()? {
-            let standing = self.standing(&source.name)?;
-            let progress =
-                self.0.state.lock().live.get(&source.name).map(|live| Progress::of(live));
-            let last = self.history(&source.name, None, 1)?.pop();
-            // A zone that is not known here any more is told where a schedule is shown.
-            let next = policy::next(&source, &site, &standing).unwrap_or_default();
-            let waits = standing.waits == Some(source.fingerprint(&site.criteria));
-            all.push(Status { source, standing, last, progress, next, waits });
-        }
-        Ok(all)
-    }
-
-    /// How one source stands.
-    pub fn status_of(&self, name: &SourceName) -> Result<Status, MachineError> {
-        let found = self.status()?.into_iter().find(|status| status.source.name == *name);
-        found.ok_or_else(|| SourceError::Unknown(name.clone()).into())
-    }
-
-    /// At most `limit` runs of a source that are over, the newest first, from before that number.
-    pub fn history(
-        &self,
-        name: &SourceName,
-        before: Option<RunNumber>,
-        limit: usize,
-    ) -> Result<Vec<RunRecord>, DbError> {
-        let mut after = (name.to_string(), before.unwrap_or(RunNumber::MAX));
-        let mut found = Vec::new();
-        while found.len() < limit {
-            let some =
-                RUNS.scan(&self.0.db, Order::Descending, Some(&after), limit.min(HISTORY_STEP))?;
-            let n = some.len();
-            let own = some.into_iter().take_while(|((of, _), _)| *of == after.0);
-            let own: Vec<_> = own.collect();
-            let is_last = own.len() < n || n == 0;
-            if let Some(((_, number), _)) = own.last() {
-                after.1 = *number;
-            }
-            found.extend(own.into_iter().map(|(_, record)| record));
-            if is_last {
-                break;
-            }
-        }
-        found.truncate(limit);
-        Ok(found)
     }
 
     /// Begins runs when they are due, until `stop`.
