@@ -73,6 +73,19 @@ def took(results, name, n_rows=None):
     results[name] = n_rows / seconds if n_rows else seconds * 1e3
 
 
+def sync_time(folder):
+    """Milliseconds that the disk takes for one commit of 24 KiB: it differs from minute to minute."""
+    times = []
+    with open(folder / "sync", "wb", buffering=0) as out:
+        for _ in range(200):
+            out.write(bytes(24 << 10))
+            start = time.monotonic()
+            os.fdatasync(out.fileno())
+            times.append((time.monotonic() - start) * 1e3)
+    os.remove(folder / "sync")
+    return statistics.median(times)
+
+
 def postgres(args, folder):
     binaries = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"))
     if not binaries:
@@ -267,16 +280,22 @@ def main():
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
-        peers = {}
+        peers, syncs = {}, {}
         for peer, run in (("PostgreSQL", postgres), ("SQLite", sqlite)):
             if run.__name__ in args.skip:
                 continue
+            syncs[f"before {peer}"] = sync_time(folder)
             results = run(args, folder)
             if results is None:
                 print(f"states: {peer} is not installed, and is left out", file=sys.stderr)
             else:
                 peers[peer] = results
-        table(args, depot(args, folder), peers)
+        syncs["before depot"] = sync_time(folder)
+        ours = depot(args, folder)
+        syncs["after depot"] = sync_time(folder)
+        table(args, ours, peers)
+        for when, value in syncs.items():
+            print(f"| disk: one sync {when}, ms | {value:,.3f} |")
 
 
 if __name__ == "__main__":
