@@ -4,7 +4,7 @@
     benches/states/run.py [--clients 100000] [--updates 100] [--upserts 1000000] [--skip postgres|sqlite|fleet]
 
 All take the same load: a state of each update for each client, then upserts in durable commits of 1,000 rows
-(20 clients' messages of 50 states). PostgreSQL is asked through psql on one and on two connections, and by
+(20 clients' messages of 50 states). PostgreSQL is asked through psql on one, two and four connections, and by
 COPY into a temporary table with one upsert from it; SQLite in process, with parsed rows, the harder peer.
 depot gets encoded batches, and reads, checks and applies them. Prints a table in Markdown with ratios to the
 best of each peer. Needs postgresql and sqlite3 (Python's). Work is done in a folder below $WORK, or the
@@ -157,17 +157,18 @@ def postgres(args, folder):
                 out.write(f"\\.\nINSERT INTO state SELECT * FROM up {UPSERT};\nCOMMIT;\n")
 
         one, copy = script("one.sql", commits, inserts), script("copy.sql", commits, copies)
-        half = len(commits) // 2
-        two = [script("a.sql", commits[:half], inserts), script("b.sql", commits[half:], inserts)]
         with took(results, "upsert, one connection", args.upserts):
             ask(one)
         with took(results, "upsert by COPY, one connection", args.upserts):
             ask(copy)
-        with took(results, "upsert, two connections", args.upserts):
-            for process in [psql(path) for path in two]:
-                process.communicate()
-                if process.returncode:
-                    sys.exit("states: psql failed")
+        for connections in (2, 4):
+            shares = [commits[n::connections] for n in range(connections)]
+            scripts = [script(f"{n}.sql", share, inserts) for n, share in enumerate(shares)]
+            with took(results, f"upsert, {connections} connections", args.upserts):
+                for process in [psql(path) for path in scripts]:
+                    process.communicate()
+                    if process.returncode:
+                        sys.exit("states: psql failed")
         ask("VACUUM ANALYZE state")
 
         def timed(query):
