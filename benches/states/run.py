@@ -4,7 +4,7 @@
     benches/states/run.py [--clients 100000] [--updates 100] [--upserts 1000000] [--skip postgres|sqlite|fleet]
 
 All take the same load: a state of each update for each client, then upserts in durable commits of 1,000 rows
-(20 clients' messages of 50 states). PostgreSQL is asked through psql on one and on two connections, and by
+(20 clients' messages of 50 states). PostgreSQL is asked through psql on one, two and four connections, and by
 COPY into a temporary table with one upsert from it; SQLite in process, with parsed rows, the harder peer.
 depot gets encoded batches, and reads, checks and applies them. Prints a table in Markdown with ratios to the
 best of each peer. Needs postgresql and sqlite3 (Python's). Work is done in a folder below $WORK, or the
@@ -71,6 +71,19 @@ def took(results, name, n_rows=None):
     yield
     seconds = time.monotonic() - start
     results[name] = n_rows / seconds if n_rows else seconds * 1e3
+
+
+def sync_time(folder):
+    """Milliseconds that the disk takes for one commit of 24 KiB: it differs from minute to minute."""
+    times = []
+    with open(folder / "sync", "wb", buffering=0) as out:
+        for _ in range(200):
+            out.write(bytes(24 << 10))
+            start = time.monotonic()
+            os.fdatasync(out.fileno())
+            times.append((time.monotonic() - start) * 1e3)
+    os.remove(folder / "sync")
+    return statistics.median(times)
 
 
 def postgres(args, folder):
@@ -144,17 +157,18 @@ def postgres(args, folder):
                 out.write(f"\\.\nINSERT INTO state SELECT * FROM up {UPSERT};\nCOMMIT;\n")
 
         one, copy = script("one.sql", commits, inserts), script("copy.sql", commits, copies)
-        half = len(commits) // 2
-        two = [script("a.sql", commits[:half], inserts), script("b.sql", commits[half:], inserts)]
         with took(results, "upsert, one connection", args.upserts):
             ask(one)
         with took(results, "upsert by COPY, one connection", args.upserts):
             ask(copy)
-        with took(results, "upsert, two connections", args.upserts):
-            for process in [psql(path) for path in two]:
-                process.communicate()
-                if process.returncode:
-                    sys.exit("states: psql failed")
+        for connections in (2, 4):
+            shares = [commits[n::connections] for n in range(connections)]
+            scripts = [script(f"{n}.sql", share, inserts) for n, share in enumerate(shares)]
+            with took(results, f"upsert, {connections} connections", args.upserts):
+                for process in [psql(path) for path in scripts]:
+                    process.communicate()
+                    if process.returncode:
+                        sys.exit("states: psql failed")
         ask("VACUUM ANALYZE state")
 
         def timed(query):
@@ -267,16 +281,22 @@ def main():
     with tempfile.TemporaryDirectory(dir=os.environ.get("WORK")) as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
-        peers = {}
+        peers, syncs = {}, {}
         for peer, run in (("PostgreSQL", postgres), ("SQLite", sqlite)):
             if run.__name__ in args.skip:
                 continue
+            syncs[f"before {peer}"] = sync_time(folder)
             results = run(args, folder)
             if results is None:
                 print(f"states: {peer} is not installed, and is left out", file=sys.stderr)
             else:
                 peers[peer] = results
-        table(args, depot(args, folder), peers)
+        syncs["before depot"] = sync_time(folder)
+        ours = depot(args, folder)
+        syncs["after depot"] = sync_time(folder)
+        table(args, ours, peers)
+        for when, value in syncs.items():
+            print(f"| disk: one sync {when}, ms | {value:,.3f} |")
 
 
 if __name__ == "__main__":

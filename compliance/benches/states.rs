@@ -206,16 +206,21 @@ fn load() {
     one.into_iter().for_each(|group| take(&site, group));
     say("upsert by 1000, one connection, rows/s", rate(upserts, start.elapsed()));
 
-    // Clients of their own, so that each one's batches come in order.
-    let halves = [0..clients / 2, clients / 2..clients];
-    let halves = halves.map(|half| groups(&mut fleet, upserts / 2, half));
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        for half in halves {
-            scope.spawn(|| half.into_iter().for_each(|group| take(&site, group)));
-        }
-    });
-    say("upsert by 1000, two connections, rows/s", rate(upserts, start.elapsed()));
+    for connections in [2, 4] {
+        // Clients of their own, so that each one's batches come in order.
+        let share = clients / connections;
+        let shares = (0..connections).map(|n| n * share..(n + 1) * share);
+        let shares: Vec<_> =
+            shares.map(|it| groups(&mut fleet, upserts / connections, it)).collect();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for share in shares {
+                scope.spawn(|| share.into_iter().for_each(|group| take(&site, group)));
+            }
+        });
+        let name = format!("upsert by 1000, {connections} connections, rows/s");
+        say(&name, rate(upserts, start.elapsed()));
+    }
     let start = Instant::now();
     site.checkpoint().unwrap();
     say("checkpoint ms", start.elapsed().as_secs_f64() * 1e3);
