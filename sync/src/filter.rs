@@ -29,7 +29,7 @@ mod write;
 #[cfg(test)]
 use evaluate::seconds as evaluate_seconds;
 
-pub use flags::Flags;
+pub use flags::{FlagError, Flags};
 pub use parse::{FilterError, MAX_DEPTH, MAX_SEARCHES, MAX_TERMS, MAX_TEXT, MAX_VALUES};
 
 use crate::lifecycle::State;
