@@ -21,7 +21,8 @@ Examples:
 Examples:
   depot client settings set --updates-enabled false
 
-Clients of a site where updates are not enabled are told of no update point, so they do not scan.")]
+Clients of a site where updates are not enabled are told of no update point, so they do not scan. In a
+tree of sites this is set at the top, for all.")]
     Set {
         /// Whether clients scan for updates
         #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
@@ -36,6 +37,7 @@ pub async fn run(command: SettingsCommand, client: &Client, out: Out) -> Result<
         settings.updates.enabled = updates_enabled.unwrap_or(settings.updates.enabled);
         settings = client.put("/client-settings", &settings).await?;
     }
-    let rows = [("updates.enabled", settings.updates.enabled.to_string())];
+    let mut rows = vec![("updates.enabled", settings.updates.enabled.to_string())];
+    rows.extend(settings.top.clone().map(|top| ("set at", top)));
     out.show(&settings, |w| w.write_all(facts(&rows).as_bytes()))
 }

@@ -7,8 +7,8 @@ mod policy;
 
 pub use follower::{FollowerReportView, SyncRequestView};
 pub use followers::{FollowerView, FollowersQuery, NewPointSource, SiteView};
-pub(crate) use policy::policy;
 pub use policy::{ClientPolicyView, ClientSettingsView, LocationView, UpdatesSettingsView};
+pub(crate) use policy::{client_settings, policy};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;

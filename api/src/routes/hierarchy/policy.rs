@@ -3,7 +3,8 @@
 use crate::extract::Input;
 use crate::guard::AuditNote;
 use crate::hierarchy::{own_addresses, tell};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
+use crate::routes::sync::only_at_the_top;
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -32,6 +33,9 @@ impl Value for ClientSettingsView {}
 pub struct ClientSettingsView {
     /// Software updates.
     pub updates: UpdatesSettingsView,
+    /// The site at the top of the tree, where this is set, if this one is not. Only in answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top: Option<String>,
 }
 
 /// What is set of software updates.
@@ -55,11 +59,28 @@ impl Default for UpdatesSettingsView {
 async fn show_client_settings(
     State(site): State<Site>,
 ) -> Result<Json<ClientSettingsView>, Problem> {
-    let read = blocking(move || Ok(SETTINGS.get(&site.ledger()?.db, &())?.unwrap_or_default()));
-    Ok(Json(read.await?))
+    Ok(Json(blocking(move || client_settings(&site)).await?))
+}
+
+/// What is set for clients: here, or at the top of the tree.
+pub(crate) fn client_settings(site: &Site) -> Result<ClientSettingsView, Problem> {
+    let above = site.updates()?.sources().site()?;
+    let Some(top) = above.top else {
+        return Ok(SETTINGS.get(&site.ledger()?.db, &())?.unwrap_or_default());
+    };
+    let settings = above.clients.map_or(Ok(ClientSettingsView::default()), |clients| {
+        serde_json::from_value(clients).map_err(|_| {
+            // To go on without them could turn on what was turned off.
+            let detail = format!("what {top} sets for clients is not understood: update this site");
+            Problem::new(Kind::Unavailable, detail)
+        })
+    })?;
+    Ok(ClientSettingsView { top: Some(top), ..settings })
 }
 
 /// Set what is set for clients
+///
+/// It goes down to all sites below. Only at the top site: others answer 409 with its name.
 #[utoipa::path(put, path = "/api/v1/client-settings", tag = "hierarchy",
     operation_id = "set_client_settings", security(("token" = ["admin"])),
     request_body = ClientSettingsView,
@@ -70,12 +91,16 @@ async fn set_client_settings(
     Input(settings): Input<ClientSettingsView>,
 ) -> Result<Json<ClientSettingsView>, Problem> {
     note.detail(format!("updates.enabled = {}", settings.updates.enabled));
+    let settings = ClientSettingsView { top: None, ..settings };
     let set = blocking(move || {
+        only_at_the_top(&site, "what clients do is set")?;
         SETTINGS.set(&site.ledger()?.db, &(), &settings)?;
         site.fleet()?.policy_changed();
-        Ok(settings)
+        Ok((site.updates()?, settings))
     });
-    Ok(Json(set.await?))
+    let (machine, settings) = set.await?;
+    machine.tell_settings().await?;
+    Ok(Json(settings))
 }
 
 /// Where an update point is.
@@ -121,7 +146,7 @@ async fn show_policy(State(site): State<Site>) -> Result<Json<ClientPolicyView>,
 
 pub(crate) fn policy(site: &Site) -> Result<ClientPolicyView, Problem> {
     let ledger = site.ledger()?;
-    let settings = SETTINGS.get(&ledger.db, &())?.unwrap_or_default();
+    let settings = client_settings(site)?;
     let published = tell::published(&ledger.db)?;
     let mut update_points = Vec::new();
     if settings.updates.enabled && published.is_some() {
