@@ -113,5 +113,6 @@ fn selection(mirror: &Mirror) -> Selection {
         advisories: mirror.advisories.clone(),
         arches: mirror.arches.clone(),
         newest_only: mirror.newest_only,
+        with_dependencies: mirror.with_dependencies,
     }
 }
