@@ -33,7 +33,8 @@ pub struct Policy {
     /// What is set for it.
     #[serde(default)]
     pub settings: Settings,
-    /// Where it says why, if it can not report or not even join.
+    /// Where it says why, if it can not report or not even join: addresses of sites, at which
+    /// `/api/v1/client/fallback` listens.
     #[serde(default)]
     pub fallback: Vec<String>,
     /// When a sync of the site was completed last that changed anything.
@@ -48,6 +49,13 @@ pub struct Place {
     pub name: String,
     /// Where it is reached.
     pub url: String,
+    /// After how many seconds of looking for something it may be asked for it: 0 is at once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub after: u64,
+}
+
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
 }
 
 /// A policy as it travels.
@@ -139,6 +147,7 @@ mod tests {
             update_points: vec![Place {
                 name: "site".into(),
                 url: "https://site.example:8520".into(),
+                after: 0,
             }],
             distribution_points: Vec::new(),
             settings: Settings::default(),
