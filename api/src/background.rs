@@ -7,7 +7,6 @@ use crate::audit::AuditRecord;
 use crate::auth::Identity;
 use crate::hierarchy;
 use crate::problem::Problem;
-use crate::routes::hierarchy::policy;
 use crate::routes::jobs::result_of;
 use crate::site::{Site, blocking};
 use crate::uploaded;
@@ -116,7 +115,7 @@ async fn tend_fleet(site: Site) -> Result<(), Problem> {
     blocking(move || {
         let fleet = site.fleet()?;
         fleet.tend(Timestamp::now())?;
-        fleet.policy_is(&policy(&site)?.revision);
+        fleet.policies.look(&site)?;
         Ok(())
     })
     .await

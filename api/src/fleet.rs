@@ -1,8 +1,11 @@
 //! The fleet of a site: its clients, who may come in, and what they report.
 //!
 //! What they report is kept by the crate `compliance`; here is who they are on a connection: a client proves
-//! its id by the certificate that it got when it enrolled, and every request asks whether it still may.
+//! its id by the certificate that it got when it enrolled, and every request asks whether it still may. In the
+//! order to read: [`tokens`] let them in, [`settings`] are set for them, [`policy`] is what each is told.
 
+pub mod policy;
+pub mod settings;
 pub mod tokens;
 
 use crate::problem::{Kind, Problem};
@@ -11,10 +14,10 @@ use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
 use dp::field;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use policy::Policies;
+use settings::ClientSettings;
 use sitedb::Db;
 use tokens::JoinTokens;
-use tokio::sync::watch;
 
 /// The clients of a site.
 pub struct Fleet {
@@ -22,10 +25,10 @@ pub struct Fleet {
     pub states: Compliance,
     /// The tokens that they join with.
     pub tokens: JoinTokens,
-    /// Counts what may have changed the policy of some of them.
-    changed: watch::Sender<u64>,
-    /// The revision of the site's policy when it was last looked at.
-    policy: Mutex<String>,
+    /// What is set for them.
+    pub settings: ClientSettings,
+    /// What they are told.
+    pub policies: Policies,
 }
 
 /// The client that a request comes from.
@@ -48,8 +51,8 @@ impl Fleet {
         Ok(Self {
             states: Compliance::open(db.clone(), Settings::default())?,
             tokens: JoinTokens::new(db.clone()),
-            changed: watch::Sender::new(0),
-            policy: Mutex::default(),
+            settings: ClientSettings::open(db)?,
+            policies: Policies::new(),
         })
     }
 
@@ -72,28 +75,9 @@ impl Fleet {
         Ok(Caller { ordinal, id, key })
     }
 
-    /// Tells clients that wait that their policy may be another.
-    pub fn policy_changed(&self) {
-        self.changed.send_modify(|count| *count += 1);
-    }
-
-    /// The same, if the policy's revision is another than when this was last said.
-    pub fn policy_is(&self, revision: &str) {
-        let mut last = self.policy.lock();
-        if *last != revision {
-            *last = revision.to_owned();
-            self.policy_changed();
-        }
-    }
-
-    /// Counts what may have changed a policy.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
     /// Ends all waiting.
     pub fn close(&self) {
-        self.policy_changed();
+        self.policies.close();
     }
 
     /// Says in the log what happened that an administrator should hear of.

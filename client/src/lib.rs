@@ -2,7 +2,8 @@
 //!
 //! In the order to read: the three answers to a question ([`truth`]); what a machine is ([`facts`]); whether
 //! an update applies to it ([`applicability`]), and why ([`explain`]); when and how it is scanned
-//! ([`clock`], [`scan`]); what is known, and waits to be reported ([`ledger`]).
+//! ([`clock`], [`scan`]); what is known, and waits to be reported ([`ledger`]); what the site tells it to do
+//! ([`settings`], [`policy`]).
 //!
 //! All of it but the readers of [`facts`] and the file of [`ledger`] is a function of its arguments: time,
 //! chance and the network belong to whoever calls.
@@ -26,3 +27,7 @@ pub mod scan;
 
 // What it tells.
 pub mod ledger;
+
+// What it is told.
+pub mod policy;
+pub mod settings;

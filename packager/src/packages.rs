@@ -31,7 +31,7 @@ use crate::name::{PackageName, Selector};
 use crate::on_demand::OnDemand;
 use crate::refs::{self, KeyRecord, PackageRecord, Source, SourceFolder, Stored};
 use crate::retention::Retention;
-use crate::sign::{PublicKey, SiteKey, VersionInfo};
+use crate::sign::{Document, PublicKey, Signature, SiteKey, VersionInfo};
 use crate::upload::{self, InUse, UploadId};
 use busy::Busy;
 use cache::ReadLast;
@@ -173,6 +173,14 @@ impl Packages {
             Signer::Here(key) => Ok(key),
             Signer::Elsewhere(_) => Err(PackageError::Replica),
         }
+    }
+
+    /// Signs a document with the key that the versions here are signed with.
+    ///
+    /// # Errors
+    /// If the packages here are copies of another site's, whose key is there.
+    pub fn sign_document(&self, kind: Document, text: &[u8]) -> Result<Signature, PackageError> {
+        Ok(self.signing_key()?.sign_document(kind, text))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -108,11 +108,27 @@ fn statement(package: &PackageName, version: u64, manifest: Digest, tree: TreeDi
     out
 }
 
-/// The bytes that are signed of a bundle; `packager/FORMAT.md`, "Bundle".
-fn bundle_statement(head: &[u8]) -> Vec<u8> {
-    let mut out = b"depot prestage bundle v1\0".to_vec();
-    out.extend_from_slice(Digest::of(head).as_bytes());
-    out
+/// What the site signs besides versions. Each kind begins with words of its own, so that what was signed
+/// as one is never taken for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Document {
+    /// The head of a bundle for prestaging.
+    Bundle,
+    /// What one client is to do.
+    ClientPolicy,
+}
+
+impl Document {
+    /// The bytes that are signed; `packager/FORMAT.md`, "Signature".
+    fn statement(self, text: &[u8]) -> Vec<u8> {
+        let mut out = match self {
+            Self::Bundle => b"depot prestage bundle v1\0".to_vec(),
+            Self::ClientPolicy => b"depot client policy v1\0".to_vec(),
+        };
+        out.extend_from_slice(Digest::of(text).as_bytes());
+        out
+    }
 }
 
 /// The site's signing key.
@@ -182,9 +198,9 @@ impl SiteKey {
         Signature(self.0.sign(&statement(package, version, manifest, tree)).to_bytes())
     }
 
-    /// Signs what a bundle of content says of itself.
-    pub(crate) fn sign_bundle(&self, head: &[u8]) -> Signature {
-        Signature(self.0.sign(&bundle_statement(head)).to_bytes())
+    /// Signs a document of that kind.
+    pub fn sign_document(&self, kind: Document, text: &[u8]) -> Signature {
+        Signature(self.0.sign(&kind.statement(text)).to_bytes())
     }
 }
 
@@ -225,11 +241,11 @@ impl PublicKey {
         Self(bytes)
     }
 
-    /// Whether `signature` is this key's, of a bundle's head.
-    pub(crate) fn has_signed_bundle(&self, head: &[u8], signature: &Signature) -> bool {
+    /// Whether `signature` is this key's, of a document of that kind.
+    pub fn has_signed(&self, kind: Document, text: &[u8], signature: &Signature) -> bool {
         let signature = DalekSignature::from_bytes(&signature.0);
         let key = VerifyingKey::from_bytes(&self.0);
-        key.and_then(|key| key.verify_strict(&bundle_statement(head), &signature)).is_ok()
+        key.and_then(|key| key.verify_strict(&kind.statement(text), &signature)).is_ok()
     }
 }
 
@@ -354,6 +370,18 @@ mod tests {
         }
         let other = SiteKey::from_seed([8; 32]).public();
         assert!(matches!(info.verify(&other), Err(NotProven::OtherKey { .. })));
+    }
+
+    #[test]
+    fn what_was_signed_as_one_kind_of_document_is_no_other() {
+        let key = SiteKey::from_seed([7; 32]);
+        let signature = key.sign_document(Document::ClientPolicy, b"text");
+        let public = key.public();
+        assert!(public.has_signed(Document::ClientPolicy, b"text", &signature));
+        assert!(!public.has_signed(Document::Bundle, b"text", &signature));
+        assert!(!public.has_signed(Document::ClientPolicy, b"test", &signature));
+        let other = SiteKey::from_seed([8; 32]).public();
+        assert!(!other.has_signed(Document::ClientPolicy, b"text", &signature));
     }
 
     #[test]

@@ -1,43 +1,170 @@
-//! `depot client settings …`: what is set for all clients of a site.
+//! `depot client settings …`: what is set for clients, for all of a site or for one.
 
 use crate::{
     exit::Failure,
-    output::{Out, facts},
-    transport::Client,
+    output::{Out, table},
+    transport::{Client, Request, path},
+    units,
 };
-use api::routes::hierarchy::ClientSettingsView;
-use clap::Subcommand;
+use ::client::settings::{Changes, Settings};
+use api::routes::fleet::ClientSettingsView;
+use clap::{Args, Subcommand};
+use http::Method;
+use std::time::Duration;
 
 /// Commands on the settings of clients.
 #[derive(Debug, Subcommand)]
 pub enum SettingsCommand {
-    /// Show what is set
+    /// Show what holds, and where it is set
     #[command(after_help = "\
 Examples:
-  depot client settings show")]
-    Show,
-    /// Set it; what is not given stays as it is
+  depot client settings show
+  depot client settings show --client pc-17")]
+    Show(WhoseArgs),
+    /// Set some; what is not given stays as it is
+    Set(SetArgs),
+    /// Take back what was set, all of it or the settings that are named
     #[command(after_help = "\
 Examples:
-  depot client settings set --updates-enabled false
+  depot client settings clear
+  depot client settings clear --client pc-17 scan_every report_every
 
-Clients of a site where updates are not enabled are told of no update point, so they do not scan. In a
-tree of sites this is set at the top, for all.")]
-    Set {
-        /// Whether clients scan for updates
-        #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
-        updates_enabled: Option<bool>,
+What is cleared for a client is for it as for all others; what is cleared for all has its default.")]
+    Clear {
+        /// Which ones, as `depot client settings show` calls them; without any, all
+        #[arg(value_name = "SETTING")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        whose: WhoseArgs,
     },
+}
+
+/// Whose settings are meant.
+#[derive(Debug, Args)]
+pub struct WhoseArgs {
+    /// Of this client alone, by its id or name; without it, of all
+    #[arg(long, value_name = "CLIENT")]
+    client: Option<String>,
+}
+
+/// What is to be set.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  depot client settings set --scan-every 1d --report-every 30m
+  depot client settings set --client pc-17 --updates-enabled false
+
+In a tree of sites, what is set for all clients is set at the top, and goes down to all sites.
+Clients for which updates are not enabled are told of no update point, so they neither scan nor install.
+Those that wait for their policy hear of a change within seconds, the others when they ask next.")]
+pub struct SetArgs {
+    #[command(flatten)]
+    whose: WhoseArgs,
+    /// Whether clients scan for updates and install them [default: true]
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    updates_enabled: Option<bool>,
+    /// How often they ask for their policy: 1m to 1d [default: 1h]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    poll_every: Option<Duration>,
+    /// How often they report states that changed: 1m to 1d [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    report_every: Option<Duration>,
+    /// How long after an installation they report at the latest: 10s to 1h [default: 2m]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    report_after_install: Option<Duration>,
+    /// How often they scan: up to 90d; less than a day counts as a day [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    scan_every: Option<Duration>,
+    /// How often they look whether what was deployed is there: up to 90d; less than a day counts as a day
+    /// [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    reevaluate_every: Option<Duration>,
+    /// For how long a catalogue that they fetched is good: 1h to 30d [default: 1d]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    catalogue_ttl: Option<Duration>,
 }
 
 /// Runs a command on the settings of clients.
 pub async fn run(command: SettingsCommand, client: &Client, out: Out) -> Result<(), Failure> {
-    let mut settings: ClientSettingsView = client.get("/client-settings").await?;
-    if let SettingsCommand::Set { updates_enabled } = command {
-        settings.updates.enabled = updates_enabled.unwrap_or(settings.updates.enabled);
-        settings = client.put("/client-settings", &settings).await?;
+    let at = |whose: &WhoseArgs| match &whose.client {
+        Some(client) => path(&["clients", client, "settings"]),
+        None => path(&["client-settings"]),
+    };
+    let (shown, is_of_one): (ClientSettingsView, bool) = match command {
+        SettingsCommand::Show(whose) => (client.get(&at(&whose)).await?, whose.client.is_some()),
+        SettingsCommand::Set(args) => {
+            let at = at(&args.whose);
+            let before: ClientSettingsView = client.get(&at).await?;
+            let is_of_one = args.whose.client.is_some();
+            (client.put(&at, &before.set.with(&args.changes())).await?, is_of_one)
+        }
+        SettingsCommand::Clear { settings, whose } if settings.is_empty() => {
+            let clear = Request::new(Method::DELETE, &at(&whose));
+            (client.ask(clear).await?, whose.client.is_some())
+        }
+        SettingsCommand::Clear { settings, whose } => {
+            let at = at(&whose);
+            let before: ClientSettingsView = client.get(&at).await?;
+            (client.put(&at, &without(&before.set, &settings)?).await?, whose.client.is_some())
+        }
+    };
+    out.show(&shown, |w| w.write_all(rows(&shown, is_of_one).as_bytes()))
+}
+
+impl SetArgs {
+    fn changes(self) -> Changes {
+        let seconds = |time: Option<Duration>| time.map(|time| time.as_secs());
+        Changes {
+            updates_enabled: self.updates_enabled,
+            poll_every: seconds(self.poll_every),
+            report_every: seconds(self.report_every),
+            report_after_install: seconds(self.report_after_install),
+            scan_every: seconds(self.scan_every),
+            reevaluate_every: seconds(self.reevaluate_every),
+            catalogue_ttl: seconds(self.catalogue_ttl),
+        }
     }
-    let mut rows = vec![("updates.enabled", settings.updates.enabled.to_string())];
-    rows.extend(settings.top.clone().map(|top| ("set at", top)));
-    out.show(&settings, |w| w.write_all(facts(&rows).as_bytes()))
+}
+
+/// These settings by name, as JSON has them.
+fn fields(of: &impl serde::Serialize) -> serde_json::Map<String, serde_json::Value> {
+    match serde_json::to_value(of) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    }
+}
+
+fn without(set: &Changes, settings: &[String]) -> Result<Changes, Failure> {
+    let (mut fields, known) = (fields(set), fields(&Settings::default()));
+    for name in settings {
+        let name = name.replace('-', "_");
+        if !known.contains_key(&name) {
+            let known: Vec<_> = known.keys().map(String::as_str).collect();
+            let text = format!("there is no setting {name:?}; want one of {}", known.join(", "));
+            return Err(Failure::usage(text));
+        }
+        fields.remove(&name);
+    }
+    Ok(serde_json::from_value(fields.into()).unwrap_or_default())
+}
+
+fn rows(shown: &ClientSettingsView, is_of_one: bool) -> String {
+    let (set, site) = (fields(&shown.set), fields(&shown.site));
+    let rows = fields(&shown.effective).into_iter().map(|(name, value)| {
+        let from = match (set.contains_key(&name), site.contains_key(&name)) {
+            (true, _) if is_of_one => "this client",
+            (_, true) => "all clients",
+            _ => "default",
+        };
+        let value = match value.as_u64() {
+            Some(seconds) => units::duration(Duration::from_secs(seconds)),
+            None => value.to_string(),
+        };
+        [name, value, from.to_owned()]
+    });
+    let mut text = table(["setting", "value", "set for"], rows.collect());
+    if let Some(top) = &shown.top {
+        text.push_str(&format!("what is set for all clients is set at {top}\n"));
+    }
+    text
 }

@@ -3,12 +3,14 @@
 pub mod client;
 mod clients;
 mod compliance;
+mod settings;
 mod tokens;
 
 pub use clients::{ClientView, StandingView};
 pub use compliance::{
     CountsView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
 };
+pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};
 pub use tokens::{ClientTokenView, CreatedClientToken, NewClientTokenView};
 
 use crate::site::Site;
@@ -18,6 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .merge(client::routes())
         .merge(clients::routes())
+        .merge(settings::routes())
         .merge(tokens::routes())
         .merge(compliance::routes())
 }

@@ -7,8 +7,7 @@ mod policy;
 
 pub use follower::{FollowerReportView, SyncRequestView};
 pub use followers::{FollowerView, FollowersQuery, NewPointSource, SiteView};
-pub use policy::{ClientPolicyView, ClientSettingsView, LocationView, UpdatesSettingsView};
-pub(crate) use policy::{client_settings, policy};
+pub use policy::{ClientPolicyView, LocationView};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;

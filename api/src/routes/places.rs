@@ -11,6 +11,7 @@ pub use groups::{
     BoundaryGroupView, DeletedBoundaryGroup, FallbackView, NeighbourView, NewBoundaryGroup,
     OnDemandView,
 };
+pub(crate) use locate::asked_host;
 pub use locate::{DemandedView, LocatedSourceView, LocatedView, PassedOverView, SourcesView};
 pub use rules::RulesView;
 

@@ -1,6 +1,8 @@
 //! Clients: joining, standing, policy, facts, states, and what the site makes of them.
 
 use crate::client::{Answer, Client, TestSite};
+use ::client::policy::{Policy, SignedPolicy};
+use ::client::settings::Settings;
 use axum::body::Body;
 use compliance::digest::StateDigest;
 use compliance::message::{
@@ -148,25 +150,115 @@ async fn a_machine_that_waits_for_approval_asks_again_until_somebody_says_yes() 
     renew(&Machine::new(2).request).await.expect(409);
 }
 
-#[tokio::test]
-async fn a_policy_is_told_again_when_it_is_another() {
+/// The policy in an answer, checked as a client checks it.
+fn opened(site: &TestSite, machine: &Machine, answer: Answer) -> Policy {
+    let answer = answer.expect(200);
+    let trusted = site.site.content().unwrap().packages.public_key();
+    let signed: SignedPolicy = serde_json::from_slice(&answer.body).unwrap();
+    let policy = signed.open(&trusted, ClientId(machine.id)).unwrap();
+    assert_eq!(answer.header("etag"), format!("\"{}\"", policy.revision));
+    policy
+}
+
+/// A site, its administrator, and a machine that joined it.
+async fn with_machine() -> (TestSite, Client, Machine) {
     let site = TestSite::new();
     let admin = site.client("admin").await;
     let image = token(&admin, json!({"name": "image"})).await;
     let machine = Machine::new(1);
     machine.join(&site, &image).await.expect(200);
+    (site, admin, machine)
+}
+
+#[tokio::test]
+async fn a_policy_is_signed_and_told_again_when_it_is_another() {
+    let (site, admin, machine) = with_machine().await;
     let client = machine.client(&site);
-    let policy = client.get("/api/v1/client/policy").await.expect(200).json;
-    assert_eq!(policy["updates_enabled"], true);
-    let after = policy["revision"].as_str().unwrap();
+    let policy = opened(&site, &machine, client.get("/api/v1/client/policy").await);
+    assert_eq!(policy.settings, Settings::default());
+    assert!(policy.update_points.is_empty(), "there was no sync yet");
+    assert_eq!(policy.fallback.len(), 1);
+    let after = &policy.revision;
     client.get(&format!("/api/v1/client/policy?after={after}")).await.expect(204);
+    let tag = format!("\"{after}\"");
+    let known = [("if-none-match", tag.as_str())];
+    client.send("GET", "/api/v1/client/policy", &known, Body::empty()).await.expect(304);
     client.get("/api/v1/client/policy?wait=61").await.refused(400, "wait");
     let waiting = format!("/api/v1/client/policy?after={after}&wait=60");
-    let off = json!({"updates": {"enabled": false}});
+    let off = json!({"updates_enabled": false});
     let (heard, set) =
         tokio::join!(client.get(&waiting), admin.put("/api/v1/client-settings", off));
     set.expect(200);
-    assert_eq!(heard.expect(200).json["updates_enabled"], false);
+    let off = opened(&site, &machine, heard);
+    assert!(!off.updates_enabled && !off.settings.updates_enabled);
+
+    // What is set for it alone concerns it alone, and stands above.
+    let waiting = format!("/api/v1/client/policy?after={}&wait=60", off.revision);
+    let on = json!({"updates_enabled": true, "scan_every": 3600});
+    let (heard, set) =
+        tokio::join!(client.get(&waiting), admin.put("/api/v1/clients/pc-1/settings", on));
+    let set = set.expect(200).json;
+    assert_eq!(set["effective"]["scan_every"], 86_400, "less than a day counts as a day");
+    assert_eq!(set["site"], json!({"updates_enabled": false}));
+    let on = opened(&site, &machine, heard);
+    assert!(on.updates_enabled);
+    assert_eq!(on.settings.scan_every.as_secs(), 86_400);
+
+    // One that is shut out hears of it while it waits.
+    let waiting = format!("/api/v1/client/policy?after={}&wait=60", on.revision);
+    let (heard, blocked) =
+        tokio::join!(client.get(&waiting), admin.post("/api/v1/clients/pc-1/block", json!({})));
+    blocked.expect(200);
+    assert!(heard.expect(403).json["detail"].as_str().unwrap().contains("blocked"));
+    assert_eq!(site.site.fleet().unwrap().policies.n_waiting(), 0);
+}
+
+#[tokio::test]
+async fn a_policy_names_the_distribution_points_that_are_near_to_the_client() {
+    let (site, admin, machine) = with_machine().await;
+    let client = machine.client(&site);
+    let far = opened(&site, &machine, client.get("/api/v1/client/policy").await);
+    assert_eq!(far.distribution_points.len(), 0, "its address is not known");
+    let waiting = format!("/api/v1/client/policy?after={}&wait=60", far.revision);
+    let facts = json!({"base": 0, "revision": 1, "addresses": ["192.0.2.17"]});
+    let (heard, told) =
+        tokio::join!(client.get(&waiting), client.put("/api/v1/client/facts", facts));
+    told.expect(200);
+    let near = opened(&site, &machine, heard);
+    let names: Vec<_> = near.distribution_points.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["site"]);
+    // What is set for all is told to all who wait.
+    let waiting = format!("/api/v1/client/policy?after={}&wait=60", near.revision);
+    let never = async {
+        admin.put("/api/v1/locating-rules", json!({"default": null})).await.expect(200);
+        site.site.fleet().unwrap().policies.look(&site.site).unwrap();
+    };
+    let (heard, ()) = tokio::join!(client.get(&waiting), never);
+    assert_eq!(opened(&site, &machine, heard).distribution_points.len(), 0);
+}
+
+#[tokio::test]
+async fn settings_are_within_limits_and_can_be_taken_back() {
+    let (_site, admin, _machine) = with_machine().await;
+    let set = json!({"poll_every": 1});
+    admin.put("/api/v1/client-settings", set).await.refused(422, "poll_every");
+    admin.put("/api/v1/client-settings", json!({"odd": 1})).await.refused(422, "odd");
+    admin.put("/api/v1/clients/pc-9/settings", json!({})).await.refused(404, "client");
+    admin.put("/api/v1/client-settings", json!({"report_every": 1_800})).await.expect(200);
+    admin.put("/api/v1/clients/pc-1/settings", json!({"report_every": 60})).await.expect(200);
+    let shown = admin.get("/api/v1/clients/pc-1/settings").await.expect(200).json;
+    assert_eq!(shown["effective"]["report_every"], 60);
+    let cleared = admin.delete("/api/v1/clients/pc-1/settings").await.expect(200).json;
+    assert_eq!(
+        (&cleared["set"], &cleared["effective"]["report_every"]),
+        (&json!({}), &json!(1_800))
+    );
+    let cleared = admin.delete("/api/v1/client-settings").await.expect(200).json;
+    assert_eq!(cleared["effective"]["report_every"], 900);
+    let audit = admin.get("/api/v1/audit").await.expect(200).json;
+    let said = audit["items"].as_array().unwrap().iter();
+    let said: Vec<_> = said.filter_map(|it| it["detail"].as_str()).collect();
+    assert!(said.contains(&"report_every=1800"), "{said:?}");
 }
 
 #[tokio::test]

@@ -1,18 +1,85 @@
 //! Locating with what the site knows: its tables, and what its points last reported.
+//!
+//! [`Registry::locate`] is for one version at one moment. [`Places`] is for what is told ahead: whom a client
+//! turns to as people set it, whoever happens to be silent in this minute.
 
 use super::holdings::{Mark, mark};
 use super::{PointName, Registry, RegistryError};
 use crate::field::PointId;
-use crate::locate::{Candidate, Client, Located, PassedOver, Unfit, base_url, locate};
+use crate::locate::{
+    Areas, Atlas, Candidate, Client, Located, PassedOver, Source, Unfit, base_url, locate,
+};
 use jiff::Timestamp;
 use packager::sign::VersionInfo;
 use sitedb::DbError;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The most points of other places that an explanation names.
 const MOST_ELSEWHERE: usize = 100;
 
+/// Which points there are for which addresses, as it was at one moment. It is asked without a lock, and two
+/// that say the same are equal.
+#[derive(Clone, Debug)]
+pub struct Places {
+    areas: Arc<Areas>,
+    atlas: Arc<Atlas>,
+    points: BTreeMap<PointId, Fixed>,
+}
+
+/// What of a point does not change by the minute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fixed {
+    name: PointName,
+    base: Option<String>,
+    is_offered: bool,
+}
+
+// The atlas follows from the areas.
+impl PartialEq for Places {
+    fn eq(&self, other: &Self) -> bool {
+        self.areas == other.areas && self.points == other.points
+    }
+}
+impl Eq for Places {}
+
+impl Places {
+    /// Whom a client of these addresses turns to, the first first. Of its addresses the first counts that is
+    /// in a boundary; where none is, the first.
+    pub fn sources(&self, addresses: &[IpAddr]) -> Vec<Source> {
+        let is_placed =
+            |address: &&IpAddr| self.atlas.smallest(address.to_canonical()).next().is_some();
+        let Some(address) = addresses.iter().find(is_placed).or(addresses.first()) else {
+            return Vec::new();
+        };
+        let client = Client { address: *address, elapsed: Duration::ZERO };
+        // Any moment: all points are as good as just heard.
+        let now = Timestamp::UNIX_EPOCH;
+        let candidate = |id: &PointId| {
+            let Fixed { name, base, is_offered } = self.points.get(id)?.clone();
+            let (reported, cut_off, holds) = (Some(now), None, true);
+            Some(Candidate { name, base, reported, cut_off, is_offered, holds })
+        };
+        locate(client, &self.areas, &self.atlas, now, candidate).sources
+    }
+}
+
 impl Registry {
+    /// Which points there are for which addresses.
+    pub fn places(&self) -> Places {
+        let atlas = self.atlas();
+        let state = self.state.read();
+        let fixed = |(id, point): (&PointId, &super::Point)| {
+            let address = state.standings.get(id).map(|standing| standing.address.as_str());
+            let (name, base) = (point.name.clone(), address.and_then(base_url));
+            (id.clone(), Fixed { name, base, is_offered: point.is_offered() })
+        };
+        let points = state.points.iter().map(fixed).collect();
+        Places { areas: state.areas.clone(), atlas, points }
+    }
+
     /// Whom `client` should ask for `version`; without one, whom it would ask for what all hold.
     ///
     /// Reads the database where it was not asked about a point before.

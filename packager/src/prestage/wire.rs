@@ -12,7 +12,7 @@
 
 use super::PrestageError;
 use crate::name::{ChannelName, PackageName};
-use crate::sign::{NotProven, PublicKey, Signature, SiteKey, VersionInfo};
+use crate::sign::{Document, NotProven, PublicKey, Signature, SiteKey, VersionInfo};
 use bytes::{Buf, BytesMut};
 use contentlib::frames::{FrameDecoder, FrameItem};
 use contentlib::{Digest, Frame, Recipe};
@@ -195,7 +195,7 @@ impl<'a> BundleWriter<'a> {
         let mut writer = Self { out, hasher: blake3::Hasher::new(), written: 0, n_records: 0 };
         let mut prefix = [&MAGIC[..], &VERSION.to_le_bytes(), &[0; 2]].concat();
         prefix.extend_from_slice(&(text.len() as u32).to_le_bytes());
-        for part in [&prefix[..], &text, key.sign_bundle(&text).as_bytes()] {
+        for part in [&prefix[..], &text, key.sign_document(Document::Bundle, &text).as_bytes()] {
             writer.put(part).map_err(PrestageError::Write)?;
         }
         Ok(writer)
@@ -344,7 +344,7 @@ impl BundleDecoder {
         let signature = Signature::from_bytes(signature);
         let head: Head =
             serde_json::from_slice(&text).map_err(|error| BadBundle::Head(error.to_string()))?;
-        if !head.key.has_signed_bundle(&text, &signature) {
+        if !head.key.has_signed(Document::Bundle, &text, &signature) {
             return Err(BadBundle::Head(
                 "its signature is not one of the key that it states".into(),
             ));

@@ -6,9 +6,12 @@
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
 use crate::extract::{Input, Query, deadline, parse_json, want_media_type, whole_body};
+use crate::fleet::policy::{Own, signed};
+use crate::fleet::settings::For;
 use crate::fleet::{Caller, certified};
+use crate::hierarchy::own_addresses;
 use crate::problem::{Kind, Problem};
-use crate::routes::hierarchy::{ClientPolicyView, policy};
+use crate::routes::places::asked_host;
 use crate::routes::point::want_private;
 use crate::site::{Site, blocking};
 use axum::Json;
@@ -164,34 +167,86 @@ struct PolicyQuery {
     wait: Option<u64>,
 }
 
+/// A policy, signed.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "policy": "{\"revision\":\"b2d1c0ffee00aa11\",\"client\":\"0199f0c2-a7b1-7e0d-8455-a7b1e0d30199\",\
+        \"updates_enabled\":true,\"update_points\":[{\"name\":\"site\",\
+        \"url\":\"https://site.example:8520\"}],\"distribution_points\":[{\"name\":\"branch-7\",\
+        \"url\":\"http://192.0.2.7:8520\"},{\"name\":\"site\",\"url\":\"https://site.example:8520\",\
+        \"after\":1200}],\"settings\":{\"updates_enabled\":true,\"poll_every\":3600,\"report_every\":900,\
+        \"report_after_install\":120,\"scan_every\":604800,\"reevaluate_every\":604800,\
+        \"catalogue_ttl\":86400},\"fallback\":[\"https://site.example:8520\"],\
+        \"synced\":\"2026-11-27T03:02:11Z\"}",
+    "signature": "b9c658e488c4b870…"
+}))]
+pub struct SignedPolicyView {
+    /// The policy, as JSON text: its `revision`, the `client` that it is for, `updates_enabled`, the
+    /// `update_points` and `distribution_points` in the order in which it turns to them, its `settings`, the
+    /// addresses where it says why it cannot report (`fallback`), and when the site was last `synced`.
+    pub policy: String,
+    /// The site's Ed25519 signature of `depot client policy v1`, a zero byte and the BLAKE3 of that text, in
+    /// hex.
+    pub signature: String,
+}
+
 /// Say what the client is to do
 ///
 /// As soon as it differs from the revision that the client has; 204 if it did not in the time that it
-/// waits.
+/// waits, or 304 if it named the revision in `If-None-Match`.
 #[utoipa::path(get, path = "/api/v1/client/policy", tag = "client",
     operation_id = "get_client_policy", security(("client" = [])), params(PolicyQuery),
-    responses((status = 200, description = "The policy", body = ClientPolicyView),
-        (status = 204, description = "It is still the same")))]
+    responses((status = 200, description = "The policy", body = SignedPolicyView,
+            headers(("ETag" = String, description = "Its revision"))),
+        (status = 204, description = "It is still the same"),
+        (status = 304, description = "It is still the same")))]
 async fn get_policy(
     State(site): State<Site>,
-    Extension(_caller): Extension<Caller>,
+    Extension(caller): Extension<Caller>,
+    peer: Option<Extension<SocketAddr>>,
     Query(query): Query<PolicyQuery>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let deadline = deadline(query.wait)?;
+    let tag = request.headers().get(header::IF_NONE_MATCH).and_then(|tag| tag.to_str().ok());
+    let unchanged = if tag.is_some() { StatusCode::NOT_MODIFIED } else { StatusCode::NO_CONTENT };
+    let known = query.after.or_else(|| Some(tag?.trim_matches('"').to_owned()));
+    let reached = asked_host(&request).map(|host| format!("https://{host}"));
+    let peer = peer.map(|Extension(peer)| peer.ip());
     let of = site.clone();
-    let mut changes = blocking(move || Ok(of.fleet()?.changes())).await?;
+    let fleet = blocking(move || of.fleet()).await?;
+    let mut waiting = fleet.policies.wait(caller.ordinal);
     loop {
-        changes.mark_unchanged();
-        let of = site.clone();
-        let policy = blocking(move || policy(&of)).await?;
-        if query.after.as_ref() != Some(&policy.revision) {
-            return Ok(Json(policy).into_response());
-        }
-        tokio::select! {
-            changed = changes.changed() => changed.map_err(|_| stopping())?,
-            () = tokio::time::sleep_until(deadline) => {
-                return Ok(StatusCode::NO_CONTENT.into_response());
+        waiting.own.mark_unchanged();
+        waiting.frame.mark_unchanged();
+        let (of, reached) = (site.clone(), reached.clone());
+        let (own, mut frame) = blocking(move || {
+            let fleet = of.fleet()?;
+            // It may be shut out since it asked.
+            fleet.caller(&certified(caller.id))?;
+            let facts = fleet.states.facts(caller.ordinal)?;
+            let addresses = facts.into_iter().flat_map(|facts| facts.addresses).chain(peer);
+            let reached = reached.unwrap_or_else(|| own_addresses(&of).remove(0));
+            let set = fleet.settings.get(For::Client(caller.id));
+            let own = Own { client: caller.id, addresses: addresses.collect(), reached, set };
+            Ok((own, fleet.policies.frame(&of)?))
+        })
+        .await?;
+        loop {
+            let policy = frame.policy(&own);
+            if known.as_ref() != Some(&policy.revision) {
+                let tag = (header::ETAG, format!("\"{}\"", policy.revision));
+                let signed = blocking(move || signed(&site, &policy)).await?;
+                return Ok(([tag], Json(signed)).into_response());
             }
+            tokio::select! {
+                _ = waiting.frame.changed() => {}
+                _ = waiting.own.changed() => break,
+                () = waiting.closed.cancelled() => return Err(stopping()),
+                () = tokio::time::sleep_until(deadline) => return Ok(unchanged.into_response()),
+            }
+            waiting.turn().await;
+            frame = waiting.frame.borrow_and_update().clone().ok_or_else(stopping)?;
         }
     }
 }
@@ -254,12 +309,19 @@ async fn put_facts(
     want_media_type(request.headers(), &["application/json"])?;
     let body = whole_body(request.into_body(), MAX_FACTS).await?;
     let change: FactsChange = parse_json(&body)?;
+    let may_move = change.base == 0 || change.addresses.is_some();
     let kept = blocking(move || {
-        site.fleet()?.states.change_facts(caller.ordinal, change).map_err(|error| match error {
+        let fleet = site.fleet()?;
+        let kept = fleet.states.change_facts(caller.ordinal, change);
+        let kept = kept.map_err(|error| match error {
             FactsError::Store(error) => error.into(),
             FactsError::TooLarge(_) => Problem::new(Kind::TooLarge, error.to_string()),
             other => Problem::new(Kind::Conflict, other.to_string()),
-        })
+        })?;
+        if may_move {
+            fleet.policies.own_changed(caller.ordinal);
+        }
+        Ok(kept)
     });
     Ok(Json(FactsRevisionView { revision: kept.await? }))
 }

@@ -2,10 +2,12 @@
 
 use crate::extract::{Params, Query};
 use crate::fleet::Fleet;
+use crate::fleet::settings::For;
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
+use ::client::settings::Changes;
 use axum::Json;
 use axum::extract::{Extension, State};
 use compliance::Ordinal;
@@ -276,6 +278,7 @@ async fn stand(
         let fleet = site.fleet()?;
         let client = find(&fleet, &which)?;
         fleet.states.set_standing(client.ordinal, standing, Timestamp::now())?;
+        fleet.policies.own_changed(client.ordinal);
         let facts = fleet.states.facts(client.ordinal)?;
         Ok(ClientView::of(find(&fleet, &client.id.to_string())?, facts))
     });
@@ -331,6 +334,8 @@ async fn remove_client(
         let client = find(&fleet, &which)?;
         let facts = fleet.states.facts(client.ordinal)?;
         fleet.states.remove(client.ordinal, Timestamp::now())?;
+        fleet.settings.set(For::Client(client.id), Changes::default())?;
+        fleet.policies.own_changed(client.ordinal);
         Ok(ClientView::of(client, facts))
     });
     Ok(Json(removed.await?))

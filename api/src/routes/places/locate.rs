@@ -7,12 +7,12 @@
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
 use crate::extract::{Params, Query, parse_field};
+use crate::fleet::policy::content_address;
 use crate::problem::Problem;
 use crate::site::{Ledger, Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::header;
-use dp::PlainHttp;
 use dp::identity::OverTls;
 use dp::locate::{Client, Located, PassedOver, Source, Why};
 use dp::registry::{Ask, Demanded};
@@ -246,7 +246,7 @@ async fn locate(
     let version: Selector = parse_field("version", query.version.as_deref().unwrap_or("latest"))?;
     let client = Client { address, elapsed: Duration::from_secs(query.elapsed.unwrap_or(0)) };
     let explain = query.explain.unwrap_or(false);
-    let here = known_url(&site).or_else(|| asked_url(&request));
+    let here = content_address(&site).or_else(|| asked_url(&request));
     let located = blocking(move || {
         let (ledger, now) = (site.ledger()?, Timestamp::now());
         let registry = &ledger.registry;
@@ -313,7 +313,7 @@ async fn sources(
     let this = IpAddr::from([127, 0, 0, 1]);
     let address = peer.map_or(this, |Extension(peer)| peer.ip());
     let client = Client { address, elapsed: Duration::from_secs(query.elapsed.unwrap_or(0)) };
-    let here = asked_url(&request).or_else(|| known_url(&site));
+    let here = asked_url(&request).or_else(|| content_address(&site));
     let answer = blocking(move || {
         let (ledger, now) = (site.ledger()?, Timestamp::now());
         let packages = site.content()?.packages;
@@ -353,21 +353,18 @@ fn record(
     Ok(ledger.audit.write(&record)?)
 }
 
-/// Where the settings say that the site is.
-fn known_url(site: &Site) -> Option<String> {
-    let config = site.config();
-    let url = config.site.url.to_texts().into_iter().next()?;
-    let place = url.strip_prefix("https://")?;
-    let scheme = if config.dp.plain_http == PlainHttp::Any { "http" } else { "https" };
-    Some(format!("{scheme}://{place}"))
-}
-
 /// Where whoever asks reaches the site.
 fn asked_url(request: &Request) -> Option<String> {
+    let host = asked_host(request)?;
+    let is_plain = request.extensions().get::<OverTls>().is_none();
+    let scheme = if is_plain { "http" } else { "https" };
+    Some(format!("{scheme}://{host}"))
+}
+
+/// The host and port by which whoever asks reaches the site.
+pub(crate) fn asked_host(request: &Request) -> Option<String> {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let authority = request.uri().authority().map(|authority| authority.as_str());
     let host: axum::http::uri::Authority = host.or(authority)?.parse().ok()?;
-    let is_plain = request.extensions().get::<OverTls>().is_none();
-    let scheme = if is_plain { "http" } else { "https" };
-    (!host.as_str().contains('@')).then(|| format!("{scheme}://{host}"))
+    (!host.as_str().contains('@')).then(|| host.to_string())
 }

@@ -265,3 +265,36 @@ fn a_neighbour_serves_while_the_own_group_waits() {
     let met = registry.demand(&located, &docs, &site.packages, now(), Ask::Really).unwrap();
     assert_eq!(met, Demanded::Asked(a.name));
 }
+
+#[test]
+fn what_is_told_ahead_follows_from_what_people_set_and_not_from_the_minute() {
+    let registry = registry();
+    let a = reporting(&registry, "a", Vec::new());
+    let b = reporting(&registry, "b", Vec::new());
+    group(&registry, "paris", &["a"]);
+    group(&registry, "lyon", &["b"]);
+    boundary(&registry, "10.7.0.0/16", &["paris"]);
+    let after = Duration::from_secs(1200);
+    registry.set_neighbour("paris", "lyon", Fallback::After(after)).unwrap();
+    let first = registry.places();
+    let told = |places: &Places, addresses: &[&str]| {
+        let addresses: Vec<_> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let name = |source: &crate::locate::Source| {
+            source.point.as_ref().map_or("site".to_owned(), |place| place.name.to_string())
+        };
+        places.sources(&addresses).iter().map(|it| (name(it), it.after)).collect::<Vec<_>>()
+    };
+    let want: Vec<_> = [("a", 0), ("b", 1200), ("site", 0)]
+        .map(|(n, s)| (n.to_owned(), Duration::from_secs(s)))
+        .into();
+    assert_eq!(told(&first, &["192.0.2.1", "10.7.1.1"]), want, "the first that is in a boundary");
+    assert_eq!(told(&first, &["192.0.2.1"]).len(), 1);
+    assert_eq!(told(&first, &[]), []);
+    // A point that reports anew, or is silent, changes nothing.
+    heard(&registry, &a, Vec::new());
+    assert_eq!(registry.places(), first);
+    registry.remove_point(b.id.as_str()).unwrap();
+    let then = registry.places();
+    assert_ne!(then, first);
+    assert_eq!(told(&then, &["10.7.1.1"]).len(), 2);
+}
