@@ -6,8 +6,9 @@
 use super::packages::{BadPackages, PackagesChange};
 use crate::matrix::Ordinal;
 use crate::site::{Compliance, StoreError};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sitedb::{Table, Value};
+use sitedb::{Batch, Table, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -85,7 +86,7 @@ pub enum FactsError {
     Store(#[from] StoreError),
 }
 
-const FACTS: Table<u32, Facts> = Table::new("compliance-facts");
+pub(crate) const FACTS: Table<u32, Facts> = Table::new("compliance-facts");
 
 impl Value for Facts {}
 
@@ -148,20 +149,45 @@ impl Compliance {
     ///
     /// # Errors
     /// If it begins at another revision, leads to too much, or the database fails.
-    pub fn change_facts(&self, client: Ordinal, change: FactsChange) -> Result<u64, FactsError> {
-        // One writer at a time, so that what is read is still so when it is written.
+    pub fn change_facts(
+        &self,
+        client: Ordinal,
+        mut change: FactsChange,
+        now: Timestamp,
+    ) -> Result<u64, FactsError> {
         change.packages.as_ref().map_or(Ok(()), PackagesChange::check)?;
-        let _writer = self.writer();
+        // One writer at a time, so that what is read is still so when it is written.
+        let mut writer = self.writer();
         let old = FACTS.get(self.db(), &client).map_err(StoreError::from)?.unwrap_or_default();
+        if self.index.read().is_doubtful(client) {
+            // All writes before a synced one are on disk with it.
+            FACTS.set(self.db(), &client, &old).map_err(StoreError::from)?;
+            self.index.write().put_anew(self.db(), client, &old).map_err(StoreError::from)?;
+        }
         if change.base != 0 && change.revision == old.revision {
             return Ok(old.revision);
         }
-        let new = old.with(change)?;
-        FACTS.set(self.db(), &client, &new).map_err(StoreError::from)?;
+        let (packages, from_nothing) = (change.packages.take(), change.base == 0);
+        let mut new = old.with(change)?;
+        let planned = self.index.read().inventory.plan(self.db(), client, from_nothing, packages);
+        let planned = planned.map_err(StoreError::from)??;
+        new.packages = planned.len();
+        let mut batch = Batch::new();
+        FACTS.put(&mut batch, &client, &new);
+        planned.put(&mut batch);
+        self.db().kv().write(batch).map_err(|error| {
+            // It may have been written all the same.
+            self.index.write().doubt(client);
+            StoreError::from(error)
+        })?;
+        writer.since.get_or_insert(now.as_second());
+        let mut index = self.index.write();
+        index.change(client, &old, &new);
+        index.inventory.make(planned);
         Ok(new.revision)
     }
 
-    pub(crate) fn forget_facts(batch: &mut sitedb::Batch, client: Ordinal) {
+    pub(crate) fn forget_facts(batch: &mut Batch, client: Ordinal) {
         FACTS.delete(batch, &client);
     }
 }

@@ -5,7 +5,9 @@
 //! it is applied.
 
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use sync::rpm::evr::Evr;
 
 /// The most packages that a client may tell.
 pub const MAX_PACKAGES: usize = 20_000;
@@ -24,6 +26,19 @@ pub enum PackageKind {
     Rpm,
     /// Numbers with dots, as programs for Windows have.
     Other,
+}
+
+impl PackageKind {
+    /// How one version compares with another.
+    pub fn compare(self, one: &str, other: &str) -> Ordering {
+        match self {
+            Self::Deb | Self::Other => sync::apt::version::compare(one, other),
+            Self::Rpm => match (one.parse::<Evr>(), other.parse::<Evr>()) {
+                (Ok(one), Ok(other)) => one.compare(&other),
+                _ => sync::rpm::evr::compare(one, other),
+            },
+        }
+    }
 }
 
 /// What is installed under a name.
@@ -60,6 +75,9 @@ pub enum BadPackages {
     /// There are too many.
     #[error("{0} packages; at most {MAX_PACKAGES} of a client are kept")]
     TooMany(usize),
+    /// The fleet has too many different ones.
+    #[error("the fleet has {0} different packages and versions already; no new one is kept")]
+    TooManyKnown(usize),
     /// A word is empty or too long, or has a character that no package's has.
     #[error("{what} {word:?} is not that of a package")]
     Word {

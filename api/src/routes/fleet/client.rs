@@ -275,14 +275,18 @@ async fn put_facts(
     let body = whole_body(request.into_body(), MAX_FACTS_SENT as u64).await?;
     let change: FactsChange = parse_json(&body)?;
     let kept = blocking(move || {
-        site.fleet()?.states.change_facts(caller.ordinal, change).map_err(|error| match error {
-            FactsError::Store(error) => error.into(),
-            FactsError::TooLarge(_) | FactsError::Packages(BadPackages::TooMany(_)) => {
-                Problem::new(Kind::TooLarge, error.to_string())
-            }
-            FactsError::Packages(_) => Problem::field("packages", error.to_string()),
-            other => Problem::new(Kind::Conflict, other.to_string()),
-        })
+        let now = Timestamp::now();
+        site.fleet()?.states.change_facts(caller.ordinal, change, now).map_err(
+            |error| match error {
+                FactsError::Store(error) => error.into(),
+                FactsError::TooLarge(_)
+                | FactsError::Packages(BadPackages::TooMany(_) | BadPackages::TooManyKnown(_)) => {
+                    Problem::new(Kind::TooLarge, error.to_string())
+                }
+                FactsError::Packages(_) => Problem::field("packages", error.to_string()),
+                other => Problem::new(Kind::Conflict, other.to_string()),
+            },
+        )
     });
     Ok(Json(FactsRevisionView { revision: kept.await? }))
 }
