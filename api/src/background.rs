@@ -212,7 +212,13 @@ async fn synchronise(site: Site, stop: CancellationToken) {
 async fn follow_parent(site: Site, stop: CancellationToken) {
     let of = site.clone();
     match blocking(move || of.parent()).await {
-        Ok(Some(parent)) => hierarchy::follow::follow(site, parent, stop).await,
+        Ok(Some(parent)) if parent.is_of_update_point() => {
+            hierarchy::follow::follow(site, parent, stop).await;
+        }
+        Ok(Some(parent)) => {
+            let telling = hierarchy::forward::forward(site.clone(), parent.clone(), stop.clone());
+            tokio::join!(hierarchy::follow::follow(site, parent, stop), telling);
+        }
         Ok(None) => {}
         Err(problem) => tracing::error!(%problem, "the parent site is not listened to"),
     }

@@ -103,6 +103,7 @@ fn only_what_must_be_is_open_to_all() {
     let wanted = [
         "/api/openapi.json",
         "/api/v1/authority",
+        "/api/v1/client/fallback",
         "/api/v1/client/join",
         "/api/v1/follower/join",
         "/api/v1/health",
@@ -168,6 +169,7 @@ async fn every_operation_is_there_and_takes_the_role_that_it_says() {
             }
             // It takes a secret, which an empty body does not have.
             None if path.ends_with("/join") => drop(answer.refused(422, "secret")),
+            None if path.ends_with("/fallback") => drop(answer.refused(415, "content-type")),
             None if path.starts_with("/locate/") => drop(answer.refused(404, "package")),
             None => assert_eq!(answer.status, 200, "{method} {path}"),
             Some(_) => drop(answer.refused(401, "authorization")),
