@@ -4,9 +4,13 @@
 //! free when its client was removed and no bitmap on disk names it any more.
 
 mod facts;
+mod packages;
 pub(crate) mod registry;
 
-pub use facts::{Facts, FactsChange, FactsError, Inventory, MAX_FACTS};
+pub use facts::{Facts, FactsChange, FactsError, MAX_FACTS, MAX_FACTS_SENT};
+pub use packages::{
+    BadPackages, MAX_PACKAGES, MAX_WORD, Package, PackageKind, Packages, PackagesChange,
+};
 pub use registry::{EnrolError, Enrolment};
 
 use crate::head::{Place, Seconds};
