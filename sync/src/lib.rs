@@ -38,6 +38,7 @@ pub mod wsus;
 pub mod catalogue;
 pub mod filter;
 pub mod lifecycle;
+pub mod shard;
 
 // Keeping it true.
 pub mod hierarchy;
