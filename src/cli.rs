@@ -4,6 +4,7 @@
 //! file joins them and holds what all of them share: where to work and how to print.
 
 use crate::{
+    agent::AgentCommand,
     audit::AuditArgs,
     boundary::BoundaryCommand,
     boundary_group::BoundaryGroupCommand,
@@ -236,6 +237,16 @@ Examples:
   depot client settings set --updates-enabled false"
     )]
     Client(ClientCommand),
+    /// This machine as a client of a site: run, install, scan, status, trigger, report, explain
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot agent install --site https://site.example:8520 --join-file office.token
+  depot agent status
+  depot agent explain DSA-5545-1"
+    )]
+    Agent(AgentCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

@@ -1,5 +1,6 @@
 //! `depot client …`: the machines of the fleet, how they come in, and what is set for them.
 
+mod fallback;
 mod join_token;
 mod settings;
 
@@ -11,6 +12,7 @@ use crate::{
 };
 use api::routes::fleet::{ClientView, StandingView};
 use clap::{Args, Subcommand};
+use fallback::FallbackCommand;
 use http::Method;
 use join_token::JoinTokenCommand;
 use settings::SettingsCommand;
@@ -75,7 +77,15 @@ not that of the client that it was."
         #[arg(long, short)]
         yes: bool,
     },
-    /// What is set for all clients of a site: show, set
+    /// What machines say that cannot say it as clients: list
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot client fallback list"
+    )]
+    Fallback(FallbackCommand),
+    /// What is set for clients, all or one: show, set, clear
     #[command(
         subcommand,
         after_help = "\
@@ -131,6 +141,7 @@ pub async fn run(command: ClientCommand, client: &Client, out: Out) -> Result<()
             let was: ClientView = client.ask(Request::new(Method::DELETE, &at)).await?;
             out.show(&was, |w| writeln!(w, "{} is forgotten", was.name))
         }
+        ClientCommand::Fallback(command) => fallback::run(command, client, out).await,
         ClientCommand::Settings(command) => settings::run(command, client, out).await,
     }
 }

@@ -91,7 +91,8 @@ Examples:
 
 Causes: never-scanned, scan-failed (the code is told), backlog (changes wait at the client), silent (not
 heard for a week), not-received (a child site was not heard), corrupt (a batch could not be read),
-not-enrolled (waits for approval), blocked, not-assessed (its catalogue does not have the update).")]
+not-enrolled (waits for approval), blocked, not-assessed (its catalogue does not have the update). Where a
+machine said by itself why it cannot join, scan or report, that stands with the detail.")]
 pub struct UnknownArgs {
     /// Of this update, by id or name; without it, clients of which nothing is known
     #[arg(long, value_name = "UPDATE")]
@@ -187,7 +188,8 @@ async fn unknown(args: UnknownArgs, client: &Client, out: Out) -> Result<(), Fai
         let at = path(&["compliance", "updates", update, "unknown"]);
         let found: Vec<UnknownView> = client.list(&at, &[], args.limit).await?;
         let rows = found.iter().map(|it| {
-            let detail = it.detail.clone().unwrap_or_default();
+            let details = [&it.detail, &it.said].into_iter().flatten();
+            let detail = details.cloned().collect::<Vec<_>>().join("; ");
             [it.name.clone(), it.cause.clone(), detail, units::when(it.since), it.client.clone()]
         });
         let columns = ["name", "cause", "detail", "since", "client"];

@@ -4,6 +4,7 @@
 //! nothing about content: that is the business of the crates below. `cli.rs` is the tree of
 //! commands, `transport.rs` the way to a site, `exit.rs` how everything ends.
 
+mod agent;
 mod audit;
 mod boundary;
 mod boundary_group;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(command, out),
         // A server logs by its configuration; all other commands by `--verbose`.
         Command::Serve(args) => serve::run(args, &shared, out),
+        Command::Agent(command) => agent::run(command, &shared, out),
         Command::Dp(self::dp::DpCommand::Serve(args)) => self::dp::serve::run(args, &shared, out),
         command => {
             log_to_stderr(shared.verbose);

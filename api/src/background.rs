@@ -8,6 +8,7 @@ use crate::auth::Identity;
 use crate::hierarchy;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
+use crate::shards;
 use crate::site::{Site, blocking};
 use crate::uploaded;
 use contentlib::{GcOptions, Progress, VerifyOptions};
@@ -58,6 +59,8 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(TEND, stop, site, tend_fleet);
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
+    let (following, until) = (site.clone(), stop.clone());
+    tokio::spawn(async move { keep_shards(following, until).await });
     let (syncing, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { synchronise(syncing, until).await });
     if !library.gc_interval.is_zero() {
@@ -119,6 +122,27 @@ async fn tend_fleet(site: Site) -> Result<(), Problem> {
         Ok(())
     })
     .await
+}
+
+/// Keeps what clients scan by as the catalogue is; of an update point, as its site hands it out.
+async fn keep_shards(site: Site, stop: CancellationToken) {
+    let of = site.clone();
+    let parent = blocking(move || of.parent()).await.ok().flatten();
+    if parent.is_some_and(|parent| parent.is_of_update_point()) {
+        return shards::follow(site, stop).await;
+    }
+    let mut pause = TEND;
+    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+        let of = site.clone();
+        let made = blocking(move || of.shards()?.make(&of)).await;
+        pause = match made {
+            Ok(()) => TEND,
+            Err(problem) => {
+                tracing::warn!(%problem, "the catalogue for clients is not made; it is tried again");
+                MINUTE
+            }
+        };
+    }
 }
 
 /// Counts for the trend how updates stand on this day.
@@ -212,7 +236,13 @@ async fn synchronise(site: Site, stop: CancellationToken) {
 async fn follow_parent(site: Site, stop: CancellationToken) {
     let of = site.clone();
     match blocking(move || of.parent()).await {
-        Ok(Some(parent)) => hierarchy::follow::follow(site, parent, stop).await,
+        Ok(Some(parent)) if parent.is_of_update_point() => {
+            hierarchy::follow::follow(site, parent, stop).await;
+        }
+        Ok(Some(parent)) => {
+            let telling = hierarchy::forward::forward(site.clone(), parent.clone(), stop.clone());
+            tokio::join!(hierarchy::follow::follow(site, parent, stop), telling);
+        }
         Ok(None) => {}
         Err(problem) => tracing::error!(%problem, "the parent site is not listened to"),
     }

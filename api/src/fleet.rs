@@ -2,8 +2,10 @@
 //!
 //! What they report is kept by the crate `compliance`; here is who they are on a connection: a client proves
 //! its id by the certificate that it got when it enrolled, and every request asks whether it still may. In the
-//! order to read: [`tokens`] let them in, [`settings`] are set for them, [`policy`] is what each is told.
+//! order to read: [`tokens`] let them in, [`settings`] are set for them, [`policy`] is what each is told, and
+//! [`fallback`] what those say who cannot say it as clients.
 
+pub mod fallback;
 pub mod policy;
 pub mod settings;
 pub mod tokens;
@@ -13,6 +15,7 @@ use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
 use dp::field;
+use fallback::Fallback;
 use jiff::Timestamp;
 use policy::Policies;
 use settings::ClientSettings;
@@ -29,6 +32,8 @@ pub struct Fleet {
     pub settings: ClientSettings,
     /// What they are told.
     pub policies: Policies,
+    /// What those say who cannot say it as clients.
+    pub fallback: Fallback,
 }
 
 /// The client that a request comes from.
@@ -53,6 +58,7 @@ impl Fleet {
             tokens: JoinTokens::new(db.clone()),
             settings: ClientSettings::open(db)?,
             policies: Policies::new(),
+            fallback: Fallback::open(db)?,
         })
     }
 

@@ -1,11 +1,12 @@
 //! The place of a site in a tree of sites, and its update points.
 //!
 //! A site that joined a parent takes its catalogue from it; [`parent`] is who that is, [`follow`] how it is
-//! listened to, `upstream` how its feed is read. The other side, telling those who follow this one, is
+//! listened to, `upstream` how its feed is read, [`forward`] how it is told what clients report. The other side, telling those who follow this one, is
 //! [`tell`]. The same holds between a site and its other update points, which are sites of a kind that has
 //! neither sources nor children.
 
 pub mod follow;
+pub mod forward;
 pub mod parent;
 pub mod tell;
 mod upstream;

@@ -44,6 +44,7 @@ pub mod week_file;
 
 pub mod fleet;
 pub mod hierarchy;
+pub mod shards;
 
 mod background;
 mod point;

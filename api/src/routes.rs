@@ -14,6 +14,7 @@ pub mod point;
 pub mod points;
 pub mod prestage;
 pub mod server;
+pub mod shards;
 pub mod status_messages;
 pub mod sync;
 pub mod transfer;
@@ -79,6 +80,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(status_messages::routes())
         .merge(hierarchy::routes())
         .merge(fleet::routes())
+        .merge(shards::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

@@ -5,6 +5,7 @@
 //! DIR/library              content: packs and index
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
 //! DIR/cache/coming         files of upstreams on their way to packages (may be deleted)
+//! DIR/cache/catalogue      what clients scan by (may be deleted)
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
 //! DIR/keys/site.ed25519    signs versions; mode 0600
 //! DIR/keys/site.openpgp     signs the repositories that the site makes; mode 0600
@@ -29,6 +30,7 @@ use crate::jobs::{Job, JobState, Jobs, Limits};
 use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{self, Problem, with_causes};
+use crate::shards::Shards;
 use crate::streams::Places;
 use crate::upstream::Upstream;
 use contentlib::Library;
@@ -64,6 +66,7 @@ struct Inner {
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
     fleet: Mutex<Option<Arc<Fleet>>>,
+    shards: Mutex<Option<Arc<Shards>>>,
     parent: Mutex<Option<Option<Arc<Parent>>>>,
     upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
@@ -193,6 +196,7 @@ impl Site {
             authority: Mutex::default(),
             updates: Mutex::default(),
             fleet: Mutex::default(),
+            shards: Mutex::default(),
             parent: Mutex::default(),
             upstream: Mutex::default(),
             address: OnceLock::new(),
@@ -367,6 +371,17 @@ impl Site {
         Ok(fleet)
     }
 
+    /// What clients scan by.
+    pub fn shards(&self) -> Result<Arc<Shards>, Problem> {
+        let mut slot = self.0.shards.lock();
+        if let Some(shards) = &*slot {
+            return Ok(Arc::clone(shards));
+        }
+        let shards = Arc::new(Shards::open(self.folder())?);
+        *slot = Some(Arc::clone(&shards));
+        Ok(shards)
+    }
+
     /// What reads sources: that of the parent reads whom this site follows at that moment.
     fn adapters(&self) -> Adapters {
         // Not the site itself, which has the machine.
@@ -428,6 +443,9 @@ impl Site {
     pub(crate) fn stop_syncs(&self) {
         if let Some(machine) = &*self.0.updates.lock() {
             machine.stop();
+        }
+        if let Some(shards) = &*self.0.shards.lock() {
+            shards.stop();
         }
     }
 

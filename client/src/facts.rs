@@ -3,11 +3,14 @@
 //! Three kinds of machine answer: Debian's ([`debian`]), those of the RPM family ([`rpm`]), and Windows, of
 //! which what was recorded is known and nothing else ([`recorded`]). A question that cannot be answered is
 //! unknown, which is another thing than no.
+//! What of all that a site is told is in [`told`].
 
 pub mod debian;
+pub mod network;
 pub mod os_release;
 pub mod recorded;
 pub mod rpm;
+pub mod told;
 
 use crate::truth::Truth;
 pub use os_release::OsRelease;

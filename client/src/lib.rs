@@ -17,6 +17,7 @@
 
 // Which updates a machine needs.
 pub mod applicability;
+pub mod catalogue;
 pub mod explain;
 pub mod facts;
 pub mod truth;

@@ -103,6 +103,20 @@ impl Compliance {
         Ok(done)
     }
 
+    /// Counts places as those of another store from now on, so that a parent is told everything anew: this
+    /// database is an older one than the parent was told of.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn renew_store(&self) -> Result<(), StoreError> {
+        let _one = self.checkpointing.lock();
+        let place = COVERED.get(self.db(), &())?.map_or(0, |covered| covered.place);
+        let (store, _) = Uuid::new_v4().as_u64_pair();
+        COVERED.set(self.db(), &(), &Covered { place, store })?;
+        self.writer().store = store;
+        Ok(())
+    }
+
     fn write_rows(&self, done: &mut Checkpoint) -> Result<(), StoreError> {
         let n_rows = self.states().matrix.rows().len() as RowId;
         let mut bitmaps =

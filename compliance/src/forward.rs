@@ -157,6 +157,11 @@ impl Gone {
 }
 
 impl Compliance {
+    /// The place of the last thing that the site was told.
+    pub fn place(&self) -> Place {
+        self.writer().next - 1
+    }
+
     /// What changed after `from`, as far as one page reaches.
     ///
     /// # Errors

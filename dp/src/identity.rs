@@ -194,6 +194,12 @@ impl Identity {
         Ok(Self { key, certificate, authority, vouched })
     }
 
+    /// A request for another certificate, of the key that it has.
+    pub fn renewal(&self) -> Result<Request, IdentityError> {
+        let key = KeyPair::from_pem(&self.key.serialize_pem()).map_err(IdentityError::Making)?;
+        Request::of(key)
+    }
+
     /// Who it is.
     pub fn peer(&self) -> &Peer {
         &self.vouched.peer

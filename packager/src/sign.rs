@@ -117,6 +117,8 @@ pub enum Document {
     Bundle,
     /// What one client is to do.
     ClientPolicy,
+    /// What there is of updates, as clients read it.
+    Catalogue,
 }
 
 impl Document {
@@ -125,6 +127,7 @@ impl Document {
         let mut out = match self {
             Self::Bundle => b"depot prestage bundle v1\0".to_vec(),
             Self::ClientPolicy => b"depot client policy v1\0".to_vec(),
+            Self::Catalogue => b"depot client catalogue v1\0".to_vec(),
         };
         out.extend_from_slice(Digest::of(text).as_bytes());
         out

@@ -1,23 +1,27 @@
-//! Fills a catalogue with generated updates, reads it again, asks it, and copies it to a fresh child; tells
-//! how long each took. Run it under `/usr/bin/time -v` to see what memory it needs.
+//! Fills a catalogue with generated updates, reads it again, asks it, copies it to a fresh child, and makes shards
+//! of it; tells how long each took, and what a client brings. Run it under `/usr/bin/time -v` to see what memory it needs.
 //!
-//! `catalogue FOLDER [UPDATES] [fill|same|ask|child]`: all of them, where none is named.
+//! `catalogue FOLDER [UPDATES] [fill|same|ask|child|shards]`: all of them, where none is named.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../benches/generated/mod.rs"]
 #[allow(dead_code)]
 mod generated;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sync::adapter::{Extent, Said};
 use sync::catalogue::{By, Catalogue, NoReports, Order, Place, Query};
+use sync::shard::blob::{Blobs, Name};
+use sync::shard::build::build;
+use sync::shard::manifest::{Manifest, Page};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(folder) = arguments.first() else {
-        eprintln!("catalogue FOLDER [UPDATES] [fill|same|ask|child]");
+        eprintln!("catalogue FOLDER [UPDATES] [fill|same|ask|child|shards]");
         std::process::exit(2);
     };
     let folder = Path::new(folder);
@@ -46,6 +50,63 @@ fn main() {
         }
         assert_eq!(child.counts().updates, parent.counts().updates);
     }
+    if is_asked("shards") {
+        shards(&parent, &folder.join("blobs"), updates);
+    }
+}
+
+/// Makes shards, changes an update, and makes them again: what of it a client brings.
+fn shards(catalogue: &Catalogue, folder: &Path, updates: u32) {
+    let blobs = Blobs::open(folder).unwrap();
+    let began = Instant::now();
+    let first = build(catalogue, &blobs, &|| false).unwrap();
+    println!("shards: {:?}", began.elapsed());
+    let before = listed(&blobs, &first);
+    let size = |names: &BTreeSet<Name>| {
+        names.iter().map(|it| blobs.packed(*it).unwrap().unwrap().len()).sum::<usize>()
+    };
+    println!(
+        "first: {} pages, {} blobs of {} bytes, manifest of {} bytes",
+        first.pages.len(),
+        before.len(),
+        size(&before),
+        first.text().len()
+    );
+    let now = generated::now(updates) + jiff::SignedDuration::from_hours(1);
+    let by = "generated".parse().unwrap();
+    let mut intake = catalogue.intake(&by, 2, Arc::default(), now).unwrap();
+    for n in 0..updates {
+        let mut update = generated::update(n);
+        if n == updates / 2 {
+            update.behaviour.needs_network = true;
+        }
+        intake.take(Said::Update(Box::new(update))).unwrap();
+    }
+    intake.settle(Extent::Whole).unwrap();
+    let changes = intake.commit(serde_json::Value::Null).unwrap();
+    println!("{} changed", changes.added + changes.revised + changes.gone);
+    let began = Instant::now();
+    let second = build(catalogue, &blobs, &|| false).unwrap();
+    println!("shards again: {:?}", began.elapsed());
+    let after = listed(&blobs, &second);
+    let new: BTreeSet<Name> = after.difference(&before).copied().collect();
+    let packed = sync::shard::blob::pack(second.text().as_bytes()).unwrap().len();
+    println!(
+        "brought: {} blobs of {} bytes, manifest of {} bytes ({packed} compressed)",
+        new.len(),
+        size(&new),
+        second.text().len()
+    );
+}
+
+fn listed(blobs: &Blobs, manifest: &Manifest) -> BTreeSet<Name> {
+    let mut names = BTreeSet::new();
+    for listed in &manifest.pages {
+        names.insert(listed.part.blob);
+        let page = blobs.plain(listed.part.blob, listed.part.bytes).unwrap().unwrap();
+        names.extend(Page::parse(&page).unwrap().shards.iter().map(|shard| shard.part.blob));
+    }
+    names
 }
 
 fn open(folder: &Path) -> Catalogue {

@@ -39,6 +39,7 @@ pub mod catalogue;
 pub mod filter;
 pub mod language;
 pub mod lifecycle;
+pub mod shard;
 
 // Keeping it true.
 pub mod hierarchy;

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each scenario uses some of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub mod agent;
 pub mod archive;
 pub mod clock;
 pub mod own;

@@ -192,9 +192,12 @@ impl JoinTokens {
             (false, _) => Standing::Approved,
         };
         if !is_known {
-            // Counted first: after a crash in between, one fewer may come, and never one more.
+            // Counted first: after a crash in between, one fewer may come, and never one more. It is on disk
+            // with the synced write of the enrolment, so that many machines do not wait for two.
             token.used += 1;
-            TOKENS.set(&self.db, &token.id, &token)?;
+            let mut batch = sitedb::Batch::relaxed();
+            TOKENS.put(&mut batch, &token.id, &token);
+            self.db.kv().write(batch)?;
         }
         let enrolled = states.enrol(Enrolment { standing, ..asked }, now).map_err(not_enrolled)?;
         let standing = states.client(enrolled)?.map_or(standing, |client| client.standing);

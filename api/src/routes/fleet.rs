@@ -3,6 +3,7 @@
 pub mod client;
 mod clients;
 mod compliance;
+mod fallback;
 mod settings;
 mod tokens;
 
@@ -10,6 +11,7 @@ pub use clients::{ClientView, StandingView};
 pub use compliance::{
     CountsView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
 };
+pub use fallback::{FallbackView, FallbackWordView};
 pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};
 pub use tokens::{ClientTokenView, CreatedClientToken, NewClientTokenView};
 
@@ -22,5 +24,6 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(clients::routes())
         .merge(settings::routes())
         .merge(tokens::routes())
+        .merge(fallback::routes())
         .merge(compliance::routes())
 }

@@ -4,10 +4,12 @@
 mod follower;
 mod followers;
 mod policy;
+mod states;
 
 pub use follower::{FollowerReportView, SyncRequestView};
 pub use followers::{FollowerView, FollowersQuery, NewPointSource, SiteView};
 pub use policy::{ClientPolicyView, LocationView};
+pub use states::{PageAnswerView, ReachedView};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,4 +19,5 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(follower::routes())
         .merge(followers::routes())
         .merge(policy::routes())
+        .merge(states::routes())
 }

@@ -138,7 +138,7 @@ pub(crate) fn want_private(
 ) -> Result<Option<IpAddr>, Problem> {
     let from = peer.map(|Extension(peer)| peer.ip().to_canonical());
     if tls.is_none() && from.is_some_and(|from| !from.is_loopback()) {
-        let detail = "join over HTTPS: anybody on the way could read the secret";
+        let detail = "say this over HTTPS: anybody on the way could read or change it";
         return Err(Problem::new(Kind::NotPrivate, detail));
     }
     Ok(from)

@@ -1,7 +1,7 @@
 //! The file of a ledger: records one after the other, each with its length and a checksum.
 //!
 //! ```text
-//! file   = "depotcl1" record*
+//! file   = "depotcl2" record*
 //! record = length u32, CRC-32C of the payload u32, CRC-32C of these eight bytes u32, payload: JSON
 //! ```
 //!
@@ -9,13 +9,13 @@
 //! from one that was damaged later. A record counts once it is written and flushed. From time to time the file is made anew, with one record
 //! that says all: beside the old one, and then in its place.
 
-use super::{Book, Change};
+use super::{Book, Change, ScanEnd};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"depotcl1";
+const MAGIC: &[u8; 8] = b"depotcl2";
 /// The bytes before a payload.
 const HEAD: usize = 12;
 /// The longest record, in bytes: all states of the largest catalogue are shorter.
@@ -29,9 +29,14 @@ const MIN_LONG: u64 = 1 << 20;
 pub(super) enum Record {
     /// All that stands in the ledger.
     Book(Box<Book>),
-    /// Messages that wait from now on.
-    Changes(Vec<Change>),
-    /// The site has all up to this number.
+    /// A scan that ended, and the messages that wait from then on.
+    Scan {
+        /// The messages; the scan's end has the number after them.
+        changes: Vec<Change>,
+        /// How it ended.
+        end: ScanEnd,
+    },
+    /// The site has all before this number.
     Acknowledged(u64),
     /// The site wants all states.
     OweAll,

@@ -31,14 +31,20 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Notes that messages wait which a scan found.
-    pub fn waits(&mut self, now: Moment) {
-        self.no_later(now + BULK);
+    /// Notes that messages wait which a scan found, and are sent every so often: by default [`BULK`].
+    pub fn waits(&mut self, now: Moment, every: Duration) {
+        self.no_later(now + every);
     }
 
-    /// Notes that messages wait which say what became of an installation, or of a restart.
-    pub fn waits_after_install(&mut self, now: Moment, chance: f64) {
-        self.no_later(now + SOON.mul_f64(chance.clamp(0.0, 1.0)));
+    /// Notes that messages wait which say what became of an installation, or of a restart: they are sent within
+    /// that time, by default [`SOON`].
+    pub fn waits_after_install(&mut self, now: Moment, within: Duration, chance: f64) {
+        self.no_later(now + within.mul_f64(chance.clamp(0.0, 1.0)));
+    }
+
+    /// Notes that somebody at the machine wants what waits to be sent now.
+    pub fn at_once(&mut self, now: Moment) {
+        (self.due, self.not_before) = (Some(now), None);
     }
 
     /// When the next batch is to be sent; none, if nothing waits.
@@ -88,22 +94,25 @@ mod tests {
     fn messages_are_sent_every_quarter_of_an_hour_and_within_two_minutes_after_an_installation() {
         let mut pace = Pace::default();
         assert_eq!(pace.due(), None);
-        pace.waits(NOW);
+        pace.waits(NOW, BULK);
         assert_eq!(pace.due(), Some(NOW + BULK));
         // What comes later does not put it off.
-        pace.waits(NOW + BULK / 2);
+        pace.waits(NOW + BULK / 2, BULK);
         assert_eq!(pace.due(), Some(NOW + BULK));
-        pace.waits_after_install(NOW, 1.0);
+        pace.waits_after_install(NOW, SOON, 1.0);
         assert_eq!(pace.due(), Some(NOW + SOON));
         assert!(pace.is_due(NOW + SOON) && !pace.is_due(NOW));
         pace.sent(NOW + SOON, false, 0.5);
         assert_eq!(pace.due(), None);
+        pace.failed(NOW, None, 1.0);
+        pace.at_once(NOW);
+        assert!(pace.is_due(NOW), "who asks for it is not kept waiting");
     }
 
     #[test]
     fn a_site_that_is_busy_is_asked_ever_more_seldom_and_not_sooner_than_it_said() {
         let mut pace = Pace::default();
-        pace.waits(NOW);
+        pace.waits(NOW, BULK);
         let mut waits = Vec::new();
         for _ in 0..8 {
             pace.failed(NOW, None, 1.0);
@@ -114,7 +123,7 @@ mod tests {
         pace.failed(NOW, Some(asked), 0.3);
         assert!(pace.due().unwrap() >= NOW + asked);
         // An installation does not override that.
-        pace.waits_after_install(NOW, 0.0);
+        pace.waits_after_install(NOW, SOON, 0.0);
         assert!(pace.due().unwrap() >= NOW + asked);
         pace.failed(NOW, Some(Duration::MAX), 0.0);
         assert_eq!(pace.due(), Some(NOW + LONGEST_ASKED), "nobody can silence a client for ever");

@@ -5,7 +5,7 @@
 //! given up only by a scan that came to its end, or by a failure that does not pass: the power that fails in
 //! mid-scan is none.
 
-use super::retry::{Affinity, Failure};
+use super::retry::{Affinity, Class, Failure};
 use super::{Line, Step, TIME_TO_LIVE, Trigger, plan};
 use crate::clock::Moment;
 use serde::{Deserialize, Serialize};
@@ -151,6 +151,18 @@ impl Agenda {
     /// Notes that it failed.
     pub fn failed(&mut self, now: Moment, failure: Failure) {
         let running = self.running.take();
+        let is_damaged = |failure: &Failure| failure.class == Class::Damaged;
+        if is_damaged(&failure) {
+            // There is nothing to scan by until it was brought again.
+            self.brought = None;
+            self.waiting.insert(Trigger::Schedule);
+            if !self.last_failure.as_ref().is_some_and(is_damaged) {
+                // At once, the first time: it is no fault of the update point.
+                self.waiting.extend(running.into_iter().flat_map(|it| it.answers));
+                self.last_failure = Some(failure);
+                return;
+            }
+        }
         if let Some(running) = running.filter(|_| failure.class.may_pass()) {
             self.waiting.extend(running.answers);
             self.affinity.failed(now);
@@ -180,6 +192,11 @@ impl Agenda {
             moments.push(Some(self.affinity.not_before().unwrap_or(now).max(now)));
         }
         moments.into_iter().flatten().min()
+    }
+
+    /// Whether there is a policy that enables updates.
+    pub fn is_enabled(&self) -> bool {
+        self.is_enabled
     }
 
     /// When a scan last brought metadata.

@@ -39,15 +39,32 @@ pub enum Class {
     NoUpdatePoint,
     /// Something of the machine itself: its disk is full, its list of packages cannot be read.
     Local,
+    /// What of the catalogue lay on the machine was damaged: it is brought again.
+    Damaged,
 }
 
 impl Class {
+    /// The number by which a site is told of it.
+    pub fn code(self) -> u32 {
+        match self {
+            Self::Unreachable => 1,
+            Self::Busy => 2,
+            Self::BadAnswer => 3,
+            Self::Refused => 4,
+            Self::NoUpdatePoint => 5,
+            Self::Local => 6,
+            Self::Damaged => 7,
+        }
+    }
+
     /// Whether it may pass by itself, or at another update point. What is wrong with the machine itself is
     /// so everywhere, and is looked at again when the next scan is due; and that the site names no
     /// update point changes with its policy.
     pub fn may_pass(self) -> bool {
         match self {
-            Self::Unreachable | Self::Busy | Self::BadAnswer | Self::Refused => true,
+            Self::Unreachable | Self::Busy | Self::BadAnswer | Self::Refused | Self::Damaged => {
+                true
+            }
             Self::NoUpdatePoint | Self::Local => false,
         }
     }

@@ -78,6 +78,16 @@ impl Told {
 }
 
 impl Page {
+    /// The clients that it tells of, each with all its states that are known.
+    pub fn states(
+        &self,
+    ) -> impl Iterator<Item = (ClientId, impl Iterator<Item = (UpdateRevision, State)>)> {
+        self.clients.iter().map(|told| {
+            let states = self.updates.iter().copied().zip(told.states());
+            (told.id, states.filter(|(_, state)| *state != State::Unknown))
+        })
+    }
+
     /// How many clients it tells of.
     pub fn n_clients(&self) -> usize {
         self.clients.len()

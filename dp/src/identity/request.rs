@@ -57,7 +57,7 @@ impl Request {
         }
     }
 
-    fn of(key: KeyPair) -> Result<Self, IdentityError> {
+    pub(super) fn of(key: KeyPair) -> Result<Self, IdentityError> {
         let request = CertificateParams::default()
             .serialize_request(&key)
             .and_then(|request| request.pem())

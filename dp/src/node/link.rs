@@ -220,6 +220,23 @@ impl Link {
         self.ask(ask).await.map(drop)
     }
 
+    /// Sends bytes of that media type to `path`; what is answered, of at most `max` bytes.
+    pub async fn post(
+        &self,
+        path: &str,
+        media_type: &str,
+        body: Vec<u8>,
+        max: usize,
+    ) -> Result<Vec<u8>, LinkError> {
+        let body = bytes::Bytes::from(body);
+        let ask = |door: &Door| {
+            let post = door.http.post(door.url(path));
+            post.header(CONTENT_TYPE, media_type).body(body.clone())
+        };
+        let (door, response) = self.ask(ask).await?;
+        door.read(response, max).await
+    }
+
     /// The servers of content: `sources`, as they are ranked, then the site, at each of its addresses,
     /// and last those sources that are to be the last. Each `slot` has connections of its own, of that kind.
     pub(super) fn servers(

@@ -125,6 +125,7 @@ async fn join(
             }
             _ => None,
         };
+        fleet.fallback.heard(id)?;
         if !was_known {
             let who = Identity {
                 name: format!("join token {}", token.name),
@@ -387,8 +388,14 @@ async fn post_states(
     want_media_type(request.headers(), &[STATES])?;
     let bytes = whole_body(request.into_body(), MAX_SENT as u64).await?;
     let answer = blocking(move || {
-        let answer = site.fleet()?.states.accept(&caller.key, bytes.into(), Timestamp::now());
-        answer.map_err(|error| Problem::new(Kind::Unavailable, error.to_string()).retry_after(10))
+        let fleet = site.fleet()?;
+        let answer = fleet.states.accept(&caller.key, bytes.into(), Timestamp::now());
+        let answer = answer
+            .map_err(|error| Problem::new(Kind::Unavailable, error.to_string()).retry_after(10))?;
+        if matches!(answer, Answer::Accepted { .. } | Answer::Duplicate { .. }) {
+            fleet.fallback.heard(caller.id)?;
+        }
+        Ok(answer)
     });
     match answer.await? {
         Answer::Busy { retry_after } => {

@@ -3,6 +3,7 @@
 
 use super::clients::ordinal_after;
 use crate::extract::{Params, Query};
+use crate::hierarchy::forward::PAGE;
 use crate::page::{Page, PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
@@ -10,6 +11,8 @@ use ::compliance::message::State as UpdateState;
 use ::compliance::summary::Counts;
 use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(unknown_totals))
         .routes(routes!(show_trend))
         .routes(routes!(list_quarantine))
+        .routes(routes!(export_states))
 }
 
 /// On how many clients an update has each state.
@@ -212,6 +216,9 @@ pub struct UnknownView {
     /// More about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
+    /// What the machine itself said that it could not do, and why, where it could not say it as a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
     /// Since when.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
@@ -245,6 +252,7 @@ async fn list_unknown(
                 name: name.unwrap_or_default(),
                 cause: it.cause.word().to_owned(),
                 detail: detail(&it.cause),
+                said: fleet.fallback.of(it.id)?.map(|word| word.in_short()),
                 since: it.since,
             });
         }
@@ -404,4 +412,33 @@ async fn list_quarantine(
         Ok(Page::of("quarantine", views.collect(), limit, |it| it.number.to_string()))
     });
     Ok(Json(page.await?))
+}
+
+/// After which place states are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct StatesQuery {
+    /// The `next` of the page before; without it, all from the beginning.
+    #[param(default = 0)]
+    after: Option<u64>,
+}
+
+/// Export the states of all clients
+///
+/// A page of clients that changed after a place, each with its whole state, as `compliance/PROTOCOL.md`
+/// describes it. Whoever reads page after page has what the site has, and afterwards what changes.
+#[utoipa::path(get, path = "/api/v1/compliance/states", tag = "compliance",
+    operation_id = "export_states", security(("token" = ["reader"])), params(StatesQuery),
+    responses((status = 200, description = "A page", content_type = PAGE, body = Vec<u8>,
+        example = json!("(binary)"))))]
+async fn export_states(
+    State(site): State<Site>,
+    Query(query): Query<StatesQuery>,
+) -> Result<Response, Problem> {
+    let page = blocking(move || {
+        let page = site.fleet()?.states.page(query.after.unwrap_or(0))?;
+        page.encode().map_err(|error| Problem::internal(&error))
+    });
+    Ok(([(header::CONTENT_TYPE, PAGE)], page.await?).into_response())
 }
