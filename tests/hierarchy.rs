@@ -167,9 +167,18 @@ fn what_is_synchronised_at_the_top_comes_down_to_all_in_the_order_that_is_promis
 
     // Clients are led to update points, the site's own first, unless they are not to scan at all.
     until("clients are led there", || locations(&top) == ["site", "sup-2"]);
-    top.depot(["client", "settings", "set", "--updates-enabled", "false"]).ok();
+    // That is set at the top too, and goes down without a sync that has news.
+    let set = |enabled| ["client", "settings", "set", "--updates-enabled", enabled];
+    for below in [&berlin, &branch, &sup] {
+        assert!(below.depot(set("false")).fails(4).contains(&top_at));
+    }
+    until("it is published below", || !locations(&branch).is_empty());
+    top.depot(set("false")).ok();
     assert_eq!(locations(&top), [""; 0]);
-    top.depot(["client", "settings", "set", "--updates-enabled", "true"]).ok();
+    until("it comes down", || [&berlin, &branch].iter().all(|at| locations(at).is_empty()));
+    assert_eq!(json(&branch, &["client", "settings", "show"])["top"], top_at);
+    top.depot(set("true")).ok();
+    until("it comes down", || [&berlin, &branch].iter().all(|at| !locations(at).is_empty()));
 
     // Who joined needs no token any more; who was removed is refused at once.
     assert_eq!(branch.stop(), Some(0));

@@ -446,6 +446,61 @@ fn noise(n: usize) -> Vec<u8> {
 }
 
 #[test]
+fn a_choice_of_rpms_with_what_they_require_installs_on_its_own() {
+    let made = Made::new();
+    let requires = "Requires: lib >= 2\nRequires: /usr/share/data/table\nRequires: mailer\n\
+                    Requires: (extra if mailer)\nRequires: (gone or base)\nRecommends: weak";
+    made.package("app", "1-1", requires);
+    made.package("lib", "1-1", "");
+    made.package("lib", "2-1", "Requires: base < 5");
+    made.package("lib", "3-1", "Requires: base < 5");
+    made.package("base", "1-1", "");
+    made.package("base", "7-1", "");
+    // Only the list of all files has that path.
+    made.package_of("tables", "1-1", "", &["/usr/share/data/table"]);
+    made.package("post", "1-1", "Provides: mailer = 4\nRequires: app\nRequires: nowhere >= 3");
+    made.package("extra", "1-1", "");
+    made.package("weak", "1-1", "");
+    made.package("unwanted", "1-1", "");
+    made.index(None);
+    let web = Web::of(&made.path());
+    let folder = temp_folder();
+    let site = Site::start(&folder.path().join("data"));
+    site.depot(["sync", "source", "add", "alma", "--rpm", &web.url, "--unsigned"]).ok();
+    sync(&site, "alma");
+    let all = ["package", "create", "all", "--mirror", "alma", "--with-dependencies"];
+    assert!(site.depot(all).fails(2).contains("choose packages"));
+    let create = ["package", "create", "app", "--mirror", "alma", "--only", "app"];
+    site.depot(create.iter().chain(&["--with-dependencies"])).ok();
+    web.asked();
+    let found = update(&site, "app");
+    assert_eq!(found["mirror"]["missing"], serde_json::json!(["nowhere >= 3, for post"]));
+    let mut came = web.asked();
+    came.retain(|path| path.ends_with(".rpm"));
+    came.sort_unstable();
+    let rpm = |name: &str| format!("Packages/noarch/{name}.noarch.rpm");
+    let wanted =
+        ["app-1-1", "base-1-1", "base-7-1", "extra-1-1", "lib-3-1", "post-1-1", "tables-1-1"];
+    assert_eq!(came, wanted.map(rpm));
+    assert_eq!(update(&site, "app")["unchanged"], true);
+
+    // Without the one that nothing meets, a machine that has nothing installs it.
+    fs::remove_file(made.path().join(rpm("post-1-1"))).unwrap();
+    made.package("post", "1-2", "Provides: mailer = 4\nRequires: app");
+    made.index(None);
+    sync(&site, "alma");
+    assert_eq!(update(&site, "app")["mirror"]["missing"], Value::Null);
+    let machine = Machine::with(&[]);
+    let url = format!("{}/packages/app/latest/", site.url);
+    machine.dnf(&url, &["install", "app"]);
+    let installed: Vec<String> = machine.installed().into_keys().collect();
+    assert_eq!(installed, ["app", "base", "extra", "lib", "post", "tables"]);
+    assert!(machine.path("usr/share/data/table").exists());
+    let list = machine.dnf(&url, &["repoquery"]);
+    assert!(!list.contains("unwanted") && !list.contains("weak"), "{list}");
+}
+
+#[test]
 fn dnf_installs_from_mirrors_whole_and_chosen() {
     let made = Made::new();
     made.package("tool", "1.0-1", "");

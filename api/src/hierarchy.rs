@@ -69,7 +69,10 @@ pub fn lets_in(site: &Site, id: &FollowerId) -> Result<bool, Problem> {
 pub fn above(site: &Site) -> Result<Above, Problem> {
     let settings = site.updates()?.sources().site()?;
     let top = settings.top.unwrap_or_else(|| own_addresses(site).remove(0));
-    Ok(Above { top, criteria: settings.criteria, policy: settings.policy })
+    let clients = crate::fleet::settings::for_all(site)?.set;
+    let clients = serde_json::to_value(&*clients).map_err(|error| Problem::internal(&error))?;
+    let (criteria, policy) = (settings.criteria, settings.policy);
+    Ok(Above { top, criteria, policy, clients: Some(clients) })
 }
 
 /// Where others reach this site, as far as it knows: at least one address.

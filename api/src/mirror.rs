@@ -77,7 +77,7 @@ pub struct Mirror {
     /// Of each package only the newest version.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub newest_only: bool,
-    /// Of an archive: what the chosen packages depend on, too, as far as the source has it.
+    /// What the chosen packages depend on, too, as far as the source has it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub with_dependencies: bool,
     /// Packages come when somebody asks for them first, and not with the version.
@@ -153,9 +153,6 @@ impl Mirror {
             }
             SourceKind::Rpm(_) if !self.sources.is_empty() => {
                 return only_of("sources", "Debian archives");
-            }
-            SourceKind::Rpm(_) if self.with_dependencies => {
-                return only_of("with_dependencies", "Debian archives");
             }
             SourceKind::Rpm(_) if !self.sections.is_empty() => {
                 return only_of("sections", "Debian archives");

@@ -121,23 +121,31 @@ impl From<MachineError> for Problem {
     }
 }
 
+/// What the site's own catalogue answers; for what an upstream does, [`of_upstream`].
 impl From<SyncError> for Problem {
     fn from(error: SyncError) -> Self {
-        let text = with_causes(&error);
         match error.cause {
-            Cause::Local => Problem::internal(&error),
-            cause => of_cause(cause, text),
+            Cause::NotFound => Problem::new(Kind::NotFound, with_causes(&error)),
+            Cause::Busy => Problem::new(Kind::Conflict, with_causes(&error)),
+            _ => of_upstream(error),
         }
     }
 }
 
-/// What a sync that failed so is to who asked for it.
+/// A failure of work with an upstream.
+pub fn of_upstream(error: SyncError) -> Problem {
+    match error.cause {
+        Cause::Local => Problem::internal(&error),
+        cause => of_cause(cause, with_causes(&error)),
+    }
+}
+
+/// What a sync that failed so is to who asked for it. That an upstream has not what it should have does
+/// not mean that there is no such source, nor that anybody here is in the way where it is busy.
 pub fn of_cause(cause: Cause, detail: String) -> Problem {
     let kind = match cause {
-        Cause::NotFound => Kind::NotFound,
         Cause::Misconfigured => Kind::InvalidValue,
         Cause::Cancelled => Kind::Cancelled,
-        Cause::Busy => Kind::Conflict,
         _ => Kind::Upstream,
     };
     Problem::new(kind, detail)

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """What it takes to follow a Debian archive and to mirror packages of it, beside apt-get and debmirror.
 
-    run.py DEPOT [sync] [again] [memory] [mirror]          (all of them if none is named)
+    run.py DEPOT [sync] [again] [memory] [overlap] [mirror]          (all of them if none is named)
 
 sync: a first sync of the security suite by an empty site, beside `apt-get update` of the same suite into
 folders of its own and a pass of grep-dctrl over what that brought; again: a repeated sync, its time and the
 requests that it makes; memory: the site's largest resident size for the security suite and for the main
-one; mirror: thirty packages of the security suite with metadata, beside debmirror with the same ones.
+one; overlap: the same after fifty syncs of ten sources of the security suite that were asked for at once, all of
+everything, and half a minute later; mirror: thirty packages of the security suite with metadata, beside debmirror with the same ones, both from a
+server of this machine that holds all of it in memory: a round before the first one, which counts for nothing,
+brings it there. Who begins changes from round to round. (Without that a figure is that of the archive's cache at
+the time, and two runs differ by nine times.)
 
 The archive is that of this machine's own apt configuration; peers are installed by apt, which needs root.
 DEPOT is the program to measure, of a release build. WORK is a folder with room for some hundred MB. Each
@@ -116,10 +120,10 @@ class Site:
         self.ask("sync", "source", "add", name, "--apt", address or uri, "--suite", suite, "--components",
                  "main", "--arch", ARCH, "--keyring", keyring)
 
-    def peak(self):
-        """The largest resident size so far, in bytes."""
+    def size(self, of="VmHWM"):
+        """The largest resident size so far, in bytes, or with VmRSS the one now."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+        return int(re.search(of + r":\s+(\d+) kB", status)[1]) * 1024
 
 
 def apt(folder, archive, *command):
@@ -169,37 +173,49 @@ def sync(depot, security, _):
 
 
 class Counting(http.server.ThreadingHTTPServer):
-    """The archive, through a server of this machine that counts what is asked for."""
+    """The archive, through a server of this machine that asks for each thing once, keeps it in memory, and counts
+    what it is asked itself."""
     daemon_threads = True
 
     def __init__(self, upstream):
-        self.upstream, self.asked = upstream, []
+        self.upstream, self.asked, self.kept, self.brought = upstream, [], {}, 0
         super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
         self.address = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def bring(self, path):
+        if path not in self.kept:
+            self.brought += 1
+            try:
+                answer = urllib.request.urlopen(self.upstream + path, timeout=60)
+            except urllib.error.HTTPError as error:
+                answer = error
+            body, status = answer.read(), answer.status
+            if status == 404 and path.endswith("/Packages"):
+                # debmirror asks for a plain index where the archive lists one and has it packed alone.
+                packed = urllib.request.urlopen(self.upstream + path + ".xz", timeout=60)
+                body, status = lzma.decompress(packed.read()), 200
+            if status not in (200, 404):
+                return status, {}, b""
+            passed = ("ETag", "Last-Modified", "Content-Type")
+            headers = {key: answer.headers[key] for key in passed if answer.headers.get(key)}
+            self.kept[path] = status, headers, body
+        return self.kept[path]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        kept = ("if-none-match", "if-modified-since", "range", "user-agent")
-        headers = {key: value for key, value in self.headers.items() if key.lower() in kept}
-        request = urllib.request.Request(self.server.upstream + self.path, headers=headers)
-        try:
-            answer = urllib.request.urlopen(request, timeout=60)
-        except urllib.error.HTTPError as error:
-            answer = error
-        body, status = answer.read(), answer.status
-        if status == 404 and self.path.endswith("/Packages"):
-            # debmirror asks for a plain index where the archive lists one and has it packed alone.
-            with urllib.request.urlopen(self.server.upstream + self.path + ".xz", timeout=60) as packed:
-                body, status = lzma.decompress(packed.read()), 200
+        status, headers, body = self.server.bring(self.path)
+        tag, date = self.headers.get("If-None-Match"), self.headers.get("If-Modified-Since")
+        is_same = tag == headers.get("ETag") if tag else date == headers.get("Last-Modified")
+        if status == 200 and (tag or date) and is_same:
+            status = 304
         self.server.asked.append((status, self.path))
         self.send_response(status)
-        for key in ("ETag", "Last-Modified", "Content-Type", "Content-Range"):
-            if answer.headers.get(key):
-                self.send_header(key, answer.headers[key])
+        for key, value in headers.items():
+            self.send_header(key, value)
         if status != 304:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -235,8 +251,28 @@ def memory(depot, security, main):
         with Site(depot, fresh("site")) as site:
             site.add(name, archive)
             took = timed(lambda: site.ask("sync", "run", name, "--watch"))
-            row(f"peak memory, {archive[1]}", "depot", f"{site.peak() / 2**20:.0f}", "MiB", "< 256")
+            row(f"peak memory, {archive[1]}", "depot", f"{site.size() / 2**20:.0f}", "MiB", "< 256")
             row("", "first sync", f"{took:.1f}", "s")
+
+
+def overlap(depot, security, _):
+    counting = Counting(security[0])
+    names = [f"s{n}" for n in range(10)]
+    with Site(depot, fresh("site")) as site:
+        for name in names:
+            site.add(name, security, counting.address)
+        print(f"  resident: {site.size('VmRSS') / 2**20:.0f} MiB before the first sync", flush=True)
+        for n in range(5):
+            asked = [subprocess.Popen([depot, "sync", "run", name, "--watch", "--full"], env=site.env,
+                                      stdout=subprocess.DEVNULL) for name in names]
+            if any(process.wait() for process in asked):
+                sys.exit("a sync failed")
+            print(f"  resident: {site.size('VmRSS') / 2**20:.0f} MiB after {10 * (n + 1)} syncs", flush=True)
+        row("50 overlapping syncs", "peak memory", f"{site.size() / 2**20:.0f}", "MiB")
+        row("", "resident afterwards", f"{site.size('VmRSS') / 2**20:.0f}", "MiB")
+        time.sleep(30)
+        row("", "half a minute later", f"{site.size('VmRSS') / 2**20:.0f}", "MiB")
+    counting.shutdown()
 
 
 def chosen(folder):
@@ -265,7 +301,8 @@ def mirror(depot, security, _):
     place = urllib.parse.urlsplit(counting.address + "/")
     pattern = "/(" + "|".join(map(re.escape, names)) + ")_"
     ours, peers, bytes_ours, bytes_peers = [], [], [], []
-    for _ in range(ROUNDS):
+
+    def theirs():
         target = fresh("debmirror")
         command = ["debmirror", target, f"--method={place.scheme}", f"--host={place.netloc}",
                    "--root=/", f"--dist={suite}", "--section=main", f"--arch={ARCH}",
@@ -273,6 +310,8 @@ def mirror(depot, security, _):
                    "--exclude=.*", f"--include={pattern}", "--ignore-missing-release"]
         peers.append(timed(lambda: run(*command)))
         bytes_peers.append(stored(target, ".temp"))
+
+    def our_own():
         data = fresh("site")
         with Site(depot, data) as site:
 
@@ -284,6 +323,18 @@ def mirror(depot, security, _):
 
             ours.append(timed(all_of_it))
         bytes_ours.append(stored(data / "library/packs"))
+
+    for n in range(ROUNDS + 1):
+        brought = counting.brought
+        for turn in (theirs, our_own) if n % 2 else (our_own, theirs):
+            turn()
+        if n == 0:
+            print(f"  before the rounds: depot {ours.pop():.2f} s, debmirror {peers.pop():.2f} s, "
+                  f"{counting.brought} files brought from the archive", flush=True)
+        else:
+            print(f"  round {n}: depot {ours[-1]:.2f} s, debmirror {peers[-1]:.2f} s, "
+                  f"{counting.brought - brought} files brought from the archive", flush=True)
+    counting.shutdown()
     debs = sum(1 for _ in (WORK / "debmirror").rglob("*.deb"))
     row(f"mirror, {len(names)} names, {debs} files", "depot, with first sync", f"{median(ours):.2f}", "s",
         "<= debmirror")
@@ -293,7 +344,7 @@ def mirror(depot, security, _):
 
 
 def main():
-    parts = {"sync": sync, "again": again, "memory": memory, "mirror": mirror}
+    parts = {"sync": sync, "again": again, "memory": memory, "overlap": overlap, "mirror": mirror}
     if len(sys.argv) < 2 or not os.access(sys.argv[1], os.X_OK):
         sys.exit(__doc__)
     named = sys.argv[2:] or list(parts)

@@ -83,6 +83,9 @@ impl Compliance {
             let mut done = Checkpoint::default();
             self.write_rows(&mut done)?;
             self.write_heads(&mut done)?;
+            let (written, bytes) = self.write_packages()?;
+            done.written += written;
+            done.bytes += bytes;
             // All writes before a synced one are on disk with it.
             COVERED.set(self.db(), &(), &Covered { place, store })?;
             Ok(done)

@@ -3,10 +3,18 @@
 //! Each has an ordinal, a small number that names it in the bitmaps. Ordinals are dense; one becomes
 //! free when its client was removed and no bitmap on disk names it any more.
 
-mod facts;
+pub(crate) mod facts;
+pub(crate) mod index;
+mod inventory;
+mod packages;
 pub(crate) mod registry;
 
-pub use facts::{Facts, FactsChange, FactsError, Inventory, MAX_FACTS};
+pub use facts::{Facts, FactsChange, FactsError, MAX_FACTS, MAX_FACTS_SENT};
+pub use index::{Index, Property};
+pub use inventory::Installed;
+pub use packages::{
+    BadPackages, MAX_PACKAGES, MAX_WORD, Package, PackageKind, Packages, PackagesChange,
+};
 pub use registry::{EnrolError, Enrolment};
 
 use crate::head::{Place, Seconds};

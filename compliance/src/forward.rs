@@ -279,7 +279,7 @@ impl Compliance {
             };
             clients.push(place.map(|(client, _)| client));
             let Some((client, old)) = place else { continue };
-            registry::put_name(&mut change.batch, client, &told.name);
+            registry::put_name(change, client, &told.name);
             change.members.insert(client, told.member(old, site));
         }
         change.record.entries.push((Entry::Page { clients, page }, bytes));

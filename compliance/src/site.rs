@@ -4,6 +4,8 @@
 //! in memory. One writer at a time does this; readers see the states between two entries.
 
 use crate::fleet::Member;
+use crate::fleet::facts::FACTS;
+use crate::fleet::index::Index;
 use crate::forward::ChildSite;
 use crate::head::{Place, Seconds};
 use crate::inbox::{self, Entry, Record};
@@ -101,6 +103,8 @@ pub struct Compliance {
     db: Db,
     pub(crate) settings: Settings,
     pub(crate) states: RwLock<States>,
+    /// Written by the writer only, and locked after it and after the states.
+    pub(crate) index: RwLock<Index>,
     writer: Mutex<Writer>,
     pub(crate) queue: Queue,
     /// Held by whoever makes a checkpoint.
@@ -133,6 +137,8 @@ pub(crate) struct Change {
     pub rows: Vec<Vec<Option<RowId>>>,
     /// Clients that are new, or otherwise than they were.
     pub members: BTreeMap<Ordinal, Member>,
+    /// Names of clients that are in `batch`.
+    pub names: Vec<(Ordinal, String)>,
     /// What else is written.
     pub batch: Batch,
 }
@@ -151,11 +157,13 @@ impl Compliance {
     /// If the database fails, is damaged, or was written by a newer depot.
     pub fn open(db: Db, settings: Settings) -> Result<Self, StoreError> {
         let (states, writer) = crate::checkpoint::load(&db)?;
+        let index = Index::load(&db, states.fleet.all())?;
         Ok(Self {
             db,
             queue: Queue::new(settings.max_in_flight),
             settings,
             states: RwLock::new(states),
+            index: RwLock::new(index),
             writer: Mutex::new(writer),
             checkpointing: Mutex::new(()),
             events: Mutex::default(),
@@ -189,8 +197,17 @@ impl Compliance {
 
     /// Writes a change and then tells it; nothing of it happened if this fails.
     pub(crate) fn commit(&self, writer: &mut Writer, change: Change) -> Result<(), CommitError> {
-        let Change { record, rows, members, mut batch } = change;
+        let Change { record, rows, members, names, mut batch } = change;
         let first = writer.next;
+        let mut gone = Vec::new();
+        for (entry, _) in &record.entries {
+            if let Entry::Removed { client } = entry {
+                let facts = FACTS.get(&self.db, client)?.unwrap_or_default();
+                let packages = self.index.read().inventory.plan_removal(&self.db, *client)?;
+                packages.put(&mut batch);
+                gone.push((*client, facts, packages));
+            }
+        }
         for (client, member) in &members {
             batch.put(Member::key(*client), member.encode());
         }
@@ -206,6 +223,12 @@ impl Compliance {
         writer.since.get_or_insert(record.at);
 
         let mut states = self.states.write();
+        if !(gone.is_empty() && members.is_empty() && names.is_empty()) {
+            let mut index = self.index.write();
+            gone.into_iter().for_each(|(client, facts, all)| index.remove(client, &facts, all));
+            members.keys().for_each(|client| index.add(*client));
+            names.iter().for_each(|(client, name)| index.put_name(*client, name));
+        }
         for (client, member) in members {
             states.fleet.put(client, member);
         }

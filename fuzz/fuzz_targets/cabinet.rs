@@ -13,7 +13,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = cabinet.each(&|_| true, &mut |member, from| {
         let read = std::io::copy(from, &mut std::io::sink());
         all += read.unwrap_or(0);
-        assert!(all <= limits.all && !member.name.as_str().contains(".."));
+        assert!(all <= limits.all);
+        // Two dots within a name, as in `a..b`, lead nowhere.
+        assert!(member.name.as_str().split(['/', '\\']).all(|part| part != ".."));
         Ok(())
     });
 });

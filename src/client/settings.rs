@@ -54,6 +54,7 @@ Examples:
   depot client settings set --scan-every 1d --report-every 30m
   depot client settings set --client pc-17 --updates-enabled false
 
+In a tree of sites, what is set for all clients is set at the top, and goes down to all sites.
 Clients for which updates are not enabled are told of no update point, so they neither scan nor install.
 Those that wait for their policy hear of a change within seconds, the others when they ask next.")]
 pub struct SetArgs {
@@ -161,5 +162,9 @@ fn rows(shown: &ClientSettingsView, is_of_one: bool) -> String {
         };
         [name, value, from.to_owned()]
     });
-    table(["setting", "value", "set for"], rows.collect())
+    let mut text = table(["setting", "value", "set for"], rows.collect());
+    if let Some(top) = &shown.top {
+        text.push_str(&format!("what is set for all clients is set at {top}\n"));
+    }
+    text
 }

@@ -40,7 +40,7 @@ pub struct MirrorArgs {
     /// With --mirror: of each package only the newest version
     #[arg(long, requires = "mirror")]
     newest_only: bool,
-    /// With --mirror of an archive, and a choice: what the chosen packages depend on, too
+    /// With --mirror and a choice: what the chosen packages depend on, too
     #[arg(long, requires = "mirror")]
     with_dependencies: bool,
     /// With --mirror: bring metadata alone; each package comes when somebody asks for it first

@@ -38,7 +38,7 @@ pub use record::Card;
 
 use crate::adapter::{Criteria, Extent};
 use crate::error::{Cause, SyncError};
-use crate::lifecycle::{Expiry, Policy, State, Use};
+use crate::lifecycle::{Expiry, Policy, State, Use, Why};
 use crate::name::{SourceName, UpdateId};
 use crate::taxonomy::{Classification, Language, Product};
 use crate::update::Update;
@@ -177,6 +177,8 @@ pub struct Step {
     pub to: State,
     /// That it is expired, or would be: since when, and why.
     pub expired: Option<Expiry>,
+    /// What replaced it, where that is why.
+    pub superseded_by: Option<Named>,
 }
 
 /// What a policy does, or would do.
@@ -211,7 +213,8 @@ impl Catalogue {
                 lineage
             }
         };
-        let work = Work { seq: board.marks.seq, order, is_behind: false, intakes: 0 };
+        let work =
+            Work { seq: board.marks.seq, order, is_behind: false, reorders: None, intakes: 0 };
         let shared = Shared {
             db,
             lineage,
@@ -379,6 +382,14 @@ impl Catalogue {
         counts
     }
 
+    /// How many updates a commit of that time expired because the criteria leave them out.
+    pub fn left_out_at(&self, at: Timestamp) -> u64 {
+        let board = self.0.board();
+        // Of times a board has the seconds.
+        let then = Some(Expiry { at: time(at.as_second()), why: Why::Criteria });
+        (0..board.len()).filter(|row| board.expired(*row) == then).count() as u64
+    }
+
     /// A name that no other catalogue has: whose places in the order of changes are others.
     pub fn lineage(&self) -> &str {
         &self.0.lineage
@@ -422,6 +433,8 @@ impl Shared {
     fn reorder(&self, work: &mut Work, now: Timestamp) -> Result<u64, SyncError> {
         let rows: Vec<u32> = self.board().also_said.keys().copied().collect();
         let (board, mut changed) = (self.board(), Vec::new());
+        // If it fails half-way, whoever comes next goes on before anything is shown.
+        work.reorders = Some(now);
         let was_behind = std::mem::replace(&mut work.is_behind, true);
         for rows in rows.chunks(STEP) {
             // Synced: what was shown to a child is never numbered anew.
@@ -440,9 +453,10 @@ impl Shared {
             self.db.kv().write(batch)?;
         }
         work.is_behind = was_behind;
-        if !changed.is_empty() {
+        if !changed.is_empty() || work.is_behind {
             self.show(work, &changed)?;
         }
+        work.reorders = None;
         Ok(changed.len() as u64)
     }
 

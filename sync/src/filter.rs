@@ -20,7 +20,6 @@
 
 mod evaluate;
 mod flags;
-mod nearest;
 mod parse;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -29,8 +28,12 @@ mod write;
 #[cfg(test)]
 use evaluate::seconds as evaluate_seconds;
 
-pub use flags::Flags;
-pub use parse::{FilterError, MAX_DEPTH, MAX_SEARCHES, MAX_TERMS, MAX_TEXT, MAX_VALUES};
+pub use crate::language::{
+    MAX_DEPTH, MAX_SEARCHES, MAX_TERMS, MAX_TEXT, MAX_VALUES, SyntaxError as FilterError,
+};
+pub use flags::{FlagError, Flags};
+
+pub(crate) use crate::language::Compare;
 
 use crate::lifecycle::State;
 use crate::name::UpdateId;
@@ -64,68 +67,7 @@ impl Filter {
 }
 
 /// A condition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Expr {
-    /// All of them hold; none of them is an `All`, and there is not exactly one.
-    All(Vec<Expr>),
-    /// One of them holds; likewise.
-    Any(Vec<Expr>),
-    /// It does not hold.
-    Not(Box<Expr>),
-    /// A condition on one field.
-    Test(Test),
-}
-
-impl Default for Expr {
-    fn default() -> Self {
-        Self::All(Vec::new())
-    }
-}
-
-impl Expr {
-    /// That all hold.
-    pub fn all(parts: impl IntoIterator<Item = Expr>) -> Self {
-        let parts = parts.into_iter().flat_map(|part| match part {
-            Self::All(parts) => parts,
-            other => vec![other],
-        });
-        one_or(parts.collect(), Self::All)
-    }
-
-    /// That one holds.
-    pub fn any(parts: impl IntoIterator<Item = Expr>) -> Self {
-        let parts = parts.into_iter().flat_map(|part| match part {
-            Self::Any(parts) => parts,
-            other => vec![other],
-        });
-        one_or(parts.collect(), Self::Any)
-    }
-
-    /// That it does not hold.
-    pub fn negated(self) -> Self {
-        Self::Not(Box::new(self))
-    }
-
-    /// Its conditions on fields.
-    fn tests(&self) -> Vec<&Test> {
-        let (mut found, mut to_do) = (Vec::new(), vec![self]);
-        while let Some(expr) = to_do.pop() {
-            match expr {
-                Self::All(parts) | Self::Any(parts) => to_do.extend(parts),
-                Self::Not(part) => to_do.push(part),
-                Self::Test(test) => found.push(test),
-            }
-        }
-        found
-    }
-}
-
-fn one_or(mut parts: Vec<Expr>, several: fn(Vec<Expr>) -> Expr) -> Expr {
-    match parts.len() {
-        1 => parts.remove(0),
-        _ => several(parts),
-    }
-}
+pub(crate) type Expr = crate::language::Expr<Test>;
 
 /// A condition on one field. Of a list of values one must fit; no list is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,16 +88,6 @@ pub(crate) enum Test {
     Equals(TextField, Vec<String>),
     Date(DateField, Compare, When),
     Number(NumberField, Compare, u64),
-}
-
-/// How a value is compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compare {
-    Less,
-    LessOrEqual,
-    Equal,
-    GreaterOrEqual,
-    Greater,
 }
 
 /// A field whose values are names of other things.

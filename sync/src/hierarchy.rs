@@ -38,6 +38,9 @@ pub struct Above {
     pub criteria: Criteria,
     /// When they expire and go.
     pub policy: Policy,
+    /// What is set for clients, as whoever keeps it wrote it; none, where an older site tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<serde_json::Value>,
 }
 
 /// A page of a feed, as it travels.

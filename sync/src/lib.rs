@@ -37,6 +37,7 @@ pub mod wsus;
 // The catalogue.
 pub mod catalogue;
 pub mod filter;
+pub mod language;
 pub mod lifecycle;
 
 // Keeping it true.

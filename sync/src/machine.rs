@@ -527,6 +527,12 @@ impl Machine {
 
     /// Does what the policy of the catalogue's life asks for; how many updates expired, and how many went.
     pub fn age(&self) -> Result<(u64, u64), MachineError> {
+        self.age_and_tell(0)
+    }
+
+    /// The same after a commit that expired some as well: so many that the criteria leave out since they were
+    /// narrowed.
+    fn age_and_tell(&self, left_out: u64) -> Result<(u64, u64), MachineError> {
         let (policy, now) = (self.0.sources.site()?.policy, self.now());
         let deployments = self.0.deployments.read().clone();
         let (mut expired, mut purged) = (0, 0);
@@ -538,10 +544,17 @@ impl Machine {
                 break;
             }
         }
-        if expired + purged > 0 {
-            let text = format!("{expired} updates expired and {purged} were purged by the policy");
+        if left_out + expired + purged > 0 {
+            let mut text =
+                format!("{expired} updates expired and {purged} were purged by the policy");
+            if left_out > 0 {
+                text = format!(
+                    "{left_out} updates expired as the criteria were narrowed and leave them out; {text}"
+                );
+            }
             let message = Message::of_site(MessageId::AGED, "catalogue", text, now);
             let message = message.with("expired", expired).with("purged", purged);
+            let message = message.with("outside", left_out);
             self.0.messages.write(&message)?;
         }
         Ok((expired, purged))

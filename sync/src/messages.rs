@@ -93,11 +93,11 @@ impl MessageId {
     pub const INTERRUPTED: Self = Self(9002);
     /// One that failed is tried again at a time that the text says. Ours.
     pub const TRIED_AGAIN: Self = Self(9003);
-    /// Entries of an upstream could not be understood and were passed over. Ours.
+    /// Something of an upstream could not be understood, or not be had, and was passed over. Ours.
     pub const PASSED_OVER: Self = Self(9004);
     /// A child site could not be told of a change; it asks by itself later. Ours.
     pub const CHILD_NOT_TOLD: Self = Self(9005);
-    /// The policy of the catalogue's life expired updates, or let go of them. Ours.
+    /// Updates expired by the policy of the catalogue's life or by narrower criteria, or were let go of. Ours.
     pub const AGED: Self = Self(9006);
 
     /// How much it matters.

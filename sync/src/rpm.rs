@@ -4,9 +4,12 @@
 //! [`primary`], [`updateinfo`], [`modules`]) and the XML they are written in ([`xml`]); what a person
 //! says of a repository ([`settings`]), how its files are kept ([`folder`]) and brought ([`source`]);
 //! what they say as updates
-//! ([`catalogue`], with [`product`] and [`supersedence`]); and mirrors of them ([`mirror`], [`selection`]).
+//! ([`catalogue`], with [`product`] and [`supersedence`]); and mirrors of them ([`mirror`], [`selection`]),
+//! with what packages require of each other ([`closure`], over `capability`).
 
+mod capability;
 pub mod catalogue;
+pub mod closure;
 pub mod evr;
 pub mod folder;
 pub mod mirror;

@@ -89,6 +89,9 @@ pub struct SiteSettings {
     /// The site at the top of the tree, if this one is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top: Option<String>,
+    /// What is set for clients there, as it came down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<serde_json::Value>,
 }
 impl Value for SiteSettings {}
 
@@ -100,6 +103,7 @@ impl Default for SiteSettings {
             criteria: Criteria::default(),
             policy: Policy::default(),
             top: None,
+            clients: None,
         }
     }
 }
@@ -299,19 +303,21 @@ impl Sources {
             site.criteria = criteria;
             Ok(())
         })
+        .map(drop)
     }
 
     /// Takes over what the site at the top has set, under the name of that site; with no name, this site
-    /// is the top from now on, and keeps the criteria that it has.
-    pub fn take_over(&self, above: Option<Above>) -> Result<(), SourceError> {
+    /// is the top from now on, and keeps the criteria that it has. Whether anything is otherwise now.
+    pub fn take_over(&self, above: Option<Above>) -> Result<bool, SourceError> {
         self.set_site(|site| {
             match above {
-                Some(Above { top, criteria, policy }) => {
+                Some(Above { top, criteria, policy, clients }) => {
                     site.top = Some(top);
                     site.criteria = criteria;
                     site.policy = policy;
+                    site.clients = clients;
                 }
-                None => site.top = None,
+                None => (site.top, site.clients) = (None, None),
             }
             Ok(())
         })
@@ -329,6 +335,7 @@ impl Sources {
             site.policy = policy;
             Ok(())
         })
+        .map(drop)
     }
 
     /// Sets when sources are synchronised that do not say otherwise.
@@ -340,20 +347,23 @@ impl Sources {
             site.schedule = schedule;
             Ok(())
         })
+        .map(drop)
     }
 
+    /// Changes what is set for all; whether anything is otherwise now.
     fn set_site(
         &self,
         change: impl FnOnce(&mut SiteSettings) -> Result<(), SourceError>,
-    ) -> Result<(), SourceError> {
+    ) -> Result<bool, SourceError> {
         let _changing = self.changing.lock();
         let before = self.site()?;
         let mut site = before.clone();
         change(&mut site)?;
-        if site != before {
+        let is_other = site != before;
+        if is_other {
             SITE.set(&self.db, &(), &site)?;
         }
-        Ok(())
+        Ok(is_other)
     }
 }
 
@@ -454,8 +464,11 @@ mod tests {
             top: "https://top:8520".into(),
             criteria: of_top.clone(),
             policy: policy.clone(),
+            clients: Some(serde_json::json!({"updates": {"enabled": false}})),
         };
-        sources.take_over(Some(above)).unwrap();
+        assert!(sources.take_over(Some(above.clone())).unwrap());
+        assert!(!sources.take_over(Some(above.clone())).unwrap(), "nothing is otherwise");
+        assert_eq!(sources.site().unwrap().clients, above.clients);
         assert!(sources.set_policy(Policy::default()).is_err());
         assert_eq!(sources.site().unwrap().policy, policy);
         let refused = sources.set_criteria(wanted.clone()).unwrap_err();

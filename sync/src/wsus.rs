@@ -7,7 +7,7 @@
 //! (`GetAuthConfig`), gets a cookie, asks which revisions are new since an anchor, and then for their
 //! documents in batches. [`soap`] has envelopes and faults, [`messages`] what is said, [`client`] the
 //! downstream's side of it, [`source`] the source made of that; [`server`] is the other side, [`shelf`]
-//! what it has to tell, and `rollup` what it is told.
+//! what it has to tell, `qualifying` which of that somebody wants, and `rollup` what it is told.
 //!
 //! Source of the conversation: \[MS-WSUSSS\], Windows Server Update Services: Server-Server Protocol.
 
@@ -17,6 +17,7 @@ pub mod write;
 
 pub mod client;
 pub mod messages;
+mod qualifying;
 mod rollup;
 pub mod server;
 pub mod shelf;

@@ -473,6 +473,15 @@ async fn what_the_tracker_says_is_joined_and_its_absence_delays_nothing() {
     assert_eq!(named(&updates, "DSA-5545-1").severity, Some(Severity::Important));
     assert_eq!(read.skipped.count, 1);
     assert!(read.skipped.examples[0].contains("stays as it was"), "{:?}", read.skipped);
+
+    // What is no list is told by its address.
+    archive.web.on(|_| None);
+    fs::write(archive.path("cve"), "<html><p>It works!</p></html>\n").unwrap();
+    source.fetch().await.unwrap();
+    let (_, read) = source.read();
+    assert_eq!(read.skipped.count, 1);
+    let said = format!("{} gave no list", archive.web.url("cve"));
+    assert!(read.skipped.examples[0].starts_with(&said), "{:?}", read.skipped);
 }
 
 #[tokio::test]

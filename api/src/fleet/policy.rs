@@ -84,7 +84,7 @@ impl Frame {
             is_published: published.is_some(),
             is_update_point: site.config().sync.update_point,
             points: points.collect(),
-            set: site.fleet()?.settings.get(super::settings::For::All),
+            set: super::settings::for_all(site)?.set,
             places: Arc::new(ledger.registry.places()),
             synced: published.map(|published| published.at),
         })

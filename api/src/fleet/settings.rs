@@ -4,6 +4,7 @@
 //! other is [`client::settings::resolve`].
 
 use crate::problem::{Kind, Problem};
+use crate::site::Site;
 use client::settings::{Changes, Rank, Settings, resolve};
 use compliance::message::ClientId;
 use parking_lot::{Mutex, RwLock};
@@ -93,13 +94,39 @@ impl ClientSettings {
         Ok(changes)
     }
 
-    /// What holds for a client; without one, for those that have nothing of their own.
-    pub fn effective(&self, client: Option<ClientId>) -> Settings {
-        let site = self.get(For::All);
+    /// What holds for a client where `all` is set for all; without one, for those that have nothing of their own.
+    pub fn effective(&self, all: &Changes, client: Option<ClientId>) -> Settings {
         let own = client.map(|id| self.get(For::Client(id)));
-        let all = [(Rank::Site, &*site)];
+        let all = [(Rank::Site, all)];
         resolve(all.into_iter().chain(own.as_deref().map(|own| (Rank::Client, own))))
     }
+}
+
+/// What is set for all clients of a site.
+pub struct ForAll {
+    /// It.
+    pub set: Arc<Changes>,
+    /// The site at the top of the tree, where it is set, if that is another one.
+    pub top: Option<String>,
+}
+
+/// What is set for all clients: here, or at the top of the tree.
+///
+/// # Errors
+/// If it came from the top and is not understood, or the database fails.
+pub fn for_all(site: &Site) -> Result<ForAll, Problem> {
+    let above = site.updates()?.sources().site()?;
+    let Some(top) = above.top else {
+        return Ok(ForAll { set: site.fleet()?.settings.get(For::All), top: None });
+    };
+    let set = above.clients.map_or(Ok(Changes::default()), |set| {
+        serde_json::from_value(set).map_err(|_| {
+            // To go on without them could turn on what was turned off.
+            let detail = format!("what {top} sets for clients is not understood: update this site");
+            Problem::new(Kind::Unavailable, detail)
+        })
+    })?;
+    Ok(ForAll { set: Arc::new(set), top: Some(top) })
 }
 
 #[cfg(test)]
@@ -116,14 +143,17 @@ mod tests {
         settings.set(For::All, polls(600)).unwrap();
         settings.set(For::Client(one), polls(1_200)).unwrap();
         let settings = ClientSettings::open(&db).unwrap();
-        assert_eq!(settings.effective(None).poll_every.as_secs(), 600);
-        assert_eq!(settings.effective(Some(one)).poll_every.as_secs(), 1_200);
+        let effective = |of: &ClientSettings, client| {
+            of.effective(&of.get(For::All), client).poll_every.as_secs()
+        };
+        assert_eq!(effective(&settings, None), 600);
+        assert_eq!(effective(&settings, Some(one)), 1_200);
         settings.set(For::Client(one), Changes::default()).unwrap();
-        assert_eq!(settings.effective(Some(one)).poll_every.as_secs(), 600);
+        assert_eq!(effective(&settings, Some(one)), 600);
         let settings = ClientSettings::open(&db).unwrap();
         assert!(settings.get(For::Client(one)).is_empty());
         let refused = settings.set(For::All, polls(1)).unwrap_err();
         assert_eq!(refused.errors[0].field, "poll_every");
-        assert_eq!(settings.effective(None).poll_every.as_secs(), 600, "nothing changed");
+        assert_eq!(effective(&settings, None), 600, "nothing changed");
     }
 }

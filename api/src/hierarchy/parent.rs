@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sync::hierarchy::Above;
 use sync::name::SourceName;
-use sync::source::{Source, SourceError, SourceKind};
+use sync::source::{SiteSettings, Source, SourceError, SourceKind};
 
 /// The version of `parent.json` that this code reads and writes.
 const FORMAT: u32 = 1;
@@ -348,8 +348,8 @@ fn has_source(site: &Site, joined_at: Option<String>) -> Result<(), Problem> {
     if let Some(top) = joined_at {
         let settings = sources.site()?;
         let top = settings.top.unwrap_or(top);
-        let (criteria, policy) = (settings.criteria, settings.policy);
-        sources.take_over(Some(Above { top, criteria, policy }))?;
+        let SiteSettings { criteria, policy, clients, .. } = settings;
+        sources.take_over(Some(Above { top, criteria, policy, clients }))?;
     }
     match sources.get(&Parent::source()) {
         Ok(_) => return Ok(()),

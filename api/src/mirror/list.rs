@@ -4,6 +4,7 @@ use super::bring::File;
 use super::{Mirror, MirroredView, key, told};
 use crate::problem::Problem;
 use crate::site::{Site, blocking};
+use crate::translate::of_upstream;
 use ::sync::apt::mirror::Chosen;
 use ::sync::apt::{self, Apt};
 use ::sync::machine::Held;
@@ -37,7 +38,7 @@ pub(super) async fn snapshot(
         SourceKind::Apt(settings) => {
             let apt = Apt::new((**settings).clone())?;
             let found = match key {
-                None => apt.whole(&held.run, &held.state).await?,
+                None => apt.whole(&held.run, &held.state).await.map_err(of_upstream)?,
                 Some(key) => filtered(apt, mirror, held, folder, key).await?,
             };
             let view = MirroredView {
@@ -54,11 +55,14 @@ pub(super) async fn snapshot(
             let rpm = RpmSource::new(settings)?;
             let selection = selection(mirror);
             let found = match &key {
-                None => rpm.snapshot(&held.run, &held.state, Choice::Whole).await?,
+                None => rpm
+                    .snapshot(&held.run, &held.state, Choice::Whole)
+                    .await
+                    .map_err(of_upstream)?,
                 Some(key) => {
                     let sign = rpm::mirror::sign_with(key, &held.state);
                     let choice = Choice::Some(&selection, Some(&sign));
-                    rpm.snapshot(&held.run, &held.state, choice).await?
+                    rpm.snapshot(&held.run, &held.state, choice).await.map_err(of_upstream)?
                 }
             };
             let view = MirroredView {
@@ -98,7 +102,7 @@ async fn filtered(
     let (run, state, folder) = (held.run.clone(), held.state.clone(), folder.to_owned());
     blocking(move || {
         let sign = apt::mirror::sign_with(&key);
-        Ok(apt.chosen(&run, &state, &chosen, &folder, &sign)?)
+        apt.chosen(&run, &state, &chosen, &folder, &sign).map_err(of_upstream)
     })
     .await
 }
@@ -109,5 +113,6 @@ fn selection(mirror: &Mirror) -> Selection {
         advisories: mirror.advisories.clone(),
         arches: mirror.arches.clone(),
         newest_only: mirror.newest_only,
+        with_dependencies: mirror.with_dependencies,
     }
 }

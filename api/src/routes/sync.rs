@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 }
 
 /// Refuses what is done at the top site alone, with where that is.
-fn only_at_the_top(site: &Site, what: &str) -> Result<(), Problem> {
+pub(super) fn only_at_the_top(site: &Site, what: &str) -> Result<(), Problem> {
     let Some(parent) = site.parent()? else { return Ok(()) };
     let top = site.updates()?.sources().site()?.top;
     let top = top.unwrap_or_else(|| parent.sites().join(" or "));

@@ -102,7 +102,7 @@ impl UpdatesQuery {
         };
         flags.filter().map_err(|error| {
             let text = error.to_string();
-            Problem::new(Kind::MalformedRequest, text.clone()).caused_by("filter", text)
+            Problem::new(Kind::MalformedRequest, text.clone()).caused_by(error.option, text)
         })
     }
 }
@@ -480,9 +480,12 @@ async fn set_policy(
     let view = blocking(move || {
         let machine = site.updates()?;
         machine.sources().set_policy(policy)?;
-        Ok(machine.sources().site()?.policy.into())
+        let view = machine.sources().site()?.policy.into();
+        Ok((machine, view))
     });
-    Ok(Json(view.await?))
+    let (machine, view) = view.await?;
+    machine.tell_settings().await?;
+    Ok(Json(view))
 }
 
 /// Which policy is looked at. What is not said is as it is set.
@@ -501,7 +504,11 @@ struct PreviewQuery {
 
 /// What a policy would do now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({"expire": 12, "purge": 3, "reinstate": 0, "steps": []}))]
+#[schema(example = json!({"expire": 1, "purge": 0, "reinstate": 0, "steps": [{
+    "id": "8c8a5b0e-7a41-5a7e-9c8e-2a5b1c3d4e5f", "name": "DSA-5545-1", "from": "superseded",
+    "to": "expired", "because": "superseded by DSA-5601-1", "superseded_by":
+    {"id": "1f2d3c4b-5a69-5788-9a0b-1c2d3e4f5a6b", "name": "DSA-5601-1"}
+}]}))]
 pub struct AgeingView {
     /// How many updates would expire.
     pub expire: u64,
@@ -527,6 +534,28 @@ pub struct StepView {
     /// Why it is expired, or would be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
+    /// What replaced it, where that is why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub superseded_by: Option<NamedUpdate>,
+}
+
+impl From<catalogue::Step> for StepView {
+    fn from(step: catalogue::Step) -> Self {
+        let superseded_by = step.superseded_by.map(NamedUpdate::from);
+        let because = step.expired.map(|expired| match &superseded_by {
+            // Names are for people.
+            Some(by) => format!("superseded by {}", by.name),
+            None => expired.why.to_string(),
+        });
+        Self {
+            id: step.id.to_string(),
+            name: step.name,
+            from: step.from.to_string(),
+            to: step.to.to_string(),
+            because,
+            superseded_by,
+        }
+    }
 }
 
 /// Preview what a policy would do now
@@ -560,17 +589,10 @@ async fn preview_policy(
         Ok(machine.preview(&policy, most)?)
     })
     .await?;
-    let step = |step: catalogue::Step| StepView {
-        id: step.id.to_string(),
-        name: step.name,
-        from: step.from.to_string(),
-        to: step.to.to_string(),
-        because: step.expired.map(|expired| expired.why.to_string()),
-    };
     Ok(Json(AgeingView {
         expire: ageing.expire,
         purge: ageing.purge,
         reinstate: ageing.reinstate,
-        steps: ageing.steps.into_iter().map(step).collect(),
+        steps: ageing.steps.into_iter().map(StepView::from).collect(),
     }))
 }

@@ -1,17 +1,21 @@
-//! What a client tells of itself besides states: its system, addresses, own attributes, inventory.
+//! What a client tells of itself besides states: its system, addresses, own attributes, packages.
 //!
 //! Facts have a revision. A client sends what changed since a revision; if the site has another one, it is
 //! asked for all.
 
+use super::packages::{BadPackages, PackagesChange};
 use crate::matrix::Ordinal;
 use crate::site::{Compliance, StoreError};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sitedb::{Table, Value};
+use sitedb::{Batch, Table, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// The largest facts of one client, in bytes of JSON.
+/// The largest facts of one client without its packages, in bytes of JSON.
 pub const MAX_FACTS: usize = 64 << 10;
+/// The largest change of facts as it travels, in bytes of JSON.
+pub const MAX_FACTS_SENT: usize = 4 << 20;
 
 /// Facts of one client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,18 +36,9 @@ pub struct Facts {
     pub addresses: Vec<IpAddr>,
     /// What administrators set on the machine, by name.
     pub attributes: BTreeMap<String, String>,
-    /// What is installed.
+    /// How many packages are installed; none if it told of none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub inventory: Option<Inventory>,
-}
-
-/// What is installed, in short.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
-    /// How many packages.
-    pub packages: u32,
-    /// A digest of their names and versions, the client's own.
-    pub digest: String,
+    pub packages: Option<u32>,
 }
 
 /// A change of facts: what is not told stays.
@@ -66,8 +61,8 @@ pub struct FactsChange {
     pub addresses: Option<Vec<IpAddr>>,
     /// Attributes that were set, or with none taken away.
     pub attributes: BTreeMap<String, Option<String>>,
-    /// What is installed now.
-    pub inventory: Option<Inventory>,
+    /// What of the packages changed; of a change from nothing, all that are installed.
+    pub packages: Option<PackagesChange>,
 }
 
 /// Why facts were not taken.
@@ -83,12 +78,15 @@ pub enum FactsError {
     /// They would be too large.
     #[error("facts of {0} bytes; at most {MAX_FACTS} are kept")]
     TooLarge(usize),
+    /// Its packages are not taken.
+    #[error(transparent)]
+    Packages(#[from] BadPackages),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-const FACTS: Table<u32, Facts> = Table::new("compliance-facts");
+pub(crate) const FACTS: Table<u32, Facts> = Table::new("compliance-facts");
 
 impl Value for Facts {}
 
@@ -112,7 +110,6 @@ impl Facts {
             facts.codename = Some(codename).filter(|it| !it.is_empty());
         }
         facts.addresses = change.addresses.unwrap_or(facts.addresses);
-        facts.inventory = change.inventory.or(facts.inventory);
         for (name, value) in change.attributes {
             match value {
                 Some(value) => drop(facts.attributes.insert(name, value)),
@@ -129,12 +126,10 @@ impl Facts {
     fn size(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len() + 6);
         let texts = [&self.os, &self.os_version, &self.architecture].map(String::len);
-        let digest = self.inventory.as_ref().map_or(0, |it| it.digest.len() + 40);
         let codename = self.codename.as_ref().map_or(0, String::len);
         200 + attributes.sum::<usize>()
             + texts.iter().sum::<usize>()
             + self.addresses.len() * 48
-            + digest
             + codename
     }
 }
@@ -154,19 +149,45 @@ impl Compliance {
     ///
     /// # Errors
     /// If it begins at another revision, leads to too much, or the database fails.
-    pub fn change_facts(&self, client: Ordinal, change: FactsChange) -> Result<u64, FactsError> {
+    pub fn change_facts(
+        &self,
+        client: Ordinal,
+        mut change: FactsChange,
+        now: Timestamp,
+    ) -> Result<u64, FactsError> {
+        change.packages.as_ref().map_or(Ok(()), PackagesChange::check)?;
         // One writer at a time, so that what is read is still so when it is written.
-        let _writer = self.writer();
+        let mut writer = self.writer();
         let old = FACTS.get(self.db(), &client).map_err(StoreError::from)?.unwrap_or_default();
+        if self.index.read().is_doubtful(client) {
+            // All writes before a synced one are on disk with it.
+            FACTS.set(self.db(), &client, &old).map_err(StoreError::from)?;
+            self.index.write().put_anew(self.db(), client, &old).map_err(StoreError::from)?;
+        }
         if change.base != 0 && change.revision == old.revision {
             return Ok(old.revision);
         }
-        let new = old.with(change)?;
-        FACTS.set(self.db(), &client, &new).map_err(StoreError::from)?;
+        let (packages, from_nothing) = (change.packages.take(), change.base == 0);
+        let mut new = old.with(change)?;
+        let planned = self.index.read().inventory.plan(self.db(), client, from_nothing, packages);
+        let planned = planned.map_err(StoreError::from)??;
+        new.packages = planned.len();
+        let mut batch = Batch::new();
+        FACTS.put(&mut batch, &client, &new);
+        planned.put(&mut batch);
+        self.db().kv().write(batch).map_err(|error| {
+            // It may have been written all the same.
+            self.index.write().doubt(client);
+            StoreError::from(error)
+        })?;
+        writer.since.get_or_insert(now.as_second());
+        let mut index = self.index.write();
+        index.change(client, &old, &new);
+        index.inventory.make(planned);
         Ok(new.revision)
     }
 
-    pub(crate) fn forget_facts(batch: &mut sitedb::Batch, client: Ordinal) {
+    pub(crate) fn forget_facts(batch: &mut Batch, client: Ordinal) {
         FACTS.delete(batch, &client);
     }
 }

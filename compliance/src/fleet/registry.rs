@@ -9,7 +9,7 @@ use crate::message::ClientId;
 use crate::site::{Change, Compliance, StoreError, timestamp};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sitedb::{Batch, DbError, Table, Value};
+use sitedb::{Db, DbError, Order, Table, Value};
 use std::collections::HashSet;
 
 /// The longest name of a client, in bytes.
@@ -96,7 +96,7 @@ impl Compliance {
                 keys.insert(new.key);
                 let judged = judge(&self.states().fleet, &new, now).and_then(|(client, member)| {
                     let client = client.or_else(|| free.next()).ok_or(EnrolError::TooMany)?;
-                    put_name(&mut change.batch, client, &new.name);
+                    put_name(&mut change, client, &new.name);
                     change.tell(Entry::Touched { client });
                     change.members.insert(client, member);
                     Ok(client)
@@ -165,6 +165,11 @@ impl Compliance {
     /// Which client has an id.
     pub fn find(&self, id: ClientId) -> Option<Ordinal> {
         self.states().fleet.by_id(id).map(|(client, _)| client)
+    }
+
+    /// The id of a client.
+    pub fn id(&self, client: Ordinal) -> Option<ClientId> {
+        self.states().fleet.get(client).map(|member| member.id)
     }
 
     /// Which client has an id, the key that it is known by, and whether it may report. It reads no database,
@@ -258,9 +263,23 @@ pub(crate) fn remove(change: &mut Change, client: Ordinal, id: ClientId, place: 
     Gone::put(&mut change.batch, place, id);
 }
 
-pub(crate) fn put_name(batch: &mut Batch, client: Ordinal, name: &str) {
+pub(crate) fn put_name(change: &mut Change, client: Ordinal, name: &str) {
     let name = name.get(..name.floor_char_boundary(MAX_NAME)).unwrap_or_default().to_owned();
-    NAMES.put(batch, &client, &Name { name });
+    let name = Name { name };
+    NAMES.put(&mut change.batch, &client, &name);
+    change.names.push((client, name.name));
+}
+
+/// Calls `each` with every client's name.
+pub(crate) fn each_name(db: &Db, mut each: impl FnMut(Ordinal, String)) -> Result<(), DbError> {
+    const PAGE: usize = 1_000;
+    let mut after = None;
+    loop {
+        let page = NAMES.scan(db, Order::Ascending, after.as_ref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        page.into_iter().for_each(|(client, name)| each(client, name.name));
+    }
 }
 
 pub(crate) fn name(site: &Compliance, client: Ordinal) -> Result<String, DbError> {

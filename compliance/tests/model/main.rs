@@ -4,4 +4,5 @@
 mod answers;
 mod batches;
 mod client;
+mod facts;
 mod pages;

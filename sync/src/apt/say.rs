@@ -58,7 +58,7 @@ pub(super) fn say(
         let tracker = match trackers.entry(archive.base.clone()) {
             std::collections::hash_map::Entry::Occupied(held) => held.into_mut(),
             std::collections::hash_map::Entry::Vacant(free) => {
-                free.insert(read_trackers(run, &plan, &archive.base)?)
+                free.insert(read_trackers(run, &plan, &archive.base, &mut skipped)?)
             }
         };
         let mut speaker =
@@ -186,11 +186,19 @@ fn gather(
     Ok(())
 }
 
-fn read_trackers(run: &Run, plan: &State, base: &str) -> Result<Tracker, SyncError> {
+fn read_trackers(
+    run: &Run,
+    plan: &State,
+    base: &str,
+    skipped: &mut Skipped,
+) -> Result<Tracker, SyncError> {
     let mut tracker = Tracker::new(base);
     for (url, held) in &plan.trackers {
         let from = Packing::of_name(&held.file).open(&run.file(&held.file), MAX_TRACKER)?;
-        tracker.read(from, url)?;
+        if tracker.read(from, url)? == 0 {
+            skipped
+                .add(format!("{url} gave no list of advisories or CVEs: is it the right address?"));
+        }
         run.watch.moved();
     }
     Ok(tracker)

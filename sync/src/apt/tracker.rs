@@ -32,6 +32,8 @@ pub struct Tracker {
     /// By CVE and source package.
     severities: HashMap<Box<str>, Vec<(Box<str>, Severity)>>,
     count: usize,
+    /// Advisories and CVEs that documents named, of whatever release.
+    named: usize,
 }
 
 #[derive(Debug)]
@@ -80,16 +82,21 @@ impl Tracker {
             fixes: HashMap::new(),
             severities: HashMap::new(),
             count: 0,
+            named: 0,
         }
     }
 
-    /// Takes in a document, whichever of the forms it has; `what` names it in errors.
-    pub fn read(&mut self, mut from: impl BufRead, what: &str) -> Result<(), SyncError> {
+    /// Takes in a document, whichever of the forms it has; `what` names it in errors. How many advisories
+    /// and CVEs it names, of whatever release: one that names none is no list, but a page of a web server.
+    pub fn read(&mut self, mut from: impl BufRead, what: &str) -> Result<usize, SyncError> {
         let failed = |error| unpack::reading(what, error);
+        let before = self.named;
         if from.fill_buf().map_err(failed)?.first() == Some(&b'{') {
-            return self.read_json(from, what);
+            self.read_json(from, what)?;
+        } else {
+            self.read_lists(from).map_err(failed)?;
         }
-        self.read_lists(from).map_err(failed)
+        Ok(self.named - before)
     }
 
     /// What there is to say of `version` of `source`, after `before`: the next lower one offered.
@@ -167,6 +174,7 @@ impl Tracker {
                 self.read_body(line.trim(), &mut about);
             } else {
                 about = read_header(line);
+                self.named += usize::from(!matches!(about, About::Nothing));
             }
         }
     }
@@ -214,9 +222,8 @@ impl Tracker {
 
     /// What the tracker's JSON says of one source package and CVE.
     fn take_entry(&mut self, source: &str, cve: &str, entry: &Entry) {
-        let Some(release) = entry.releases.get(&self.codename).filter(|_| is_cve(cve)) else {
-            return;
-        };
+        self.named += 1;
+        let Some(release) = entry.releases.get(&self.codename) else { return };
         if let Some(severity) = severity_of(&release.urgency) {
             self.severity(cve, source, severity);
         }
@@ -462,6 +469,16 @@ mod tests {
         assert!(tracker.read(&JSON.as_bytes()[..300], "cut off").is_err());
         let deep = format!("{}{}", "{\"a\":".repeat(5_000), "1");
         assert!(tracker.read(deep.as_bytes(), "deep").is_err());
+    }
+
+    #[test]
+    fn a_document_tells_how_much_of_a_list_it_is() {
+        let named = |document: &str| Tracker::new("x").read(document.as_bytes(), "it").unwrap();
+        assert_eq!(named(JSON), 3, "of whatever release");
+        assert!(named(DSA) > 0 && named(CVE) > 0);
+        for page in ["", "{}", "<html>\n<p>[not] found</p>\n</html>\n"] {
+            assert_eq!(named(page), 0, "{page}");
+        }
     }
 
     proptest! {

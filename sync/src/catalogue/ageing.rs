@@ -4,9 +4,9 @@ use super::board::{Board, time};
 use super::merge::{Merged, bodies};
 use super::publish::{STEP, Work, put};
 use super::record::{Card, HEADS, Head, MARKS, Marks};
-use super::{Ageing, Deployments, Shared, Step};
+use super::{Ageing, Deployments, Named, Shared, Step};
 use crate::error::SyncError;
-use crate::lifecycle::{Decision, Facts, Policy, State, decide};
+use crate::lifecycle::{Decision, Expiry, Facts, Policy, State, Why, decide};
 use crate::name::UpdateId;
 use jiff::{Span, Timestamp};
 use sitedb::Batch;
@@ -71,12 +71,21 @@ impl Shared {
                 ageing.count(from, to);
                 if ageing.steps.len() < most {
                     let Some(card) = self.card(board, row)? else { return Ok(None) };
-                    let (id, expired) = (board.ids[row], decision.expired);
-                    ageing.steps.push(Step { id, name: card.name, from, to, expired });
+                    let (id, name, expired) = (board.ids[row], card.name, decision.expired);
+                    let superseded_by = self.replacing(expired)?;
+                    ageing.steps.push(Step { id, name, from, to, expired, superseded_by });
                 }
             }
             Ok(Some(ageing))
         })
+    }
+
+    /// What an expired update was replaced by, where that is why.
+    fn replacing(&self, expired: Option<Expiry>) -> Result<Option<Named>, SyncError> {
+        match expired.map(|expired| expired.why) {
+            Some(Why::Superseded { by }) => Ok(self.named(std::iter::once(by))?.pop()),
+            _ => Ok(None),
+        }
     }
 
     /// See [`super::Catalogue::age`].
@@ -107,8 +116,9 @@ impl Shared {
                 let Some(head) = HEADS.get(&self.db, &id)? else { continue };
                 let (from, to) = (board.states[*row], decision.state);
                 ageing.count(from, to);
-                let name = head.card.name.clone();
-                ageing.steps.push(Step { id, name, from, to, expired: decision.expired });
+                let (name, expired) = (head.card.name.clone(), decision.expired);
+                let superseded_by = self.replacing(expired)?;
+                ageing.steps.push(Step { id, name, from, to, expired, superseded_by });
                 put(&mut batch, id, &aged(&mut work, id, head, decision, now));
                 changed.push(id);
             }

@@ -14,6 +14,7 @@ use super::record::{
 };
 use crate::error::SyncError;
 use crate::name::{SourceName, UpdateId};
+use jiff::Timestamp;
 use sitedb::{Batch, Order};
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub(super) struct Work {
     pub order: Vec<SourceName>,
     /// The board may be behind the heads: a change of heads failed half-way.
     pub is_behind: bool,
+    /// Whose word counts first changed at this time, and not all is shown in that order yet.
+    pub reorders: Option<Timestamp>,
     /// How many intakes were begun.
     pub intakes: u64,
 }
@@ -57,6 +60,9 @@ impl Shared {
 
     /// Publishes what was committed, and shows what was published.
     pub(super) fn catch_up(&self, work: &mut Work) -> Result<(), SyncError> {
+        if let Some(at) = work.reorders {
+            self.reorder(work, at)?;
+        }
         // The table is asked, as a write may have been made though it was told that it failed.
         if let Some(commit) = COMMIT.get(&self.db, &())? {
             let was_behind = std::mem::replace(&mut work.is_behind, true);
@@ -73,10 +79,11 @@ impl Shared {
     /// Puts the next board in place; `changed` are the heads that changed, in order.
     pub(super) fn show(&self, work: &mut Work, changed: &[UpdateId]) -> Result<(), SyncError> {
         let was_behind = std::mem::replace(&mut work.is_behind, true);
-        let board = match was_behind {
+        let mut board = match was_behind {
             true => Board::load(&self.db)?,
             false => self.board().next(&self.db, changed)?,
         };
+        self.forget_products(work, &mut board)?;
         *self.board.write() = Arc::new(board);
         work.is_behind = false;
         if let Err(error) = self.sweep_dropped() {
@@ -155,11 +162,11 @@ impl Shared {
                         old.map(|row| row.product)
                     }
                 };
+                // One that no source says any more keeps its name and family as long as updates are for it:
+                // `Shared::forget_products` lets go of it.
                 match product {
-                    Some(product) if !sources.is_empty() => {
-                        PRODUCTS.put(&mut batch, id, &ProductRow { product, sources });
-                    }
-                    _ => PRODUCTS.delete(&mut batch, id),
+                    Some(product) => PRODUCTS.put(&mut batch, id, &ProductRow { product, sources }),
+                    None => PRODUCTS.delete(&mut batch, id),
                 }
             }
             // A start that comes next must find that the list changed, though nothing is staged then.
@@ -168,6 +175,28 @@ impl Shared {
             self.db.kv().write(batch)?;
         }
         Ok(Some(seq))
+    }
+
+    /// Lets go of products that no source says any more and no update is for.
+    fn forget_products(&self, work: &mut Work, board: &mut Board) -> Result<(), SyncError> {
+        let is_left = |(id, row): &(&String, &ProductRow)| {
+            row.sources.is_empty() && board.product_names.place(id).is_none()
+        };
+        let left: Vec<String> =
+            board.products.iter().filter(is_left).map(|(id, _)| id.clone()).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let seq = work.next_seq();
+        let marks = Marks { seq, products: seq, ..board.marks };
+        // In one batch: a child is to hear of all that went.
+        let mut batch = Batch::new();
+        left.iter().for_each(|id| PRODUCTS.delete(&mut batch, id));
+        MARKS.put(&mut batch, &(), &marks);
+        self.db.kv().write(batch)?;
+        board.products.retain(|id, _| !left.contains(id));
+        board.marks = marks;
+        Ok(())
     }
 
     /// Deletes bodies that nothing shows any more. Those of a source whose intake is not finished wait: it may

@@ -200,7 +200,7 @@ pub(crate) fn body_key(id: UpdateId, source: &SourceName, hash: ContentHash) -> 
     (id, (source.as_str().into(), hash.0))
 }
 
-/// A product, and which sources have it.
+/// A product, and which sources have it: none, where only updates that were kept are for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProductRow {
     pub product: Product,

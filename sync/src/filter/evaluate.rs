@@ -1,6 +1,5 @@
 //! Filters worked out over a board.
 
-use super::nearest::nearest;
 use super::{
     Compare, DateField, Expr, Filter, NameField, NumberField, Test, TextField, Unit, When,
 };
@@ -8,6 +7,7 @@ use crate::catalogue::RequiredCounts;
 use crate::catalogue::bits::Bits;
 use crate::catalogue::board::Board;
 use crate::catalogue::text::Tag;
+use crate::language::nearest;
 use crate::lifecycle::Why;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -182,18 +182,6 @@ impl View<'_> {
         Bits::of(board.len(), |row| {
             board.product_lists.of(row).iter().any(|place| is_in[*place as usize])
         })
-    }
-}
-
-impl Compare {
-    fn holds<T: Ord>(self, value: &T, than: &T) -> bool {
-        match self {
-            Self::Less => value < than,
-            Self::LessOrEqual => value <= than,
-            Self::Equal => value == than,
-            Self::GreaterOrEqual => value >= than,
-            Self::Greater => value > than,
-        }
     }
 }
 

@@ -40,12 +40,28 @@ pub struct Flags {
     pub filter: Option<String>,
 }
 
+/// What is wrong with an option, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct FlagError {
+    /// The field of [`Flags`].
+    pub option: &'static str,
+    /// In words.
+    pub problem: String,
+}
+
+impl From<FilterError> for FlagError {
+    fn from(error: FilterError) -> Self {
+        Self { option: "filter", problem: error.to_string() }
+    }
+}
+
 impl Flags {
     /// The filter.
     ///
     /// # Errors
     /// `released_within`, `required_on` or `filter` cannot be read.
-    pub fn filter(&self) -> Result<Filter, FilterError> {
+    pub fn filter(&self) -> Result<Filter, FlagError> {
         let mut parts = Vec::new();
         let mut add = |is_asked: bool, test: Test| {
             if is_asked {
@@ -82,15 +98,18 @@ impl Flags {
         parts.push(more.0);
         let filter = Filter(Expr::all(parts));
         // What was put together keeps to the bounds of what is written.
-        filter.to_string().parse()
+        Ok(filter.to_string().parse()?)
     }
 }
 
 /// `30d`, `30 days`, with or without `ago`.
-fn within(text: &str) -> Result<When, FilterError> {
-    let wrong = || FilterError {
-        column: 1,
-        problem: format!("{text:?} is no length of time; want one as 30d, 6 months or 1y"),
+fn within(text: &str) -> Result<When, FlagError> {
+    let wrong = || FlagError {
+        option: "released_within",
+        problem: format!(
+            "{text:?} is no length of time; want a number of hours, days, weeks, months or years, as 24h, \
+             1d, 2w, '6 months' or 1y"
+        ),
     };
     let text = text.trim();
     let text = text.strip_suffix("ago").unwrap_or(text);
@@ -101,7 +120,7 @@ fn within(text: &str) -> Result<When, FilterError> {
 }
 
 /// `50` for at least so many, `>50`, `>=50`, `<50`, `<=50`, `=0`.
-fn required(text: &str) -> Result<Test, FilterError> {
+fn required(text: &str) -> Result<Test, FlagError> {
     let signs = [
         (">=", Compare::GreaterOrEqual),
         ("<=", Compare::LessOrEqual),
@@ -114,8 +133,32 @@ fn required(text: &str) -> Result<Test, FilterError> {
         let number = text.trim().strip_prefix(sign)?.trim().parse().ok()?;
         Some(Test::Number(NumberField::Required, *compare, number))
     });
-    found.ok_or_else(|| FilterError {
-        column: 1,
+    found.ok_or_else(|| FlagError {
+        option: "required_on",
         problem: format!("{text:?} is no number of machines; want one as 50, '>50' or '=0'"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_cannot_be_read_is_named_with_what_is_allowed() {
+        let wrong = |flags: Flags| flags.filter().unwrap_err();
+        for text in ["yesterday", "30", "d30", "", "-1d"] {
+            let flags = Flags { released_within: Some(text.into()), ..Flags::default() };
+            let error = wrong(flags);
+            assert_eq!(error.option, "released_within");
+            assert!(error.problem.contains("days, weeks, months or years, as 24h"), "{error}");
+        }
+        for text in ["24h", "1d", "2w", "6 months", "1y", "30 days ago"] {
+            let flags = Flags { released_within: Some(text.into()), ..Flags::default() };
+            flags.filter().unwrap();
+        }
+        let error = wrong(Flags { required_on: Some("many".into()), ..Flags::default() });
+        assert_eq!(error.option, "required_on");
+        let error = wrong(Flags { filter: Some("x x".into()), ..Flags::default() });
+        assert_eq!((error.option, error.problem.starts_with("column")), ("filter", true));
+    }
 }

@@ -43,7 +43,7 @@ impl Machine {
             .with("added", changes.added)
             .with("revised", changes.revised)
             .with("gone", changes.gone);
-        self.tell(&run, &name, Came::Something, message).await?;
+        self.tell(&run, &name, Came::Something { at: run.now, outside: 0 }, message).await?;
         Ok(changes)
     }
 }

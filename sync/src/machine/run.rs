@@ -1,14 +1,14 @@
 //! One run of one source, from connect to notify, and what is recorded of it.
 
-use super::{Live, Machine, RUNS, STANDINGS, blocking, points, policy};
-use crate::adapter::{Adapter, Criteria, Fetched, LASTING, Run, Skipped, Stage};
+use super::{Live, Machine, Notify, RUNS, STANDINGS, blocking, points, policy};
+use crate::adapter::{Adapter, Criteria, Fetched, LASTING, Run, Skipped, Stage, Watch};
 use crate::catalogue::Changes;
 use crate::error::{Cause, SyncError};
 use crate::messages::{Message, MessageId};
 use crate::name::SourceName;
 use crate::source::{Again, Outcome, RunRecord, Source, SourceKind, Trigger};
 use futures::FutureExt;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
 use std::error::Error;
@@ -56,8 +56,8 @@ struct Work {
 /// What of a source came into the catalogue.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Came {
-    /// What its upstream said.
-    Something,
+    /// What its upstream said, committed at this time; of some of it, that the criteria leave it out now.
+    Something { at: Timestamp, outside: u64 },
     /// Nothing: the upstream had nothing to say.
     Nothing,
 }
@@ -95,10 +95,11 @@ impl Machine {
         let cancelled = || SyncError::new(Cause::Cancelled, "the sync was cancelled");
         let fetch = work.adapter.fetch(&work.run, work.state.as_ref());
         let fetched = live.watch.stop.run_until_cancelled(fetch).await.ok_or_else(cancelled)??;
+        let mut has_settings = false;
         if let Some(above) = work.adapter.above() {
             let machine = self.clone();
             let take_over = move || machine.0.sources.take_over(Some(above)).map_err(local);
-            blocking(take_over).await?;
+            has_settings = blocking(take_over).await?;
         }
         let (outcome, skipped) = match fetched {
             Fetched::Unchanged => (Outcome::Unchanged, Skipped::default()),
@@ -124,10 +125,15 @@ impl Machine {
         // What is committed is to be told, whoever cancels now.
         let message = done(&work, &outcome, self.now());
         let came = match outcome {
-            Outcome::Done { .. } => Came::Something,
+            Outcome::Done { changes } => {
+                Came::Something { at: work.run.now, outside: changes.outside }
+            }
             _ => Came::Nothing,
         };
         self.tell(&work.run, &work.source.name, came, message).await?;
+        if has_settings {
+            self.tell_settings().await?;
+        }
         Ok((outcome, skipped))
     }
 
@@ -192,8 +198,11 @@ impl Machine {
         run.stage(Stage::Diff)?;
         let changes = intake.settle(read.extent)?;
         let text = format!(
-            "{name}: the database takes in {} new updates, {} new revisions, and that {} are gone",
-            changes.added, changes.revised, changes.gone
+            "{name}: the database takes in {} new updates, {} new revisions, and that {} are gone{}",
+            changes.added,
+            changes.revised,
+            changes.gone,
+            left_out(changes.outside)
         );
         let message = Message::of_sync(MessageId::INTO_DATABASE, name, text, self.now());
         self.0.messages.write(&message.with("run", number))?;
@@ -232,8 +241,9 @@ impl Machine {
         let machine = self.clone();
         let (seq, is_news) = blocking(move || {
             // What only time does to updates is looked at in the background too.
-            if came == Came::Something {
-                machine.age().map_err(local)?;
+            if let Came::Something { at, outside } = came {
+                let left_out = if outside > 0 { machine.0.catalogue.left_out_at(at) } else { 0 };
+                machine.age_and_tell(left_out).map_err(local)?;
             }
             let told = TOLD.get(&machine.0.db, &())?.unwrap_or_default();
             let seq = machine.0.catalogue.seq();
@@ -252,20 +262,44 @@ impl Machine {
             return Ok(());
         }
         let _ = run.stage(Stage::Notify);
+        self.tell_children(&*notify, seq, Some((name, &run.watch))).await?;
+        let machine = self.clone();
+        blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
+        self.have_points_follow(points::Why::News);
+        Ok(())
+    }
+
+    /// Asks the child sites to look at what is set here, or above, for all. One that is not there asks by
+    /// itself later.
+    pub async fn tell_settings(&self) -> Result<(), SyncError> {
+        let _telling = self.0.telling.lock().await;
+        let notify = self.0.notify.read().clone();
+        self.tell_children(&*notify, self.0.catalogue.seq(), None).await
+    }
+
+    /// Asks the child sites to synchronise, after a run of a source or for what else is new.
+    async fn tell_children(
+        &self,
+        notify: &dyn Notify,
+        seq: u64,
+        after: Option<(&SourceName, &Watch)>,
+    ) -> Result<(), SyncError> {
         for child in notify.children() {
-            run.watch.moved();
+            if let Some((_, watch)) = after {
+                watch.moved();
+            }
             if let Err(error) = notify.tell_child(&child, seq).await {
                 let text = format!(
                     "child site {child} could not be asked to synchronise, and asks by itself later: {}",
                     in_full(&error)
                 );
-                let message = Message::of_sync(MessageId::CHILD_NOT_TOLD, name, text, self.now());
+                let message = Message {
+                    source: after.map(|(name, _)| name.clone()),
+                    ..Message::of_site(MessageId::CHILD_NOT_TOLD, "sync", text, self.now())
+                };
                 self.say(message.with("child", &child).with("cause", error.cause)).await?;
             }
         }
-        let machine = self.clone();
-        blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
-        self.have_points_follow(points::Why::News);
         Ok(())
     }
 
@@ -378,7 +412,8 @@ impl Machine {
         if record.skipped.count > 0 {
             let first = record.skipped.examples.first().map(String::as_str).unwrap_or_default();
             let text = format!(
-                "{} entries of {name} could not be understood and were passed over; the first: {first}",
+                "{} of what {name} has could not be understood, or not be had, and was passed over; the \
+                 first: {first}",
                 record.skipped.count
             );
             said.push(message(MessageId::PASSED_OVER, text).with("count", record.skipped.count));
@@ -423,7 +458,7 @@ async fn watchdog(live: Arc<Live>, patience: Duration) {
     }
 }
 
-fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
+fn done(work: &Work, outcome: &Outcome, now: Timestamp) -> Message {
     let name = &work.source.name;
     let changes = match outcome {
         Outcome::Done { changes } => *changes,
@@ -431,8 +466,11 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
     };
     let text = match outcome {
         Outcome::Done { .. } => format!(
-            "the sync of {name} is done: {} new updates, {} new revisions, {} gone",
-            changes.added, changes.revised, changes.gone
+            "the sync of {name} is done: {} new updates, {} new revisions, {} gone{}",
+            changes.added,
+            changes.revised,
+            changes.gone,
+            left_out(changes.outside)
         ),
         _ => format!("the sync of {name} is done: nothing is new"),
     };
@@ -440,6 +478,15 @@ fn done(work: &Work, outcome: &Outcome, now: jiff::Timestamp) -> Message {
         .with("added", changes.added)
         .with("revised", changes.revised)
         .with("gone", changes.gone)
+        .with("outside", changes.outside)
+}
+
+/// A clause about updates that the criteria leave out since they were narrowed, if there are such.
+fn left_out(outside: u64) -> String {
+    match outside {
+        0 => String::new(),
+        n => format!(", {n} that the criteria leave out since they were narrowed"),
+    }
 }
 
 /// Makes the folder of a source ready: what lies in it is of the same kind and settings, or gone, but for

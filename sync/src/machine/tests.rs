@@ -690,7 +690,16 @@ async fn other_criteria_and_a_full_sync_read_all_anew() {
     assert!(matches!(full.outcome, Outcome::Done { .. }));
     let wanted = Criteria { products: ["x".to_owned()].into(), ..Criteria::default() };
     machine.sources().set_criteria(wanted).unwrap();
+    let before = said(&machine).len();
     assert!(matches!(run(&machine).await.outcome, Outcome::Done { .. }));
+    // Narrower criteria expire what they leave out, and both messages say how much that is.
+    assert_eq!(said(&machine)[before..], [6701, 6704, 6705, 9006, 6702]);
+    for id in [MessageId::DONE, MessageId::AGED] {
+        let of = Wanted { id: Some(id), ..Wanted::default() };
+        let (_, message) = machine.messages().list(&of, None, 1).unwrap().pop().unwrap();
+        assert_eq!(message.attributes["outside"], "2", "{message:?}");
+        assert!(message.text.contains("2 ") && message.text.contains("criteria"), "{message:?}");
+    }
     assert_eq!(run(&machine).await.outcome, Outcome::Unchanged);
 }
 

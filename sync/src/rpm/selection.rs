@@ -5,6 +5,7 @@
 //! bytes. Module streams and groups stay whole: what they name and is not there, `dnf` passes over.
 
 use super::catalogue::modules;
+use super::closure::{Closure, NotAdded, paths_in};
 use super::evr::Evr;
 use super::folder::{self, Plain};
 use super::mirror::{Sign, Snapshot, blocking, digests_of, listed_file, made, package_file};
@@ -18,6 +19,7 @@ use crate::adapter::{Run, Skipped};
 use crate::digests::{Algorithm, Digests, Hasher};
 use crate::error::{Cause, SyncError};
 use crate::mirror::{MirrorFile, RepoPath, matches};
+use crate::unpack::Packing;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -43,6 +45,9 @@ pub struct Selection {
     /// Of each package, architecture and module stream only the highest version.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub newest_only: bool,
+    /// With what the wanted ones require, as far as the repository has it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub with_dependencies: bool,
 }
 
 /// The packages that were chosen.
@@ -77,7 +82,10 @@ pub(super) async fn snapshot(
     let wanted = selection.clone();
     let (mut files, written, missing) =
         blocking(run, repository, repomd, move |run, repository, repomd| {
-            let chosen = choose(run, repomd, &wanted)?;
+            let mut chosen = choose(run, repomd, &wanted)?;
+            if wanted.with_dependencies {
+                close(run, repomd, &wanted, &mut chosen)?;
+            }
             let (files, written) = write_all(run, repository, repomd, &chosen)?;
             Ok((files, written, chosen.missing))
         })
@@ -174,6 +182,55 @@ fn choose(run: &Run, repomd: &Repomd, selection: &Selection) -> Result<Chosen, S
     Ok(chosen)
 }
 
+/// Adds what the chosen ones require.
+fn close(
+    run: &Run,
+    repomd: &Repomd,
+    selection: &Selection,
+    chosen: &mut Chosen,
+) -> Result<(), SyncError> {
+    let modules = modules(run, repomd)?;
+    let (mut closure, mut keys) = (Closure::default(), Vec::new());
+    each_package(run, repomd, |package, element| {
+        if !selection.takes_arch(&package.arch) {
+            return Ok(());
+        }
+        let version = package.evr.to_string();
+        let stream = modules.of(&package.name, &version, &package.arch);
+        let is_chosen = chosen.pkgids.contains(&package.pkgid);
+        let added = closure.add(&package, &String::from_utf8_lossy(element), stream, is_chosen);
+        added.map_err(|error| match error {
+            NotAdded::Xml(error) => error.told("primary.xml"),
+            error => SyncError::because(Cause::TooLarge, "dependencies cannot be followed", error),
+        })?;
+        keys.push((full_name(&package.name, &package.evr, &package.arch), package.pkgid));
+        Ok(())
+    })?;
+    let wanted = closure.paths_to_find();
+    if !wanted.is_empty()
+        && let Some((listed, packing)) = repomd.readable("filelists")
+    {
+        let mut found: HashMap<String, Vec<_>> = HashMap::new();
+        each_element(run, listed, packing, "filelists", |element| {
+            let paths = paths_in(&String::from_utf8_lossy(element), &wanted);
+            let paths = paths.map_err(|error| error.told("filelists.xml"))?;
+            if let (false, Some(pkgid)) = (paths.is_empty(), pkgid_of(element)) {
+                found.insert(pkgid, paths);
+            }
+            Ok(())
+        })?;
+        closure.add_paths(&found);
+    }
+    let closed = closure.close();
+    for (name, pkgid) in closed.added.into_iter().filter_map(|at| keys.get(at).cloned()) {
+        chosen.names.insert(name);
+        chosen.pkgids.insert(pkgid);
+    }
+    let unmet = closed.unmet.iter().map(|(need, who)| format!("{need}, for {who}"));
+    chosen.missing.extend(unmet);
+    Ok(())
+}
+
 /// The packages as files, and the metadata of them.
 fn write_all(
     run: &Run,
@@ -203,16 +260,12 @@ fn write_all(
         let namespace = format!("xmlns=\"http://linux.duke.edu/metadata/{kind}\"");
         let mut document = Document::begin(root, &format!("{namespace} packages=\"{count}\""))?;
         let mut left = chosen.pkgids.clone();
-        let mut plain = Plain::open(run, listed, packing)?;
-        let mut elements = Elements::new(&mut plain, root, "package");
-        while let Some(element) = elements.element().map_err(|error| error.told(kind))? {
-            run.watch.moved();
-            run.watch.check()?;
-            if pkgid_of(element).is_some_and(|pkgid| left.remove(&pkgid)) {
-                document.put(element)?;
+        each_element(run, listed, packing, root, |element| {
+            match pkgid_of(element).is_some_and(|pkgid| left.remove(&pkgid)) {
+                true => document.put(element),
+                false => Ok(()),
             }
-        }
-        plain.finish()?;
+        })?;
         written.push(document.end(root, kind, repomd)?);
     }
 
@@ -245,6 +298,24 @@ fn each_package(
         run.watch.check()?;
         take(package, element)
     })?;
+    plain.finish()
+}
+
+/// Each package of a list beside `primary`, as the bytes it is written in.
+fn each_element(
+    run: &Run,
+    listed: &Listed,
+    packing: Packing,
+    root: &'static str,
+    mut take: impl FnMut(&[u8]) -> Result<(), SyncError>,
+) -> Result<(), SyncError> {
+    let mut plain = Plain::open(run, listed, packing)?;
+    let mut elements = Elements::new(&mut plain, root, "package");
+    while let Some(element) = elements.element().map_err(|error| error.told(&listed.kind))? {
+        run.watch.moved();
+        run.watch.check()?;
+        take(element)?;
+    }
     plain.finish()
 }
 

@@ -10,11 +10,12 @@ use super::messages::{
     UpdateData, auth_config, no_decryption_data, no_deployments, pong, read_identities,
     update_data, wrong,
 };
+use super::qualifying::qualifying;
 use super::rollup;
 use super::soap::{self, ErrorCode, Fault, Said, envelope};
 use crate::error::SyncError;
 use crate::name::UpdateId;
-use crate::xml::Element;
+use crate::xml::{Element, Node};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
@@ -25,14 +26,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const MAX_REQUEST: usize = 4 << 20;
 /// Updates that one request may ask for.
 const MAX_UPDATES: usize = 100;
+/// How much text the documents of one answer have together, in bytes; one alone is given whatever it has.
+const MAX_DOCUMENTS: usize = 32 << 20;
 /// Digests that one request may name.
 const MAX_DIGESTS: usize = 100;
 /// The longest name of a call that is said again in a fault.
 const MAX_NAME: usize = 100;
 /// How long a cookie holds.
 const COOKIE: SignedDuration = SignedDuration::from_hours(4);
-/// How deep bundles are followed.
-const BUNDLE_DEPTH: usize = 8;
 
 /// What an update is to a downstream that chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,8 +135,18 @@ impl Role {
                 return Answer { body: fault.to_envelope(""), is_fault: true };
             }
         };
+        self.answered(service, &call, shelf, now)
+    }
+
+    fn answered(
+        &self,
+        service: Service,
+        call: &Element,
+        shelf: &dyn Shelf,
+        now: Timestamp,
+    ) -> Answer {
         let name: String = call.name.chars().take(MAX_NAME).collect();
-        let fault = match self.called(service, &call, shelf, now) {
+        let fault = match self.called(service, call, shelf, now) {
             Ok(answer) => return Answer { body: envelope(answer), is_fault: false },
             Err(Failed::Fault(fault)) => fault,
             Err(Failed::Sync(error)) => {
@@ -186,18 +197,7 @@ impl Role {
             }
             (Service::Sync, "GetUpdateData") => {
                 self.check(call, now)?;
-                let wanted = wanted(call)?;
-                let (mut updates, mut urls) = (Vec::new(), BTreeMap::new());
-                for identity in wanted {
-                    // One that is not here fails the whole call, as callers expect.
-                    let found = shelf.document(identity)?;
-                    let (update, files) =
-                        found.ok_or_else(|| Fault::new(ErrorCode::InternalServerError, ""))?;
-                    updates.push(update);
-                    urls.extend(files.into_iter().map(|url| (url.digest.clone(), url)));
-                }
-                let urls: Vec<FileUrl> = urls.into_values().collect();
-                Ok(update_data(&updates, &urls))
+                documents(&wanted(call)?, shelf)
             }
             (Service::Sync, "DownloadFiles") => {
                 self.check(call, now)?;
@@ -335,6 +335,34 @@ impl Role {
     }
 }
 
+/// What the fuzz target asks: as it came, and, since it can guess no seal, with a cookie that is taken.
+#[doc(hidden)]
+pub fn fuzz_request(body: &[u8], shelf: &dyn Shelf) {
+    let (role, now) = (Role::new(&[7; 32]), Timestamp::UNIX_EPOCH);
+    let is_read = |answer: Answer| match soap::open(answer.body.as_bytes()) {
+        Ok(Said::Fault(_)) => assert!(answer.is_fault),
+        Ok(Said::Body(_)) => assert!(!answer.is_fault),
+        Err(error) => panic!("{error}: {}", answer.body),
+    };
+    let ends = now + COOKIE;
+    let data = role.seal("cookie", &format!("{} fuzz", ends.as_second()));
+    let cookie = Cookie { expiration: ends.to_string(), data }.to_element("cookie");
+    let known = soap::open(body).ok().and_then(|said| match said {
+        Said::Body(mut call) => {
+            call.children
+                .retain(|node| !matches!(node, Node::Element(it) if &*it.name == "cookie"));
+            Some(call.holding(cookie))
+        }
+        Said::Fault(_) => None,
+    });
+    for service in [Service::Sync, Service::Authorisation, Service::Reporting] {
+        is_read(role.answer(service, body, shelf, now));
+        if let Some(call) = &known {
+            is_read(role.answered(service, call, shelf, now));
+        }
+    }
+}
+
 enum Failed {
     Fault(Fault),
     Sync(SyncError),
@@ -358,6 +386,24 @@ fn wanted(call: &Element) -> Result<Vec<Identity>, Fault> {
     wanted.ok_or_else(|| wrong("updateIds"))
 }
 
+/// The documents of these revisions. One that is not here fails the whole call, as callers expect, and so
+/// do too many bytes: callers ask for fewer then, at last for each alone.
+fn documents(wanted: &[Identity], shelf: &dyn Shelf) -> Result<Element, Failed> {
+    let refused = |why: String| Failed::Fault(Fault::new(ErrorCode::InternalServerError, why));
+    let (mut updates, mut urls, mut bytes) = (Vec::new(), BTreeMap::new(), 0);
+    for identity in wanted {
+        let (update, files) = shelf.document(*identity)?.ok_or_else(|| refused(String::new()))?;
+        bytes += update.xml.len();
+        if bytes > MAX_DOCUMENTS && wanted.len() > 1 {
+            return Err(refused(format!("more than {MAX_DOCUMENTS} bytes: ask for fewer updates")));
+        }
+        updates.push(update);
+        urls.extend(files.into_iter().map(|url| (url.digest.clone(), url)));
+    }
+    let urls: Vec<FileUrl> = urls.into_values().collect();
+    Ok(update_data(&updates, &urls))
+}
+
 /// The anchor of a place in the order of changes.
 fn anchor(seq: u64, now: Timestamp) -> String {
     // Windows counts to 2^31 - 1, and from 1. No catalogue of updates comes near.
@@ -374,107 +420,9 @@ fn place(anchor: &str) -> Result<u64, Fault> {
     read().ok_or_else(|| wrong("filter"))
 }
 
-/// Which revisions `filter` means, of those that changed after a place.
-///
-/// An update qualifies that is for one of the categories and of one of the classifications; if one list is
-/// given and the other one is not, or is empty, none does; if neither is given, all do. What a qualifying
-/// update is a bundle of comes with it. (\[MS-WSUSSS\], section 3.1.4.6.)
-fn qualifying(all: &[Shelved], filter: &RevisionFilter, after: u64) -> Vec<Identity> {
-    if filter.config {
-        let new = all.iter().filter(|it| it.is_config && it.seq > after);
-        return new.map(|it| it.identity).collect();
-    }
-    let wanted = |list: &Option<Vec<(UpdateId, bool)>>| -> BTreeMap<UpdateId, bool> {
-        list.iter().flatten().copied().collect()
-    };
-    let (categories, classifications) =
-        (wanted(&filter.categories), wanted(&filter.classifications));
-    let is_everything = filter.categories.is_none() && filter.classifications.is_none();
-    let by_id: BTreeMap<UpdateId, &Shelved> = all.iter().map(|it| (it.identity.id, it)).collect();
-    let mut found: BTreeSet<Identity> = BTreeSet::new();
-    for update in all.iter().filter(|it| !it.is_config) {
-        // Whether all revisions are wanted, whenever they came: that of a list that is asked for anew.
-        let is_whole = if is_everything {
-            false
-        } else {
-            let of = |list: &BTreeMap<UpdateId, bool>, ids: &mut dyn Iterator<Item = UpdateId>| {
-                let hits: Vec<bool> = ids.filter_map(|id| list.get(&id).copied()).collect();
-                (!hits.is_empty()).then(|| hits.contains(&false))
-            };
-            let category = of(&categories, &mut update.categories.iter().copied());
-            let classification = of(&classifications, &mut update.classification.into_iter());
-            match (category, classification) {
-                (Some(category), Some(classification)) => category || classification,
-                _ => continue,
-            }
-        };
-        let mut waiting = vec![(update, 0)];
-        while let Some((one, depth)) = waiting.pop() {
-            let is_new = is_whole || one.seq > after || update.seq > after;
-            if !is_new || (depth > 0 && found.contains(&one.identity)) {
-                continue;
-            }
-            found.insert(one.identity);
-            if depth < BUNDLE_DEPTH {
-                let parts = one.bundles.iter().filter_map(|id| by_id.get(id));
-                waiting.extend(parts.map(|part| (*part, depth + 1)));
-            }
-        }
-    }
-    found.into_iter().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn id(name: &str) -> UpdateId {
-        UpdateId::named(&[name])
-    }
-
-    fn shelved(name: &str, seq: u64, category: &str, bundles: &[&str]) -> Shelved {
-        Shelved {
-            identity: Identity { id: id(name), revision: 1 },
-            seq,
-            is_config: false,
-            categories: if category.is_empty() { [].into() } else { [id(category)].into() },
-            classification: (!category.is_empty()).then(|| id("security")),
-            bundles: bundles.iter().map(|name| id(name)).collect(),
-        }
-    }
-
-    fn names(all: &[Shelved], filter: &RevisionFilter, after: u64) -> BTreeSet<UpdateId> {
-        qualifying(all, filter, after).into_iter().map(|it| it.id).collect()
-    }
-
-    fn ids(names: &[&str]) -> BTreeSet<UpdateId> {
-        names.iter().map(|name| id(name)).collect()
-    }
-
-    #[test]
-    fn both_lists_must_name_an_update_and_its_parts_come_with_it() {
-        let all = [
-            shelved("a", 1, "win10", &["a1"]),
-            shelved("a1", 2, "", &["a"]),
-            shelved("b", 3, "win11", &[]),
-        ];
-        let only =
-            |names: &[&str], delta| Some(names.iter().map(|name| (id(name), delta)).collect());
-        let mut filter = RevisionFilter {
-            categories: only(&["win10"], false),
-            classifications: only(&["security"], false),
-            ..RevisionFilter::default()
-        };
-        assert_eq!(names(&all, &filter, 0), ids(&["a", "a1"]));
-        assert_eq!(names(&all, &filter, 9), ids(&["a", "a1"]), "whole, whatever the anchor");
-        filter.categories = only(&["win10", "win11"], true);
-        filter.classifications = only(&["security"], true);
-        assert_eq!(names(&all, &filter, 2), ids(&["b"]));
-        filter.classifications = None;
-        assert!(names(&all, &filter, 0).is_empty(), "one list alone means nothing");
-        filter.categories = None;
-        assert_eq!(names(&all, &filter, 0).len(), 3);
-    }
 
     #[test]
     fn anchors_are_places_in_the_form_that_windows_writes() {
@@ -485,6 +433,42 @@ mod tests {
         {
             assert!(place(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// A server of which every document is as long as it says.
+    struct Long(usize);
+
+    impl Shelf for Long {
+        fn seq(&self) -> u64 {
+            1
+        }
+        fn all(&self) -> Result<Vec<Shelved>, SyncError> {
+            Ok(Vec::new())
+        }
+        fn document(&self, of: Identity) -> Result<Option<(UpdateData, Vec<FileUrl>)>, SyncError> {
+            let xml = "x".repeat(self.0);
+            Ok(Some((UpdateData { identity: of, xml, files: Vec::new() }, Vec::new())))
+        }
+        fn knows_file(&self, _: &str) -> Result<bool, SyncError> {
+            Ok(false)
+        }
+        fn languages(&self) -> Vec<ServerLanguage> {
+            Vec::new()
+        }
+        fn is_over_tls(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn documents_of_one_answer_are_bounded_and_one_alone_is_given() {
+        let revisions = [1, 2].map(|revision| Identity { id: UpdateId::named(&["a"]), revision });
+        assert!(documents(&revisions, &Long(MAX_DOCUMENTS / 2)).is_ok());
+        let refused = documents(&revisions, &Long(MAX_DOCUMENTS / 2 + 1));
+        let Err(Failed::Fault(fault)) = refused else { panic!("it was answered") };
+        // What has the downstream of this program, and that of Windows, ask for each alone.
+        assert_eq!(fault.code, ErrorCode::InternalServerError);
+        assert!(documents(&revisions[..1], &Long(MAX_DOCUMENTS + 1)).is_ok());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use url::Url;
 
@@ -28,8 +28,30 @@ use url::Url;
 pub struct CatalogueShelf {
     catalogue: Catalogue,
     index: Arc<Mutex<Index>>,
+    /// The updates whose documents were asked for last, the newest last: of an update of several documents
+    /// each is asked for by itself.
+    written: Arc<Mutex<VecDeque<Arc<WrittenUpdate>>>>,
     /// Where files can be had by SHA-1: `http://site/Content/`.
     content: Option<Url>,
+}
+
+/// How much text of documents is kept, in bytes: a downstream asks for a hundred at a time, in any order.
+const MAX_KEPT: usize = 16 << 20;
+
+/// An update as its documents.
+struct WrittenUpdate {
+    owner: UpdateId,
+    /// Its place in the order of changes.
+    seq: u64,
+    documents: Vec<Written>,
+    /// Where their publisher has its files, by digest.
+    vendors: HashMap<String, String>,
+}
+
+impl WrittenUpdate {
+    fn bytes(&self) -> usize {
+        self.documents.iter().map(|one| one.text.len()).sum()
+    }
 }
 
 #[derive(Default)]
@@ -57,7 +79,7 @@ struct Index {
 impl CatalogueShelf {
     /// The shelf of a catalogue. `content` is where files can be had, with `/` at its end.
     pub fn new(catalogue: Catalogue, content: Option<Url>) -> Self {
-        Self { catalogue, index: Arc::default(), content }
+        Self { catalogue, index: Arc::default(), written: Arc::default(), content }
     }
 
     /// The same, whose files can be had at `content`.
@@ -68,6 +90,28 @@ impl CatalogueShelf {
     /// How many updates are left out, since no document can be made of them.
     pub fn n_left_out(&self) -> u64 {
         self.index.lock().n_left_out
+    }
+
+    /// An update as its documents, written once for all of them.
+    fn written(&self, owner: UpdateId, seq: u64) -> Result<Option<Arc<WrittenUpdate>>, SyncError> {
+        let is_it = |it: &&Arc<WrittenUpdate>| (it.owner, it.seq) == (owner, seq);
+        if let Some(found) = self.written.lock().iter().find(is_it) {
+            return Ok(Some(found.clone()));
+        }
+        let Some(entry) = self.catalogue.entry(owner)? else { return Ok(None) };
+        let update = as_told(entry.update, entry.expired);
+        let documents = write::write(&update, entry.revision).map_err(|error| {
+            SyncError::because(Cause::Local, format!("update {owner} cannot be written"), error)
+        })?;
+        let urls = update.files().filter_map(|file| self.urls(file));
+        let vendors = urls.filter_map(|it| Some((it.digest, it.vendor?))).collect();
+        let written = Arc::new(WrittenUpdate { owner, seq: entry.seq, documents, vendors });
+        let mut kept = self.written.lock();
+        kept.push_back(written.clone());
+        while kept.len() > 1 && kept.iter().map(|it| it.bytes()).sum::<usize>() > MAX_KEPT {
+            kept.pop_front();
+        }
+        Ok(Some(written))
     }
 
     /// The index as the catalogue is now.
@@ -257,34 +301,27 @@ impl Shelf for CatalogueShelf {
     }
 
     fn document(&self, of: Identity) -> Result<Option<(UpdateData, Vec<FileUrl>)>, SyncError> {
-        let (owner, made) = {
+        let (owner, seq, made) = {
             let index = self.refreshed()?;
             let made = index.made.get(&of.id).map(|(written, _)| written.clone());
-            (index.owners.get(&of.id).copied(), made)
+            let owner = index.owners.get(&of.id).copied();
+            let parts = owner.and_then(|owner| index.updates.get(&owner));
+            (owner, parts.and_then(|parts| parts.first()).map_or(0, |it| it.seq), made)
         };
         let data = |xml, files| UpdateData { identity: of, xml, files };
         let Some(owner) = owner else {
             let made = made.filter(|written| written.revision == of.revision);
             return Ok(made.map(|written| (data(written.text, Vec::new()), Vec::new())));
         };
-        let Some(entry) = self.catalogue.entry(owner)? else { return Ok(None) };
-        let update = as_told(entry.update, entry.expired);
-        let written = write::write(&update, entry.revision).map_err(|error| {
-            SyncError::because(Cause::Local, format!("update {owner} cannot be written"), error)
-        })?;
+        let Some(update) = self.written(owner, seq)? else { return Ok(None) };
         let is_it = |written: &&Written| written.id == of.id && written.revision == of.revision;
-        let Some(written) = written.iter().find(is_it) else { return Ok(None) };
+        let Some(written) = update.documents.iter().find(is_it) else { return Ok(None) };
         // Of an update of several documents, each states the files of its own.
         let stated = document::read(&written.text, &HashMap::new())?;
         let mut urls: Vec<FileUrl> =
             stated.update().files().filter_map(|file| self.urls(file)).collect();
-        let known: HashMap<String, FileUrl> = update
-            .files()
-            .filter_map(|file| self.urls(file))
-            .map(|it| (it.digest.clone(), it))
-            .collect();
         for url in &mut urls {
-            url.vendor = known.get(&url.digest).and_then(|it| it.vendor.clone());
+            url.vendor = update.vendors.get(&url.digest).cloned();
         }
         let files = urls.iter().map(|url| url.digest.clone()).collect();
         Ok(Some((data(written.text.clone(), files), urls)))

@@ -26,11 +26,20 @@ impl Made {
 
     /// Builds a package; `more` are further lines of its spec.
     pub fn package(&self, name: &str, version: &str, more: &str) -> PathBuf {
+        self.package_of(name, version, more, &[])
+    }
+
+    /// The same, with empty files at these paths.
+    pub fn package_of(&self, name: &str, version: &str, more: &str, files: &[&str]) -> PathBuf {
         let (version, release) = version.split_once('-').unwrap();
         let (epoch, version) = version.split_once(':').unwrap_or(("0", version));
+        let each = files.iter().map(|path| format!("install -D /dev/null %{{buildroot}}{path}\n"));
+        let install: String = std::iter::once("%install\n".to_owned()).chain(each).collect();
         let spec = format!(
             "Name: {name}\nEpoch: {epoch}\nVersion: {version}\nRelease: {release}\nSummary: {name} & more\n\
-             License: MIT\nVendor: AlmaLinux\nBuildArch: noarch\n{more}\n%description\nx\n%files\n"
+             License: MIT\nVendor: AlmaLinux\nBuildArch: noarch\n{more}\n%description\nx\n{install}\n\
+             %files\n{}\n",
+            files.join("\n")
         );
         let top = self.folder.path().join("build");
         std::fs::create_dir_all(&top).unwrap();

@@ -18,7 +18,9 @@ use axum::Json;
 use axum::extract::{Extension, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use compliance::fleet::{Enrolment, FactsChange, FactsError, Fingerprint, Standing};
+use compliance::fleet::{
+    BadPackages, Enrolment, FactsChange, FactsError, Fingerprint, MAX_FACTS_SENT, Standing,
+};
 use compliance::message::{Answer, ClientId, MAX_SENT, Refusal};
 use dp::identity::{OverTls, Peer, requested_key};
 use jiff::Timestamp;
@@ -30,8 +32,6 @@ use utoipa_axum::routes;
 
 /// When a client that waits for approval should ask again, in seconds.
 const ASK_AGAIN: u64 = 60;
-/// The largest facts as they travel.
-const MAX_FACTS: u64 = 1 << 20;
 /// The media type of a batch of states.
 pub const STATES: &str = "application/vnd.depot.states";
 
@@ -261,7 +261,8 @@ fn stopping() -> Problem {
 #[schema(example = json!({
     "base": 0, "revision": 1, "os": "debian", "os_version": "12", "codename": "bookworm",
     "architecture": "x86_64", "addresses": ["192.0.2.17"], "attributes": {"ring": "pilot"},
-    "inventory": {"packages": 412, "digest": "blake3:5d0c2a7b1e0d4455"}
+    "packages": {"kind": "deb", "changed": {"openssl": [{"version": "3.0.15-1~deb12u1", "arch": "amd64"}]},
+        "removed": ["telnet"]}
 }))]
 pub struct FactsChangeView {
     /// The revision that it is a change of; 0 for all facts.
@@ -281,9 +282,28 @@ pub struct FactsChangeView {
     /// What administrators set on the machine; null takes one away.
     #[schema(value_type = std::collections::BTreeMap<String, Option<String>>)]
     pub attributes: serde_json::Value,
-    /// What is installed, in short.
-    #[schema(value_type = Option<Object>)]
-    pub inventory: serde_json::Value,
+    /// What of the packages changed; absent if nothing did, or they are not told.
+    pub packages: Option<PackagesChangeView>,
+}
+
+/// What of a machine's packages changed.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PackagesChangeView {
+    /// By which order versions are compared: `deb`, `rpm`, or `other`.
+    pub kind: String,
+    /// By name all that is installed now, where that is another than before.
+    pub changed: std::collections::BTreeMap<String, Vec<PackageView>>,
+    /// Names under which nothing is installed any more.
+    pub removed: Vec<String>,
+}
+
+/// What is installed under a name.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PackageView {
+    /// Its version.
+    pub version: String,
+    /// Its architecture, as its packager calls it.
+    pub arch: String,
 }
 
 /// The revision of the facts that a site has.
@@ -308,15 +328,19 @@ async fn put_facts(
     request: Request,
 ) -> Result<Json<FactsRevisionView>, Problem> {
     want_media_type(request.headers(), &["application/json"])?;
-    let body = whole_body(request.into_body(), MAX_FACTS).await?;
+    let body = whole_body(request.into_body(), MAX_FACTS_SENT as u64).await?;
     let change: FactsChange = parse_json(&body)?;
     let may_move = change.base == 0 || change.addresses.is_some();
     let kept = blocking(move || {
-        let fleet = site.fleet()?;
-        let kept = fleet.states.change_facts(caller.ordinal, change);
+        let (fleet, now) = (site.fleet()?, Timestamp::now());
+        let kept = fleet.states.change_facts(caller.ordinal, change, now);
         let kept = kept.map_err(|error| match error {
             FactsError::Store(error) => error.into(),
-            FactsError::TooLarge(_) => Problem::new(Kind::TooLarge, error.to_string()),
+            FactsError::TooLarge(_)
+            | FactsError::Packages(BadPackages::TooMany(_) | BadPackages::TooManyKnown(_)) => {
+                Problem::new(Kind::TooLarge, error.to_string())
+            }
+            FactsError::Packages(_) => Problem::field("packages", error.to_string()),
             other => Problem::new(Kind::Conflict, other.to_string()),
         })?;
         if may_move {

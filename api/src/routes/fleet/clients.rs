@@ -137,7 +137,7 @@ impl ClientView {
             architecture: told(facts.architecture),
             addresses: facts.addresses,
             attributes: facts.attributes,
-            packages: facts.inventory.map(|inventory| inventory.packages),
+            packages: facts.packages,
         }
     }
 }

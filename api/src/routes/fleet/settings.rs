@@ -2,9 +2,10 @@
 
 use super::clients::find;
 use crate::extract::{Input, Params};
-use crate::fleet::settings::For;
+use crate::fleet::settings::{For, for_all};
 use crate::guard::AuditNote;
 use crate::problem::Problem;
+use crate::routes::sync::only_at_the_top;
 use crate::site::{Site, blocking};
 use ::client::settings::{Changes, Settings};
 use axum::Json;
@@ -82,6 +83,9 @@ pub struct ClientSettingsView {
     /// What is set for all clients of the site.
     #[schema(value_type = SetSettingsView)]
     pub site: Changes,
+    /// The site at the top of the tree, where that is set, if it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top: Option<String>,
     /// What follows.
     #[schema(value_type = EffectiveSettingsView)]
     pub effective: Settings,
@@ -92,11 +96,13 @@ async fn show(site: Site, which: Option<String>) -> Result<Json<ClientSettingsVi
     let shown = blocking(move || {
         let fleet = site.fleet()?;
         let client = which.map(|which| find(&fleet, &which)).transpose()?.map(|client| client.id);
-        let settings = &fleet.settings;
+        let (settings, all) = (&fleet.settings, for_all(&site)?);
+        let own = client.map(|client| settings.get(For::Client(client)));
         Ok(ClientSettingsView {
-            set: (*settings.get(client.map_or(For::All, For::Client))).clone(),
-            site: (*settings.get(For::All)).clone(),
-            effective: settings.effective(client),
+            set: (*own.unwrap_or_else(|| all.set.clone())).clone(),
+            site: (*all.set).clone(),
+            effective: settings.effective(&all.set, client),
+            top: all.top,
         })
     });
     Ok(Json(shown.await?))
@@ -115,19 +121,24 @@ async fn set(
         let fleet = changing.fleet()?;
         match named {
             None => {
+                only_at_the_top(&changing, "what all clients do is set")?;
                 let set = fleet.settings.set(For::All, changes)?;
                 fleet.policies.look(&changing)?;
-                Ok(set)
+                Ok((set, Some(changing.updates()?)))
             }
             Some(which) => {
                 let client = find(&fleet, &which)?;
                 let set = fleet.settings.set(For::Client(client.id), changes)?;
                 fleet.policies.own_changed(client.ordinal);
-                Ok(set)
+                Ok((set, None))
             }
         }
     });
-    note.detail(in_words(&*set.await?));
+    let (set, machine) = set.await?;
+    note.detail(in_words(&set));
+    if let Some(machine) = machine {
+        machine.tell_settings().await?;
+    }
     show(site, which).await
 }
 
@@ -152,7 +163,8 @@ async fn show_for_all(State(site): State<Site>) -> Result<Json<ClientSettingsVie
 
 /// Set what is set for all clients
 ///
-/// All that is set: what is absent has its default again.
+/// All that is set: what is absent has its default again. It goes down to all sites below. Only at the top
+/// site: others answer 409 with its name.
 #[utoipa::path(put, path = "/api/v1/client-settings", tag = "fleet",
     operation_id = "set_client_settings", security(("token" = ["admin"])),
     request_body = SetSettingsView,
@@ -167,7 +179,7 @@ async fn set_for_all(
 
 /// Clear what is set for all clients
 ///
-/// The defaults hold again, but for clients that have settings of their own.
+/// The defaults hold again, but for clients that have settings of their own. Only at the top site.
 #[utoipa::path(delete, path = "/api/v1/client-settings", tag = "fleet",
     operation_id = "clear_client_settings", security(("token" = ["admin"])),
     responses((status = 200, description = "The settings", body = ClientSettingsView)))]

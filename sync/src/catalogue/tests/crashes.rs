@@ -238,6 +238,24 @@ proptest! {
 }
 
 #[test]
+fn another_order_that_failed_half_way_is_not_shown_by_who_comes_next() {
+    let kv = Arc::new(FaultyKv::default());
+    let catalogue = open(&kv);
+    let order = |names: &[&str]| names.iter().map(|name| source(name)).collect::<Vec<_>>();
+    // More of them than are written at once.
+    for by in ["alpha", "beta"] {
+        whole(&catalogue, by, (0..5).map(|n| update(n, by, 0)), day(1)).unwrap();
+    }
+    kv.fail_after(2, true);
+    catalogue.prefer(&order(&["beta", "alpha"]), day(2)).unwrap_err();
+    kv.heal();
+    drop(catalogue.intake(&source("probe"), 1, Arc::default(), day(3)).unwrap());
+    let shown: BTreeSet<_> = dump(&catalogue).into_iter().map(|shown| shown.title).collect();
+    assert_eq!(shown, ["beta".to_owned()].into());
+    assert_tidy(&catalogue);
+}
+
+#[test]
 fn the_adapters_state_is_that_of_the_commit() {
     let kv = Arc::new(FaultyKv::default());
     let catalogue = open(&kv);

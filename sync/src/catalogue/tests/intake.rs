@@ -220,7 +220,16 @@ fn products_are_listed_with_their_updates() {
     let want = ["unnamed unnamed 1", "w10 Windows 10 2", "w11 Windows 11 1"];
     assert_eq!(listed().collect::<Vec<_>>(), want);
     whole(&catalogue, "s", [product(1, &["w10"])], day(2)).unwrap();
-    assert!(listed().all(|line| !line.contains("Windows")), "the source names no product now");
+    // The source names no product any more: they keep their names as long as updates are for them.
+    let want = ["unnamed unnamed 1", "w10 Windows 10 2", "w11 Windows 11 1"];
+    assert_eq!(listed().collect::<Vec<_>>(), want);
+    assert_tidy(&catalogue);
+    let seq = catalogue.seq();
+    let policy = Policy { purge_after_days: Some(1), ..Policy::default() };
+    assert_eq!(catalogue.age(&policy, &NothingDeployed, day(9), 99).unwrap().purge, 2);
+    assert_eq!(listed().collect::<Vec<_>>(), ["w10 Windows 10 1"]);
+    let page = catalogue.changes(Place { since: seq, after: seq }, 99).unwrap();
+    assert_eq!(page.products.unwrap().len(), 1, "a child hears of it");
     assert_tidy(&catalogue);
 }
 

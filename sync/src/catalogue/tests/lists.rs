@@ -232,7 +232,7 @@ fn options_make_the_filter_that_they_say() {
     assert_eq!(Flags::default().filter().unwrap(), Filter::all());
     let wrong = |flags: Flags| flags.filter().unwrap_err().to_string();
     let text = wrong(Flags { released_within: Some("month".into()), ..Flags::default() });
-    assert!(text.contains("30d"), "{text}");
+    assert!(text.contains("1d"), "{text}");
     let text = wrong(Flags { required_on: Some("many".into()), ..Flags::default() });
     assert!(text.contains("'>50'"), "{text}");
     let text = wrong(Flags { search: Some("x ".repeat(40)), ..Flags::default() });

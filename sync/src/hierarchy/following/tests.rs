@@ -61,6 +61,7 @@ impl Upstream for Parent {
                 top: "https://top:8520".into(),
                 criteria: Criteria::default(),
                 policy: Policy::default(),
+                clients: None,
             },
             page: catalogue.changes(from, 4).unwrap(),
         };

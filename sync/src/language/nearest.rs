@@ -1,7 +1,7 @@
 //! The word that was probably meant.
 
 /// The one of `words` that differs least from `text`, in either case; none, if none is near.
-pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// Longer words are no slips of the pen.
     const LONGEST: usize = 64;
     let text: Vec<char> = text.to_lowercase().chars().take(LONGEST).collect();
