@@ -121,7 +121,7 @@ impl From<MachineError> for Problem {
     }
 }
 
-/// What the site's own catalogue answers; for what an upstream does, [`of_upstream`].
+/// What the site's own catalogue answers; for what an upstream does, `of_upstream`.
 impl From<SyncError> for Problem {
     fn from(error: SyncError) -> Self {
         match error.cause {

@@ -185,6 +185,7 @@ impl Machine {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use ::compliance::fleet::{Enrolment, Fingerprint, Standing};
