@@ -1,7 +1,7 @@
 //! `depot fleet …`: a fleet that is not there, to see what a site bears.
 //!
 //! In the order to read: what is true of the machines ([`world`]); one machine, what it sends and what it makes of
-//! an answer ([`machine`]); its way to the site ([`line`]); all of them, in time ([`drive`]); and whether the site
+//! an answer ([`machine`]); its way to the site ([`mod@line`]); all of them, in time ([`drive`]); and whether the site
 //! has the truth at the end ([`check`]).
 
 mod check;
