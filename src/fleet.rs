@@ -118,7 +118,7 @@ pub async fn run(command: FleetCommand, client: &Client, out: Out) -> Result<(),
         connections: args.connections.into(),
     };
     let mut drive = drive::Drive::new(course, site, token);
-    let joined = drive.join(&out).await?;
+    let joined = drive.join().await?;
     out.note(format!(
         "{} machines joined in {}",
         units::count(args.clients.into()),
