@@ -17,6 +17,7 @@ use crate::{
     distribute::{DistributeArgs, UndistributeArgs},
     dp::{DpCommand, order::RedistributeArgs},
     fetch::FetchArgs,
+    fleet::FleetCommand,
     job::JobCommand,
     library::LibraryCommand,
     lifecycle::LifecycleCommand,
@@ -227,7 +228,7 @@ Examples:
   depot sup list"
     )]
     Sup(SupCommand),
-    /// The machines of the fleet: list, show, approve, block, remove, join-token, settings
+    /// The machines of the fleet: list, show, approve, block, remove, join-token, settings, fallback
     #[command(
         subcommand,
         after_help = "\
@@ -247,6 +248,14 @@ Examples:
   depot agent explain DSA-5545-1"
     )]
     Agent(AgentCommand),
+    /// A fleet that is not there, to see what a site bears: simulate
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot fleet simulate --clients 1000 --duration 5m --join-file load.token"
+    )]
+    Fleet(FleetCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

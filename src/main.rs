@@ -19,6 +19,7 @@ mod distribute;
 mod dp;
 mod exit;
 mod fetch;
+mod fleet;
 mod job;
 mod library;
 mod lifecycle;
@@ -130,6 +131,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::StatusMessages(command) => status_messages::run(command, &client, out).await,
         Command::Sup(command) => sup::run(command, &client, out).await,
         Command::Client(command) => self::client::run(command, &client, out).await,
+        Command::Fleet(command) => fleet::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,

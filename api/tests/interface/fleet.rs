@@ -333,3 +333,60 @@ async fn facts_are_told_as_changes_and_all_again_where_the_site_has_others() {
     let shown = admin.get("/api/v1/clients/pc-1").await.expect(200).json;
     assert_eq!((&shown["os"], &shown["attributes"]), (&json!("debian"), &json!({"floor": "3"})));
 }
+
+#[tokio::test]
+async fn a_machine_that_cannot_report_says_why_without_a_certificate() {
+    let (site, admin, machine) = with_machine().await;
+    let word = |id: Uuid, stage: &str, text: &str| {
+        json!({"id": id.to_string(), "name": "pc-1", "stage": stage, "code": "unreachable",
+            "text": text, "at": "2026-11-28T12:00:00Z"})
+    };
+    let path = "/api/v1/client/fallback";
+    let stranger = site.stranger();
+    stranger.post(path, word(machine.id, "report", "nobody answers")).await.expect(204);
+    let unknown = Uuid::from_u128(99);
+    stranger.post(path, word(unknown, "join", &"é".repeat(400))).await.expect(204);
+    stranger.post(path, word(unknown, "odd", "")).await.refused(422, "stage");
+    let long = word(unknown, "join", &"x".repeat(9_000));
+    stranger.post(path, long).await.expect(413);
+    let listed = admin.get("/api/v1/client-fallback?limit=1").await.expect(200).json;
+    assert_eq!(
+        (&listed["items"][0]["id"], &listed["items"][0]["known"]),
+        (&json!(unknown), &json!(false))
+    );
+    let next = format!("/api/v1/client-fallback?cursor={}", listed["next"].as_str().unwrap());
+    let rest = admin.get(&next).await.expect(200).json;
+    assert_eq!(
+        (&rest["items"][0]["text"], &rest["items"][0]["known"]),
+        (&json!("nobody answers"), &json!(true))
+    );
+    stranger.get("/api/v1/client-fallback").await.expect(401);
+    // Once it is heard, it has nothing to say any more.
+    machine.report(&site, &machine.batch(1, &[(10, State::Required)])).await.expect(200);
+    let listed = admin.get("/api/v1/client-fallback").await.expect(200).json;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_from_nobody_is_refused_and_named() {
+    let (site, admin, machine) = with_machine().await;
+    let send = async |bytes: Vec<u8>| {
+        let body = Body::from(bytes);
+        machine.client(&site).send("POST", "/api/v1/client/states", &STATES, body).await
+    };
+    send(vec![0; (4 << 20) + 1]).await.refused(413, "body");
+    let held = admin.get("/api/v1/compliance/quarantine").await.expect(200).json;
+    assert_eq!(held["items"], json!([]), "what is refused unread is not kept");
+    let good = machine.batch(1, &[(10, State::Required)]);
+    machine.report(&site, &good).await.expect(200);
+    let export = admin.get("/api/v1/compliance/states").await.expect(200);
+    let page = compliance::forward::Page::decode(&export.body).unwrap();
+    let told: Vec<_> = page.states().map(|(client, states)| (client, states.count())).collect();
+    assert_eq!(told, [(ClientId(machine.id), 1)]);
+    assert!(page.is_last);
+    admin.delete("/api/v1/clients/pc-1").await.expect(200);
+    let refused = machine.report(&site, &good).await.expect(403);
+    assert_eq!(refused.json["type"], "urn:depot:problem:not-a-client");
+    let foreign = site.stranger();
+    foreign.send("POST", "/api/v1/client/states", &STATES, Body::empty()).await.expect(403);
+}
