@@ -352,7 +352,7 @@ fn another_update_point_costs_next_to_nothing_and_takes_over_when_one_is_away() 
     );
     let cost = line.passed() - before;
     // TLS and its certificates are the most of it.
-    assert!(cost < 4_000, "{cost} bytes came from the other update point");
+    assert!(cost < 2_048, "{cost} bytes came from the other update point");
 }
 
 #[test]
