@@ -13,7 +13,6 @@ import json
 import lzma
 import os
 import pathlib
-import shutil
 import subprocess
 import tempfile
 import time
@@ -32,13 +31,29 @@ def arguments():
 
 
 def sample(folder):
-    """The sample as an archive."""
+    """The sample as an archive, signed anew, as the signature that came with it has had its time; and its keyring."""
     suite = folder / "archive/dists" / SUITE
     packages = suite / "main/binary-amd64"
     packages.mkdir(parents=True)
-    shutil.copy(DATA / "InRelease", suite / "InRelease")
     (packages / "Packages").write_bytes(lzma.decompress((DATA / "Packages.xz").read_bytes()))
-    return (folder / "archive").as_uri()
+    fields = {
+        "Origin": "Debian", "Label": "Debian-Security", "Suite": "oldstable-security", "Codename": SUITE,
+        "Version": "12", "Architectures": "amd64", "Components": "main",
+    }
+    options = [f"-oAPT::FTPArchive::Release::{key}={value}" for key, value in fields.items()]
+    release = subprocess.run(
+        ["apt-ftparchive", *options, "release", "."], cwd=suite, stdout=subprocess.PIPE, check=True
+    ).stdout
+    keys = folder / "keys"
+    keys.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", keys, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", ""]
+    subprocess.run([*gpg, "--quick-gen-key", "bench@example.org", "ed25519", "sign"], check=True)
+    (suite / "InRelease").write_bytes(
+        subprocess.run([*gpg, "--clearsign"], input=release, stdout=subprocess.PIPE, check=True).stdout
+    )
+    keyring = folder / "archive.gpg"
+    keyring.write_bytes(subprocess.run([*gpg, "--export"], stdout=subprocess.PIPE, check=True).stdout)
+    return (folder / "archive").as_uri(), keyring
 
 
 def memory(pid, field):
@@ -99,8 +114,8 @@ def measure(args, folder):
         )
         told = json.loads(site.stdout.readline())
         bench.env |= {"DEPOT_URL": told["url"], "DEPOT_TOKEN_FILE": told["token_file"]}
-        archive = args.archive or sample(folder)
-        keyring = DATA / "debian-archive-keyring.gpg"
+        debian = DATA / "debian-archive-keyring.gpg"
+        archive, keyring = (args.archive, debian) if args.archive else sample(folder)
         bench.run(
             "sync", "source", "add", "debian", "--apt", archive, "--suite", SUITE, "--components", "main",
             "--arch", "amd64", "--keyring", keyring,

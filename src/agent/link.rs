@@ -96,7 +96,8 @@ impl Site {
     /// As this client.
     pub fn of(identity: &Identity, addresses: &[String]) -> Result<Self, identity::IdentityError> {
         let clock: packager::Clock = std::sync::Arc::new(jiff::Timestamp::now);
-        Self::by(&*identity::client_config(identity, &clock)?, addresses)
+        let config = identity::client_config(identity, &clock)?;
+        Self::by(&config, addresses)
     }
 
     /// As a machine that joins, at the site with the authority of this fingerprint.
@@ -105,7 +106,8 @@ impl Site {
         addresses: &[String],
     ) -> Result<Self, identity::IdentityError> {
         let clock: packager::Clock = std::sync::Arc::new(jiff::Timestamp::now);
-        Self::by(&*identity::joining_config(authority, &clock)?, addresses)
+        let config = identity::joining_config(authority, &clock)?;
+        Self::by(&config, addresses)
     }
 
     fn by(
