@@ -5,14 +5,18 @@
 
 pub mod tokens;
 
+use crate::extract::parse_field;
 use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
+use deployment::{CollectionError, CollectionName, Collections};
 use dp::field;
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use roaring::RoaringBitmap;
 use sitedb::Db;
+use std::sync::Arc;
 use tokens::JoinTokens;
 use tokio::sync::watch;
 
@@ -22,6 +26,8 @@ pub struct Fleet {
     pub states: Compliance,
     /// The tokens that they join with.
     pub tokens: JoinTokens,
+    /// The collections that they are in.
+    pub collections: Collections,
     /// Counts what may have changed the policy of some of them.
     changed: watch::Sender<u64>,
     /// The revision of the site's policy when it was last looked at.
@@ -44,9 +50,11 @@ impl Fleet {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn open(db: &Db) -> Result<Self, StoreError> {
+    pub fn open(db: &Db) -> Result<Self, Problem> {
+        let states = Compliance::open(db.clone(), Settings::default())?;
         Ok(Self {
-            states: Compliance::open(db.clone(), Settings::default())?,
+            collections: Collections::open(db.clone(), &states)?,
+            states,
             tokens: JoinTokens::new(db.clone()),
             changed: watch::Sender::new(0),
             policy: Mutex::default(),
@@ -70,6 +78,29 @@ impl Fleet {
         }
         let key = key.ok_or_else(|| refused("belongs to a child site"))?;
         Ok(Caller { ordinal, id, key })
+    }
+
+    /// Puts clients of whom something changed into their collections, and out of others.
+    pub fn follow(&self) {
+        self.collections.follow(&self.states);
+    }
+
+    /// Who is in a collection now.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn members(&self, name: &CollectionName) -> Result<Arc<RoaringBitmap>, CollectionError> {
+        self.follow();
+        self.collections.members(name, &self.states)
+    }
+
+    /// Who is in the collection of that name, if one is named.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn scope(&self, name: Option<&str>) -> Result<Option<Arc<RoaringBitmap>>, Problem> {
+        let members = |name: &str| Ok(self.members(&parse_field("collection", name)?)?);
+        name.map(members).transpose()
     }
 
     /// Tells clients that wait that their policy may be another.

@@ -9,6 +9,7 @@
 
 pub mod archive;
 pub mod clock;
+pub mod fleet;
 pub mod own;
 pub mod point;
 pub mod relay;

@@ -2,10 +2,15 @@
 
 pub mod client;
 mod clients;
+mod collections;
 mod compliance;
 mod tokens;
 
 pub use clients::{ClientView, StandingView};
+pub use collections::{
+    ClientsChange, CollectionChange, CollectionView, MaintenanceWindowView, NewCollection,
+    RulePreview, TimeView,
+};
 pub use compliance::{
     CountsView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
 };
@@ -18,6 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .merge(client::routes())
         .merge(clients::routes())
+        .merge(collections::routes())
         .merge(tokens::routes())
         .merge(compliance::routes())
 }

@@ -132,6 +132,7 @@ fn filled(path: &str) -> String {
         ("{source}", "debian"),
         ("{update}", "DSA-5545-1"),
         ("{client}", "pc-17"),
+        ("{collection}", "web"),
         ("{number}", "4"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
     ];
