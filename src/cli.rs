@@ -9,6 +9,7 @@ use crate::{
     boundary::BoundaryCommand,
     boundary_group::BoundaryGroupCommand,
     client::ClientCommand,
+    collection::CollectionCommand,
     completions::CompletionsArgs,
     compliance::ComplianceCommand,
     config::ConfigCommand,
@@ -256,6 +257,17 @@ Examples:
   depot fleet simulate --clients 1000 --duration 5m --join-file load.token"
     )]
     Fleet(FleetCommand),
+    /// Sets of clients: create, list, show, change, rules, members, maintenance windows
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot collection create web --rule 'package in (nginx, apache2)'
+  depot collection members web
+  depot collection window add web nights --start 2026-11-28T01:00 --length 3h --every 'weekly sat'
+  depot compliance summary --collection web"
+    )]
+    Collection(CollectionCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

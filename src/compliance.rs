@@ -19,6 +19,7 @@ pub enum ComplianceCommand {
 Examples:
   depot compliance summary
   depot compliance summary --update DSA-5545-1
+  depot compliance summary --collection web
   depot compliance summary --limit 1000 --json | jq -r '.[] | select(.unknown > 0) | .name'
 
 Those that most clients require come first.")]
@@ -26,6 +27,9 @@ Those that most clients require come first.")]
         /// Only this update, by id or name
         #[arg(long, value_name = "UPDATE")]
         update: Option<String>,
+        /// Only on the clients of this collection
+        #[arg(long, value_name = "COLLECTION")]
+        collection: Option<String>,
         /// At most this many
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
@@ -63,6 +67,7 @@ Their clients are asked for their full state, and are unknown until it comes.")]
 #[command(after_help = "\
 Examples:
   depot compliance devices DSA-5545-1
+  depot compliance devices DSA-5545-1 --collection web
   depot compliance devices DSA-5545-1 --state installed --csv > installed.csv
   depot compliance devices DSA-5545-1 --state unknown --json | jq -r '.[].client'
 
@@ -73,6 +78,9 @@ pub struct DevicesArgs {
     /// The state that it has on them
     #[arg(long, default_value = "required")]
     state: String,
+    /// Only clients of this collection
+    #[arg(long, value_name = "COLLECTION")]
+    collection: Option<String>,
     /// Print comma-separated values (RFC 4180), with a head
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -86,6 +94,7 @@ pub struct DevicesArgs {
 #[command(after_help = "\
 Examples:
   depot compliance unknown
+  depot compliance unknown --collection web
   depot compliance unknown --update DSA-5545-1
   depot compliance unknown --update DSA-5545-1 --why
 
@@ -97,6 +106,9 @@ pub struct UnknownArgs {
     /// Of this update, by id or name; without it, clients of which nothing is known
     #[arg(long, value_name = "UPDATE")]
     update: Option<String>,
+    /// Only clients of this collection
+    #[arg(long, value_name = "COLLECTION")]
+    collection: Option<String>,
     /// Name each client, with its cause and since when
     #[arg(long, requires = "update")]
     why: bool,
@@ -108,8 +120,8 @@ pub struct UnknownArgs {
 /// Runs a command on compliance.
 pub async fn run(command: ComplianceCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
-        ComplianceCommand::Summary { update, limit } => {
-            let query = [("update", update.as_deref())];
+        ComplianceCommand::Summary { update, collection, limit } => {
+            let query = [("update", update.as_deref()), ("collection", collection.as_deref())];
             let rows: Vec<SummaryView> = client.list("/compliance/summary", &query, limit).await?;
             out.show(&rows, |w| w.write_all(summary(&rows).as_bytes()))
         }
@@ -162,7 +174,7 @@ fn summary(rows: &[SummaryView]) -> String {
 
 async fn devices(args: DevicesArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let at = path(&["compliance", "updates", &args.update, "devices"]);
-    let query = [("state", Some(args.state.as_str()))];
+    let query = [("state", Some(args.state.as_str())), ("collection", args.collection.as_deref())];
     let limit = args.limit.unwrap_or(usize::MAX);
     let found: Vec<DeviceView> = client.list(&at, &query, limit).await?;
     if args.csv {
@@ -184,9 +196,10 @@ fn quoted(text: &str) -> String {
 }
 
 async fn unknown(args: UnknownArgs, client: &Client, out: Out) -> Result<(), Failure> {
+    let collection = [("collection", args.collection.as_deref())];
     if let (Some(update), true) = (&args.update, args.why) {
         let at = path(&["compliance", "updates", update, "unknown"]);
-        let found: Vec<UnknownView> = client.list(&at, &[], args.limit).await?;
+        let found: Vec<UnknownView> = client.list(&at, &collection, args.limit).await?;
         let rows = found.iter().map(|it| {
             let details = [&it.detail, &it.said].into_iter().flatten();
             let detail = details.cloned().collect::<Vec<_>>().join("; ");
@@ -195,7 +208,9 @@ async fn unknown(args: UnknownArgs, client: &Client, out: Out) -> Result<(), Fai
         let columns = ["name", "cause", "detail", "since", "client"];
         return out.show(&found, |w| w.write_all(table(columns, rows.collect()).as_bytes()));
     }
-    let at = with_query(path(&["compliance", "unknown"]), &[("update", args.update.as_deref())]);
+    let [collection] = collection;
+    let query = [("update", args.update.as_deref()), collection];
+    let at = with_query(path(&["compliance", "unknown"]), &query);
     let totals: UnknownTotalsView = client.get(&at).await?;
     out.show(&totals, |w| {
         let rows = totals.unknown.iter().map(|(cause, n)| [cause.clone(), units::count(*n)]);

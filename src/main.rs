@@ -10,6 +10,7 @@ mod boundary;
 mod boundary_group;
 mod cli;
 mod client;
+mod collection;
 mod completions;
 mod compliance;
 mod config;
@@ -132,6 +133,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Sup(command) => sup::run(command, &client, out).await,
         Command::Client(command) => self::client::run(command, &client, out).await,
         Command::Fleet(command) => fleet::run(command, &client, out).await,
+        Command::Collection(command) => collection::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,

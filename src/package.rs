@@ -73,6 +73,7 @@ Examples:
   depot package create debian-security --mirror debian-security --keep 10
   depot package create web --mirror debian-security --only 'nginx*,openssl,libssl3' --newest-only
   depot package create editor --mirror debian --only vim --newest-only --with-dependencies
+  depot package create web --mirror debian-security --only-installed-on web --with-dependencies
   depot package create debian --mirror debian --on-demand
 
 The source is a folder of the machine that holds the library: with --url that is the server.
@@ -263,7 +264,6 @@ async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failu
     let mirror = args.mirror.mirror()?;
     let new = serde_json::json!({
         "name": args.name, "source": source, "keep": args.keep, "mirror": mirror,
-        "only_installed_on": args.mirror.only_installed_on,
     });
     let version: VersionView = client.post("/packages", &new).await?;
     out.show(&version, |w| {

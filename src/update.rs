@@ -44,6 +44,7 @@ Examples:
   depot update list --classification security --released-within 30d
   depot update list --product debian-12 --severity critical,important --search openssl
   depot update list --required-on '>50' --order -required
+  depot update list --required-on '>50' --collection web
   depot update list --superseded --limit 500 --json | jq -r '.[].name'
   depot update list --filter 'classification in (security, critical) and not superseded'
 
@@ -77,6 +78,9 @@ pub struct ListArgs {
     /// Required on so many machines: 50 for at least so many, or '>50'
     #[arg(long, value_name = "N")]
     required_on: Option<String>,
+    /// Of those, count only the clients of this collection
+    #[arg(long, value_name = "COLLECTION")]
+    collection: Option<String>,
     /// A condition in the language of filters
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
@@ -149,6 +153,7 @@ async fn list(args: &ListArgs, client: &Client, out: Out) -> Result<(), Failure>
         ("released_within", args.released_within.as_deref()),
         ("search", args.search.as_deref()),
         ("required_on", args.required_on.as_deref()),
+        ("collection", args.collection.as_deref()),
         ("filter", args.filter.as_deref()),
         ("order", Some(args.order.as_str())),
     ]);

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether what clients reported is to be written, and whether their policy changed.
 const TEND: Duration = Duration::from_secs(2);
+/// How often clients of whom something changed are looked for.
+const FOLLOW: Duration = Duration::from_secs(1);
 /// How often small things are looked after.
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often old records are forgotten, and old versions looked for.
@@ -57,6 +59,7 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(HOUR, stop, site, age_updates);
     every(HOUR, stop, site, record_day);
     every(TEND, stop, site, tend_fleet);
+    every(FOLLOW, stop, site, follow_fleet);
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
     let (following, until) = (site.clone(), stop.clone());
@@ -143,6 +146,15 @@ async fn keep_shards(site: Site, stop: CancellationToken) {
             }
         };
     }
+}
+
+/// Puts clients of whom something changed into their collections.
+async fn follow_fleet(site: Site) -> Result<(), Problem> {
+    blocking(move || {
+        site.fleet()?.follow();
+        Ok(())
+    })
+    .await
 }
 
 /// Counts for the trend how updates stand on this day.

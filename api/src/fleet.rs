@@ -10,16 +10,20 @@ pub mod policy;
 pub mod settings;
 pub mod tokens;
 
+use crate::extract::parse_field;
 use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
+use deployment::{CollectionError, CollectionName, Collections};
 use dp::field;
 use fallback::Fallback;
 use jiff::Timestamp;
 use policy::Policies;
+use roaring::RoaringBitmap;
 use settings::ClientSettings;
 use sitedb::Db;
+use std::sync::Arc;
 use tokens::JoinTokens;
 
 /// The clients of a site.
@@ -34,6 +38,8 @@ pub struct Fleet {
     pub policies: Policies,
     /// What those say who cannot say it as clients.
     pub fallback: Fallback,
+    /// The collections that they are in.
+    pub collections: Collections,
 }
 
 /// The client that a request comes from.
@@ -52,9 +58,11 @@ impl Fleet {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn open(db: &Db) -> Result<Self, StoreError> {
+    pub fn open(db: &Db) -> Result<Self, Problem> {
+        let states = Compliance::open(db.clone(), Settings::default())?;
         Ok(Self {
-            states: Compliance::open(db.clone(), Settings::default())?,
+            collections: Collections::open(db.clone(), &states)?,
+            states,
             tokens: JoinTokens::new(db.clone()),
             settings: ClientSettings::open(db)?,
             policies: Policies::new(),
@@ -79,6 +87,29 @@ impl Fleet {
         }
         let key = key.ok_or_else(|| refused("belongs to a child site"))?;
         Ok(Caller { ordinal, id, key })
+    }
+
+    /// Puts clients of whom something changed into their collections, and out of others.
+    pub fn follow(&self) {
+        self.collections.follow(&self.states);
+    }
+
+    /// Who is in a collection now.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn members(&self, name: &CollectionName) -> Result<Arc<RoaringBitmap>, CollectionError> {
+        self.follow();
+        self.collections.members(name, &self.states)
+    }
+
+    /// Who is in the collection of that name, if one is named.
+    ///
+    /// # Errors
+    /// If there is none of that name.
+    pub fn scope(&self, name: Option<&str>) -> Result<Option<Arc<RoaringBitmap>>, Problem> {
+        let members = |name: &str| Ok(self.members(&parse_field("collection", name)?)?);
+        name.map(members).transpose()
     }
 
     /// Ends all waiting.

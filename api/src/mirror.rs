@@ -11,6 +11,7 @@ pub(crate) mod demand;
 pub(crate) mod key;
 mod list;
 
+use crate::extract::field;
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use crate::translate::cancelled;
@@ -20,6 +21,7 @@ use ::sync::name::SourceName;
 use ::sync::source::{SourceError, SourceKind};
 use bring::{Bringing, File};
 use contentlib::{Name, Progress};
+use deployment::CollectionError;
 use jiff::Timestamp;
 use list::Snapshot;
 use packager::compose::{Base, Composition, OnDemandFile};
@@ -48,8 +50,8 @@ const MIRRORS: Table<String, Mirror> = Table::new("mirrors");
 
 /// What a package mirrors: all of a source's repository, or what is chosen.
 ///
-/// A package is chosen if one of `only`, `include`, `sources` and `advisories` names it, or none names
-/// anything; and if it is of one of the sections and architectures, or none is named.
+/// A package is chosen if one of `only`, `include`, `sources` and `advisories` names it, or it is installed
+/// on a client of `installed_on`, or none of these is there; and if it is of one of the sections and architectures, or none is named.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(example = json!({"source": "debian-security", "only": ["openssl", "linux-image-*"]}))]
@@ -74,6 +76,9 @@ pub struct Mirror {
     /// Architectures; packages for all of them come along.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub arches: BTreeSet<String>,
+    /// Names of packages that are installed on a client of this collection whenever a version is made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installed_on: Option<String>,
     /// Of each package only the newest version.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub newest_only: bool,
@@ -174,7 +179,9 @@ impl Mirror {
             ("sections", &self.sections),
             ("arches", &self.arches),
         ];
-        if self.with_dependencies && lists.iter().all(|(_, names)| names.is_empty()) {
+        let names_some = self.installed_on.is_some();
+        if self.with_dependencies && !names_some && lists.iter().all(|(_, names)| names.is_empty())
+        {
             let detail = "says nothing where all is taken: choose packages";
             return Err(Problem::field("mirror.with_dependencies", detail));
         }
@@ -206,7 +213,36 @@ impl Mirror {
             }
             other => other.into(),
         })?;
-        self.check(&source.kind)
+        self.check(&source.kind)?;
+        self.installed(site).map(drop)
+    }
+
+    /// The names of what is installed on the clients of the collection, if one is named, and how many these
+    /// are. It blocks.
+    fn installed(&self, site: &Site) -> Result<(BTreeSet<String>, u64), Problem> {
+        let Some(name) = &self.installed_on else { return Ok(Default::default()) };
+        let (fleet, at) = (site.fleet()?, "mirror.installed_on");
+        let members = fleet.members(&field(at, name)?).map_err(|error| match error {
+            CollectionError::Unknown(_) => Problem::field(at, error.to_string()),
+            other => other.into(),
+        })?;
+        let index = fleet.states.index();
+        let names = index.names_installed_on(&members).map(str::to_owned).collect();
+        Ok((names, members.len()))
+    }
+
+    /// The same with what is installed now among the names, which are told too.
+    fn resolved(&self, site: &Site) -> Result<(Self, BTreeSet<String>), Problem> {
+        let (installed, n_clients) = self.installed(site)?;
+        if let (Some(name), true) = (&self.installed_on, installed.is_empty()) {
+            let detail = format!(
+                "none of the {n_clients} clients of collection {name:?} has told which packages it has"
+            );
+            return Err(Problem::new(Kind::Conflict, "").caused_by("mirror.installed_on", detail));
+        }
+        let include = self.include.union(&installed).cloned().collect();
+        let only_installed = installed.difference(&self.include).cloned().collect();
+        Ok((Self { include, ..self.clone() }, only_installed))
     }
 }
 
@@ -305,10 +341,15 @@ async fn made(
         })
         .await?
     };
+    let (resolved, installed) = {
+        let (site, mirror) = (site.clone(), mirror.clone());
+        blocking(move || mirror.resolved(&site)).await?
+    };
     let source = mirror.source_name()?;
     let held = machine.hold(&source, watch.clone()).await?;
     mirror.check(&held.source.kind)?;
-    let Snapshot { files, mut view } = list::snapshot(site, mirror, &held, &folder).await?;
+    let Snapshot { files, mut view } =
+        list::snapshot(site, &resolved, &installed, &held, &folder).await?;
     if !mirror.is_whole() && !files.iter().any(|file| file.is_package) {
         let detail = format!("{source} has no package that was chosen: the version would be empty");
         return Err(Problem::field("mirror", detail));
@@ -411,9 +452,10 @@ fn not_made(
     problem
 }
 
-/// The names that are told of those that are missing.
-fn told(missing: Vec<String>) -> Vec<String> {
-    missing.into_iter().take(TOLD).collect()
+/// The names that are told of those that are missing. Machines have packages of many sources: those that only
+/// they name are not missing in one.
+fn told(missing: Vec<String>, installed: &BTreeSet<String>) -> Vec<String> {
+    missing.into_iter().filter(|name| !installed.contains(name)).take(TOLD).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use crate::problem::{Kind, Problem, with_causes};
 use contentlib::kv::KvError;
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
+use deployment::CollectionError;
 use dp::identity::IdentityError;
 use dp::node::NodeError;
 use dp::registry::{RegistryError, WishError};
@@ -34,6 +35,25 @@ impl From<sitedb::CommitError> for Problem {
 impl From<compliance::StoreError> for Problem {
     fn from(error: compliance::StoreError) -> Self {
         error.into_inner().into()
+    }
+}
+
+impl From<CollectionError> for Problem {
+    fn from(error: CollectionError) -> Self {
+        let text = error.to_string();
+        let about = |kind, field: &str| Problem::new(kind, text.as_str()).caused_by(field, &text);
+        match error {
+            CollectionError::Unknown(_) => about(Kind::NotFound, "collection"),
+            CollectionError::Exists(_)
+            | CollectionError::BuiltIn
+            | CollectionError::Needed { .. }
+            | CollectionError::TooMany => about(Kind::Conflict, "collection"),
+            CollectionError::Cycle(_)
+            | CollectionError::Missing { .. }
+            | CollectionError::TooMuch { .. } => about(Kind::InvalidValue, "collection"),
+            CollectionError::Store(error) => error.into(),
+            other => Problem::internal(&other),
+        }
     }
 }
 

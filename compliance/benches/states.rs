@@ -225,7 +225,7 @@ fn load() {
     site.checkpoint().unwrap();
     say("checkpoint ms", start.elapsed().as_secs_f64() * 1e3);
 
-    say("summary of all ms", median(|| drop(black_box(site.summary_of_all()))));
+    say("summary of all ms", median(|| drop(black_box(site.summary_of_all(None)))));
     let update = [fleet.updates[updates / 2].id];
     say("one update ms", median(|| drop(black_box(site.summary(&update, None)))));
     say("one client ms", median(|| drop(black_box(site.states_of(777)))));
@@ -310,5 +310,5 @@ fn fleet() {
     let mut run = || drop(black_box(site.summary(&ids, Some(&some))));
     say("fleet: 500 updates for a tenth of the clients, median ms", percentile(50, &mut run));
     say("fleet: 500 updates for a tenth of the clients, p99 ms", percentile(99, &mut run));
-    say("fleet: summary of all ms", median(|| drop(black_box(site.summary_of_all()))));
+    say("fleet: summary of all ms", median(|| drop(black_box(site.summary_of_all(None)))));
 }

@@ -41,7 +41,7 @@ impl Compliance {
     /// # Errors
     /// If the database fails.
     pub fn record_day(&self, now: Timestamp) -> Result<(), StoreError> {
-        let counts = self.summary_of_all();
+        let counts = self.summary_of_all(None);
         let updates = counts
             .iter()
             .map(|(id, it)| (*id.0.as_bytes(), [it.required, it.not_required, it.installed]));

@@ -132,10 +132,10 @@ impl Compliance {
         counts
     }
 
-    /// The counts of every update that a client ever reported on, for the whole fleet.
-    pub fn summary_of_all(&self) -> BTreeMap<UpdateId, Counts> {
+    /// The counts of every update that a client ever reported on, for a collection or the whole fleet.
+    pub fn summary_of_all(&self, collection: Option<&RoaringBitmap>) -> BTreeMap<UpdateId, Counts> {
         let updates: Vec<_> = self.states().matrix.updates().collect();
-        let counts = self.summary(&updates, None);
+        let counts = self.summary(&updates, collection);
         updates.into_iter().zip(counts).collect()
     }
 
@@ -204,17 +204,36 @@ impl Compliance {
     }
 }
 
-impl RequiredCounts for Compliance {
+/// On how many clients of a collection, or of the whole fleet, updates are required.
+#[derive(Clone, Copy)]
+pub struct RequiredIn<'a> {
+    /// Who knows.
+    pub site: &'a Compliance,
+    /// The collection; none for the whole fleet.
+    pub collection: Option<&'a RoaringBitmap>,
+}
+
+impl RequiredCounts for RequiredIn<'_> {
     fn of(&self, update: UpdateId) -> u64 {
-        let counts = self.summary(&[update], None);
+        let counts = self.site.summary(&[update], self.collection);
         counts.first().map_or(0, |counts| counts.required)
     }
 
     fn each(&self, each: &mut dyn FnMut(UpdateId, u64)) {
-        for (update, counts) in self.summary_of_all() {
+        for (update, counts) in self.site.summary_of_all(self.collection) {
             if counts.required > 0 {
                 each(update, counts.required);
             }
         }
+    }
+}
+
+impl RequiredCounts for Compliance {
+    fn of(&self, update: UpdateId) -> u64 {
+        RequiredIn { site: self, collection: None }.of(update)
+    }
+
+    fn each(&self, each: &mut dyn FnMut(UpdateId, u64)) {
+        RequiredIn { site: self, collection: None }.each(each);
     }
 }

@@ -46,9 +46,10 @@ pub struct MirrorArgs {
     /// With --mirror: bring metadata alone; each package comes when somebody asks for it first
     #[arg(long, requires = "mirror")]
     on_demand: bool,
-    /// With --mirror: only what machines of this collection have (not supported yet)
+    /// With --mirror: only packages that are installed on a client of this collection, each time that the
+    /// package is updated
     #[arg(long, value_name = "COLLECTION", requires = "mirror")]
-    pub only_installed_on: Option<String>,
+    only_installed_on: Option<String>,
 }
 
 impl MirrorArgs {
@@ -72,6 +73,7 @@ impl MirrorArgs {
             newest_only: self.newest_only,
             with_dependencies: self.with_dependencies,
             on_demand: self.on_demand,
+            installed_on: self.only_installed_on.clone(),
         }))
     }
 }
@@ -115,6 +117,9 @@ pub fn text(mirror: &Mirror) -> String {
         if all.len() > TOLD {
             text.push_str(&format!(" and {} more", all.len() - TOLD));
         }
+    }
+    if let Some(collection) = &mirror.installed_on {
+        text.push_str(&format!(", what {collection} has installed"));
     }
     if mirror.newest_only {
         text.push_str(", the newest");

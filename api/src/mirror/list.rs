@@ -12,6 +12,7 @@ use ::sync::openpgp::SigningKey;
 use ::sync::rpm::mirror::Choice;
 use ::sync::rpm::{self, RpmSource, Selection};
 use ::sync::source::SourceKind;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A snapshot: its files, and what is to be told of it.
@@ -20,10 +21,11 @@ pub(super) struct Snapshot {
     pub view: MirroredView,
 }
 
-/// Lists a snapshot of what is held still. Metadata that are made lie in `folder`, or in memory.
+/// Lists a snapshot of what is held still; that a package is not there which only `installed` names is not told. Metadata that are made lie in `folder`, or in memory.
 pub(super) async fn snapshot(
     site: &Site,
     mirror: &Mirror,
+    installed: &BTreeSet<String>,
     held: &Held,
     folder: &Path,
 ) -> Result<Snapshot, Problem> {
@@ -45,7 +47,7 @@ pub(super) async fn snapshot(
                 source,
                 valid_until: found.valid_until,
                 on_demand: None,
-                missing: told(found.unmet),
+                missing: told(found.unmet, installed),
                 left_out: found.skipped.count,
                 left_out_examples: found.skipped.examples,
             };
@@ -69,7 +71,7 @@ pub(super) async fn snapshot(
                 source,
                 valid_until: None,
                 on_demand: None,
-                missing: told(found.missing),
+                missing: told(found.missing, installed),
                 left_out: 0,
                 left_out_examples: Vec::new(),
             };

@@ -2,12 +2,17 @@
 
 pub mod client;
 mod clients;
+mod collections;
 mod compliance;
 mod fallback;
 mod settings;
 mod tokens;
 
 pub use clients::{ClientView, StandingView};
+pub use collections::{
+    ClientsChange, CollectionChange, CollectionView, MaintenanceWindowView, NewCollection,
+    RulePreview, TimeView,
+};
 pub use compliance::{
     CountsView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
 };
@@ -23,6 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(client::routes())
         .merge(clients::routes())
         .merge(settings::routes())
+        .merge(collections::routes())
         .merge(tokens::routes())
         .merge(fallback::routes())
         .merge(compliance::routes())

@@ -113,10 +113,6 @@ pub struct CreatePackage {
     /// The upstream that its versions are snapshots of, in place of a folder or uploads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
-    /// Of a mirror, only packages that machines of this collection have. Not supported yet: nothing reports
-    /// which those are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub only_installed_on: Option<String>,
 }
 
 /// Make a package
@@ -142,13 +138,6 @@ async fn create_package(
     let keep = new.keep.or(default).unwrap_or(NonZeroU32::MIN);
     let retention = Retention { keep, days: new.days };
     let location = format!("/api/v1/packages/{name}");
-    if let Some(collection) = &new.only_installed_on {
-        let detail = format!(
-            "cannot be {collection:?}: which packages machines have is not reported to this site yet; \
-             name them with `only` or `include`"
-        );
-        return Err(Problem::field("only_installed_on", detail));
-    }
     if let (Some(_), Some(_)) = (&source, &new.mirror) {
         return Err(Problem::field(
             "mirror",

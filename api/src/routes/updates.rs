@@ -5,6 +5,7 @@ use crate::guard::AuditNote;
 use crate::page::{PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
+use ::compliance::summary::RequiredIn;
 use ::sync::catalogue::{self, Entry, Listed, Order, ProductCount};
 use ::sync::filter::{Filter, Flags};
 use ::sync::lifecycle::{Policy, State as LifeState, Wait};
@@ -75,6 +76,8 @@ struct UpdatesQuery {
     article: Option<String>,
     /// Required on so many machines: `50` for at least so many, or `>50`.
     required_on: Option<String>,
+    /// Of those on which an update is required, count only the clients of this collection.
+    collection: Option<String>,
     /// And this, in the language of filters: `classification in (security, critical) and released >= 30d
     /// ago`.
     filter: Option<String>,
@@ -239,12 +242,14 @@ pub struct UpdatesPage {
 /// that names a `kind`.
 #[utoipa::path(get, path = "/api/v1/updates", tag = "updates", operation_id = "list_updates",
     security(("token" = ["reader"])), params(UpdatesQuery),
-    responses((status = 200, description = "A page of updates", body = UpdatesPage)))]
+    responses((status = 200, description = "A page of updates", body = UpdatesPage),
+        (status = 404, description = "There is no such collection", body = Problem)))]
 async fn list_updates(
     State(site): State<Site>,
     Query(query): Query<UpdatesQuery>,
 ) -> Result<Json<UpdatesPage>, Problem> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor.clone() };
+    let collection = query.collection.clone();
     let mut asked = catalogue::Query::new(query.filter()?, Timestamp::now());
     asked.limit = page.limit()?;
     let of_before = |text: String| {
@@ -255,9 +260,13 @@ async fn list_updates(
     if let Some(order) = &query.order {
         asked.order = words::<Order>("order", Some(order))?.into_iter().next().unwrap_or_default();
     }
-    let found =
-        blocking(move || Ok(site.updates()?.catalogue().list(&asked, &site.fleet()?.states)?))
-            .await?;
+    let found = blocking(move || {
+        let fleet = site.fleet()?;
+        let scope = fleet.scope(collection.as_deref())?;
+        let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
+        Ok(site.updates()?.catalogue().list(&asked, &required)?)
+    })
+    .await?;
     Ok(Json(UpdatesPage {
         items: found.updates.into_iter().map(ListedUpdate::from).collect(),
         next: found.next.map(|next| cursor_of(LIST, &next.to_string())),

@@ -5,6 +5,7 @@
 
 mod access;
 mod client;
+mod collections;
 mod content;
 mod damage;
 mod document;

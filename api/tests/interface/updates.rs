@@ -177,9 +177,6 @@ async fn mirrors_and_downloads_are_refused_where_they_cannot_be() {
     post(package(json!({"source": "hp"}))).await.refused(422, "mirror.source");
     post(package(json!({"source": "none"}))).await.refused(422, "mirror.source");
     post(package(json!({"source": "hp", "onyl": []}))).await.refused(422, "mirror.onyl");
-    let mut body = package(json!({"source": "hp"}));
-    body["only_installed_on"] = "servers".into();
-    post(body).await.refused(422, "only_installed_on");
     operator.get("/api/v1/packages/m").await.expect(404);
 
     let download =

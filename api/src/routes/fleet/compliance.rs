@@ -89,6 +89,8 @@ struct SummaryQuery {
     cursor: Option<String>,
     /// Only this update, by id or name.
     update: Option<String>,
+    /// Only of this collection.
+    collection: Option<String>,
 }
 
 /// Sum up compliance
@@ -96,22 +98,25 @@ struct SummaryQuery {
 /// For each update that clients reported on, those that most clients require first.
 #[utoipa::path(get, path = "/api/v1/compliance/summary", tag = "compliance",
     operation_id = "show_compliance_summary", security(("token" = ["reader"])), params(SummaryQuery),
-    responses((status = 200, description = "A page of counts", body = Page<SummaryView>)))]
+    responses((status = 200, description = "A page of counts", body = Page<SummaryView>),
+        (status = 404, description = "There is no such collection or update", body = Problem)))]
 async fn show_summary(
     State(site): State<Site>,
     Query(query): Query<SummaryQuery>,
 ) -> Result<Json<Page<SummaryView>>, Problem> {
-    let SummaryQuery { limit, cursor, update } = query;
+    let SummaryQuery { limit, cursor, update, collection } = query;
     let page = PageQuery { limit, cursor };
     let (limit, after) = (page.limit()?, page.after("compliance")?);
     let page = blocking(move || {
         let fleet = site.fleet()?;
+        let scope = fleet.scope(collection.as_deref())?;
+        let scope = scope.as_deref();
         let mut counts: Vec<(UpdateId, Counts)> = match update {
             Some(which) => {
                 let id = find_update(&site, &which)?;
-                fleet.states.summary(&[id], None).into_iter().map(|counts| (id, counts)).collect()
+                fleet.states.summary(&[id], scope).into_iter().map(|counts| (id, counts)).collect()
             }
-            None => fleet.states.summary_of_all().into_iter().collect(),
+            None => fleet.states.summary_of_all(scope).into_iter().collect(),
         };
         let rank =
             |(id, counts): &(UpdateId, Counts)| format!("{:020}{id}", u64::MAX - counts.required);
@@ -162,6 +167,8 @@ struct DevicesQuery {
     /// `required`, `not-required`, `installed` or `unknown`.
     #[param(default = "required")]
     state: Option<String>,
+    /// Only of this collection.
+    collection: Option<String>,
 }
 
 /// List the clients on which an update has a state
@@ -174,7 +181,7 @@ async fn list_devices(
     params: Params,
     Query(query): Query<DevicesQuery>,
 ) -> Result<Json<Page<DeviceView>>, Problem> {
-    let DevicesQuery { limit, cursor, state } = query;
+    let DevicesQuery { limit, cursor, state, collection } = query;
     let page = PageQuery { limit, cursor };
     let (limit, after) = (page.limit()?, ordinal_after(page.after("devices")?)?);
     let state: UpdateState = state
@@ -186,7 +193,8 @@ async fn list_devices(
     let page = blocking(move || {
         let update = find_update(&site, &which)?;
         let fleet = site.fleet()?;
-        let found = fleet.states.devices(update, state, None, (after, limit + 1));
+        let scope = fleet.scope(collection.as_deref())?;
+        let found = fleet.states.devices(update, state, scope.as_deref(), (after, limit + 1));
         let next = found.get(limit).and_then(|_| found.get(limit.checked_sub(1)?));
         let next = next.map(|(ordinal, _)| cursor_of("devices", &ordinal.to_string()));
         let mut items = Vec::new();
@@ -224,24 +232,42 @@ pub struct UnknownView {
     pub since: Timestamp,
 }
 
+/// Which unknown clients are wanted.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UnknownQuery {
+    /// Entries a page may have, from 1 to 1000.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<usize>,
+    /// The `next` of the page before; without it, the first page.
+    cursor: Option<String>,
+    /// Only of this collection.
+    collection: Option<String>,
+}
+
 /// List the clients on which an update is unknown
 ///
 /// Each with the cause, and since when that is so.
 #[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/unknown", tag = "compliance",
     operation_id = "list_unknown", security(("token" = ["reader"])), params(
-        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), PageQuery),
+        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), UnknownQuery),
     responses((status = 200, description = "A page of clients", body = Page<UnknownView>)))]
 async fn list_unknown(
     State(site): State<Site>,
     params: Params,
-    Query(query): Query<PageQuery>,
+    Query(query): Query<UnknownQuery>,
 ) -> Result<Json<Page<UnknownView>>, Problem> {
-    let (limit, after) = (query.limit()?, ordinal_after(query.after("unknown")?)?);
+    let UnknownQuery { limit, cursor, collection } = query;
+    let page = PageQuery { limit, cursor };
+    let (limit, after) = (page.limit()?, ordinal_after(page.after("unknown")?)?);
     let which = params.text("update").to_owned();
     let page = blocking(move || {
         let update = find_update(&site, &which)?;
         let fleet = site.fleet()?;
-        let found = fleet.states.unknown(update, None, (after, limit + 1), Timestamp::now());
+        let scope = fleet.scope(collection.as_deref())?;
+        let now = Timestamp::now();
+        let found = fleet.states.unknown(update, scope.as_deref(), (after, limit + 1), now);
         let next = found.get(limit).and_then(|_| found.get(limit.checked_sub(1)?));
         let next = next.map(|it| cursor_of("unknown", &it.client.to_string()));
         let mut items = Vec::new();
@@ -279,6 +305,8 @@ fn detail(cause: &::compliance::unknown::Cause) -> Option<String> {
 struct TotalsQuery {
     /// Of this update, by id or name; without it, of clients of which nothing is known at all.
     update: Option<String>,
+    /// Only of this collection.
+    collection: Option<String>,
 }
 
 /// How many clients are unknown, by cause.
@@ -294,19 +322,23 @@ pub struct UnknownTotalsView {
 /// Count the clients that are unknown, by cause
 #[utoipa::path(get, path = "/api/v1/compliance/unknown", tag = "compliance",
     operation_id = "count_unknown", security(("token" = ["reader"])), params(TotalsQuery),
-    responses((status = 200, description = "The totals", body = UnknownTotalsView)))]
+    responses((status = 200, description = "The totals", body = UnknownTotalsView),
+        (status = 404, description = "There is no such collection or update", body = Problem)))]
 async fn unknown_totals(
     State(site): State<Site>,
     Query(query): Query<TotalsQuery>,
 ) -> Result<Json<UnknownTotalsView>, Problem> {
     let totals = blocking(move || {
         let (fleet, now) = (site.fleet()?, Timestamp::now());
+        let scope = fleet.scope(query.collection.as_deref())?;
+        let scope = scope.as_deref();
         let totals = match query.update {
-            Some(which) => fleet.states.unknown_totals(find_update(&site, &which)?, None, now),
-            None => fleet.states.unknown_clients(None, now),
+            Some(which) => fleet.states.unknown_totals(find_update(&site, &which)?, scope, now),
+            None => fleet.states.unknown_clients(scope, now),
         };
         let unknown = totals.into_iter().map(|(cause, count)| (cause.to_owned(), count)).collect();
-        Ok(UnknownTotalsView { clients: fleet.states.fleet().len(), unknown })
+        let clients = scope.map_or_else(|| fleet.states.fleet().len(), |scope| scope.len());
+        Ok(UnknownTotalsView { clients, unknown })
     });
     Ok(Json(totals.await?))
 }
