@@ -63,6 +63,11 @@ def memory(pid, field):
     return 0.0
 
 
+def resident(pid):
+    own = memory(pid, "RssAnon")
+    return f"{memory(pid, 'VmRSS'):.1f} MiB, of which {own:.1f} are not the program's file"
+
+
 class Bench:
     def __init__(self, args, folder):
         self.depot, self.folder = args.depot.resolve(), folder
@@ -128,7 +133,7 @@ def measure(args, folder):
         )
         bench.until("a policy", lambda: bench.agent("status")["updates_enabled"])
         time.sleep(5)
-        rows = [("idle, before the first scan, RSS", f"{memory(agent.pid, 'VmRSS'):.1f} MiB")]
+        rows = [("idle, before the first scan, RSS", resident(agent.pid))]
         first = bench.until("a catalogue", lambda: bench.agent("scan", "--force"))
         rows.append(("first scan: bring and assess", f"{first['took']:.2f} s"))
         rows.append(("updates assessed", sum(v for k, v in first["counts"].items() if k != "awaits_restart")))
@@ -141,7 +146,7 @@ def measure(args, folder):
         bench.agent("report")
         rows.append(("most memory so far", f"{memory(agent.pid, 'VmHWM'):.1f} MiB"))
         time.sleep(30)
-        rows.append(("idle, 30 s after scans and a report, RSS", f"{memory(agent.pid, 'VmRSS'):.1f} MiB"))
+        rows.append(("idle, 30 s after scans and a report, RSS", resident(agent.pid)))
         print("| the agent | |\n|---|---:|")
         for name, value in rows:
             print(f"| {name} | {value} |")
