@@ -2,7 +2,8 @@
 //!
 //! What is to be done, and when, crate `client` decides; here are the network, the clock, the dice and the disk. All
 //! state is on disk before anything follows from it, so an agent that is killed goes on where it was. One thing is
-//! done at a time; the question for the next policy waits at the site meanwhile.
+//! done at a time; the question for the next policy waits at the site meanwhile. In the order to read: [`join`],
+//! then the loop below, and what it does: [`policy`], [`scan`], [`report`], [`command`].
 
 mod command;
 mod join;
@@ -11,38 +12,28 @@ mod report;
 mod scan;
 
 use super::control::Asked;
-use super::enrol::{self, JSON, Patience, Wish};
 use super::home::{Home, HomeError, Settled};
-use super::link::{Point, Site, Trouble, believing};
+use super::link::{Site, Trouble, believing};
 use super::machine::Machine;
 use super::status::{Scanned, Status};
-use client::applicability::Assessor;
-use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
+use client::catalogue::Shelf;
 use client::clock::{Moment, Steady};
-use client::explain::explain;
-use client::facts::told::Told;
 use client::ledger::log::LogError;
-use client::ledger::report::Follows;
 use client::ledger::{Ledger, Life, pace::Pace};
 use client::policy::{Policy, SignedPolicy};
-use client::scan::agenda::{self, Agenda, Scan};
-use client::scan::evaluate::{Evaluation, evaluate};
-use client::scan::retry::{Class, Failure};
-use client::scan::{Line, Step, Trigger};
-use compliance::message::{Answer, Refusal};
+use client::scan::Trigger;
+use client::scan::agenda::Agenda;
 use dp::field::JoinToken;
 use dp::identity::Identity;
-use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use sync::name::UpdateId;
-use sync::shard::Platform;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -152,7 +143,8 @@ pub async fn run(
     started: impl FnOnce(&Status),
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let Some((home, machine, settled, identity)) = joined(start, &mut asked, &stop).await? else {
+    let Some((home, machine, settled, identity)) = join::joined(start, &mut asked, &stop).await?
+    else {
         return Ok(());
     };
     let mut agent = Agent::open(home, machine, settled, identity)?;
@@ -216,7 +208,7 @@ impl Agent {
         stop: CancellationToken,
     ) -> Result<(), AgentError> {
         let (came, mut policies) = mpsc::channel(1);
-        let listening = listen(self.held.subscribe(), came);
+        let listening = policy::listen(self.held.subscribe(), came);
         tokio::pin!(listening);
         if self.ledger.batch().is_some() && self.state.pace.due().is_none() {
             // It was killed between what it found and what follows from it.

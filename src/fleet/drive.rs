@@ -335,7 +335,7 @@ impl Drive {
         self.sent_bytes += sent_bytes;
         if machine.is_done() && machine.left > 0 {
             machine.scans();
-            machine.pace.waits(now);
+            machine.pace.waits(now, BULK);
         }
         if !machine.is_done() {
             due.push(Reverse((machine.pace.due().unwrap_or(now), machine.n)));
