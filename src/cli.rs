@@ -408,6 +408,25 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// clap lets the option of a command silently take the value of a global one of the same id.
+    #[test]
+    fn no_option_of_a_command_is_named_as_one_that_all_share() {
+        fn check(command: &clap::Command, shared: &[&str], path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                for arg in sub.get_arguments() {
+                    assert!(!shared.contains(&arg.get_id().as_str()), "{path}: {}", arg.get_id());
+                }
+                check(sub, shared, &path);
+            }
+        }
+        let tree = Cli::command();
+        let shared = tree.get_arguments().filter(|arg| arg.is_global_set());
+        let shared: Vec<&str> = shared.map(|arg| arg.get_id().as_str()).collect();
+        assert!(shared.contains(&"url") && shared.contains(&"json"), "{shared:?}");
+        check(&tree, &shared, "depot");
+    }
+
     #[test]
     fn every_command_has_examples() {
         fn check(command: &clap::Command, path: &str) {

@@ -283,6 +283,12 @@ fn criteria_schedules_and_the_policy_are_set_and_shown() {
     let after = site.depot(["sync", "source", "show", "security", "--json"]).ok().json();
     assert_eq!(after["settings"]["components"], serde_json::json!(["main", "contrib"]));
     assert_eq!(after["settings"]["keyring"], before["settings"]["keyring"]);
+    // `--url` is the server that is asked, and no address of a source.
+    assert_eq!(after["settings"]["base"], before["settings"]["base"]);
+    assert!(change(&["--url", &site.url]).fails(2).contains("nothing is to be changed"));
+    change(&["--address", "http://other.example/debian-security"]).ok();
+    let moved = site.depot(["sync", "source", "show", "security", "--json"]).ok().json();
+    assert_eq!(moved["settings"]["base"], "http://other.example/debian-security");
     assert!(change(&[]).fails(2).contains("nothing is to be changed"));
     change(&["--product", "debian-12"]).fails(2);
 

@@ -162,7 +162,7 @@ pub struct AddArgs {
 #[command(after_help = "\
 Examples:
   depot sync source change debian-security --keyring new-archive-keyring.gpg
-  depot sync source change debian-security --url http://other.example/debian-security
+  depot sync source change debian-security --address http://other.example/debian-security
   depot sync source change debian-security --tracker \
       https://tracker.example/data/DSA/list,https://tracker.example/data/CVE/list
   depot sync source change hp --schedule \"every day 03:00\"
@@ -171,9 +171,9 @@ Its updates stay. If more than the schedule changes, its next sync asks for ever
 pub struct ChangeArgs {
     /// Its name
     name: String,
-    /// Where it is now
+    /// Where it is now; `--url` is the server that is asked, as of every command
     #[arg(long, value_name = "FILE-OR-URL")]
-    url: Option<String>,
+    address: Option<String>,
     /// Of a Debian archive: suites, in place of those that it has
     #[arg(long, value_name = "SUITE", value_delimiter = ',')]
     suite: Vec<String>,
@@ -267,7 +267,7 @@ async fn change(args: ChangeArgs, client: &Client, out: Out) -> Result<(), Failu
     let mut settings = before.settings.clone();
     // A setting that its kind does not have is refused by the site, which names it.
     let place = if settings.contains_key("base") { "base" } else { "url" };
-    let url = args.url.as_deref().map(|url| file_or_url(url, client)).transpose()?;
+    let moved = args.address.as_deref().map(|to| file_or_url(to, client)).transpose()?;
     let keyring = args.keyring.as_deref().map(|file| keyring(file, out)).transpose()?;
     let lists = [
         ("suites", args.suite),
@@ -276,7 +276,7 @@ async fn change(args: ChangeArgs, client: &Client, out: Out) -> Result<(), Failu
         ("tracker", args.tracker),
     ];
     let lists = lists.into_iter().filter(|(_, words)| !words.is_empty());
-    let words = [(place, url), ("keyring", keyring), ("product", args.product)];
+    let words = [(place, moved), ("keyring", keyring), ("product", args.product)];
     let words = words.into_iter().filter_map(|(name, word)| Some((name, json!(word?))));
     for (name, value) in lists.map(|(name, words)| (name, json!(words))).chain(words) {
         settings.insert(name.to_owned(), value);
