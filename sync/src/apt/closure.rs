@@ -22,6 +22,7 @@ pub(super) struct Closure {
     /// By name, and by what is provided.
     names: HashMap<String, Vec<usize>>,
     provided: HashMap<String, Vec<usize>>,
+    /// Those of machines: without that of what is for all.
     arches: BTreeSet<String>,
     is_taken: Vec<bool>,
 }
@@ -76,6 +77,10 @@ impl Closure {
     /// Follows what the chosen ones depend on.
     pub fn close(mut self) -> Closed {
         let mut closed = Closed::default();
+        if self.arches.is_empty() {
+            // Where everything is for all, that is the one on which it is met.
+            self.arches.insert("all".into());
+        }
         let mut order: Vec<usize> = (0..self.units.len()).filter(|at| self.is_taken[*at]).collect();
         order.sort_by(|a, b| self.units[*a].key.cmp(&self.units[*b].key));
         let mut queue = VecDeque::from(order);
@@ -274,6 +279,14 @@ mod tests {
     fn what_is_for_all_architectures_needs_what_it_needs_on_each() {
         let lines = ["*docs 1 all / tool", "tool 1 amd64", "tool 2 arm64"];
         assert_eq!(taken(&lines), ["docs 1 all", "tool 1 amd64", "tool 2 arm64"]);
+    }
+
+    #[test]
+    fn where_everything_is_for_all_architectures_it_is_followed_too() {
+        let found = closed(&["*docs 1 all / tool, gone", "tool 1 all / base", "base 1 all"]);
+        let names: Vec<&str> = found.packages.iter().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(names, ["base", "docs", "tool"]);
+        assert_eq!(found.unmet.keys().collect::<Vec<_>>(), ["gone"]);
     }
 
     #[test]
