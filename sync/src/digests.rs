@@ -100,6 +100,11 @@ impl Digests {
         self.0.iter().map(|(algorithm, hex)| (*algorithm, hex.as_str()))
     }
 
+    /// Whether both may be of the same file: no algorithm that both have says otherwise.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        self.iter().all(|(algorithm, hex)| other.get(algorithm).is_none_or(|it| it == hex))
+    }
+
     /// Whether nothing is stated.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -598,7 +598,7 @@ impl List {
             Ok(digests) => {
                 let path = repo_path(package.filename)?;
                 if let Some(held) = self.files.get(&path) {
-                    if held.digests != digests {
+                    if held.size != package.size || !held.digests.agrees_with(&digests) {
                         self.skipped.add(format!("{path} stands for two files"));
                     }
                     return Ok(());
@@ -641,6 +641,30 @@ mod tests {
             release: None,
             definitions: Vec::new(),
         }
+    }
+
+    #[test]
+    fn one_path_is_of_two_files_only_where_something_says_otherwise() {
+        let apt = Apt::new(settings()).unwrap();
+        let n_skipped = |size: u64, digests: &str| {
+            let mut list = List::default();
+            let same = format!("SHA256: {}", "a".repeat(64));
+            for (size, digests) in [(5, same.as_str()), (size, digests)] {
+                let text = format!(
+                    "Package: x\nVersion: 1\nArchitecture: all\nFilename: pool/x.deb\nSize: {size}\n\
+                     {digests}\n"
+                );
+                let mut stanzas = Stanzas::new(text.as_bytes());
+                let stanza = stanzas.next_stanza().unwrap().unwrap().unwrap();
+                list.package(&apt, &Package::of(stanza).unwrap()).unwrap();
+            }
+            assert_eq!(list.files.len(), 1);
+            list.skipped.count
+        };
+        let (a, b) = ("a".repeat(64), "b".repeat(64));
+        let more = format!("MD5sum: {}\nSHA256: {a}", "c".repeat(32));
+        assert_eq!((n_skipped(5, &more), n_skipped(6, &more)), (0, 1));
+        assert_eq!(n_skipped(5, &format!("SHA256: {b}")), 1);
     }
 
     #[test]
