@@ -314,6 +314,72 @@ async fn pockets_of_one_code_name_say_of_each_version_once() {
 }
 
 #[tokio::test]
+async fn suites_of_one_release_say_of_each_version_once_and_the_newer_replaces_the_older() {
+    let mut archive = published();
+    let alone = archive.source().sync().await.unwrap().unwrap();
+    // As Debian does it: each suite has a code name of its own.
+    let copy = |archive: &Archive, name: &str, fields: &[(&str, &str)]| {
+        let to = archive.path(&format!("dists/{name}"));
+        let from = archive.suite("");
+        run("cp", &["-a", from.to_str().unwrap(), to.to_str().unwrap()], &archive.path(""));
+        let mut text = archive.release();
+        for (from, to) in fields {
+            assert!(text.contains(from), "{text}");
+            text = text.replace(from, to);
+        }
+        let signed = archive.key.clear_sign(text.as_bytes(), archive.date).unwrap();
+        fs::write(to.join("InRelease"), signed).unwrap();
+    };
+    let plain = [
+        ("Codename: bookworm-security", "Codename: bookworm"),
+        ("Suite: oldstable-security", "Suite: oldstable"),
+        ("Label: Debian-Security", "Label: Debian"),
+        ("Version: 12", "Version: 12.9"),
+    ];
+    copy(&archive, "bookworm", &plain);
+    archive.add("main", "zoo", "1.0-3~bpo12+1", "amd64", "");
+    archive.publish();
+    let backports = [
+        ("Codename: bookworm-security", "NotAutomatic: yes\nCodename: bookworm-backports"),
+        ("Suite: oldstable-security", "Suite: oldstable-backports"),
+        ("Label: Debian-Security", "Label: Debian Backports"),
+    ];
+    copy(&archive, "bookworm-backports", &backports);
+    archive.remove("main/zoo_1.0-3~bpo12+1_amd64.deb");
+    archive.remove("main/zoo_1.0-1_amd64.deb");
+    archive.add("main", "vlc", "3.0.21-0+deb12u1", "amd64", "");
+    archive.add("main", "vlc-data", "3.0.21-0+deb12u1", "all", "Source: vlc\n");
+    archive.publish();
+
+    let mut settings = archive.settings();
+    settings.suites = vec!["bookworm".into(), SUITE.into()];
+    let both = Source::new(settings.clone()).sync().await.unwrap().unwrap();
+    let mut names: Vec<&str> = both.iter().map(|update| update.name.as_str()).collect();
+    names.sort_unstable();
+    let all = ["extra 5", "vlc 3.0.20-0+deb12u1", "vlc 3.0.21-0+deb12u1", "zoo 1.0-1", "zoo 1.0-2"];
+    assert_eq!(names, all);
+    // What both have is that of the security suite, as where that stands alone.
+    let shared = named(&both, "zoo 1.0-2");
+    assert_eq!(shared.id, named(&alone, "zoo 1.0-2").id);
+    assert_eq!(shared.classification, Some(Classification::Security));
+    assert_eq!(shared.rules, named(&alone, "zoo 1.0-2").rules);
+    let old = named(&both, "zoo 1.0-1");
+    assert_eq!(old.classification, Some(Classification::Update), "only the release has it");
+    assert_eq!(shared.supersedes, [old.id].into());
+    let newer = named(&both, "vlc 3.0.21-0+deb12u1");
+    assert_eq!(newer.supersedes, [named(&both, "vlc 3.0.20-0+deb12u1").id].into());
+
+    // What is not installed by itself replaces nothing of the release.
+    settings.suites.push("bookworm-backports".into());
+    let three = Source::new(settings).sync().await.unwrap().unwrap();
+    let backport = named(&three, "zoo 1.0-3~bpo12+1");
+    assert_eq!(backport.classification, Some(Classification::FeaturePack));
+    assert!(!backport.supersedes.contains(&shared.id) && !backport.supersedes.contains(&old.id));
+    let same = three.iter().find(|update| update.id == shared.id).unwrap();
+    assert_eq!(same.supersedes, shared.supersedes);
+}
+
+#[tokio::test]
 async fn archives_without_components_are_read_too() {
     let archive = published();
     let flat = archive.path("flat");

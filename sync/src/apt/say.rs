@@ -1,8 +1,8 @@
 //! The second half of a sync: what was brought of an archive, said as updates.
 //!
 //! An update is one version of a source package of a release, with all binary packages that were built
-//! from it. It is for machines on which one of them is installed in a lower version. What an archive does
-//! not state, when a version came, is when it was first seen here, and that is kept beside the indexes.
+//! from it. It is for machines on which one of them is installed in a lower version, and replaces lower versions
+//! of the same release, whichever suites of the source have them. What an archive does not state, when a version came, is when it was first seen here, and that is kept beside the indexes.
 
 use super::bring::{MAX_PLAIN, MAX_TRACKER};
 use super::deb822::Stanzas;
@@ -51,8 +51,8 @@ pub(super) fn say(
             take(Said::Product(archive.product.clone()))?;
         }
         let mut gathered = Gathered::default();
-        for (pocket, suite) in &archive.suites {
-            gather(run, suite, pocket, &mut gathered, &mut skipped)?;
+        for (at, pocket) in archive.pockets.iter().enumerate() {
+            gather(run, pocket.suite, &at.to_string(), &mut gathered, &mut skipped)?;
         }
         gathered.sort();
         let tracker = match trackers.entry(archive.base.clone()) {
@@ -74,21 +74,36 @@ pub(super) fn say(
     Ok(Read { extent: Extent::Whole, state, skipped })
 }
 
-/// Suites of one origin and code name: the pockets of one release.
+/// Suites of one origin and release that a machine installs from alike: its pockets. Backports, from which
+/// nothing is installed by itself, are an archive of their own.
 struct Archive<'a> {
     origin: String,
-    codename: String,
     /// The code name of the release that it is for, without that of the pocket.
     base: String,
     product: Product,
     /// What a machine must be, if that is known.
     rule: Option<Rule>,
+    pockets: Vec<Pocket<'a>>,
+}
+
+/// One suite of a release.
+struct Pocket<'a> {
+    /// `security`, `updates` or `backports`.
+    kind: &'static str,
+    codename: String,
     date: Timestamp,
-    suites: Vec<(&'static str, &'a Suite)>,
+    suite: &'a Suite,
+}
+
+impl Archive<'_> {
+    /// The suites that packages are of, one for each.
+    fn pockets_of(&self, group: &[Row<'_>]) -> impl Iterator<Item = &Pocket<'_>> {
+        group.iter().filter_map(|row| self.pockets.get(row.mark.parse::<usize>().ok()?))
+    }
 }
 
 fn archives<'a>(apt: &Apt, run: &Run, plan: &'a State) -> Result<Vec<Archive<'a>>, SyncError> {
-    let mut found: BTreeMap<(String, String), Archive<'a>> = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (name, suite) in &plan.suites {
         let path = run.file(&suite.release);
         let text = std::fs::read(&path).map_err(|error| SyncError::local(path.display(), error))?;
@@ -101,27 +116,27 @@ fn archives<'a>(apt: &Apt, run: &Run, plan: &'a State) -> Result<Vec<Archive<'a>
         })?;
         let origin = or(&release.origin, apt.base.host_str().unwrap_or("local"));
         let codename = or(&release.codename, or(&release.suite, name.trim_end_matches('/')));
-        let archive = found.entry((origin.to_owned(), codename.to_owned())).or_insert_with(|| {
-            let is_system = matches!(origin, "Debian" | "Ubuntu");
-            let plain = codename.split(['-', '/']).next().unwrap_or_default();
-            let of_system = is_system.then_some(plain);
-            let system = apt.settings.release.as_deref().or(of_system);
-            Archive {
-                origin: origin.to_owned(),
-                codename: codename.to_owned(),
-                base: system.unwrap_or(codename).to_owned(),
-                product: product(
-                    origin,
-                    &release.version,
-                    if is_system { plain } else { codename },
-                ),
-                rule: system.map(|system| Rule::Codename(system.to_owned())),
-                date: run.now,
-                suites: Vec::new(),
-            }
+        let is_system = matches!(origin, "Debian" | "Ubuntu");
+        let plain = codename.split(['-', '/']).next().unwrap_or_default();
+        let system = apt.settings.release.as_deref().or(is_system.then_some(plain));
+        let product = product(origin, &release.version, if is_system { plain } else { codename });
+        let is_automatic = !release.not_automatic.eq_ignore_ascii_case("yes");
+        let of_pocket = ["-security", "-updates"].iter().find_map(|end| codename.strip_suffix(end));
+        let base = system.or(of_pocket).unwrap_or(codename).to_owned();
+        let key = (origin.to_owned(), base, product.id.clone(), is_automatic);
+        let archive = found.entry(key).or_insert_with(|| Archive {
+            origin: origin.to_owned(),
+            base: system.unwrap_or(codename).to_owned(),
+            product,
+            rule: system.map(|system| Rule::Codename(system.to_owned())),
+            pockets: Vec::new(),
         });
-        archive.date = archive.date.min(release.date.unwrap_or(run.now));
-        archive.suites.push((pocket(&release), suite));
+        archive.pockets.push(Pocket {
+            kind: pocket(&release),
+            codename: codename.to_owned(),
+            date: release.date.unwrap_or(run.now).min(run.now),
+            suite,
+        });
     }
     Ok(found.into_values().collect())
 }
@@ -165,7 +180,7 @@ fn product(origin: &str, version: &str, codename: &str) -> Product {
 fn gather(
     run: &Run,
     suite: &Suite,
-    pocket: &str,
+    mark: &str,
     gathered: &mut Gathered,
     skipped: &mut Skipped,
 ) -> Result<(), SyncError> {
@@ -178,7 +193,7 @@ fn gather(
             run.watch.check()?;
             let package = stanza.map_err(|broken| broken.to_string());
             match package.and_then(|it| Package::of(it).map_err(|error| error.to_string())) {
-                Ok(package) => gathered.add(&package, pocket)?,
+                Ok(package) => gathered.add(&package, mark)?,
                 Err(why) => skipped.add(format!("{path}: {why}")),
             }
         }
@@ -265,11 +280,15 @@ impl Speaker<'_> {
         let first = group.first()?;
         let (source, version) = (first.source, first.source_version);
         let archive = self.archive;
-        let words = ["apt", &archive.origin, &archive.codename, source, version];
+        // What several suites have is called after one of them: the security suite before the release itself,
+        // so that it stays what it is when a point release takes it in.
+        let codename = archive.pockets_of(group).map(|it| it.codename.as_str()).max()?;
+        let date = archive.pockets_of(group).map(|it| it.date).min()?;
+        let words = ["apt", &archive.origin, codename, source, version];
         let id = UpdateId::named(&words);
         let before = older.last().map(|older| older.version.as_str());
         let advice = self.tracker.advice(source, version, before);
-        let seen = self.seen.first(id, archive.date);
+        let seen = self.seen.first(id, date);
         let created = advice.date.filter(|_| advice.own.is_some()).unwrap_or(seen);
 
         let mut files = BTreeMap::new();
@@ -329,6 +348,7 @@ impl Speaker<'_> {
     fn classification(&self, group: &[Row<'_>], advice: &Advice) -> Classification {
         let Settings { definitions, .. } = &self.apt.settings;
         let source = group.first().map_or("", |row| row.source);
+        let is_of = |kind: &str| self.archive.pockets_of(group).any(|it| it.kind == kind);
         let in_section = |row: &Row<'_>| {
             matches!(row.section.rsplit('/').next(), Some("metapackages" | "tasks"))
         };
@@ -336,10 +356,8 @@ impl Speaker<'_> {
             () if definitions.iter().any(|pattern| matches(pattern, source)) => {
                 Classification::Definition
             }
-            () if advice.own.is_some() || group.iter().any(|row| row.mark == "security") => {
-                Classification::Security
-            }
-            () if group.iter().any(|row| row.mark == "backports") => Classification::FeaturePack,
+            () if advice.own.is_some() || is_of("security") => Classification::Security,
+            () if is_of("backports") => Classification::FeaturePack,
             () if group.iter().all(in_section) => Classification::Tool,
             () => Classification::Update,
         }
@@ -392,7 +410,10 @@ fn rules(system: Option<&Rule>, group: &[Row<'_>]) -> Rules {
                 version: row.version.to_owned(),
             })
         };
-        group.iter().map(of).collect()
+        let mut rules: Vec<Rule> = group.iter().map(of).collect();
+        // A package of two suites stands there twice.
+        rules.dedup();
+        rules
     };
     let with_system =
         |rules: Vec<Rule>| Rule::And(system.cloned().into_iter().chain(rules).collect());
