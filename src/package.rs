@@ -4,6 +4,7 @@
 //! (update, push, restore, tree, diff) live in files beside it.
 
 mod diff;
+mod listed;
 mod mirror;
 mod push;
 mod restore;

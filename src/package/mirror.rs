@@ -1,5 +1,6 @@
 //! What a package mirrors, as options of `depot package create`, and in words.
 
+use super::listed::names;
 use crate::exit::{Doing, Failure};
 use api::mirror::Mirror;
 use clap::Args;
@@ -22,7 +23,8 @@ pub struct MirrorArgs {
     /// With --mirror: only these packages; `*` stands for any letters
     #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "mirror")]
     only: Vec<String>,
-    /// With --mirror: only the packages that this file names, one a line, as `dpkg-query` or `rpm` list them
+    /// With --mirror: only the packages that this file names, one a line, as `dpkg-query -W`, `dpkg-query -l`,
+    /// `rpm -qa` or `dnf list` list them
     #[arg(long, value_name = "FILE", requires = "mirror")]
     include: Option<PathBuf>,
     /// With --mirror of an archive: only what is built of these source packages
@@ -78,7 +80,7 @@ impl MirrorArgs {
     }
 }
 
-/// The names in a file: the first word of each line, without what stands behind a `#`.
+/// The names in a file.
 fn listed(file: &Path) -> Result<BTreeSet<String>, Failure> {
     let mut text = String::new();
     File::open(file)
@@ -87,17 +89,7 @@ fn listed(file: &Path) -> Result<BTreeSet<String>, Failure> {
     if text.len() as u64 > MAX_LIST {
         return Err(Failure::usage(format!("{} is too long to be a list", file.display())));
     }
-    Ok(names(&text))
-}
-
-fn names(text: &str) -> BTreeSet<String> {
-    let name = |line: &str| {
-        let line = line.split('#').next().unwrap_or_default();
-        let word = line.split_whitespace().next()?;
-        // `dpkg-query` names the architecture of what can be there twice: `libc6:amd64`.
-        Some(word.split(':').next().unwrap_or(word).to_owned())
-    };
-    text.lines().filter_map(name).collect()
+    names(&text).map_err(|why| Failure::usage(format!("{}: {why}", file.display())))
 }
 
 /// What a package mirrors, in a few words.
@@ -136,13 +128,6 @@ pub fn text(mirror: &Mirror) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists_of_packages_are_read_as_tools_write_them() {
-        let text = "openssl\n# ours\nlibc6:amd64\t2.36-9\n\ncurl # by hand\n";
-        let found: Vec<String> = names(text).into_iter().collect();
-        assert_eq!(found, ["curl", "libc6", "openssl"]);
-    }
 
     #[test]
     fn a_mirror_is_told_in_a_few_words() {
