@@ -320,6 +320,19 @@ fn of_an_upstream_that_changes_meanwhile_no_version_is_made() {
     let job = site.depot(["package", "update", "sec"]).fails(1);
     assert!(job.contains("zlib_1.2-1"), "{job}");
 
+    // Metadata that the sync had no need of, and that are of another state by now.
+    let index = archive.folder.path().join("dists").join(SUITE).join("main/binary-amd64");
+    archive.publish();
+    tool("gzip", &["-k", "Packages"], &index);
+    tool("xz", &["-k", "Packages"], &index);
+    archive.publish();
+    sync(&site, "security");
+    for form in ["Packages.gz", "Packages.xz"] {
+        fs::write(index.join(form), "of another state").unwrap();
+    }
+    let line = site.depot(["package", "update", "sec"]).fails(1);
+    assert!(line.contains("were stated") && line.contains("depot sync run security"), "{line}");
+
     // What was never synchronised cannot be mirrored.
     archive.add_to(&site, "other", &archive.web.url).ok();
     site.depot(["package", "create", "o", "--mirror", "other"]).ok();

@@ -348,8 +348,9 @@ async fn made(
     let source = mirror.source_name()?;
     let held = machine.hold(&source, watch.clone()).await?;
     mirror.check(&held.source.kind)?;
+    let advice = of_another_state(name, &source);
     let Snapshot { files, mut view } =
-        list::snapshot(site, &resolved, &installed, &held, &folder).await?;
+        list::snapshot(site, &resolved, &installed, &held, &folder, &advice).await?;
     if !mirror.is_whole() && !files.iter().any(|file| file.is_package) {
         let detail = format!("{source} has no package that was chosen: the version would be empty");
         return Err(Problem::field("mirror", detail));
@@ -422,6 +423,14 @@ fn wait(
     Ok(view)
 }
 
+/// What to do where the upstream is of another state than what a sync brought.
+fn of_another_state(name: &PackageName, source: &SourceName) -> String {
+    format!(
+        "the upstream is not as the last sync of {source} found it, or is changing at this moment: do \
+         `depot sync run {source}`, then update {name} anew"
+    )
+}
+
 /// Why no version was made.
 fn not_made(
     composition: &Composition,
@@ -432,10 +441,7 @@ fn not_made(
     let n_all = composition.paths().len() + failed.len();
     let all_moved = failed.iter().all(|failed| failed.is_of_another_state());
     let advice = if all_moved {
-        format!(
-            "the upstream is not as the last sync of {source} found it, or is changing at this \
-             moment: do `depot sync run {source}`, then update {name} anew"
-        )
+        of_another_state(name, source)
     } else {
         format!("update {name} anew to go on")
     };

@@ -7,6 +7,7 @@ use crate::site::{Site, blocking};
 use crate::translate::of_upstream;
 use ::sync::apt::mirror::Chosen;
 use ::sync::apt::{self, Apt};
+use ::sync::error::{Cause, SyncError};
 use ::sync::machine::Held;
 use ::sync::openpgp::SigningKey;
 use ::sync::rpm::mirror::Choice;
@@ -21,14 +22,24 @@ pub(super) struct Snapshot {
     pub view: MirroredView,
 }
 
-/// Lists a snapshot of what is held still; that a package is not there which only `installed` names is not told. Metadata that are made lie in `folder`, or in memory.
+/// Lists a snapshot of what is held still; that a package is not there which only `installed` names is not told.
+/// Metadata that are made lie in `folder`, or in memory. `advice` is told where the upstream has other metadata
+/// by now than the sync brought.
 pub(super) async fn snapshot(
     site: &Site,
     mirror: &Mirror,
     installed: &BTreeSet<String>,
     held: &Held,
     folder: &Path,
+    advice: &str,
 ) -> Result<Snapshot, Problem> {
+    let failed = |error: SyncError| {
+        let has_moved = matches!(error.cause, Cause::Mismatch | Cause::NotFound);
+        let problem = of_upstream(error);
+        let detail =
+            if has_moved { format!("{}; {advice}", problem.detail) } else { problem.detail };
+        Problem { detail, ..problem }
+    };
     let key = if mirror.is_whole() {
         None
     } else {
@@ -40,7 +51,7 @@ pub(super) async fn snapshot(
         SourceKind::Apt(settings) => {
             let apt = Apt::new((**settings).clone())?;
             let found = match key {
-                None => apt.whole(&held.run, &held.state).await.map_err(of_upstream)?,
+                None => apt.whole(&held.run, &held.state).await.map_err(failed)?,
                 Some(key) => filtered(apt, mirror, held, folder, key).await?,
             };
             let view = MirroredView {
@@ -57,14 +68,13 @@ pub(super) async fn snapshot(
             let rpm = RpmSource::new(settings)?;
             let selection = selection(mirror);
             let found = match &key {
-                None => rpm
-                    .snapshot(&held.run, &held.state, Choice::Whole)
-                    .await
-                    .map_err(of_upstream)?,
+                None => {
+                    rpm.snapshot(&held.run, &held.state, Choice::Whole).await.map_err(failed)?
+                }
                 Some(key) => {
                     let sign = rpm::mirror::sign_with(key, &held.state);
                     let choice = Choice::Some(&selection, Some(&sign));
-                    rpm.snapshot(&held.run, &held.state, choice).await.map_err(of_upstream)?
+                    rpm.snapshot(&held.run, &held.state, choice).await.map_err(failed)?
                 }
             };
             let view = MirroredView {
