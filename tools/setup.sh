@@ -8,9 +8,10 @@ build_packages=(build-essential ca-certificates clang git make pkg-config python
 # curl speaks HTTP/1.1 and HTTP/2 to the servers under test; tar and zstd make and read bundles.
 # libfaketime sets the clocks of single processes. apt-utils and xz-utils make Debian archives; rpm and
 # createrepo-c make RPM repositories; dnf installs from ours; python3-rpm says how versions compare;
-# gnupg and gpgv hold our signatures to theirs; python3-zeep is a strict client of our SOAP.
-test_packages=(apt-utils createrepo-c curl dnf gnupg gpgv libfaketime python3-rpm python3-zeep rpm
-    tar xz-utils zstd)
+# debootstrap makes a Debian system that is scanned; gnupg and gpgv hold our signatures to theirs;
+# python3-zeep is a strict client of our SOAP.
+test_packages=(apt-utils createrepo-c curl debian-archive-keyring debootstrap dnf gnupg gpgv
+    libfaketime python3-rpm python3-zeep rpm tar xz-utils zstd)
 
 fail() {
     echo "setup: $*" >&2

@@ -9,6 +9,7 @@ use crate::forward::Page;
 use crate::head::{Place, Seconds};
 use crate::matrix::Ordinal;
 use crate::message::Batch;
+use crate::message::wire::at_once;
 use serde::{Deserialize, Serialize};
 use sitedb::DbError;
 
@@ -34,11 +35,11 @@ pub(crate) enum Entry {
 /// An entry on disk. Batches and pages are kept as they came.
 #[derive(Serialize, Deserialize)]
 enum Written<'a> {
-    Batch(Ordinal, #[serde(borrow)] &'a [u8]),
+    Batch(Ordinal, #[serde(borrow, serialize_with = "at_once")] &'a [u8]),
     Corrupt(Ordinal),
     Touched(Ordinal),
     Removed(Ordinal),
-    Page(Vec<Option<Ordinal>>, #[serde(borrow)] &'a [u8]),
+    Page(Vec<Option<Ordinal>>, #[serde(borrow, serialize_with = "at_once")] &'a [u8]),
 }
 
 impl Entry {

@@ -14,6 +14,7 @@ use common::{Point, noise, point, write};
 use contentlib::frames::{FrameDecoder, FrameItem};
 use contentlib::{ChunkId, Digest, Frame, Recipe};
 use copies::{Copies, assert_served, chunks_of, version};
+use dp::recipes::{decode_first, encode};
 use dp::remote::{Client, RemoteError, Server};
 use dp::replica::{Brought, bring};
 use packager::{PackageName, VersionInfo};
@@ -69,6 +70,13 @@ fn lied(body: &Bytes) -> Bytes {
     out.freeze()
 }
 
+/// The same chunks in the order that is wrong.
+fn turned(recipe: &Recipe) -> Recipe {
+    let spans = recipe.spans().collect::<Vec<_>>();
+    let length = |at: usize| (spans[at].bytes.end - spans[at].bytes.start) as u32;
+    Recipe::new((0..spans.len()).rev().map(|at| (spans[at].chunk, length(at)))).unwrap()
+}
+
 /// The chunks of an answer.
 fn chunks_in(body: &Bytes) -> Vec<ChunkId> {
     let mut decoder = FrameDecoder::default();
@@ -105,13 +113,15 @@ async fn a_source_that_lies_is_found_out_by_the_hashes_and_the_honest_one_is_ask
                     let other = contentlib::delta::encode(&[], &noise(8 << 20, 9), 16 << 20);
                     Bytes::from(other.unwrap())
                 }
-                _ => {
-                    let recipe = Recipe::decode(&body).unwrap();
-                    let spans = recipe.spans().collect::<Vec<_>>();
-                    let length = |at: usize| (spans[at].bytes.end - spans[at].bytes.start) as u32;
-                    let turned = (0..spans.len()).rev().map(|at| (spans[at].chunk, length(at)));
-                    Bytes::from(Recipe::new(turned).unwrap().encode())
+                _ if path == "/recipes" => {
+                    let (mut rest, mut out) = (&body[..], Vec::new());
+                    while let Some((content, recipe, length)) = decode_first(rest).unwrap() {
+                        encode(content, &turned(&recipe), &mut out);
+                        rest = &rest[length..];
+                    }
+                    Bytes::from(out)
                 }
+                _ => Bytes::from(turned(&Recipe::decode(&body).unwrap()).encode()),
             })
         })
         .await;

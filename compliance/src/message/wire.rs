@@ -8,7 +8,7 @@ use super::{
     StateMessage, UpdateRevision,
 };
 use crate::digest::StateDigest;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
 use std::io::Read as _;
 use sync::name::UpdateId;
@@ -52,12 +52,17 @@ struct Wire<'a> {
     scan: Option<Scan>,
     waiting: u32,
     digest: [u8; 16],
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "at_once")]
     ids: &'a [u8],
     revisions: Vec<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, serialize_with = "at_once")]
     states: &'a [u8],
     ages: Vec<u32>,
+}
+
+/// Bytes as a byte string: written at once, not one by one as a sequence. In postcard both are the same.
+pub(crate) fn at_once<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_bytes(bytes)
 }
 
 impl Batch {
