@@ -78,6 +78,11 @@ pub async fn serve(
         // requests under way too.
         ledger.registry.close();
         stopping.stop_syncs();
+        // Clients that wait for their policy as well.
+        match stopping.fleet() {
+            Ok(fleet) => fleet.close(),
+            Err(problem) => tracing::warn!(%problem, "clients that wait are not told to go"),
+        }
         tokio::spawn(async move { ledger.jobs.close().await });
     });
     let content = dp::Content { library: content.library, packages: Arc::new(content.packages) };

@@ -73,7 +73,11 @@ impl Head {
         let duplicate = |next| Verdict::Answer(Answer::Duplicate { next, resync: self.resync() });
         let is_full = batch.kind == Kind::Full;
         if self.incarnation == Some(batch.incarnation) {
-            return if batch.next <= self.next {
+            return if batch.next == self.next && batch.digest != self.digest {
+                // The number was used for something else: the client's store was put back, or is a copy.
+                let resync = self.resync().or(Some(Resync::Diverged));
+                Verdict::Answer(Answer::Duplicate { next: self.next, resync })
+            } else if batch.next <= self.next {
                 duplicate(self.next)
             } else if is_full || batch.first <= self.next {
                 Verdict::Take
@@ -165,6 +169,19 @@ mod tests {
         assert_eq!(head.judge(&batch(1, Kind::Changes, 6, 9)), Verdict::Answer(gap));
         take(&mut head, &batch(1, Kind::Changes, 3, 9));
         assert_eq!(head.next, 9, "what overlaps what was taken is taken whole");
+    }
+
+    #[test]
+    fn a_number_that_was_used_for_something_else_is_noticed() {
+        let mut head = Head::default();
+        take(&mut head, &batch(1, Kind::Changes, 0, 5));
+        let other = Batch { digest: StateDigest(7), ..batch(1, Kind::Changes, 4, 5) };
+        let resync = Some(Resync::Diverged);
+        assert_eq!(head.judge(&other), Verdict::Answer(Answer::Duplicate { next: 5, resync }));
+        // What was long under way says what was true once.
+        let late = Batch { digest: StateDigest(7), ..batch(1, Kind::Changes, 2, 4) };
+        let duplicate = Answer::Duplicate { next: 5, resync: None };
+        assert_eq!(head.judge(&late), Verdict::Answer(duplicate));
     }
 
     #[test]

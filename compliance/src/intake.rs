@@ -255,6 +255,8 @@ impl<'a> Turn<'a> {
             return refused(Refusal::TooManyUpdates);
         }
         head.take(&batch, at);
+        // What it is to become; a batch of the same client that follows in this commit is judged by it.
+        head.digest = batch.digest;
         let next = batch.next;
         if member.site.is_some() {
             // It came from a child site to this one.

@@ -38,7 +38,7 @@ pub enum CollectionError {
     #[error("there is no collection {0:?}")]
     Unknown(String),
     /// There is one already.
-    #[error("there is a collection {0:?} already")]
+    #[error("there is a collection \"{0}\" already")]
     Exists(CollectionName),
     /// The built-in one is as it is.
     #[error("the collection \"all\" is built in: every client is in it, and it cannot be changed")]
@@ -47,7 +47,7 @@ pub enum CollectionError {
     #[error("a collection cannot depend on itself: {}", way(.0))]
     Cycle(Vec<CollectionName>),
     /// It names one that is not there.
-    #[error("collection {name:?} names {missing:?}, which does not exist")]
+    #[error("collection \"{name}\" names \"{missing}\", which does not exist")]
     Missing {
         /// Which.
         name: CollectionName,
@@ -55,7 +55,7 @@ pub enum CollectionError {
         missing: CollectionName,
     },
     /// Others need it.
-    #[error("collection {name:?} is named by {}: change those first", list(.by))]
+    #[error("collection \"{name}\" is named by {}: change those first", list(.by))]
     Needed {
         /// Which.
         name: CollectionName,
@@ -63,7 +63,7 @@ pub enum CollectionError {
         by: Vec<CollectionName>,
     },
     /// It is over a limit.
-    #[error("collection {name:?} {why}")]
+    #[error("collection \"{name}\" {why}")]
     TooMuch {
         /// Which.
         name: CollectionName,
