@@ -14,14 +14,15 @@ mod status;
 
 use crate::{
     cli::Shared,
+    dp::serve::{parse_token, read_token},
     exit::{Exit, Failure, chain},
     output::{Out, facts, table, written},
     units,
 };
+use ::dp::field::JoinToken;
 use clap::{Args, Subcommand, ValueEnum};
 use client::scan::Trigger;
 use control::{Ask, Control, NoAnswer};
-use dp::field::JoinToken;
 use home::{Home, HomeError};
 use machine::Machine;
 use run::{AgentError, Start};
@@ -73,6 +74,9 @@ follows from are marked.")]
     },
 }
 
+/// What makes the token of a client.
+pub const MADE_BY: &str = "`depot client join-token create`";
+
 /// What the agent joins with.
 #[derive(Debug, Args)]
 pub struct JoinArgs {
@@ -81,7 +85,7 @@ pub struct JoinArgs {
     site: Option<String>,
     /// Token to join the site with, the first time. Others on this machine can read it in the list of
     /// processes: --join-file hides it
-    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file", value_parser = |text: &str| parse_token(text, MADE_BY))]
     join: Option<JoinToken>,
     /// File that holds the token
     #[arg(long, value_name = "FILE")]
@@ -92,7 +96,7 @@ impl JoinArgs {
     fn token(&self) -> Result<Option<JoinToken>, Failure> {
         match &self.join_file {
             None => Ok(self.join.clone()),
-            Some(path) => crate::dp::serve::read_token(path).map(Some),
+            Some(path) => read_token(path, MADE_BY).map(Some),
         }
     }
 
@@ -199,9 +203,13 @@ pub fn run(command: AgentCommand, shared: &Shared, out: Out) -> Result<(), Failu
 fn serve(args: &RunArgs, folder: &Path, shared: &Shared, out: Out) -> Result<(), Failure> {
     crate::log_to_stderr(shared.verbose.saturating_add(1));
     crate::transport::with_tls();
+    // Also for programs that want the whole path, as rpm does.
+    let root = std::fs::canonicalize(&args.root).map_err(|error| {
+        Failure::usage(format!("{} is no root of a machine: {error}", args.root.display()))
+    })?;
     let home = Home::open(folder).map_err(home_failure)?;
     let (site, token) = (args.join.site()?, args.join.token()?);
-    let start = Start { home, machine: Machine::at(&args.root), site, token };
+    let start = Start { home, machine: Machine::at(&root), site, token };
     let started = |status: &Status| {
         // A closed stdout stops nobody.
         let _ = announce(status, folder, out);

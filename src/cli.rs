@@ -193,13 +193,17 @@ Examples:
   depot sync status"
     )]
     Sync(SyncCommand),
-    /// The catalogue of updates: list, show, products
+    /// The catalogue of updates: list, show, products, download, author, withdraw, export
     #[command(
         subcommand,
         after_help = "\
 Examples:
   depot update list --classification security --released-within 30d
-  depot update show DSA-5545-1"
+  depot update show DSA-5545-1
+  depot update download DSA-5545-1 --package november
+  depot update author tool.toml --publish
+  depot update withdraw 'Tool 2.1'
+  depot update export 'Tool 2.1' -o tool.sdp"
     )]
     Update(UpdateCommand),
     /// When updates expire and go: show, set, preview

@@ -11,12 +11,13 @@ mod machine;
 mod world;
 
 use crate::{
+    agent::MADE_BY,
+    dp::serve::parse_token,
     exit::Failure,
     output::{Out, facts},
     transport::Client,
     units,
 };
-use ::dp::field::JoinToken;
 use clap::{Args, Subcommand};
 use drive::{Course, Figures, Spread};
 use serde::Serialize;
@@ -99,10 +100,8 @@ pub async fn run(command: FleetCommand, client: &Client, out: Out) -> Result<(),
     let FleetCommand::Simulate(args) = command;
     let text = std::fs::read_to_string(&args.join_file)
         .map_err(|error| Failure::input(&args.join_file, error))?;
-    let token: JoinToken = text
-        .trim()
-        .parse()
-        .map_err(|error: ::dp::field::BadJoinToken| Failure::input(&args.join_file, error))?;
+    let token = parse_token(&text, MADE_BY);
+    let token = token.map_err(|error| Failure::input(&args.join_file, error))?;
     if args.clients == 0 || args.updates == 0 || args.rounds == 0 || args.duration.is_zero() {
         return Err(Failure::usage("clients, updates, rounds and duration must be above 0"));
     }

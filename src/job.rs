@@ -193,13 +193,16 @@ async fn watch(client: &Client, id: &str, out: Out, lines: bool) -> Result<Job, 
 fn standing(job: &Job) -> Standing {
     let p = &job.progress;
     let known = |n: u64| (n > 0).then_some(n);
+    // What a sync counts are entries of its upstream, and their bytes are all new.
+    let is_sync = job.kind == "sync";
     Standing {
-        stage: if job.state == JobState::Queued { "waiting".into() } else { String::new() },
+        stage: if job.state == JobState::Queued { "waiting".into() } else { p.stage.clone() },
+        unit: is_sync.then_some("entries"),
         files: p.files,
         total_files: known(p.total_files),
         bytes: p.bytes,
         total_bytes: known(p.total_bytes),
-        new_bytes: (p.bytes > 0).then_some(p.new_bytes),
+        new_bytes: (p.bytes > 0 && !is_sync).then_some(p.new_bytes),
     }
 }
 

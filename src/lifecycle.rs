@@ -69,6 +69,13 @@ pub async fn run(command: LifecycleCommand, client: &Client, out: Out) -> Result
     match command {
         LifecycleCommand::Show => show(&client.get("/lifecycle").await?, out),
         LifecycleCommand::Set(args) => {
+            let SetArgs { supersedence, supersedence_of, purge_after_days } = &args;
+            if supersedence.is_none() && supersedence_of.is_empty() && purge_after_days.is_none() {
+                return Err(Failure::usage(
+                    "nothing is to be set: say what, with --supersedence, --supersedence-of or \
+                     --purge-after-days",
+                ));
+            }
             let policy = changed(client.get("/lifecycle").await?, args)?;
             show(&client.put("/lifecycle", &policy).await?, out)
         }

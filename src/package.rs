@@ -266,7 +266,7 @@ async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failu
     let new = serde_json::json!({
         "name": args.name, "source": source, "keep": args.keep, "mirror": mirror,
     });
-    let version: VersionView = client.post("/packages", &new).await?;
+    let version: VersionView = client.post("/packages", &new).await.map_err(mirror::in_options)?;
     out.show(&version, |w| {
         writeln!(w, "package {} made; version {} is empty", version.package, version.version)?;
         match (&source, &mirror) {

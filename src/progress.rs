@@ -19,7 +19,9 @@ use std::{
 pub struct Standing {
     /// What is being done now: `reading`, `sending`.
     pub stage: String,
-    /// Files done.
+    /// What is counted, if not files: `entries`.
+    pub unit: Option<&'static str>,
+    /// Files, or what is counted, done.
     pub files: u64,
     /// Files there are, once known.
     pub total_files: Option<u64>,
@@ -44,7 +46,8 @@ impl Standing {
         }
         if self.files > 0 || self.total_files.is_some() {
             let total = self.total_files.map(units::count);
-            parts.push(format!("{} files", of(units::count(self.files), total)));
+            let done = of(units::count(self.files), total);
+            parts.push(format!("{done} {}", self.unit.unwrap_or("files")));
         }
         if self.bytes > 0 || self.total_bytes.is_some() {
             parts.push(of(units::bytes(self.bytes), self.total_bytes.map(units::bytes)));
@@ -61,7 +64,8 @@ impl Standing {
     pub fn of(counters: &Counters) -> Self {
         let known = |n: u64| (n > 0).then_some(n);
         Self {
-            stage: String::new(),
+            stage: counters.stage(),
+            unit: None,
             files: counters.files.load(Relaxed),
             total_files: known(counters.total_files.load(Relaxed)),
             bytes: counters.bytes.load(Relaxed),
@@ -206,5 +210,13 @@ mod tests {
         now.total_bytes = Some(4096);
         now.new_bytes = Some(0);
         assert_eq!(now.line(), "reading  3 of 1,200 files  2.00 KiB of 4.00 KiB  new 0 B");
+        let sync = Standing {
+            stage: "parse".into(),
+            unit: Some("entries"),
+            files: 17_103,
+            bytes: 2048,
+            ..Standing::default()
+        };
+        assert_eq!(sync.line(), "parse  17,103 entries  2.00 KiB");
     }
 }

@@ -2,17 +2,18 @@
 
 use crate::{
     cli::Shared,
+    dp::serve::{parse_token, read_token},
     exit::{Exit, Failure, chain},
     output::{Out, written},
     transport,
 };
+use ::dp::field::JoinToken;
 use api::{
     Config, Options, Site,
     config::{LogFormat, SiteUrl},
     hierarchy::Joining,
 };
 use clap::Args;
-use dp::field::JoinToken;
 use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
@@ -54,7 +55,7 @@ pub struct ServeArgs {
     parent: Option<SiteUrl>,
     /// Token to join the parent with, the first time. Others on this machine can read it in the list of
     /// processes: --join-file hides it
-    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file", value_parser = |text: &str| parse_token(text, MADE_BY))]
     join: Option<JoinToken>,
     /// File that holds the token
     #[arg(long, value_name = "FILE")]
@@ -63,6 +64,9 @@ pub struct ServeArgs {
     #[arg(long)]
     sup: bool,
 }
+
+/// What makes the token of a site that follows another.
+const MADE_BY: &str = "`depot site join-token create` or `depot sup add`";
 
 /// A setting on the command line.
 pub fn key_and_value(text: &str) -> Result<(String, String), String> {
@@ -80,7 +84,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     let ServeArgs { listen, config, set, parent, join, join_file, sup } = args;
     let token = match join_file {
         None => join,
-        Some(path) => Some(crate::dp::serve::read_token(&path)?),
+        Some(path) => Some(read_token(&path, MADE_BY)?),
     };
     let joining = Joining { parent: parent.map(|url| url.to_string()), token, sup };
     let options = Options { config, data: shared.data.clone(), listen, set };

@@ -160,15 +160,13 @@ pub enum FollowersCommand {
         after_help = "\
 Examples:
   depot site children list
-  depot sup list
   depot site children list --json | jq -r '.[] | select(.online | not) | .name'"
     )]
     List,
     /// Show one of them
     #[command(after_help = "\
 Examples:
-  depot site children show berlin
-  depot sup show sup-2")]
+  depot site children show berlin")]
     Show {
         /// Its name or id
         name: String,
@@ -180,7 +178,6 @@ Examples:
 Examples:
   depot site children remove berlin
   depot site children remove berlin --yes
-  depot sup remove sup-2
 
 It is refused at once. What it has stays there; to follow again, it joins with a new token."
     )]

@@ -9,8 +9,27 @@ use crate::{
 use api::routes::hierarchy::NewPointSource;
 use clap::Subcommand;
 
+const LIST: &str = "\
+Examples:
+  depot sup list
+  depot sup list --json | jq -r '.[] | select(.online | not) | .name'";
+const SHOW: &str = "\
+Examples:
+  depot sup show sup-2";
+const REMOVE: &str = "\
+Examples:
+  depot sup remove sup-2
+  depot sup remove sup-2 --yes
+
+It is refused at once. What it has stays there; to follow again, it joins with a new token.";
+
 /// Commands on update points.
 #[derive(Debug, Subcommand)]
+#[command(
+    mut_subcommand("list", |it| it.after_help(LIST)),
+    mut_subcommand("show", |it| it.after_help(SHOW)),
+    mut_subcommand("remove", |it| it.after_help(REMOVE))
+)]
 pub enum SupCommand {
     /// Let a machine become an update point: makes its join token
     #[command(after_help = "\

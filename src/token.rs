@@ -15,7 +15,7 @@ use http::Method;
 use jiff::Timestamp;
 use std::{
     fs::OpenOptions,
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -148,10 +148,12 @@ pub async fn made<T>(
 
 /// A new file that only its owner may read.
 fn new_secret_file(path: &Path) -> Result<std::fs::File, Failure> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .doing(|| format!("cannot make {}", path.display()))
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if opened.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+        return Err(Failure::failed(format!(
+            "{} is there already, and a token is written over no file: name another one, or remove it",
+            path.display()
+        )));
+    }
+    opened.doing(|| format!("cannot make {}", path.display()))
 }

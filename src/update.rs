@@ -12,6 +12,7 @@ use crate::{
 use api::page::MAX_LIMIT;
 use api::routes::updates::{ListedUpdate, ProductView, UpdateDetail, UpdatesPage};
 use clap::{Args, Subcommand};
+use std::num::NonZeroUsize;
 
 /// Commands on updates.
 #[derive(Debug, Subcommand)]
@@ -48,7 +49,21 @@ Examples:
   depot update list --superseded --limit 500 --json | jq -r '.[].name'
   depot update list --filter 'classification in (security, critical) and not superseded'
 
-Of each option one value must fit; all options must.")]
+Of each option one value must fit; all options must.
+
+The language of filters: conditions, joined by `not`, `and`, `or` (they bind in this order) and parentheses:
+  classification, kind, state               = != in            classification in (security, critical)
+  severity                                  = != in < <= > >=  severity >= important
+  product, family, source, language, id     = != in            product = debian-12
+  name, article, cve                        = != in ~ !~       cve = CVE-2026-0001
+  title, text                               ~ !~               title ~ openssl
+  released, created, first-seen, changed    = != < <= > >=     released >= 30d ago
+  required, revision                        = != < <= > >=     required > 50
+`in` takes a list, one of which must fit; `~` finds a part, in either case; `text` is title, name, articles and
+CVEs together. Kinds are software, driver, category, detectoid; no classification or severity is `none`. A
+time is 2026-01-31, 2026-01-31T12:00:00Z, now, today or `30d ago` with h, d, w, mo, y. The words superseded,
+expired, current and withdrawn are conditions by themselves. What has a space or a sign in it is put in quotes:
+title ~ \"remote code\".")]
 pub struct ListArgs {
     /// Classifications: critical, definition, feature-pack, security, service-pack, tool, rollup, update,
     /// upgrade, driver, application, hotfix
@@ -81,7 +96,7 @@ pub struct ListArgs {
     /// Of those, count only the clients of this collection
     #[arg(long, value_name = "COLLECTION")]
     collection: Option<String>,
-    /// A condition in the language of filters
+    /// A condition in the language of filters, which is described below
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
     /// Only those that another one replaces
@@ -95,8 +110,8 @@ pub struct ListArgs {
     #[arg(long, value_name = "FIELD", default_value = "-released", allow_hyphen_values = true)]
     order: String,
     /// At most this many
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value = "50")]
+    limit: NonZeroUsize,
 }
 
 /// Show one update
@@ -158,8 +173,9 @@ async fn list(args: &ListArgs, client: &Client, out: Out) -> Result<(), Failure>
         ("order", Some(args.order.as_str())),
     ]);
     let (mut updates, mut total, mut cursor) = (Vec::new(), 0, None::<String>);
-    while updates.len() < args.limit {
-        let limit = (args.limit - updates.len()).min(MAX_LIMIT).to_string();
+    let most = args.limit.get();
+    while updates.len() < most {
+        let limit = (most - updates.len()).min(MAX_LIMIT).to_string();
         let mut query = query.clone();
         query.extend([("limit", Some(limit.as_str())), ("cursor", cursor.as_deref())]);
         let page: UpdatesPage = client.get(&with_query("/updates".to_owned(), &query)).await?;

@@ -37,6 +37,32 @@ fn wrong_command_lines_are_refused_in_one_line_with_exit_code_2() {
 }
 
 #[test]
+fn options_that_contradict_each_other_are_refused_and_named() {
+    let add = |args: &[&'static str]| [&["sync", "source", "add", "x"][..], args].concat();
+    let rpm = ["--rpm", "http://x"];
+    let cases: &[(Vec<&str>, [&str; 2])] = &[
+        (add(&[&rpm[..], &["--unsigned", "--suite", "s"]].concat()), ["--rpm", "--suite"]),
+        (add(&[&rpm[..], &["--unsigned", "--arch", "amd64"]].concat()), ["--rpm", "--arch"]),
+        (add(&["--sdp", "x", "--unsigned", "--components", "c"]), ["--sdp", "--components"]),
+        (add(&["--wsus", "http://x", "--tracker", "http://x"]), ["--wsus", "--tracker"]),
+        (add(&["--wsus", "http://x", "--product", "p"]), ["--wsus", "--product"]),
+        (add(&["--sdp", "x", "--keyring", "k"]), ["--sdp", "--keyring"]),
+        (add(&[&rpm[..], &["--unsigned", "--keyring", "k"]].concat()), ["--unsigned", "--keyring"]),
+        (add(&["--sdp", "x", "--unsigned", "--signer", "s"]), ["--unsigned", "--signer"]),
+        (vec!["sync", "criteria", "set"], ["--classification", "--product"]),
+        (vec!["lifecycle", "set"], ["--supersedence", "--purge-after-days"]),
+        (vec!["update", "list", "--limit", "0"], ["--limit", "1 or more"]),
+        (vec!["serve", "--join", "x"], ["depot site join-token create", "depot sup add"]),
+        (vec!["dp", "serve", "--join", "x"], ["depot dp join-token create", "no join token"]),
+        (vec!["agent", "run", "--join", "x"], ["depot client join-token create", "no join token"]),
+    ];
+    for (args, words) in cases {
+        let line = Run::of(depot().args(["--url", "http://127.0.0.1:1"]).args(args)).fails(2);
+        assert!(words.iter().all(|word| line.contains(word)), "{args:?}: {line}");
+    }
+}
+
+#[test]
 fn help_has_examples_and_exit_codes() {
     let help = Run::of(depot().arg("--help")).ok().stdout;
     assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{help}");
@@ -139,7 +165,8 @@ fn tokens_open_what_their_role_allows_and_never_stand_in_output() {
     let line = as_reader(&["package", "create", "x"]).fails(1);
     assert!(line.contains("operator") && !line.contains(secret.trim()), "{line}");
     // A file that is there already is not overwritten, and no token is left behind.
-    site.depot(["token", "create", "second", "--output", path]).fails(1);
+    let line = site.depot(["token", "create", "second", "--output", path]).fails(1);
+    assert!(line.contains("is there already") && !line.contains("os error"), "{line}");
     let line = site.depot(["token", "create", "second", "--expires", "99999999d"]).fails(2);
     assert!(line.contains("--expires is too far away"), "{line}");
     let tokens = site.depot(["token", "list", "--json"]).ok();

@@ -7,7 +7,22 @@ mod support;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::{Site, archive::Archive, relay, temp_folder, until};
+use support::{Run, Site, archive::Archive, depot, relay, temp_folder, until};
+
+/// An update of somebody's own.
+const TOOL: &str = r#"
+title = "Tool 2.1"
+description = "Mends the tool."
+vendor = "Example"
+product = "Tool"
+classification = "update"
+installed = '<b.FileExists Path="C:\tool.exe"/>'
+[[files]]
+path = "tool.exe"
+[installer]
+kind = "command"
+program = "tool.exe"
+"#;
 
 /// Where a site is reached by those who follow it.
 fn https(url: &str) -> String {
@@ -187,12 +202,34 @@ fn what_is_synchronised_at_the_top_comes_down_to_all_in_the_order_that_is_promis
     assert!(
         branch.depot(["sync", "source", "remove", "parent", "--yes"]).fails(4).contains("parent")
     );
+    let disable = branch.depot(["sync", "source", "disable", "parent"]).fails(4);
+    assert!(disable.contains("parent site"), "{disable}");
+    // An update point has no updates of its own.
+    let description = folder.path().join("tool.toml");
+    std::fs::write(&description, TOOL).unwrap();
+    std::fs::write(folder.path().join("tool.exe"), "tool").unwrap();
+    let author = ["update", "author", description.to_str().unwrap(), "--publish"];
+    assert!(sup.depot(author).fails(4).contains("publish it at its site"));
     top.depot(["site", "children", "remove", "berlin", "--yes"]).ok();
     assert!(berlin.depot(["sync", "run", "parent", "--watch"]).fails(1).contains("does not know"));
     let failed = messages(&berlin, "6703");
     assert_eq!(failed.last().unwrap()["attributes"]["cause"], "refused");
     assert_eq!(offered(&berlin), 4, "what it has stays");
     assert_eq!(berlin.stop(), Some(0));
+    // It has a child site itself, so it cannot be a secondary one; that token stays good.
+    let secondary = token(&top, "berlin-2", "secondary");
+    let data = folder.path().join("berlin");
+    let line = Run::of(depot().args(["serve", "--listen", "127.0.0.1:0"]).args([
+        "--data",
+        data.to_str().unwrap(),
+        "--join-file",
+        secondary.to_str().unwrap(),
+    ]))
+    .fails(4);
+    assert!(line.contains("secondary site") && line.contains("here: branch"), "{line}");
+    let tokens = json(&top, &["site", "join-token", "list"]);
+    let is_open = |it: &Value| it["name"] == "berlin-2" && it["used_by"].is_null();
+    assert!(tokens.as_array().unwrap().iter().any(is_open), "{tokens}");
     // With a new token it is a child again.
     let berlin = joined(&top, folder.path(), "berlin", "primary", &top_at);
     assert_eq!(json(&berlin, &["sync", "run", "parent", "--watch"])[0]["outcome"], "unchanged");

@@ -193,7 +193,7 @@ fn a_choice_with_its_dependencies_installs_on_its_own() {
     archive.add_to(&site, "security", &archive.web.url).ok();
     sync(&site, "security");
     let all = ["package", "create", "all", "--mirror", "security", "--with-dependencies"];
-    assert!(site.depot(all).fails(2).contains("choose packages"));
+    assert!(site.depot(all).fails(2).contains("--with-dependencies needs a choice"));
     let create =
         ["package", "create", "app", "--mirror", "security", "--only", "app", "--keep", "2"];
     site.depot(create.iter().chain(&["--with-dependencies"])).ok();
@@ -290,7 +290,7 @@ fn a_mirror_of_what_a_collection_has_installed_follows_the_machines() {
 fn of_an_upstream_that_changes_meanwhile_no_version_is_made() {
     let (mut archive, _folder, site) = synchronised();
     let line = site.depot(["package", "create", "x", "--mirror", "nothing"]).fails(2);
-    assert!(line.contains("nothing"), "{line}");
+    assert!(line.contains("--mirror must be a source") && line.contains("nothing"), "{line}");
     site.depot(["package", "create", "sec", "--mirror", "security"]).ok();
     // The pool is of another state than the index that the sync found.
     let deb = archive.folder.path().join(Archive::deb("openssl", "3.0.11-1"));
@@ -337,6 +337,12 @@ fn of_an_upstream_that_changes_meanwhile_no_version_is_made() {
     archive.add_to(&site, "other", &archive.web.url).ok();
     site.depot(["package", "create", "o", "--mirror", "other"]).ok();
     assert!(site.depot(["package", "update", "o"]).fails(4).contains("depot sync run other"));
+
+    // Who removes the source is told which packages get no new versions.
+    let remove = ["sync", "source", "remove", "security"];
+    assert!(site.depot(remove).fails(2).contains("no new ones: sec"));
+    let answer = site.depot(remove.into_iter().chain(["--yes", "--json"])).ok().json();
+    assert_eq!(answer["mirrored_by"], serde_json::json!(["sec"]));
 }
 
 #[test]
@@ -533,7 +539,7 @@ fn a_choice_of_rpms_with_what_they_require_installs_on_its_own() {
     site.depot(["sync", "source", "add", "alma", "--rpm", &web.url, "--unsigned"]).ok();
     sync(&site, "alma");
     let all = ["package", "create", "all", "--mirror", "alma", "--with-dependencies"];
-    assert!(site.depot(all).fails(2).contains("choose packages"));
+    assert!(site.depot(all).fails(2).contains("--with-dependencies needs a choice"));
     let create = ["package", "create", "app", "--mirror", "alma", "--only", "app"];
     site.depot(create.iter().chain(&["--with-dependencies"])).ok();
     web.asked();

@@ -112,13 +112,18 @@ fn what_is_not_signed_by_a_key_of_the_keyring_is_not_taken_and_the_message_says_
             other.keyring().to_str().unwrap(),
         ])
         .fails(2);
-    assert!(line.contains("base is ftp:"), "{line}");
+    assert!(line.contains("ftp:… is no address of an archive"), "{line}");
     // An upstream without what it should have is no thing that was named here and is not there.
     archive.add_to(&site, "nowhere", &format!("{}/nowhere", archive.web.url)).ok();
     let line = site.depot(["sync", "run", "nowhere", "--watch"]).fails(1);
     assert!(line.contains("404"), "{line}");
     assert_eq!(last(&site)["cause"], "not-found");
     site.depot(["sync", "run", "unknown"]).fails(3);
+    assert!(site.depot(["update", "list", "--cve", "foo"]).fails(2).contains("CVE-2026-0001"));
+    let line = site.depot(["sup", "add", "x y"]).fails(2);
+    assert!(line.contains("no name of a further update point"), "{line}");
+    let from = ["update", "download", "x", "--package", "x", "--from-folder", "/nofolder"];
+    assert!(site.depot(from).fails(2).contains("there is no folder /nofolder"));
     let line = site.depot(["update", "list", "--released-within", "yesterday"]).fails(2);
     assert!(line.contains("as 24h, 1d"), "{line}");
     let line = site.depot(["sync", "source", "add", "x", "--rpm", "http://x"]).fails(2);

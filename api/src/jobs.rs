@@ -45,8 +45,11 @@ impl JobState {
 }
 
 /// How far a job is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobProgress {
+    /// What is being done now, where that is told: of a sync the stage of each source's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stage: String,
     /// Files (or other units) done.
     pub files: u64,
     /// Files there are to do; 0 while unknown.
@@ -64,6 +67,7 @@ pub struct JobProgress {
 impl From<&Progress> for JobProgress {
     fn from(progress: &Progress) -> Self {
         Self {
+            stage: progress.stage(),
             files: progress.files.load(Relaxed),
             total_files: progress.total_files.load(Relaxed),
             bytes: progress.bytes.load(Relaxed),
@@ -446,7 +450,7 @@ impl Jobs {
     fn end(&self, live: &Live, outcome: Result<serde_json::Value, Problem>) {
         let closing = self.0.state.lock().closed;
         let mut job = live.job.lock().clone();
-        job.progress = JobProgress::from(&live.progress);
+        job.progress = JobProgress { stage: String::new(), ..JobProgress::from(&live.progress) };
         job.ended = Some(Timestamp::now());
         match outcome {
             Ok(result) => {

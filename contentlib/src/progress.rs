@@ -1,5 +1,6 @@
 //! Progress of long work: counted by the work, read by whoever shows it, and the way to stop it.
 
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Counters that long operations add to. All are totals since the operation began.
@@ -17,6 +18,8 @@ pub struct Progress {
     pub new_bytes: AtomicU64,
     /// Bytes appended to packs for them.
     pub stored_bytes: AtomicU64,
+    /// What is being done now, where that is told.
+    stage: Mutex<String>,
     cancelled: AtomicBool,
 }
 
@@ -26,6 +29,16 @@ pub struct Progress {
 pub struct Cancelled;
 
 impl Progress {
+    /// Says what is being done now, for a person.
+    pub fn set_stage(&self, stage: String) {
+        *self.stage.lock() = stage;
+    }
+
+    /// What is being done now; empty where that is not told.
+    pub fn stage(&self) -> String {
+        self.stage.lock().clone()
+    }
+
     /// Asks the operation to end soon.
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);

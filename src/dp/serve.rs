@@ -8,13 +8,15 @@ use crate::{
 };
 use api::{Config, Options};
 use clap::Args;
-use dp::field::JoinToken;
+use dp::field::{BadJoinToken, JoinToken};
 use dp::node::{NodeError, Who};
 use std::{fs, io, net::SocketAddr, path::PathBuf};
 use tokio_util::sync::CancellationToken;
 
 /// The longest file of a join token, in bytes.
 const MAX_TOKEN_FILE: u64 = 64 << 10;
+/// What makes the token of a distribution point.
+const MADE_BY: &str = "`depot dp join-token create`";
 
 /// Serve content from this machine as a distribution point of a site
 #[derive(Debug, Args)]
@@ -33,7 +35,7 @@ not there yet. Clients fetch by HTTP or HTTPS from the same port.")]
 pub struct DpServeArgs {
     /// Token to join a site with, the first time. Others on this machine can read it in the list of
     /// processes: --join-file hides it
-    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file")]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "join_file", value_parser = |text: &str| parse_token(text, MADE_BY))]
     join: Option<JoinToken>,
     /// File that holds the token
     #[arg(long, value_name = "FILE")]
@@ -57,7 +59,7 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
     let DpServeArgs { join, join_file, listen, config, set } = args;
     let token = match join_file {
         None => join,
-        Some(path) => Some(read_token(&path)?),
+        Some(path) => Some(read_token(&path, MADE_BY)?),
     };
     let options = Options { config, data: shared.data.clone(), listen, set };
     let config = Config::load(&options, std::env::vars_os())
@@ -73,8 +75,13 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
     served.map_err(|error| Failure::new(exit(&error), chain(&error)))
 }
 
-/// The token that is in a file.
-pub fn read_token(path: &PathBuf) -> Result<JoinToken, Failure> {
+/// A join token. Where the text is none, `made_by` names the command that prints one.
+pub fn parse_token(text: &str, made_by: &str) -> Result<JoinToken, String> {
+    text.parse().map_err(|error: BadJoinToken| format!("{error}; {made_by} prints one"))
+}
+
+/// The token that is in a file, as [`parse_token`].
+pub fn read_token(path: &PathBuf, made_by: &str) -> Result<JoinToken, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::usage(format!("cannot take the token from {}: {error}", path.display()))
     };
@@ -83,7 +90,7 @@ pub fn read_token(path: &PathBuf) -> Result<JoinToken, Failure> {
         return Err(failed(&"it is too long for one"));
     }
     let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
-    text.parse().map_err(|error| failed(&error))
+    parse_token(&text, made_by).map_err(|error| failed(&error))
 }
 
 fn exit(error: &NodeError) -> Exit {

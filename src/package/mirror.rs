@@ -64,6 +64,17 @@ impl MirrorArgs {
             // A choice of nothing would be all there is.
             return Err(Failure::usage("--include names a file without any name in it"));
         }
+        let is_all = include.is_none()
+            && self.only_installed_on.is_none()
+            && [&self.only, &self.sources, &self.advisory, &self.section, &self.arch]
+                .iter()
+                .all(|names| names.is_empty());
+        if self.with_dependencies && is_all {
+            return Err(Failure::usage(
+                "--with-dependencies needs a choice, as --only or --include: without one all \
+                 packages are taken anyway",
+            ));
+        }
         Ok(Some(Mirror {
             source: source.clone(),
             only: set(&self.only),
@@ -78,6 +89,28 @@ impl MirrorArgs {
             installed_on: self.only_installed_on.clone(),
         }))
     }
+}
+
+/// A failure with the option in place of the setting that the site names: `mirror.source` is `--mirror`.
+pub fn in_options(mut failure: Failure) -> Failure {
+    const OPTIONS: [(&str, &str); 9] = [
+        ("source", "mirror"),
+        ("only", "only"),
+        ("include", "include"),
+        ("sources", "sources"),
+        ("advisories", "advisory"),
+        ("sections", "section"),
+        ("arches", "arch"),
+        ("with_dependencies", "with-dependencies"),
+        ("installed_on", "only-installed-on"),
+    ];
+    let setting = failure.message.strip_prefix("mirror.").and_then(|rest| rest.split_once(' '));
+    if let Some((setting, rest)) = setting
+        && let Some((_, option)) = OPTIONS.iter().find(|(name, _)| *name == setting)
+    {
+        failure.message = format!("--{option} {rest}");
+    }
+    failure
 }
 
 /// The names in a file.

@@ -48,6 +48,13 @@ pub struct SetArgs {
 
 /// Runs a command on criteria.
 pub async fn run(command: CriteriaCommand, client: &Client, out: Out) -> Result<(), Failure> {
+    if let CriteriaCommand::Set(SetArgs { classification, product, language }) = &command
+        && [classification, product, language].iter().all(|words| words.is_empty())
+    {
+        return Err(Failure::usage(
+            "nothing is to be set: say what, with --classification, --product or --language",
+        ));
+    }
     let mut criteria: CriteriaView = client.get("/sync/criteria").await?;
     if let CriteriaCommand::Set(args) = command {
         set(&mut criteria.classifications, args.classification);

@@ -157,12 +157,23 @@ fn runs_table(runs: &[RunView]) -> String {
             changes(|changes| changes.added),
             changes(|changes| changes.revised),
             changes(|changes| changes.gone),
+            units::count(run.skipped),
             units::bytes(run.bytes),
             run.detail.clone().unwrap_or_default(),
         ]
     });
     let columns = [
-        "source", ">run", "begun", "took", "by", "outcome", ">new", ">revised", ">gone", ">bytes",
+        "source",
+        ">run",
+        "begun",
+        "took",
+        "by",
+        "outcome",
+        ">new",
+        ">revised",
+        ">gone",
+        ">passed over",
+        ">bytes",
         "why",
     ];
     table(columns, rows.collect())

@@ -119,23 +119,23 @@ pub struct AddArgs {
     #[arg(long, value_name = "URL")]
     wsus: Option<String>,
     /// With --apt: suites, as bookworm-security
-    #[arg(long, value_name = "SUITE", value_delimiter = ',', requires = "apt")]
+    #[arg(long, value_name = "SUITE", value_delimiter = ',', conflicts_with_all = ["rpm", "sdp", "scan_cab", "wsus"])]
     suite: Vec<String>,
     /// With --apt: components, as main
-    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "apt")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with_all = ["rpm", "sdp", "scan_cab", "wsus"])]
     components: Vec<String>,
     /// With --apt: architectures, as amd64
-    #[arg(long, value_name = "ARCH", value_delimiter = ',', requires = "apt")]
+    #[arg(long, value_name = "ARCH", value_delimiter = ',', conflicts_with_all = ["rpm", "sdp", "scan_cab", "wsus"])]
     arch: Vec<String>,
     /// With --apt: lists of the distribution's security tracker, data/DSA/list and data/CVE/list below it;
     /// without them updates have no advisory, severity or CVEs
-    #[arg(long, value_name = "URL", value_delimiter = ',', requires = "apt")]
+    #[arg(long, value_name = "URL", value_delimiter = ',', conflicts_with_all = ["rpm", "sdp", "scan_cab", "wsus"])]
     tracker: Vec<String>,
     /// With --apt or --rpm: the keys that may sign
     #[arg(long, value_name = "FILE", conflicts_with_all = ["sdp", "scan_cab", "wsus"])]
     keyring: Option<PathBuf>,
     /// With --rpm: what its packages are for, as almalinux-9 [default: as the repository says]
-    #[arg(long, value_name = "PRODUCT", requires = "rpm")]
+    #[arg(long, value_name = "PRODUCT", conflicts_with_all = ["apt", "sdp", "scan_cab", "wsus"])]
     product: Option<String>,
     /// With --sdp or --scan-cab: SHA-256 of a certificate that may sign
     #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
@@ -144,7 +144,7 @@ pub struct AddArgs {
     #[arg(long, value_name = "SHA256", conflicts_with_all = ["apt", "rpm", "wsus"])]
     sha256: Option<String>,
     /// Take it though nobody signed it
-    #[arg(long, conflicts_with_all = ["apt", "wsus"])]
+    #[arg(long, conflicts_with_all = ["apt", "wsus", "keyring", "signer"])]
     unsigned: bool,
     /// When it is synchronised, as "every 4 hours" [default: as `depot sync schedule` says]
     #[arg(long, value_name = "WHEN")]
@@ -223,11 +223,24 @@ pub async fn run(command: SourceCommand, client: &Client, out: Out) -> Result<()
             out.show(&source, |w| writeln!(w, "{} has priority {}", source.name, source.priority))
         }
         SourceCommand::Remove { name, yes } => {
-            confirm(&format!("this withdraws all updates that only {name} has"), yes)?;
+            let source: SyncSourceView = client.get(&address(&name)).await?;
+            let what = format!("this withdraws all updates that only {name} has{}", left(&source));
+            confirm(&what, yes)?;
             let gone: SyncSourceView =
                 client.ask(Request::new(Method::DELETE, &address(&name))).await?;
-            out.show(&gone, |w| writeln!(w, "source {} is removed", gone.name))
+            out.show(&gone, |w| writeln!(w, "source {} is removed{}", gone.name, left(&gone)))
         }
+    }
+}
+
+/// What becomes of the packages that mirror a source that is removed.
+fn left(source: &SyncSourceView) -> String {
+    match source.mirrored_by.as_slice() {
+        [] => String::new(),
+        packages => format!(
+            "; these packages mirror it, keep their versions and get no new ones: {}",
+            packages.join(", ")
+        ),
     }
 }
 
@@ -258,7 +271,10 @@ async fn add(args: AddArgs, client: &Client, out: Out) -> Result<(), Failure> {
     let source: SyncSourceView = client.post("/sync/sources", &new).await?;
     out.show(&source, |w| {
         writeln!(w, "source {} is added{}", source.name, next(&source))?;
-        writeln!(w, "synchronise it now: depot sync run {}", source.name)
+        match out.quiet {
+            true => Ok(()),
+            false => writeln!(w, "synchronise it now: depot sync run {}", source.name),
+        }
     })
 }
 
@@ -297,6 +313,9 @@ fn settings(args: &AddArgs, client: &Client, out: Out) -> Result<(&'static str, 
         if args.arch.is_empty() {
             return Err(Failure::usage("--apt needs --arch: which machines the packages are for"));
         }
+        if args.components.is_empty() && !args.suite.iter().all(|suite| suite.ends_with('/')) {
+            return Err(Failure::usage("--apt needs --components, as main"));
+        }
         let settings = json!({
             "base": base, "suites": args.suite, "components": args.components,
             "architectures": args.arch, "keyring": keyring, "tracker": args.tracker,
@@ -310,11 +329,8 @@ fn settings(args: &AddArgs, client: &Client, out: Out) -> Result<(&'static str, 
                  nobody did",
             ));
         }
-        let settings = json!({
-            "url": url, "keyring": keyring, "product": args.product,
-            // Without a keyring nobody looks for a signature anyway.
-            "allow_unsigned": args.unsigned && keyring.is_some(),
-        });
+        // Without a keyring nobody looks for a signature.
+        let settings = json!({ "url": url, "keyring": keyring, "product": args.product });
         return Ok(("rpm", without_nulls(settings)));
     }
     if let Some(url) = &args.wsus {
@@ -418,6 +434,9 @@ fn show(source: &SyncSourceView, out: Out) -> Result<(), Failure> {
         ("schedule", source.schedule.clone().unwrap_or_else(|| "as the site's".to_owned())),
         ("made", units::when(source.created)),
     ];
+    if !source.mirrored_by.is_empty() {
+        rows.push(("mirrored by", source.mirrored_by.join(", ")));
+    }
     for (name, value) in &source.settings {
         let text = match value {
             Value::String(text) if text.starts_with("-----BEGIN PGP") => keys_of(text),

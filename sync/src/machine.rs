@@ -44,7 +44,7 @@ use crate::source::{
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use sitedb::{Batch, CommitError, Db, DbError, Order, Table};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -168,8 +168,9 @@ struct Inner {
     state: Mutex<State>,
     /// Held while a run is begun: whether there is one, and its number, are read and written.
     beginning: Mutex<()>,
-    /// Held while others are told of a commit, so that they are told in order.
-    telling: tokio::sync::Mutex<()>,
+    /// Held while others are told of a commit, so that they are told in order. The child sites that were
+    /// not there the last time: of one that stays away one message is enough.
+    telling: tokio::sync::Mutex<BTreeSet<String>>,
     points: points::Points,
     /// Something changed that may make a run due.
     look: tokio::sync::Notify,
@@ -227,6 +228,16 @@ impl Asked {
         found.expect("a run ends before it is let go of")
     }
 
+    /// The source that it is of.
+    pub fn source(&self) -> &SourceName {
+        &self.live.source
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        self.live.ended.borrow().is_some()
+    }
+
     /// Asks it to end.
     pub fn cancel(&self) {
         self.live.watch.stop.cancel();
@@ -261,7 +272,7 @@ impl Machine {
             deployments: RwLock::new(Arc::new(NothingDeployed)),
             state: Mutex::default(),
             beginning: Mutex::new(()),
-            telling: tokio::sync::Mutex::new(()),
+            telling: tokio::sync::Mutex::default(),
             points: points::Points::default(),
             look: tokio::sync::Notify::new(),
             freed: tokio::sync::Notify::new(),

@@ -95,7 +95,8 @@ impl MessageId {
     pub const TRIED_AGAIN: Self = Self(9003);
     /// Something of an upstream could not be understood, or not be had, and was passed over. Ours.
     pub const PASSED_OVER: Self = Self(9004);
-    /// A child site could not be told of a change; it asks by itself later. Ours.
+    /// A child site could not be told of a change; it asks by itself later. Said once, until it is there
+    /// again. Ours.
     pub const CHILD_NOT_TOLD: Self = Self(9005);
     /// Updates expired by the policy of the catalogue's life or by narrower criteria, or were let go of. Ours.
     pub const AGED: Self = Self(9006);

@@ -218,6 +218,9 @@ impl Keyring {
         };
         for part in parts {
             let sifted = packets::sift(&part);
+            if sifted.has_secret {
+                return Err(NotAKeyring::Secret);
+            }
             all_keys += sifted.keys;
             all_subkeys += sifted.subkeys;
             let found = match SignedPublicKey::from_bytes_many(sifted.bytes.as_slice()) {

@@ -287,6 +287,10 @@ async fn a_signature_beside_the_release_does_as_well() {
     let changed = archive.release().replace("Made for", "Forged for");
     fs::write(archive.suite("Release"), changed).unwrap();
     assert_eq!(source.refusal().await.0, Cause::BadSignature);
+    fs::remove_file(archive.suite("Release.gpg")).unwrap();
+    let (cause, said) = archive.source().refusal().await;
+    assert_eq!(cause, Cause::BadSignature);
+    assert!(said.contains("is not signed: neither InRelease nor Release.gpg is there"), "{said}");
 }
 
 #[tokio::test]

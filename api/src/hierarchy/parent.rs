@@ -284,15 +284,34 @@ pub async fn join(site: &Site, joining: Joining) -> Result<(), Problem> {
         token.sites.insert(0, address);
     }
     let checking = site.clone();
-    blocking(move || may_join(&checking, sup)).await?;
+    let children = blocking(move || may_join(&checking, sup)).await?;
     let folder = site.parent_folder();
     let next = folder.join("next");
     let request = Request::kept_in(&next)?;
     let secret = token.secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let asked = JoinRequest { secret, request: request.pem().to_owned() };
-    let path = format!("{JOIN_PATH}?as={}", if sup { "update-point" } else { "site" });
+    let role = match (sup, children.as_slice()) {
+        (true, _) => "update-point",
+        (false, []) => "site",
+        // A token for a secondary site is refused then, and stays good.
+        (false, _) => "primary",
+    };
+    let path = format!("{JOIN_PATH}?as={role}");
     let answer: FollowerAnswer =
-        join_at(&path, &token, &asked, &clock()).await.map_err(|error| refused(&error))?;
+        join_at(&path, &token, &asked, &clock()).await.map_err(|error| {
+            let problem = refused(&error);
+            match children.as_slice() {
+                [] => problem,
+                _ => Problem {
+                    detail: format!(
+                        "{}; child sites here: {}",
+                        problem.detail,
+                        children.join(", ")
+                    ),
+                    ..problem
+                },
+            }
+        })?;
     let FollowerAnswer { id, name, kind, certificate, authority, sites } = answer;
     let peer = Peer::Follower(id.clone());
     let identity = request.joined_as(&peer, &certificate, &authority, &token)?;
@@ -321,8 +340,8 @@ pub async fn join(site: &Site, joining: Joining) -> Result<(), Problem> {
     .await
 }
 
-/// Refuses to make a site a child that has what no child may have.
-fn may_join(site: &Site, sup: bool) -> Result<(), Problem> {
+/// Refuses to make a site a child that has what no child may have; the child sites that it has itself.
+fn may_join(site: &Site, sup: bool) -> Result<Vec<String>, Problem> {
     let machine = site.updates()?;
     let taken = machine.sources().get(&Parent::source());
     if taken.is_ok_and(|source| source.kind != SourceKind::Parent) {
@@ -338,7 +357,8 @@ fn may_join(site: &Site, sup: bool) -> Result<(), Problem> {
         );
         return Err(Problem::new(Kind::Conflict, detail));
     }
-    Ok(())
+    let sites = followers.iter().filter(|it| it.kind.is_site());
+    Ok(sites.map(|it| it.name.to_string()).collect())
 }
 
 /// Sees to it that the parent is a source of updates; the first time, that criteria are its own business.

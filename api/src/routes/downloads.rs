@@ -5,10 +5,10 @@ use crate::downloads::{self, Wanted};
 use crate::extract::Input;
 use crate::guard::AuditNote;
 use crate::jobs::Job;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::routes::jobs::{Accepted, start};
 use crate::routes::packages::source_folder;
-use crate::site::Site;
+use crate::site::{Site, blocking};
 use ::sync::taxonomy::Language;
 use axum::extract::{Extension, State};
 use contentlib::Progress;
@@ -89,6 +89,19 @@ async fn download_updates(
         updates: asked.updates,
         package,
     };
+    if let Some(folder) = wanted.folder.clone() {
+        blocking(move || {
+            if folder.is_dir() {
+                return Ok(());
+            }
+            let detail = format!(
+                "there is no folder {} on the machine that holds the library",
+                folder.display()
+            );
+            Err(Problem::new(Kind::InvalidValue, detail.clone()).caused_by("from_folder", detail))
+        })
+        .await?;
+    }
     let subject = format!("package/{}", wanted.package);
     let its_site = site.clone();
     let work = move |progress: &Progress| downloads::download(&its_site, wanted, progress);

@@ -111,6 +111,11 @@ async fn publish_update(
     let machine = {
         let (site, update) = (site.clone(), update.clone());
         blocking(move || {
+            if site.parent()?.is_some_and(|parent| parent.is_of_update_point()) {
+                let detail = "this is an update point of a site, which has no updates of its own: publish \
+                    it at its site";
+                return Err(Problem::new(Kind::Conflict, detail));
+            }
             place(&site, &package, &update)?;
             site.updates()
         })

@@ -29,6 +29,12 @@ async fn sources_are_added_changed_synchronised_and_removed() {
     assert_eq!(made.header("location"), "/api/v1/sync/sources/hp");
     assert_eq!(made.json["settings"]["trust"]["unsigned"], true);
     admin.post("/api/v1/sync/sources", source("hp")).await.refused(409, "name");
+    let mut contradictory = source("x");
+    contradictory["settings"]["trust"]["signers"] = json!(["aa"]);
+    admin.post("/api/v1/sync/sources", contradictory).await.expect(422);
+    let mut other = source("x");
+    other["settings"]["suites"] = json!(["s"]);
+    admin.post("/api/v1/sync/sources", other).await.expect(422);
     operator.post("/api/v1/sync/sources", source("x")).await.expect(403);
 
     let first = run(&operator, "hp").await;

@@ -27,7 +27,7 @@ pub struct JoinToken {
 
 /// Text that is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no join token, or not all of it; `depot dp join-token create` prints one")]
+#[error("this is no join token, or not all of it")]
 pub struct BadJoinToken;
 
 impl fmt::Debug for JoinToken {

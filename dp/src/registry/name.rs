@@ -15,6 +15,13 @@ const MAX_NAME: usize = 64;
 )]
 pub struct BadName(String, &'static str);
 
+impl BadName {
+    /// The same, where it was to be the name of something else.
+    pub fn of(self, what: &'static str) -> Self {
+        Self(self.0, what)
+    }
+}
+
 fn checked(text: &str, what: &'static str) -> Result<Box<str>, BadName> {
     let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
     let first = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();

@@ -166,7 +166,17 @@ impl Place<'_> {
             (text, Signed::Inline(document_file))
         } else {
             let beside = self.apt.url(&format!("{}/Release.gpg", self.folder()))?;
-            let signature = run.fetcher.bytes(&beside, 1 << 20, &run.watch).await?;
+            let signature = run.fetcher.bytes(&beside, 1 << 20, &run.watch).await;
+            let signature = signature.map_err(|error| match error.cause {
+                Cause::NotFound => {
+                    let folder = self.apt.url(&self.folder()).unwrap_or(url.clone());
+                    let detail = format!(
+                        "{folder} is not signed: neither InRelease nor Release.gpg is there"
+                    );
+                    SyncError::because(Cause::BadSignature, detail, error)
+                }
+                _ => error,
+            })?;
             let signed = keyring.signer_of(&document, &signature, run.now);
             signed.map_err(|why| why.of(&url))?;
             let file = format!("signature-{}", sha256(&signature));

@@ -61,8 +61,14 @@ impl Apt {
     /// # Errors
     /// [`Cause::Misconfigured`], with the setting that cannot work.
     pub fn new(settings: Settings) -> Result<Self, SyncError> {
-        let base = address("base", &settings.base, &["http", "https", "file"])?;
-        let tracker = |url: &String| address("tracker", url, &["http", "https", "file"]);
+        let base = address("an archive", &settings.base)?;
+        if base.query().is_some() || base.fragment().is_some() {
+            let text = &settings.base;
+            return Err(wrong(format!(
+                "{text:?} has a '?' or '#' in it; want the address of a folder"
+            )));
+        }
+        let tracker = |url: &String| address("a security tracker", url);
         let trackers = settings.tracker.iter().map(tracker).collect::<Result<Vec<_>, _>>()?;
         let is_flat = settings.suites.iter().all(|suite| suite.ends_with('/'));
         some("suites", &settings.suites)?;
@@ -151,20 +157,23 @@ fn is_path(text: &str) -> bool {
     text.parse::<RepoPath>().is_ok() && text.len() <= 200 && text.bytes().all(plain)
 }
 
-fn address(name: &str, text: &str, schemes: &[&str]) -> Result<Url, SyncError> {
+/// The address of `what`. It is told by what it is, as a setting and an option have other names for it.
+fn address(what: &str, text: &str) -> Result<Url, SyncError> {
     let url = Url::parse(text).map_err(|error| {
-        SyncError::because(Cause::Misconfigured, format!("{name} is no address: {text:?}"), error)
+        let detail = format!("{text:?} is no address of {what}");
+        SyncError::because(Cause::Misconfigured, detail, error)
     })?;
-    if !schemes.contains(&url.scheme()) || url.cannot_be_a_base() {
-        let known = schemes.join(", ");
-        return Err(wrong(format!("{name} is {}:…; want one of {known}", url.scheme())));
+    if !matches!(url.scheme(), "http" | "https" | "file") || url.cannot_be_a_base() {
+        let scheme = url.scheme();
+        return Err(wrong(format!(
+            "{scheme}:… is no address of {what}; want one of http, https, file"
+        )));
     }
     // It is told in messages and logs.
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong(format!("{name} has a user name or password in it; leave them out")));
-    }
-    if name == "base" && (url.query().is_some() || url.fragment().is_some()) {
-        return Err(wrong(format!("{name} has a '?' or '#' in it; want an address of a folder")));
+        return Err(wrong(format!(
+            "the address of {what} has a user name or password in it; leave them out"
+        )));
     }
     Ok(url)
 }
@@ -198,7 +207,8 @@ mod tests {
         assert_eq!(flat.url("./Packages").unwrap().path(), "/debian/Packages");
         for (change, word) in [
             (json!({"base": "ftp://x/"}), "want one of"),
-            (json!({"base": "deb.example.org"}), "no address"),
+            (json!({"base": "deb.example.org"}), "is no address of an archive"),
+            (json!({"base": "http://x/?y"}), "address of a folder"),
             (json!({"base": "http://u:secret@x/"}), "password"),
             (json!({"suites": []}), "suites are missing"),
             (json!({"suites": ["../x"]}), "no suite"),
@@ -208,7 +218,7 @@ mod tests {
             (json!({"components": ["ma in"]}), "no component"),
             (json!({"architectures": ["all"]}), "always taken"),
             (json!({"architectures": ["AMD64"]}), "no architecture"),
-            (json!({"tracker": ["gopher://x"]}), "tracker"),
+            (json!({"tracker": ["gopher://x"]}), "no address of a security tracker"),
         ] {
             let error = settings(change.clone()).unwrap_err();
             assert_eq!(error.cause, Cause::Misconfigured);

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::lifecycle::State;
 use crate::name::SourceName;
+use crate::sdp::author::is_cve;
 use crate::taxonomy::{Classification, Severity};
 use jiff::Timestamp;
 
@@ -60,7 +61,7 @@ impl Flags {
     /// The filter.
     ///
     /// # Errors
-    /// `released_within`, `required_on` or `filter` cannot be read.
+    /// `cves`, `released_within`, `required_on` or `filter` cannot be read.
     pub fn filter(&self) -> Result<Filter, FlagError> {
         let mut parts = Vec::new();
         let mut add = |is_asked: bool, test: Test| {
@@ -76,6 +77,10 @@ impl Flags {
         add(!self.sources.is_empty(), Test::Name(NameField::Source, sources));
         add(!self.products.is_empty(), Test::Name(NameField::Product, self.products.clone()));
         add(!self.states.is_empty(), Test::State(self.states.clone()));
+        if let Some(text) = self.cves.iter().find(|text| !is_cve(text)) {
+            let problem = format!("{text:?} is no CVE; want one as CVE-2026-0001");
+            return Err(FlagError { option: "cve", problem });
+        }
         add(!self.cves.is_empty(), Test::Equals(TextField::Cve, self.cves.clone()));
         add(!self.articles.is_empty(), Test::Equals(TextField::Article, self.articles.clone()));
         let released = |compare, when| Test::Date(DateField::Released, compare, when);
@@ -156,6 +161,11 @@ mod tests {
             let flags = Flags { released_within: Some(text.into()), ..Flags::default() };
             flags.filter().unwrap();
         }
+        for text in ["foo", "", "CVE-2026", "CVE-2026-1-2", "CVE-x-1"] {
+            let error = wrong(Flags { cves: vec![text.into()], ..Flags::default() });
+            assert_eq!(error.option, "cve");
+        }
+        Flags { cves: vec!["cve-2026-0001".into()], ..Flags::default() }.filter().unwrap();
         let error = wrong(Flags { required_on: Some("many".into()), ..Flags::default() });
         assert_eq!(error.option, "required_on");
         let error = wrong(Flags { filter: Some("x x".into()), ..Flags::default() });

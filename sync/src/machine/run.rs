@@ -11,6 +11,7 @@ use futures::FutureExt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -234,7 +235,7 @@ impl Machine {
         came: Came,
         done: Message,
     ) -> Result<(), SyncError> {
-        let _telling = self.0.telling.lock().await;
+        let mut away = self.0.telling.lock().await;
         // From here on nobody cancels it.
         let _ = run.stage(Stage::Publish);
         let notify = self.0.notify.read().clone();
@@ -262,7 +263,7 @@ impl Machine {
             return Ok(());
         }
         let _ = run.stage(Stage::Notify);
-        self.tell_children(&*notify, seq, Some((name, &run.watch))).await?;
+        self.tell_children(&*notify, seq, Some((name, &run.watch)), &mut away).await?;
         let machine = self.clone();
         blocking(move || Ok::<_, SyncError>(TOLD.set(&machine.0.db, &(), &Told { seq })?)).await?;
         self.have_points_follow(points::Why::News);
@@ -272,23 +273,31 @@ impl Machine {
     /// Asks the child sites to look at what is set here, or above, for all. One that is not there asks by
     /// itself later.
     pub async fn tell_settings(&self) -> Result<(), SyncError> {
-        let _telling = self.0.telling.lock().await;
+        let mut away = self.0.telling.lock().await;
         let notify = self.0.notify.read().clone();
-        self.tell_children(&*notify, self.0.catalogue.seq(), None).await
+        self.tell_children(&*notify, self.0.catalogue.seq(), None, &mut away).await
     }
 
-    /// Asks the child sites to synchronise, after a run of a source or for what else is new.
+    /// Asks the child sites to synchronise, after a run of a source or for what else is new. Those of `away`
+    /// were not there the last time; their message stands until they are heard of again.
     async fn tell_children(
         &self,
         notify: &dyn Notify,
         seq: u64,
         after: Option<(&SourceName, &Watch)>,
+        away: &mut BTreeSet<String>,
     ) -> Result<(), SyncError> {
-        for child in notify.children() {
+        let children = notify.children();
+        away.retain(|child| children.contains(child));
+        for child in children {
             if let Some((_, watch)) = after {
                 watch.moved();
             }
-            if let Err(error) = notify.tell_child(&child, seq).await {
+            let Err(error) = notify.tell_child(&child, seq).await else {
+                away.remove(&child);
+                continue;
+            };
+            if !away.contains(&child) {
                 let text = format!(
                     "child site {child} could not be asked to synchronise, and asks by itself later: {}",
                     in_full(&error)
@@ -298,6 +307,7 @@ impl Machine {
                     ..Message::of_site(MessageId::CHILD_NOT_TOLD, "sync", text, self.now())
                 };
                 self.say(message.with("child", &child).with("cause", error.cause)).await?;
+                away.insert(child);
             }
         }
         Ok(())

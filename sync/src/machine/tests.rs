@@ -396,6 +396,20 @@ async fn others_are_told_in_order_after_a_change_and_one_that_fails_keeps_none_f
 }
 
 #[tokio::test]
+async fn a_child_site_that_stays_away_is_told_of_once_until_it_is_there_again() {
+    let site = Site::new();
+    let machine = site.with_a();
+    let told = Arc::new(Told::default());
+    machine.set_notify(told.clone());
+    let away = || said(&machine).iter().filter(|id| **id == 9005).count();
+    for (fails, expected) in [(true, 1), (true, 1), (false, 1), (true, 2)] {
+        *told.fails.lock() = if fails { vec!["child paris"] } else { vec![] };
+        machine.tell_settings().await.unwrap();
+        assert_eq!(away(), expected);
+    }
+}
+
+#[tokio::test]
 async fn an_update_point_that_is_dead_holds_up_nothing_and_is_told_after_a_restart() {
     let site = Site::new();
     let machine = site.with_a();

@@ -4,16 +4,19 @@
 //! signed, and no part of a key: to a reader they would end it where they stand.
 
 /// Kinds of packets that are told apart here.
+const SECRET_KEY: u8 = 5;
 const PUBLIC_KEY: u8 = 6;
+const SECRET_SUBKEY: u8 = 7;
 const TRUST: u8 = 12;
 const PUBLIC_SUBKEY: u8 = 14;
 
-/// A keyring without trust packets, and how many keys and subkeys it should give.
+/// A keyring without trust packets, how many keys and subkeys it should give, and whether any is secret.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sifted {
     pub bytes: Vec<u8>,
     pub keys: usize,
     pub subkeys: usize,
+    pub has_secret: bool,
 }
 
 /// Leaves out trust packets. From where it is no row of packets, all stays as it is.
@@ -27,6 +30,7 @@ pub(super) fn sift(bytes: &[u8]) -> Sifted {
             tag => {
                 sifted.keys += usize::from(tag == PUBLIC_KEY);
                 sifted.subkeys += usize::from(tag == PUBLIC_SUBKEY);
+                sifted.has_secret |= matches!(tag, SECRET_KEY | SECRET_SUBKEY);
                 sifted.bytes.extend_from_slice(packet);
             }
         }
@@ -83,7 +87,11 @@ mod tests {
         let trust = [&[0xb0, 2, 0, 3][..], &[0xcc, 1, 0], &[0xcc, 255, 0, 0, 0, 1, 0]];
         let all = [trust[0], &key[..], trust[1], &long[..], trust[2]].concat();
         let whole = [key, long].concat();
-        assert_eq!(sift(&all), Sifted { bytes: whole.clone(), keys: 1, subkeys: 1 });
+        assert_eq!(
+            sift(&all),
+            Sifted { bytes: whole.clone(), keys: 1, subkeys: 1, has_secret: false }
+        );
+        assert!(sift(&[0x94, 2, 7, 7]).has_secret && sift(&[0x9c, 2, 7, 7]).has_secret);
         for cut in 0..all.len() {
             sift(&all[..cut]);
         }

@@ -224,7 +224,8 @@ fn length(say: &mut Say<'_>, field: &str, text: &str, least: usize, most: usize)
     }
 }
 
-fn is_cve(text: &str) -> bool {
+/// Whether it has the form of a CVE, in either case: `CVE-2026-0001`.
+pub(crate) fn is_cve(text: &str) -> bool {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let parts: Vec<_> = text.splitn(3, '-').collect();
     matches!(parts[..], [cve, year, number] if cve.eq_ignore_ascii_case("CVE")

@@ -12,6 +12,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use compliance::Ordinal;
 use compliance::fleet::{Client, Facts, Standing};
+use compliance::forward::Child;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -266,6 +267,16 @@ async fn show_client(
 }
 
 /// Changes whether a client may report.
+/// When a child site counts as gone, whose clients may then be removed here.
+const GONE: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
+
+/// Refuses what only the site that a client reports to can do.
+pub(super) fn want_own(client: &Client) -> Result<(), Problem> {
+    let Some(site) = &client.site else { return Ok(()) };
+    let detail = format!("{} reports to the child site {site}: do it there", client.name);
+    Err(Problem::new(Kind::Conflict, detail))
+}
+
 async fn stand(
     site: Site,
     note: AuditNote,
@@ -277,6 +288,7 @@ async fn stand(
     let changed = blocking(move || {
         let fleet = site.fleet()?;
         let client = find(&fleet, &which)?;
+        want_own(&client)?;
         fleet.states.set_standing(client.ordinal, standing, Timestamp::now())?;
         fleet.policies.own_changed(client.ordinal);
         let facts = fleet.states.facts(client.ordinal)?;
@@ -317,7 +329,8 @@ async fn block_client(
 
 /// Remove a client
 ///
-/// It and all that it reported is forgotten; to come back, it joins with a token.
+/// It and all that it reported is forgotten; to come back, it joins with a token. One of a child site is removed
+/// there, unless that was not heard for a day.
 #[utoipa::path(delete, path = "/api/v1/clients/{client}", tag = "fleet",
     security(("token" = ["operator"])),
     params(("client" = String, Path, description = "Its id or name", example = "pc-17")),
@@ -332,6 +345,14 @@ async fn remove_client(
     let removed = blocking(move || {
         let fleet = site.fleet()?;
         let client = find(&fleet, &which)?;
+        let now = Timestamp::now();
+        let heard = |child: &Child| {
+            client.site.as_deref() == Some(&child.name) && now.duration_since(child.heard) < GONE
+        };
+        if fleet.states.children().iter().any(heard) {
+            // It would come back with what the child tells next.
+            want_own(&client)?;
+        }
         let facts = fleet.states.facts(client.ordinal)?;
         fleet.states.remove(client.ordinal, Timestamp::now())?;
         fleet.settings.set(For::Client(client.id), Changes::default())?;

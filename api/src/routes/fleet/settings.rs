@@ -1,6 +1,6 @@
 //! What is set for clients: for all of a site, and for single ones.
 
-use super::clients::find;
+use super::clients::{find, want_own};
 use crate::extract::{Input, Params};
 use crate::fleet::settings::{For, for_all};
 use crate::guard::AuditNote;
@@ -128,6 +128,7 @@ async fn set(
             }
             Some(which) => {
                 let client = find(&fleet, &which)?;
+                want_own(&client)?;
                 let set = fleet.settings.set(For::Client(client.id), changes)?;
                 fleet.policies.own_changed(client.ordinal);
                 Ok((set, None))

@@ -40,7 +40,8 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct JoinQuery {
-    /// `site`, or `update-point`: a token for the other is refused, and stays good.
+    /// `site`, `primary` for one that has child sites itself, or `update-point`: a token for something else is
+    /// refused, and stays good.
     #[serde(rename = "as")]
     r#as: Option<String>,
 }
@@ -97,7 +98,12 @@ async fn join(
         })?;
         let kind = admission.point.kind;
         let wanted = query.r#as.as_deref();
-        if wanted.is_some_and(|wanted| (wanted == "site") != kind.is_site()) {
+        if wanted == Some("primary") && kind == FollowerKind::Secondary {
+            let detail = "the token is for a secondary site, which has no child sites, and this one has some: \
+                remove them first, or join as a primary site";
+            return Err(Problem::new(Kind::Conflict, detail));
+        }
+        if wanted.is_some_and(|wanted| (wanted == "update-point") == kind.is_site()) {
             let detail = match kind {
                 FollowerKind::UpdatePoint => {
                     "the token is for an update point: start it with --sup"

@@ -145,15 +145,18 @@ async fn create_token(
     Input(new): Input<NewJoinToken>,
 ) -> Result<(StatusCode, [(&'static str, String); 2], Json<CreatedJoinToken>), Problem> {
     note.target(&new.name);
-    let name: PointName = new
-        .name
-        .parse()
-        .map_err(|error: dp::registry::BadName| Problem::field("name", error.to_string()))?;
+    let kind = new.kind.map(|kind| kind.parse::<FollowerKind>());
+    let kind = kind.transpose().map_err(|error| Problem::field("kind", error.to_string()))?;
+    let what = match kind {
+        None => "distribution point",
+        Some(FollowerKind::UpdatePoint) => "further update point",
+        Some(_) => "child site",
+    };
+    let name: Result<PointName, dp::registry::BadName> = new.name.parse();
+    let name = name.map_err(|error| Problem::field("name", error.of(what).to_string()))?;
     let now = Timestamp::now();
     let expires = end(new.expires, GOOD_FOR, now)?;
     let sites = addresses(&site, new.sites)?;
-    let kind = new.kind.map(|kind| kind.parse::<FollowerKind>());
-    let kind = kind.transpose().map_err(|error| Problem::field("kind", error.to_string()))?;
     let created = blocking(move || {
         if let Some(kind) = kind {
             crate::hierarchy::may_have(&site, kind)?;

@@ -362,6 +362,17 @@ fn begin(
     site.ledger()?.jobs.join_or_submit("sync", &subject, &by, work)
 }
 
+/// The stage that each is in which has its turn and is not over, by its source where there are several.
+fn stages(asked: &[Asked]) -> String {
+    let under_way = asked.iter().filter(|run| !run.is_over());
+    let stages = under_way.filter_map(|run| Some((run.source(), run.progress().stage?.as_str())));
+    let stages = stages.map(|(source, stage)| match asked {
+        [_] => stage.to_owned(),
+        _ => format!("{source}: {stage}"),
+    });
+    stages.collect::<Vec<_>>().join(", ")
+}
+
 /// Waits for the end of all of them; a job that is cancelled cancels them.
 fn wait(asked: &[Asked], progress: &Progress) -> Result<serde_json::Value, Problem> {
     let runtime = tokio::runtime::Handle::current();
@@ -375,6 +386,7 @@ fn wait(asked: &[Asked], progress: &Progress) -> Result<serde_json::Value, Probl
             let all: Vec<_> = asked.iter().map(Asked::progress).collect();
             progress.files.store(all.iter().map(|run| run.entries).sum(), Relaxed);
             progress.bytes.store(all.iter().map(|run| run.bytes).sum(), Relaxed);
+            progress.set_stage(stages(asked));
             if !is_cancelled && progress.check().is_err() {
                 is_cancelled = true;
                 asked.iter().for_each(Asked::cancel);

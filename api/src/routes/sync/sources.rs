@@ -3,6 +3,7 @@
 use super::{RunView, TriggerView};
 use crate::extract::{Input, Params, Query, parse_json};
 use crate::guard::AuditNote;
+use crate::mirror::{self, Mirror};
 use crate::page::{Page, PageQuery};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
@@ -16,6 +17,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -72,6 +74,9 @@ pub struct SyncSourceView {
     /// Whether it failed in a way that only a person can mend, so that no schedule starts it until its
     /// settings are changed, or somebody runs it.
     pub waits: bool,
+    /// The packages that mirror it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrored_by: Vec<String>,
 }
 
 /// A sync under way.
@@ -122,12 +127,21 @@ impl From<Progress> for RunningView {
     }
 }
 
-impl From<Status> for SyncSourceView {
-    fn from(status: Status) -> Self {
+impl SyncSourceView {
+    /// One of these, as `site` has it.
+    fn of(site: &Site, status: Status) -> Result<Self, Problem> {
+        Ok(Self::with(status, &mirror::all(&site.ledger()?.db)?))
+    }
+
+    /// The same, where it is known what all packages mirror.
+    fn with(status: Status, mirrors: &BTreeMap<String, Mirror>) -> Self {
         let Status { source, standing, last, progress, next, waits } = status;
         let kind = serde_json::to_value(&source.kind).unwrap_or_default();
+        let name = source.name.to_string();
+        let its = mirrors.iter().filter(|(_, mirror)| mirror.source == name);
         Self {
-            name: source.name.to_string(),
+            mirrored_by: its.map(|(package, _)| package.clone()).collect(),
+            name,
             kind: source.kind.as_str().to_owned(),
             settings: kind["settings"].as_object().cloned().unwrap_or_default(),
             enabled: source.enabled,
@@ -155,10 +169,11 @@ async fn list_sources(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<SyncSourceView>>, Problem> {
     let (limit, after) = (query.limit()?, query.after("sources")?);
-    let all = blocking(move || Ok(site.updates()?.status()?)).await?;
+    let all = blocking(move || Ok((site.updates()?.status()?, mirror::all(&site.ledger()?.db)?)));
+    let (all, mirrors) = all.await?;
     let key = |status: &Status| status.source.name.to_string();
     let page = Page::cut("sources", all, after.as_deref(), limit, key);
-    Ok(Json(page.map(SyncSourceView::from)))
+    Ok(Json(page.map(|status| SyncSourceView::with(status, &mirrors))))
 }
 
 /// A source of updates to be made.
@@ -217,7 +232,7 @@ async fn add_source(
         super::only_at_the_top(&site, "sources are added")?;
         machine.sources().add(&source)?;
         machine.was_changed()?;
-        Ok(SyncSourceView::from(machine.status_of(&name)?))
+        SyncSourceView::of(&site, machine.status_of(&name)?)
     });
     Ok((StatusCode::CREATED, [("location", location)], Json(view.await?)))
 }
@@ -232,7 +247,7 @@ async fn show_source(
     params: Params,
 ) -> Result<Json<SyncSourceView>, Problem> {
     let name: SourceName = params.get("source")?;
-    let view = blocking(move || Ok(site.updates()?.status_of(&name)?.into()));
+    let view = blocking(move || SyncSourceView::of(&site, site.updates()?.status_of(&name)?));
     Ok(Json(view.await?))
 }
 
@@ -282,6 +297,11 @@ async fn change_source(
     let view = blocking(move || {
         let machine = site.updates()?;
         let apply = |source: &mut Source| {
+            if source.kind == SourceKind::Parent && change.enabled == Some(false) {
+                let detail = "this source is the parent site: without it this site would have no updates and \
+                    no policy from above, so it stays enabled as long as this site follows it";
+                return Err(Problem::new(Kind::Conflict, detail));
+            }
             if let Some(settings) = change.settings {
                 source.kind = kind_of(source.kind.as_str(), settings)?;
             }
@@ -294,14 +314,15 @@ async fn change_source(
         };
         machine.sources().change(&name, apply, Timestamp::now())?;
         machine.was_changed()?;
-        Ok(SyncSourceView::from(machine.status_of(&name)?))
+        SyncSourceView::of(&site, machine.status_of(&name)?)
     });
     Ok(Json(view.await?))
 }
 
 /// Remove a source of updates
 ///
-/// A sync under way ends. Its updates are withdrawn, except those that another source says too.
+/// A sync under way ends. Its updates are withdrawn, except those that another source says too. Packages that
+/// mirror it keep their versions, and get no new ones.
 #[utoipa::path(delete, path = "/api/v1/sync/sources/{source}", tag = "updates",
     operation_id = "remove_sync_source", security(("token" = ["admin"])),
     params(("source" = String, Path, description = "Its name", example = "debian-security")),
@@ -311,21 +332,19 @@ async fn remove_source(
     params: Params,
 ) -> Result<Json<SyncSourceView>, Problem> {
     let name: SourceName = params.get("source")?;
-    let (of, called) = (site.clone(), name.clone());
+    let called = name.clone();
     let looked = blocking(move || {
-        let machine = of.updates()?;
+        let machine = site.updates()?;
         let status = machine.status_of(&called)?;
         if status.source.kind == SourceKind::Parent {
             let detail = "this source is the parent site: it stays as long as this site follows it";
             return Err(Problem::new(Kind::Conflict, detail));
         }
-        Ok((machine, status))
+        Ok((machine, SyncSourceView::of(&site, status)?))
     });
-    let (machine, mut status) = looked.await?;
+    let (machine, view) = looked.await?;
     machine.remove(&name).await?;
-    status.progress = None;
-    status.next = None;
-    Ok(Json(status.into()))
+    Ok(Json(SyncSourceView { running: None, next: None, ..view }))
 }
 
 /// A kind of source with its settings; what is wrong names the setting.
@@ -335,14 +354,23 @@ fn kind_of(kind: &str, settings: Map<String, Value>) -> Result<SourceKind, Probl
         return Err(Problem::field("kind", detail));
     }
     let text = json!({ "kind": kind, "settings": settings }).to_string();
-    parse_json(text.as_bytes()).map_err(|mut problem| {
+    let kind = parse_json(text.as_bytes()).map_err(|mut problem| {
         // The kind itself has no path.
         if let Some(error) = problem.errors.first_mut().filter(|error| error.field == "body") {
             error.field = "kind".into();
             problem.detail = format!("kind {}", error.detail);
         }
         problem
-    })
+    })?;
+    // Not where sources are read: one that was made before goes on.
+    if let SourceKind::Sdp(settings) | SourceKind::ScanCab(settings) = &kind
+        && settings.trust.unsigned
+        && !settings.trust.signers.is_empty()
+    {
+        let detail = "has unsigned and signers, which contradict each other: leave one out";
+        return Err(Problem::field("settings.trust", detail));
+    }
+    Ok(kind)
 }
 
 pub(super) fn schedule(text: &str) -> Result<Schedule, Problem> {

@@ -219,13 +219,13 @@ fn options_make_the_filter_that_they_say() {
         released_within: Some("30d".into()),
         released_before: Some(day(60)),
         search: Some("openssl  fix".into()),
-        cves: vec!["CVE-2026-1".into()],
+        cves: vec!["CVE-2026-0001".into()],
         required_on: Some(">50".into()),
         filter: Some("title ~ x or title ~ y".into()),
         ..Flags::default()
     };
     let want = "classification in (security, critical) and severity = critical and \
-        product = 'Debian 12' and state = current and cve = CVE-2026-1 and released >= 30d ago and \
+        product = 'Debian 12' and state = current and cve = CVE-2026-0001 and released >= 30d ago and \
         released < 2026-03-02T00:00:00Z and required > 50 and text ~ openssl and text ~ fix and \
         (title ~ x or title ~ y)";
     assert_eq!(flags.filter().unwrap().to_string(), want);
