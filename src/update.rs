@@ -51,19 +51,20 @@ Examples:
 
 Of each option one value must fit; all options must.
 
-The language of filters: conditions, joined by `not`, `and`, `or` (they bind in this order) and parentheses:
-  classification, kind, state               = != in            classification in (security, critical)
-  severity                                  = != in < <= > >=  severity >= important
-  product, family, source, language, id     = != in            product = debian-12
-  name, article, cve                        = != in ~ !~       cve = CVE-2026-0001
-  title, text                               ~ !~               title ~ openssl
-  released, created, first-seen, changed    = != < <= > >=     released >= 30d ago
-  required, revision                        = != < <= > >=     required > 50
-`in` takes a list, one of which must fit; `~` finds a part, in either case; `text` is title, name, articles and
-CVEs together. Kinds are software, driver, category, detectoid; no classification or severity is `none`. A
-time is 2026-01-31, 2026-01-31T12:00:00Z, now, today or `30d ago` with h, d, w, mo, y. The words superseded,
-expired, current and withdrawn are conditions by themselves. What has a space or a sign in it is put in quotes:
-title ~ \"remote code\".")]
+The language of filters: conditions, joined by `not`, `and`, `or` (they bind in this order) and
+parentheses:
+  classification, kind, state             = != in            classification in (security, critical)
+  severity                                = != in < <= > >=  severity >= important
+  product, family, source, language, id   = != in            product = debian-12
+  name, article, cve                      = != in ~ !~       cve = CVE-2026-0001
+  title, text                             ~ !~               title ~ openssl
+  released, created, first-seen, changed  = != < <= > >=     released >= 30d ago
+  required, revision                      = != < <= > >=     required > 50
+`in` takes a list, one of which must fit; `~` finds a part, in either case; `text` is title, name,
+articles and CVEs together. Kinds are software, driver, category, detectoid; no classification or
+severity is `none`. A time is 2026-01-31, 2026-01-31T12:00:00Z, now, today or `30d ago` with h, d,
+w, mo, y. The words superseded, expired, current and withdrawn are conditions by themselves. What
+has a space or a sign in it is put in quotes: title ~ \"remote code\".")]
 pub struct ListArgs {
     /// Classifications: critical, definition, feature-pack, security, service-pack, tool, rollup, update,
     /// upgrade, driver, application, hotfix
