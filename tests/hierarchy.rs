@@ -7,22 +7,7 @@ mod support;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use support::{Run, Site, archive::Archive, depot, relay, temp_folder, until};
-
-/// An update of somebody's own.
-const TOOL: &str = r#"
-title = "Tool 2.1"
-description = "Mends the tool."
-vendor = "Example"
-product = "Tool"
-classification = "update"
-installed = '<b.FileExists Path="C:\tool.exe"/>'
-[[files]]
-path = "tool.exe"
-[installer]
-kind = "command"
-program = "tool.exe"
-"#;
+use support::{Run, Site, archive::Archive, depot, own::TOOL, relay, temp_folder, until};
 
 /// Where a site is reached by those who follow it.
 fn https(url: &str) -> String {

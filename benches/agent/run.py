@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The agent: memory when it has nothing to do, and a scan of this machine against Debian's security suite.
 
-    benches/agent/run.py [--depot target/release/depot] [--archive http://deb.debian.org/debian-security] [--scans 5]
+    benches/agent/run.py [--depot target/release/depot] [--archive URL] [--scans 5]
 
 Starts a site with Debian's own index as its source (the sample of sync/tests/data/apt, or an archive), has an agent join
 that looks at this machine's dpkg, and has it scan: with nothing, with all unchanged, and offline. Prints a table in
