@@ -127,6 +127,13 @@ fn what_a_child_site_hears_its_parent_hears_whoever_was_killed_away_or_put_back(
     let clients = clients.as_array().unwrap();
     assert!(clients.len() == 30 && clients.iter().all(|it| it["site"] == "berlin"), "{clients:?}");
 
+    // What only the site can do that a client reports to is refused above, and named.
+    let one = clients[0]["id"].as_str().unwrap();
+    let set = ["client", "settings", "set", "--client", one, "--report-every", "7m"];
+    for refused in [&["client", "block", one][..], &["client", "remove", one, "--yes"], &set] {
+        assert!(top.depot(refused).fails(4).contains("child site berlin"), "{refused:?}");
+    }
+
     // The child is killed while it is told and tells.
     let more = fleet(&berlin, "2");
     std::thread::sleep(Duration::from_millis(1_500));
