@@ -211,7 +211,7 @@ impl<'t> Parser<'t, '_> {
                 self.rest = rest;
                 return made(word, needs);
             }
-            let next = self.word();
+            let next = self.word()?;
             match (word, next) {
                 ("", "and" | "or" | "with" | "without" | "if" | "unless") => word = next,
                 ("and" | "or" | "with", same) if same == word => {}
@@ -227,7 +227,7 @@ impl<'t> Parser<'t, '_> {
         if self.rest.starts_with('(') {
             return self.group(depth + 1);
         }
-        let name = self.word();
+        let name = self.word()?;
         if name.is_empty() {
             return None;
         }
@@ -239,13 +239,14 @@ impl<'t> Parser<'t, '_> {
             return Some(Need::One(Capability::any(name)));
         }
         self.rest = after[sign.len()..].trim_start();
-        let evr = self.word().parse().ok()?;
+        let evr = self.word()?.parse().ok()?;
         let evr = self.all.version(evr);
         Some(Need::One(Capability { name, range: Some(Range::of(sign, evr)?) }))
     }
 
-    /// What stands up to a space, or to a parenthesis that closes more than it opened.
-    fn word(&mut self) -> &'t str {
+    /// What stands up to a space, or to a parenthesis that closes more than it opened; none where one is left
+    /// open.
+    fn word(&mut self) -> Option<&'t str> {
         let mut open = 0_usize;
         let end = self.rest.find(|c: char| match c {
             '(' => {
@@ -261,7 +262,7 @@ impl<'t> Parser<'t, '_> {
         });
         let (word, rest) = self.rest.split_at(end.unwrap_or(self.rest.len()));
         self.rest = rest;
-        word
+        (open == 0).then_some(word)
     }
 }
 
@@ -395,6 +396,8 @@ mod tests {
             "(a) b",
             "(a without b without c)",
             "(a =>< 1)",
+            "(a(b )",
+            "(a = 1( )",
             &deep,
         ] {
             assert_eq!(Need::parse(wrong, &mut Interner::default()), None, "{wrong}");
