@@ -6,6 +6,8 @@
 
 use crate::settings::Settings;
 use compliance::message::ClientId;
+use deployment::policy::DeploymentPolicy;
+use deployment::window::Window;
 use jiff::Timestamp;
 use packager::PublicKey;
 use packager::sign::{Document, Signature};
@@ -33,6 +35,12 @@ pub struct Policy {
     /// What is set for it.
     #[serde(default)]
     pub settings: Settings,
+    /// What is deployed to it, in the order of the deployments' ids. Empty where updates are not enabled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<DeploymentPolicy>,
+    /// When it may be changed; at any time, if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
     /// Where it says why, if it can not report or not even join: addresses of sites, at which
     /// `/api/v1/client/fallback` listens.
     #[serde(default)]
@@ -151,6 +159,8 @@ mod tests {
             }],
             distribution_points: Vec::new(),
             settings: Settings::default(),
+            deployments: Vec::new(),
+            windows: Vec::new(),
             fallback: vec!["https://site.example:8520".into()],
             synced: None,
         }
@@ -198,7 +208,7 @@ mod tests {
     fn what_a_later_site_adds_is_passed_over_and_odd_times_are_brought_within_limits() {
         let key = SiteKey::from_seed([7; 32]);
         let mut json = serde_json::to_value(policy()).unwrap();
-        json["deployments"] = serde_json::json!([]);
+        json["later"] = serde_json::json!([]);
         json["settings"]["scan_every"] = 1.into();
         json["settings"]["added"] = true.into();
         let policy = json.to_string();

@@ -2,7 +2,8 @@
 //!
 //! In the order to read: which clients are meant ([`rule`], [`network`]); what a collection is
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
-//! ([`Collections`]); and when machines may be changed ([`window`], pure; [`calendar`] below it).
+//! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); and what clients are told
+//! of deployments ([`policy`]) and tell of them ([`enforcement`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -20,6 +21,10 @@ pub mod rule;
 pub mod collection;
 mod collections;
 pub mod membership;
+
+// What clients are told, and what they tell of it.
+pub mod enforcement;
+pub mod policy;
 
 // When.
 pub mod calendar;

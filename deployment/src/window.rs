@@ -148,7 +148,7 @@ impl From<Window> for Written {
 }
 
 /// The first moment at which the clock shows that time, or a later one where it is set past it.
-fn first_moment(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+pub(crate) fn first_moment(time: DateTime, zone: &TimeZone) -> Option<Timestamp> {
     match zone.to_ambiguous_timestamp(time).offset() {
         AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(time).ok(),
         AmbiguousOffset::Fold { before, .. } => before.to_timestamp(time).ok(),

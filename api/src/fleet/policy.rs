@@ -140,6 +140,8 @@ impl Frame {
             update_points,
             distribution_points: distribution_points.collect(),
             settings,
+            deployments: Vec::new(),
+            windows: Vec::new(),
             fallback: addresses.to_vec(),
             synced: self.synced,
         };
