@@ -15,7 +15,7 @@ use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
-use deployment::{CollectionError, CollectionName, Collections};
+use deployment::{CollectionError, CollectionName, Collections, Deployments};
 use dp::field;
 use fallback::Fallback;
 use jiff::Timestamp;
@@ -24,6 +24,8 @@ use roaring::RoaringBitmap;
 use settings::ClientSettings;
 use sitedb::Db;
 use std::sync::Arc;
+use sync::lifecycle::Use;
+use sync::name::UpdateId;
 use tokens::JoinTokens;
 
 /// The clients of a site.
@@ -40,6 +42,8 @@ pub struct Fleet {
     pub fallback: Fallback,
     /// The collections that they are in.
     pub collections: Collections,
+    /// What is deployed to them.
+    pub deployments: Deployments,
 }
 
 /// The client that a request comes from.
@@ -62,6 +66,7 @@ impl Fleet {
         let states = Compliance::open(db.clone(), Settings::default())?;
         Ok(Self {
             collections: Collections::open(db.clone(), &states)?,
+            deployments: Deployments::open(db.clone())?,
             states,
             tokens: JoinTokens::new(db.clone()),
             settings: ClientSettings::open(db)?,
@@ -140,6 +145,12 @@ impl Fleet {
         self.tell_events();
         self.states.checkpoint_if_due(now)?;
         Ok(())
+    }
+}
+
+impl sync::catalogue::Deployments for Fleet {
+    fn of(&self, update: UpdateId) -> Use {
+        self.deployments.of(update)
     }
 }
 

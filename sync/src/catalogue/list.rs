@@ -275,6 +275,53 @@ impl Shared {
         self.on_one_board(|board| self.list_of(board, query, required))
     }
 
+    /// See [`super::Catalogue::ids`].
+    pub(super) fn ids(
+        &self,
+        filter: &Filter,
+        required: &dyn RequiredCounts,
+        now: Timestamp,
+    ) -> (Vec<UpdateId>, Vec<String>) {
+        let board = self.board();
+        let (hits, hints) = filter.rows(&board, required, now);
+        (hits.iter().map(|row| board.ids[row]).collect(), hints)
+    }
+
+    /// See [`super::Catalogue::listed`].
+    pub(super) fn listed(
+        &self,
+        ids: &[UpdateId],
+        required: &dyn RequiredCounts,
+    ) -> Result<Vec<Listed>, SyncError> {
+        self.on_one_board(|board| {
+            let mut all = Vec::with_capacity(ids.len());
+            for row in ids.iter().filter_map(|id| board.visible(*id)) {
+                let Some(listed) = self.listed_row(board, row, required)? else { return Ok(None) };
+                all.push(listed);
+            }
+            Ok(Some(all))
+        })
+    }
+
+    /// A row as lists show it; nothing, if a newer board has taken its place.
+    fn listed_row(
+        &self,
+        board: &Board,
+        row: usize,
+        required: &dyn RequiredCounts,
+    ) -> Result<Option<Listed>, SyncError> {
+        let Some(card) = self.card(board, row)? else { return Ok(None) };
+        Ok(Some(Listed {
+            id: board.ids[row],
+            revision: board.revisions[row],
+            state: board.states[row],
+            source: board.source(row),
+            required: required.of(board.ids[row]),
+            first_seen: time(board.first_seen[row]),
+            card,
+        }))
+    }
+
     fn list_of(
         &self,
         board: &Board,
@@ -291,16 +338,8 @@ impl Shared {
         rows.truncate(limit);
         let mut updates = Vec::with_capacity(rows.len());
         for row in &rows {
-            let Some(card) = self.card(board, *row)? else { return Ok(None) };
-            updates.push(Listed {
-                id: board.ids[*row],
-                revision: board.revisions[*row],
-                state: board.states[*row],
-                source: board.source(*row),
-                required: required.of(board.ids[*row]),
-                first_seen: time(board.first_seen[*row]),
-                card,
-            });
+            let Some(listed) = self.listed_row(board, *row, required)? else { return Ok(None) };
+            updates.push(listed);
         }
         let next = rows.last().filter(|_| has_more);
         let next =
