@@ -3,7 +3,8 @@
 //! In the order to read: which clients are meant ([`rule`], [`network`]); what a collection is
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); and what clients are told
-//! of deployments ([`policy`]) and tell of them ([`enforcement`]).
+//! of deployments ([`policy`]) and tell of them ([`enforcement`]). Which updates are deployed by themselves
+//! ([`automatic`]), to one ring of machines after the other ([`ring`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -25,6 +26,10 @@ pub mod membership;
 // What clients are told, and what they tell of it.
 pub mod enforcement;
 pub mod policy;
+
+// What is deployed by itself.
+pub mod automatic;
+pub mod ring;
 
 // When.
 pub mod calendar;
