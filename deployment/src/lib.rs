@@ -4,7 +4,8 @@
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); and what clients are told
 //! of deployments ([`policy`]) and tell of them ([`enforcement`]). Which updates are deployed by themselves
-//! ([`automatic`]), to one ring of machines after the other ([`ring`]).
+//! ([`automatic`]), to one ring of machines after the other ([`ring`]); and which content is brought to which
+//! distribution points ([`staging`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -30,6 +31,9 @@ pub mod policy;
 // What is deployed by itself.
 pub mod automatic;
 pub mod ring;
+
+// What is brought where.
+pub mod staging;
 
 // When.
 pub mod calendar;

@@ -163,7 +163,9 @@ impl Counted<'_> {
     fn counts(&self) -> &HashMap<UpdateId, u64> {
         self.counts.get_or_init(|| {
             let mut counts = HashMap::new();
-            self.inner.each(&mut |id, count| drop(counts.insert(id, count)));
+            self.inner.each(&mut |id, count| {
+                counts.insert(id, count);
+            });
             counts
         })
     }
