@@ -5,7 +5,9 @@
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); which updates are deployed
 //! together ([`group`]), to whom and when ([`deployment`]), as people set it ([`Deployments`]); and what clients are told
-//! of it ([`policy`]) and tell of it ([`enforcement`]).
+//! of it ([`policy`]) and tell of it ([`enforcement`]). Then which updates are deployed by themselves ([`automatic`]), to
+//! one ring of machines after the other ([`ring`]); and which content is brought to which distribution points
+//! ([`staging`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -35,6 +37,13 @@ pub mod group;
 // What clients are told, and what they tell of it.
 pub mod enforcement;
 pub mod policy;
+
+// What is deployed by itself.
+pub mod automatic;
+pub mod ring;
+
+// What is brought where.
+pub mod staging;
 
 // When.
 pub mod calendar;

@@ -21,6 +21,7 @@ mod feed;
 mod graph;
 mod intake;
 mod list;
+mod matching;
 mod merge;
 mod publish;
 mod record;
@@ -34,6 +35,7 @@ pub use list::{
     By, Cursor, Listed, MAX_PAGE, NoReports, NotACursor, NotAnOrder, Order, Page, Query,
     RequiredCounts,
 };
+pub use matching::{Matched, Matching, Titled, Unmet};
 pub use record::Card;
 
 use crate::adapter::{Criteria, Extent};
