@@ -21,7 +21,7 @@ use crate::{
 };
 use ::dp::field::JoinToken;
 use clap::{Args, Subcommand, ValueEnum};
-use client::scan::Trigger;
+use client::{ledger::log::LogError, scan::Trigger};
 use control::{Ask, Control, NoAnswer};
 use home::{Home, HomeError};
 use machine::Machine;
@@ -209,7 +209,7 @@ fn serve(args: &RunArgs, folder: &Path, shared: &Shared, out: Out) -> Result<(),
     })?;
     let home = Home::open(folder).map_err(home_failure)?;
     let (site, token) = (args.join.site()?, args.join.token()?);
-    let start = Start { home, machine: Machine::at(&root), site, token };
+    let start = Start { home: home.into(), machine: Machine::at(&root), site, token };
     let started = |status: &Status| {
         // A closed stdout stops nobody.
         let _ = announce(status, folder, out);
@@ -240,6 +240,9 @@ async fn serving(
     ran.map_err(|error| match error {
         AgentError::Home(error) => home_failure(error),
         AgentError::NotJoined(_) => Failure::usage(chain(&error)),
+        AgentError::Ledger(LogError::NotALedger { .. }) => {
+            Failure::new(Exit::Damaged, chain(&error))
+        }
         _ => Failure::failed(chain(&error)),
     })
 }
@@ -300,7 +303,7 @@ fn scan(folder: &Path, trigger: Trigger, out: Out) -> Result<(), Failure> {
 }
 
 fn scan_facts(scanned: &Scanned) -> String {
-    let mut rows = vec![("scanned", units::when(scanned.at))];
+    let mut rows = vec![("scanned", units::when(scanned.at)), ("started by", scanned.started_by())];
     if let Some(counts) = scanned.counts {
         let count = |n: u64| units::count(n);
         rows.push(("required", count(counts.required)));
@@ -383,9 +386,12 @@ fn explain(folder: &Path, update: String, out: Out) -> Result<(), Failure> {
 }
 
 /// What was done, or would be, line by line.
-fn steps(rows: &[(String, String)]) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + '_ {
+fn steps<'a>(
+    said: &'a str,
+    rows: &'a [(String, String)],
+) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + 'a {
     move |w| {
         let rows = rows.iter().map(|(what, where_)| [what.clone(), where_.clone()]).collect();
-        w.write_all(table(["done", "what"], rows).as_bytes())
+        w.write_all(table([said, "what"], rows).as_bytes())
     }
 }

@@ -83,7 +83,9 @@ impl Fleet {
         let id = id_of(id);
         let refused = |why: &str| Problem::new(Kind::NotAClient, format!("this client {why}"));
         let (ordinal, key, standing) = self.states.standing(id).ok_or_else(|| {
-            refused("is not known to the site any more: let it join with a new token")
+            let detail =
+                "this client is not known to the site any more: let it join with a new token";
+            Problem::new(Kind::RemovedClient, detail)
         })?;
         match standing {
             Standing::Approved => {}
@@ -127,7 +129,7 @@ impl Fleet {
         for event in self.states.events() {
             match event {
                 Event::Cloned { client, returns } => {
-                    tracing::warn!(%client, returns, "two machines report as one client: enrol one of them anew");
+                    tracing::warn!(%client, returns, "two machines report as one client, or its disk was put back: see `depot client show`");
                 }
                 Event::Quarantined { client, number, reason } => {
                     tracing::warn!(%client, number, reason, "a batch of a client could not be read");

@@ -6,6 +6,7 @@ use crate::agent::machine::Machine;
 use crate::agent::status::Scanned;
 use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
 use client::clock::Moment;
+use client::facts::FactsError;
 use client::scan::agenda::Scan;
 use client::scan::evaluate::{Evaluation, evaluate};
 use client::scan::retry::{Class, Failure};
@@ -18,8 +19,11 @@ impl Agent {
     pub(super) async fn scan(&mut self, scan: Scan) -> Result<(), AgentError> {
         let began = std::time::Instant::now();
         let triggers: Vec<Trigger> = scan.answers.iter().copied().collect();
+        let asked = self.waiting.iter().map(|(trigger, _)| *trigger);
+        let asked = asked.filter(|trigger| triggers.contains(trigger)).collect();
         let mut scanned = Scanned {
             triggers,
+            asked,
             at: Timestamp::now(),
             took: 0.0,
             update_point: None,
@@ -41,10 +45,19 @@ impl Agent {
         match outcome {
             Ok(()) => {
                 self.state.agenda.succeeded(now);
-                tracing::info!(?scanned, "the machine was scanned");
+                let counts = scanned.counts.unwrap_or_default();
+                tracing::info!(
+                    started_by = scanned.started_by(),
+                    required = counts.required,
+                    installed = counts.installed,
+                    unknown = counts.unknown,
+                    changed = scanned.changed,
+                    took = crate::units::duration(began.elapsed()),
+                    "the machine was scanned"
+                );
             }
             Err(failure) => {
-                tracing::warn!(class = ?failure.class, why = failure.why, "a scan failed");
+                tracing::warn!(why = failure.why, "a scan failed");
                 self.ledger.record_failure(failure.class.code(), Timestamp::now())?;
                 self.state.agenda.failed(now, failure.clone());
                 scanned.failed = Some(failure);
@@ -53,8 +66,10 @@ impl Agent {
         let settings = self.settings();
         let is_urgent =
             |trigger: &Trigger| matches!(trigger, Trigger::AfterInstall | Trigger::AfterRestart);
-        if scan.answers.iter().any(is_urgent) {
-            self.state.pace.waits_after_install(now, settings.report_after_install, dice());
+        let installed =
+            self.installed.take().or_else(|| scan.answers.iter().any(is_urgent).then_some(now));
+        if let Some(since) = installed {
+            self.state.pace.waits_after_install(since, settings.report_after_install, dice());
         } else {
             self.state.pace.waits(now, settings.report_every);
         }
@@ -116,7 +131,11 @@ impl Agent {
                     }
                 }
                 Step::Evaluate => match self.evaluate().await? {
-                    Ok(evaluation) => found = Some(evaluation),
+                    Ok((evaluation, digest)) => {
+                        let now = self.now();
+                        self.installed = self.state.watch.scanned(now, digest);
+                        found = Some(evaluation);
+                    }
                     Err(failure) => return Ok(Err(failure)),
                 },
                 Step::RecordStates => {
@@ -142,8 +161,12 @@ impl Agent {
             Err(trouble) => return Ok(Err(failure_of(&trouble))),
         };
         let machine = self.machine.clone();
+        let is_in_doubt = self.state.agenda.brought().is_none();
         self.with_shelf(move |shelf| {
             let platform = platform(&machine)?;
+            if is_in_doubt {
+                shelf.doubt();
+            }
             let refreshed = shelf.refresh(&mut point, platform);
             refreshed.map_err(|error| match error {
                 RefreshError::Asking(trouble) => failure_of(&trouble),
@@ -160,18 +183,43 @@ impl Agent {
         .await
     }
 
-    /// Assesses all updates by what lies on the machine.
-    pub(super) async fn evaluate(&mut self) -> Result<Result<Evaluation, Failure>, AgentError> {
+    /// Looks whether the machine's packages became others, and if so asks for a scan as after an installation.
+    pub(super) async fn look(&mut self) -> Result<(), AgentError> {
+        let now = self.now();
+        if !self.state.watch.looks(now, self.machine.stamp()) {
+            return Ok(());
+        }
+        let machine = self.machine.clone();
+        let read = tokio::task::spawn_blocking(move || Ok(machine.facts()?.digest()));
+        let read: Result<String, FactsError> = read.await.map_err(|_| AgentError::Failed)?;
+        if let Err(error) = &read {
+            let error = crate::exit::chain(error);
+            tracing::warn!(error, "the machine's packages changed, and cannot be read");
+        }
+        if self.state.watch.read(read.ok().as_deref()) {
+            tracing::info!("the machine's packages are others than at the last scan");
+            self.state.agenda.ask(Trigger::AfterInstall);
+            self.state.facts_due = Moment::default();
+        }
+        Ok(())
+    }
+
+    /// Assesses all updates by what lies on the machine; and the digest of the packages that it went by.
+    pub(super) async fn evaluate(
+        &mut self,
+    ) -> Result<Result<(Evaluation, String), Failure>, AgentError> {
         let (machine, waits) = (self.machine.clone(), self.state.awaiting_restart.clone());
         self.state.facts_due = Moment::default();
         self.with_shelf(move |shelf| {
             let facts = machine.facts().map_err(|error| local(crate::exit::chain(&error)))?;
-            evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    Failure { class: Class::Damaged, why: error.to_string() }
-                }
-                _ => local(format!("the catalogue cannot be read: {error}")),
-            })
+            let evaluation =
+                evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        Failure { class: Class::Damaged, why: error.to_string() }
+                    }
+                    _ => local(format!("the catalogue cannot be read: {error}")),
+                })?;
+            Ok((evaluation, facts.digest()))
         })
         .await
     }
