@@ -7,6 +7,7 @@ use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
 use crate::routes::updates::ListedUpdate;
 use crate::site::{Site, blocking};
+use ::sync::catalogue;
 use ::sync::filter::Filter;
 use ::sync::name::UpdateId;
 use axum::Json;
@@ -170,9 +171,11 @@ fn chosen(
     let filter: Filter = field("filter", filter)?;
     let scope = fleet.scope(collection)?;
     let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
-    let (found, hints) = updates.catalogue().ids(&filter, &required, Timestamp::now());
-    all.extend(found);
-    Ok((all, hints))
+    let mut query = catalogue::Query::new(filter, Timestamp::now());
+    query.deployments = Some(updates.deployments());
+    let found = updates.catalogue().matching(&query, &required);
+    all.extend(found.updates.iter().map(|it| it.id));
+    Ok((all, found.hints))
 }
 
 fn want_few(named: usize, field: &str) -> Result<(), Problem> {
