@@ -145,6 +145,7 @@ impl Fleet {
     /// If the database fails.
     pub fn tend(&self, now: Timestamp) -> Result<(), StoreError> {
         self.tell_events();
+        self.states.record_contacts(now)?;
         self.states.checkpoint_if_due(now)?;
         Ok(())
     }

@@ -262,6 +262,20 @@ impl Collections {
         collection: Collection,
         fleet: &Compliance,
     ) -> Result<(), CollectionError> {
+        self.create_naming(name, collection, &[], fleet)
+    }
+
+    /// The same, of a collection that names these clients.
+    ///
+    /// # Errors
+    /// As [`Collections::create`].
+    pub fn create_naming(
+        &self,
+        name: CollectionName,
+        collection: Collection,
+        clients: &[ClientId],
+        fleet: &Compliance,
+    ) -> Result<(), CollectionError> {
         let _writer = self.writer.lock();
         if name.is_all() {
             return Err(CollectionError::BuiltIn);
@@ -276,7 +290,7 @@ impl Collections {
         if n_collections >= MAX_COLLECTIONS {
             return Err(CollectionError::TooMany);
         }
-        self.save(name, collection, fleet)
+        self.save(name, collection, clients, fleet)
     }
 
     /// Changes a collection; what it is after that.
@@ -295,14 +309,16 @@ impl Collections {
         }
         let mut collection = self.get(name)?;
         change(&mut collection)?;
-        self.save(name.clone(), collection.clone(), fleet)?;
+        self.save(name.clone(), collection.clone(), &[], fleet)?;
         Ok(collection)
     }
 
+    /// Keeps a collection, which names these clients besides those that it names already.
     fn save(
         &self,
         name: CollectionName,
         collection: Collection,
+        clients: &[ClientId],
         fleet: &Compliance,
     ) -> Result<(), CollectionError> {
         if let Some(why) = collection.too_much() {
@@ -316,12 +332,20 @@ impl Collections {
         }
         defined.insert(name.clone(), collection.clone());
         let order = order(&defined).map_err(CollectionError::Cycle)?;
-        COLLECTIONS.set(&self.db, &name.to_string(), &collection)?;
+        let mut batch = Batch::new();
+        COLLECTIONS.put(&mut batch, &name.to_string(), &collection);
+        for id in clients {
+            DIRECT.put(&mut batch, &(name.to_string(), id.0.as_u128()), &Direct {});
+        }
+        self.db.kv().write(batch)?;
         let downstream = downstream(&defined, &order, &name);
         {
             let mut state = self.state.write();
             state.defined = defined;
             state.order = order;
+            if !clients.is_empty() {
+                state.direct.entry(name).or_default().extend(clients);
+            }
         }
         self.work_out(fleet, &downstream, None);
         Ok(())

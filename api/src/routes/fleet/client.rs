@@ -116,7 +116,8 @@ async fn join(
         let admitted = fleet.tokens.admit(&secret, &fleet.states, enrolment, now);
         let (_, standing, token) = admitted.inspect_err(|error| {
             // Not in the audit log, which strangers must not fill.
-            tracing::warn!(?from, %error, "a machine was not let in");
+            let from = from.map(|from| from.to_string());
+            tracing::warn!(from, %error, "a machine was not let in");
         })?;
         let authority = site.authority()?;
         let certificate = match standing {

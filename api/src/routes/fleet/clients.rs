@@ -71,7 +71,7 @@ pub struct ClientView {
     /// When it became known here.
     #[schema(value_type = String, format = DateTime)]
     pub enrolled: Timestamp,
-    /// When it last reported.
+    /// When it was last heard: of a report, its facts, or the question what it is to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub heard: Option<Timestamp>,
