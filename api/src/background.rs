@@ -148,11 +148,12 @@ async fn keep_shards(site: Site, stop: CancellationToken) {
     }
 }
 
-/// Puts clients of whom something changed into their collections.
+/// Puts clients of whom something changed into their collections, and has those hear of it to whom something else is
+/// deployed.
 async fn follow_fleet(site: Site) -> Result<(), Problem> {
     blocking(move || {
         site.fleet()?.follow();
-        Ok(())
+        site.deployed().look(&site).map(drop)
     })
     .await
 }

@@ -5,7 +5,7 @@
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); which updates are deployed
 //! together ([`group`]), to whom and when ([`deployment`]), as people set it ([`Deployments`]); and what clients are told
-//! of it ([`policy`]) and tell of it ([`enforcement`]).
+//! of it ([`policy`]), each of them ([`targets`]), and tell of it ([`enforcement`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -34,7 +34,9 @@ pub mod group;
 
 // What clients are told, and what they tell of it.
 pub mod enforcement;
+pub mod moment;
 pub mod policy;
+pub mod targets;
 
 // When.
 pub mod calendar;
