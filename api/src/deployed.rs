@@ -4,10 +4,12 @@
 //! concerns. It is called every second, and by whoever changed something. The documents of updates are made once for
 //! all deployments of a group; those of groups of which nothing changed stay as they are.
 
+mod alerts;
 mod documents;
 mod holdings;
 mod ready;
 
+pub use alerts::{alert, tell};
 pub use ready::Content;
 
 use crate::problem::{Kind, Problem};

@@ -5,7 +5,8 @@
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); which updates are deployed
 //! together ([`group`]), to whom and when ([`deployment`]), as people set it ([`Deployments`]); and what clients are told
-//! of it ([`policy`]), each of them ([`targets`]), and tell of it ([`enforcement`]).
+//! of it ([`policy`]), each of them ([`targets`]), and tell of it ([`enforcement`]),
+//! which is counted ([`Results`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -36,6 +37,7 @@ pub mod group;
 pub mod enforcement;
 pub mod moment;
 pub mod policy;
+pub mod results;
 pub mod targets;
 
 // When.
@@ -48,3 +50,4 @@ pub use deployment::Deployment;
 pub use deployments::{DeploymentError, Deployments, MAX_DEPLOYMENTS};
 pub use group::Group;
 pub use name::{CollectionName, DeploymentName, GroupName};
+pub use results::Results;

@@ -2,15 +2,19 @@
 
 mod groups;
 mod plans;
+mod status;
 
 pub use groups::{GroupChange, GroupUpdateView, NewUpdateGroup, RegroupedView, UpdateGroupView};
 pub use plans::{
     DeploymentChange, DeploymentPreview, DeploymentView, DownloadedDeployment, NewDeployment,
+};
+pub use status::{
+    DeploymentDeviceDetail, DeploymentDeviceView, DeploymentStatusView, DeviceUpdateView, ErrorView,
 };
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
-    OpenApiRouter::new().merge(groups::routes()).merge(plans::routes())
+    OpenApiRouter::new().merge(groups::routes()).merge(plans::routes()).merge(status::routes())
 }

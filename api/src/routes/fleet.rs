@@ -20,6 +20,8 @@ pub use fallback::{FallbackView, FallbackWordView};
 pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};
 pub use tokens::{ClientTokenView, CreatedClientToken, NewClientTokenView};
 
+pub(super) use clients::{find as find_client, ordinal_after};
+
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
 

@@ -651,6 +651,7 @@ async fn delete_deployment(
         let (id, it) = fleet.deployments.find(&which)?;
         let was = DeploymentView::of(&site, id, &it)?;
         fleet.deployments.delete(id)?;
+        fleet.results.forget_deployment(id);
         site.deployed().look(&site)?;
         Ok(was)
     });

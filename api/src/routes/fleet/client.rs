@@ -22,10 +22,12 @@ use compliance::fleet::{
     BadPackages, Enrolment, FactsChange, FactsError, Fingerprint, MAX_FACTS_SENT, Standing,
 };
 use compliance::message::{Answer, ClientId, MAX_SENT, Refusal};
+use deployment::enforcement::{MAX_REPORT, Report};
 use dp::identity::{OverTls, Peer, requested_key};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -42,6 +44,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(get_deployed_updates))
         .routes(routes!(put_facts))
         .routes(routes!(post_states))
+        .routes(routes!(put_enforcement))
         .routes(routes!(renew))
 }
 
@@ -460,6 +463,59 @@ fn refused(why: Refusal) -> Problem {
     };
     let text = why.to_string();
     Problem::new(kind, text.as_str()).caused_by("batch", &text)
+}
+
+/// Report how far deployments are
+///
+/// All of them, with all there is to say: the last report of a client is all that counts. It is on the site's disk when
+/// it is answered. One that comes late or twice, by its number, changes nothing. 503 if the site has too much to do: a
+/// newer report is sent after the time in `Retry-After`.
+#[utoipa::path(put, path = "/api/v1/client/enforcement", tag = "client",
+    operation_id = "put_client_enforcement", security(("client" = [])),
+    request_body(content = serde_json::Value, content_type = "application/json", example = json!({
+        "client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "incarnation": 7, "number": 12,
+        "deployments": [{"deployment": "0199f0c2-a7b1-4e0d-8455-a7b1e0d30199",
+            "updates_of": "b9c658e488c4b8708970e3d70b998474ff89268a26872fea22a8f76e4c3bd8ff",
+            "compliance": "non-compliant", "enforcement": "failed", "evaluation": "succeeded", "age": 60,
+            "failure": {"code": 100, "detail": "dpkg was interrupted"},
+            "updates": [{"update": "8c8a5b0e-7a41-5a7e-9c8e-2a5b1c3d4e5f", "state": "failed", "age": 60}]}]
+    })),
+    responses((status = 204, description = "It counts, or a newer one does"),
+        (status = 413, description = "It is too large", body = Problem),
+        (status = 503, description = "Not now; see Retry-After", body = Problem)))]
+async fn put_enforcement(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    want_media_type(request.headers(), &["application/json"])?;
+    let of = site.clone();
+    let fleet = blocking(move || of.fleet()).await?;
+    // Before the body is read, so that those who wait take no memory.
+    let Ok(_one_of_few) = fleet.reports.try_acquire() else {
+        let detail = "the site has too much to do: send a report again later";
+        return Err(Problem::new(Kind::Busy, detail).retry_after(rand::random_range(5..30)));
+    };
+    let body = whole_body(request.into_body(), MAX_REPORT as u64).await?;
+    let of = Arc::clone(&fleet);
+    blocking(move || {
+        let report = Report::read(&body).map_err(|error| {
+            Problem::new(Kind::InvalidValue, error.to_string()).caused_by("body", error.to_string())
+        })?;
+        if report.client != caller.id {
+            return Err(Problem::field("client", "is not the one that the certificate names"));
+        }
+        let there_are = of.deployments.all();
+        let is_one = |id| there_are.contains_key(&id);
+        of.results.accept(caller.ordinal, report, is_one, Timestamp::now())?;
+        if of.states.id(caller.ordinal) != Some(caller.id) {
+            // It was removed in this moment.
+            of.results.forget_client(caller.ordinal, caller.id)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A certificate that is to be made anew.
