@@ -108,7 +108,7 @@ struct State {
     /// Each after those that it needs.
     order: Vec<CollectionName>,
     members: BTreeMap<CollectionName, Arc<RoaringBitmap>>,
-    /// Counts changes of members.
+    /// Counts changes of members and of definitions.
     revision: u64,
 }
 
@@ -192,7 +192,7 @@ impl Collections {
         has_changed
     }
 
-    /// Counts changes of members: who asks again and is told the same number has missed nothing.
+    /// Counts changes of members and of definitions: who asks again and is told the same number has missed nothing.
     pub fn revision(&self) -> u64 {
         self.state.read().revision
     }
@@ -250,6 +250,15 @@ impl Collections {
         let all = state.members.iter().filter(|(_, clients)| clients.contains(client));
         let windows = all.filter_map(|(name, _)| state.defined.get(name));
         windows.flat_map(|collection| collection.windows.values().cloned()).collect()
+    }
+
+    /// The collections that have maintenance windows: who is in them, and their windows.
+    pub fn with_windows(&self) -> Vec<(CollectionName, Arc<RoaringBitmap>, Vec<Window>)> {
+        let state = self.state.read();
+        let all = state.defined.iter().filter(|(_, it)| !it.windows.is_empty());
+        let members = |name: &CollectionName| state.members.get(name).cloned().unwrap_or_default();
+        let windows = |it: &Collection| it.windows.values().cloned().collect();
+        all.map(|(name, it)| (name.clone(), members(name), windows(it))).collect()
     }
 
     /// Makes a collection.
@@ -343,6 +352,7 @@ impl Collections {
             let mut state = self.state.write();
             state.defined = defined;
             state.order = order;
+            state.revision += 1;
             if !clients.is_empty() {
                 state.direct.entry(name).or_default().extend(clients);
             }

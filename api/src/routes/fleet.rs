@@ -22,6 +22,8 @@ pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};
 pub use tokens::{ClientTokenView, CreatedClientToken, NewClientTokenView};
 pub use unknown::{UnknownTotalsView, UnknownView};
 
+pub(super) use clients::{find as find_client, ordinal_after};
+
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
 
