@@ -1,11 +1,12 @@
 //! A scan: its steps in order, and what follows from how it ended.
 
-use super::{Agent, AgentError, LOCATION, Location, dice};
+use super::{Agent, AgentError, LOCATION, Location, deploy, dice};
 use crate::agent::link::{Point, Trouble};
 use crate::agent::machine::Machine;
 use crate::agent::status::Scanned;
 use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
 use client::clock::Moment;
+use client::enforce::found::{Found, Looks};
 use client::scan::agenda::Scan;
 use client::scan::evaluate::{Evaluation, evaluate};
 use client::scan::retry::{Class, Failure};
@@ -36,17 +37,21 @@ impl Agent {
             for (_, tell) in std::mem::take(&mut self.waiting) {
                 let _ = tell.send(Err("updates were disabled by the site's settings".into()));
             }
+            self.state.deploy.enforcer.scans_no_more();
             return self.save();
         }
         match outcome {
-            Ok(()) => {
+            Ok(deployed) => {
                 self.state.agenda.succeeded(now);
+                self.deploy_scanned(&scan.answers, deployed)?;
                 tracing::info!(?scanned, "the machine was scanned");
             }
             Err(failure) => {
                 tracing::warn!(class = ?failure.class, why = failure.why, "a scan failed");
                 self.ledger.record_failure(failure.class.code(), Timestamp::now())?;
                 self.state.agenda.failed(now, failure.clone());
+                let why = failure.why.clone();
+                self.enforce(|it, view, dice| it.scan_failed(&scan.answers, &why, view, dice));
                 scanned.failed = Some(failure);
             }
         }
@@ -85,8 +90,9 @@ impl Agent {
         &mut self,
         scan: &Scan,
         scanned: &mut Scanned,
-    ) -> Result<Result<(), Failure>, AgentError> {
+    ) -> Result<Result<Found, Failure>, AgentError> {
         let (mut point, mut found) = (scan.point.clone(), None);
+        let mut of_deployments = Found::default();
         for step in scan.steps {
             match step {
                 Step::ClearHistory => self.state.last_scan = None,
@@ -116,11 +122,13 @@ impl Agent {
                     }
                 }
                 Step::Evaluate => match self.evaluate().await? {
-                    Ok(evaluation) => found = Some(evaluation),
+                    Ok((evaluation, deployed)) => {
+                        (found, of_deployments) = (Some(evaluation), deployed);
+                    }
                     Err(failure) => return Ok(Err(failure)),
                 },
                 Step::RecordStates => {
-                    let Some(Evaluation { found, counts, catalogue }) = found.take() else {
+                    let Some(Evaluation { found, counts, catalogue, .. }) = found.take() else {
                         return Err(AgentError::Failed);
                     };
                     scanned.changed = self.ledger.record(&found, catalogue, Timestamp::now())?;
@@ -128,7 +136,7 @@ impl Agent {
                 }
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(of_deployments))
     }
 
     /// Brings what changed of the catalogue.
@@ -160,18 +168,36 @@ impl Agent {
         .await
     }
 
-    /// Assesses all updates by what lies on the machine.
-    pub(super) async fn evaluate(&mut self) -> Result<Result<Evaluation, Failure>, AgentError> {
-        let (machine, waits) = (self.machine.clone(), self.state.awaiting_restart.clone());
+    /// Assesses all updates by what lies on the machine, and looks which of them are deployed.
+    pub(super) async fn evaluate(
+        &mut self,
+    ) -> Result<Result<(Evaluation, Found), Failure>, AgentError> {
+        let (machine, waits) = (self.machine.clone(), self.awaiting_restart());
+        let (home, documents, known, lacks) = self.looked_at();
         self.state.facts_due = Moment::default();
         self.with_shelf(move |shelf| {
             let facts = machine.facts().map_err(|error| local(crate::exit::chain(&error)))?;
-            evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    Failure { class: Class::Damaged, why: error.to_string() }
-                }
-                _ => local(format!("the catalogue cannot be read: {error}")),
-            })
+            let evaluated =
+                evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        Failure { class: Class::Damaged, why: error.to_string() }
+                    }
+                    _ => local(format!("the catalogue cannot be read: {error}")),
+                })?;
+            let language = machine.language();
+            let looks = Looks {
+                facts: &*facts,
+                language: language.as_ref(),
+                state: &|id| evaluated.found.get(&id).map(|known| known.state),
+                items: &evaluated.items,
+                known: &known,
+                lacks: &lacks,
+            };
+            let mut found = Found::default();
+            for (digest, document) in deploy::documents(&home, &documents) {
+                found.add(digest, document, &looks);
+            }
+            Ok((evaluated, found))
         })
         .await
     }
