@@ -4,7 +4,9 @@
 //! runs, at the socket in its folder.
 
 mod control;
+mod deployments;
 mod enrol;
+mod filter;
 mod home;
 mod install;
 mod link;
@@ -53,6 +55,16 @@ Examples:
   depot agent status
   depot agent status --json | jq .last_scan.counts")]
     Status,
+    /// Show what is deployed to this machine: when it is installed, and how far it is
+    #[command(after_help = "\
+Examples:
+  depot agent deployments
+  depot agent deployments --json | jq '.[].enforcement'")]
+    Deployments,
+    /// Install now what is available
+    UserInstall(deployments::InstallArgs),
+    /// Put off the restart that is announced
+    Snooze(deployments::SnoozeArgs),
     /// Have the agent do now what it does by itself in time
     Trigger(TriggerArgs),
     /// Tell the site now what waits to be told
@@ -121,14 +133,18 @@ Examples:
 
 The site's administrator makes the token (`depot client join-token create`). The machine makes a key of its own and
 gets a certificate for it, which it renews by itself; where an administrator has to approve it first, it asks again
-until he did. From then on it takes its policy from the site, scans for updates, and tells what it found. A folder
-that was copied to another machine is no use there: that one joins as a client of its own.")]
+until he did. From then on it takes its policy from the site, scans for updates, installs what is deployed when it is
+time, and tells what it found and did. With --root it does so in the files below that folder, and restarts nothing but
+by --restart-command. A folder that was copied to another machine is no use there: that one joins as a client of its own.")]
 pub struct RunArgs {
     #[command(flatten)]
     join: JoinArgs,
     /// Look at the machine whose files are below this folder
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// What restarts the machine, in place of `systemctl reboot` or `shutdown -r now`
+    #[arg(long, value_name = "COMMAND")]
+    restart_command: Option<String>,
 }
 
 /// Scan this machine for updates now, and say what was found
@@ -196,6 +212,9 @@ pub fn run(command: AgentCommand, shared: &Shared, out: Out) -> Result<(), Failu
             What::Report => status(&folder, &Ask::Report, out),
             What::Scan | What::DeploymentEvaluation => scan(&folder, Trigger::UserAction, out),
         },
+        AgentCommand::Deployments => deployments::list(&folder, out),
+        AgentCommand::UserInstall(args) => deployments::install(&folder, args, out),
+        AgentCommand::Snooze(args) => deployments::snooze(&folder, &args, out),
         AgentCommand::Explain { update } => explain(&folder, update, out),
     }
 }
@@ -209,7 +228,8 @@ fn serve(args: &RunArgs, folder: &Path, shared: &Shared, out: Out) -> Result<(),
     })?;
     let home = Home::open(folder).map_err(home_failure)?;
     let (site, token) = (args.join.site()?, args.join.token()?);
-    let start = Start { home: home.into(), machine: Machine::at(&root), site, token };
+    let machine = Machine::at(&root).restarted_by(args.restart_command.as_deref());
+    let start = Start { home: home.into(), machine, site, token };
     let started = |status: &Status| {
         // A closed stdout stops nobody.
         let _ = announce(status, folder, out);
@@ -366,6 +386,17 @@ fn status(folder: &Path, ask: &Ask, out: Out) -> Result<(), Failure> {
             if let Some(trouble) = trouble {
                 rows.push((name, trouble.clone()));
             }
+        }
+        if let Some(working) = &status.working {
+            rows.push(("now", working.clone()));
+        }
+        if let Some(wait) = status.restart_in {
+            rows.push(("restart", within(Some(wait))));
+        }
+        let words = |value: &Value| value.as_str().unwrap_or_default().replace('-', " ");
+        for it in &status.deployments {
+            let enforcement = serde_json::to_value(it.standing.enforcement)?;
+            rows.push(("deployment", format!("{}: {}", it.name, words(&enforcement))));
         }
         w.write_all(facts(&rows).as_bytes())?;
         match &status.last_scan {

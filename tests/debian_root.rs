@@ -1,84 +1,19 @@
 //! A Debian system that debootstrap made, with its agent: what the site knows of it is what apt says in it, before
 //! and after apt upgraded it.
 //!
-//! It is made of what this machine's own apt is configured with, and kept below the target folder, since it takes a
-//! minute or two. Skipped, with a word, where there is no such mirror, or where the tests do not run as root.
+//! Skipped, with a word, where this machine's apt names no mirror, or where the tests do not run as root.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, fs};
 use support::{
     Site,
     agent::{Machine, join_token},
+    debian::{KEYRING, bootstrap, can_run, own, run},
     temp_folder, until,
 };
-
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
-/// A suite of an archive.
-struct Suite {
-    base: String,
-    name: String,
-    arch: String,
-}
-
-/// Where this machine's apt has a suite with that label from.
-fn own(label: &str) -> Option<Suite> {
-    let told = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ARCHITECTURE)"])
-        .args(["Created-By: Packages", "Component: main", &format!("Label: {label}")])
-        .output()
-        .ok()?;
-    let told = String::from_utf8(told.stdout).ok()?;
-    // Of several suites the one that the system itself is of has the shortest name: bookworm, not bookworm-updates.
-    let line = told.lines().filter(|line| line.starts_with("http")).min_by_key(|it| it.len())?;
-    let mut words = line.split(' ').map(str::to_owned);
-    Some(Suite { base: words.next()?, name: words.next()?, arch: words.next()? })
-}
-
-/// Runs a program that has to succeed; what it printed.
-#[track_caller]
-fn run(program: &str, args: &[&str]) -> String {
-    let done = Command::new(program)
-        .args(args)
-        .envs([("LC_ALL", "C"), ("DEBIAN_FRONTEND", "noninteractive")])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(
-        done.status.success(),
-        "{program} {args:?}: {said}{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    said
-}
-
-/// Makes the system in `root`, or takes it from where an earlier run left it.
-fn bootstrap(main: &Suite, root: &Path) {
-    let kept = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("debian-root-{}-{}.tar", main.name, main.arch));
-    let root = root.to_str().unwrap();
-    if kept.is_file() {
-        fs::create_dir(root).unwrap();
-        run("tar", &["-C", root, "-xpf", kept.to_str().unwrap()]);
-        return;
-    }
-    let arch = format!("--arch={}", main.arch);
-    let keyring = format!("--keyring={KEYRING}");
-    // openssl: what has a security update more often than not.
-    let what = ["--variant=minbase", "--include=openssl", &arch, &keyring];
-    run("debootstrap", &[&what[..], &[&main.name, root, &main.base]].concat());
-    let part = kept.with_extension("part");
-    run("tar", &["-C", root, "-cpf", part.to_str().unwrap(), "."]);
-    fs::rename(part, kept).unwrap();
-}
 
 /// The source packages of which apt would install other packages than there are.
 fn upgradable(root: &str) -> BTreeSet<String> {
@@ -103,16 +38,11 @@ fn required(site: &Site) -> BTreeSet<String> {
 
 #[test]
 fn what_the_site_knows_of_a_debian_system_is_what_apt_says_in_it() {
-    let (Some(main), Some(security)) = (own("Debian"), own("Debian-Security")) else {
-        println!(
-            "SKIPPED: apt of this machine names no mirror of Debian and of its security suite"
-        );
+    let Some(main) = can_run() else { return };
+    let Some(security) = own("Debian-Security") else {
+        println!("SKIPPED: apt of this machine names no mirror of Debian's security suite");
         return;
     };
-    if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: making a Debian system takes root");
-        return;
-    }
     let folder = temp_folder();
     let machine = Machine { root: folder.path().join("root"), data: folder.path().join("pc-17") };
     bootstrap(&main, &machine.root);

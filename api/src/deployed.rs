@@ -367,9 +367,8 @@ impl Work {
         }
         for part in &it.told.parts {
             // Of a bundle one part of each kind is enough, so that one may not be there.
-            match self.admit(*part, since, is_accepted, found) {
-                Err(LeftOut::Licence) => return Err(LeftOut::Licence),
-                _ => {}
+            if let Err(LeftOut::Licence) = self.admit(*part, since, is_accepted, found) {
+                return Err(LeftOut::Licence);
             }
         }
         Ok(())

@@ -184,6 +184,17 @@ impl<'a> Assessor<'a> {
         Verdict { state, awaits_restart, why }
     }
 
+    /// The items of an update that are to be installed, by their places: those that are not known to be there, or not
+    /// to apply.
+    pub fn items(&self, update: &Update) -> BTreeSet<u32> {
+        let is_wanted = |item: &Item| {
+            let truths = self.item(update, item);
+            truths.can_be.and(!truths.is) != Truth::False
+        };
+        let items = (0..).zip(&update.items).filter(|(_, item)| is_wanted(item));
+        items.map(|(place, _)| place).collect()
+    }
+
     /// What is asked of an update.
     pub fn truths(&mut self, update: &Update) -> Truths {
         graph::settle(self, update);

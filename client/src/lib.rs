@@ -29,6 +29,11 @@ pub mod scan;
 // What it tells.
 pub mod ledger;
 
+// What it carries out.
+pub mod cache;
+pub mod enforce;
+pub mod install;
+
 // What it is told.
 pub mod policy;
 pub mod settings;

@@ -38,6 +38,60 @@ pub struct Settings {
     /// For how long the catalogue that it fetched is good.
     #[serde(with = "seconds")]
     pub catalogue_ttl: Duration,
+    /// Over which time after a deadline machines begin, each at a time of its own.
+    #[serde(with = "seconds")]
+    pub deadline_spread: Duration,
+    /// How long after the deadline of a deployment that allows it updates are installed.
+    #[serde(with = "seconds")]
+    pub grace: Duration,
+    /// With updates whose deadline is over those are installed whose deadline comes within this time; none, if it is
+    /// nothing.
+    #[serde(with = "seconds")]
+    pub coming_deadlines: Duration,
+    /// How long an update may take, where its deployment does not say.
+    #[serde(with = "seconds")]
+    pub max_run_time: Duration,
+    /// For how long people at a machine see that it is about to restart.
+    #[serde(with = "seconds")]
+    pub restart_countdown: Duration,
+    /// For how long they may put that off, all in all.
+    #[serde(with = "seconds")]
+    pub restart_snooze: Duration,
+    /// For how long a file stays in the cache since it was needed last.
+    #[serde(with = "seconds")]
+    pub cache_retention: Duration,
+    /// Above so many MiB what is not needed leaves the cache. What is needed always has room.
+    pub cache_size: u64,
+    /// What becomes of a configuration file that somebody changed, where an update has another one.
+    pub config_files: ConfigFiles,
+    /// What it counts as where deployments leave servers or workstations alone.
+    pub machine_kind: MachineKind,
+    /// Whether an installer that takes longer than it may is ended.
+    pub end_overdue: bool,
+}
+
+/// What becomes of configuration files that somebody changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigFiles {
+    /// They stay; the update's own lie beside them.
+    #[default]
+    Keep,
+    /// The update's take their place; the old ones lie beside them.
+    Replace,
+}
+
+/// What a machine counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineKind {
+    /// As it looks: one with a graphical login is a workstation.
+    #[default]
+    Auto,
+    /// A server.
+    Server,
+    /// A workstation.
+    Workstation,
 }
 
 impl Default for Settings {
@@ -50,6 +104,17 @@ impl Default for Settings {
             scan_every: 7 * DAY,
             reevaluate_every: 7 * DAY,
             catalogue_ttl: DAY,
+            deadline_spread: Duration::ZERO,
+            grace: Duration::ZERO,
+            coming_deadlines: Duration::ZERO,
+            max_run_time: 10 * MINUTE,
+            restart_countdown: 15 * MINUTE,
+            restart_snooze: 4 * HOUR,
+            cache_retention: DAY,
+            cache_size: 5_120,
+            config_files: ConfigFiles::Keep,
+            machine_kind: MachineKind::Auto,
+            end_overdue: false,
         }
     }
 }
@@ -80,6 +145,39 @@ pub struct Changes {
     /// For how long a catalogue that was fetched is good, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub catalogue_ttl: Option<u64>,
+    /// Over which time after a deadline machines begin, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_spread: Option<u64>,
+    /// How long after the deadline of a deployment that allows it updates are installed, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<u64>,
+    /// How soon deadlines come whose updates are installed along, in seconds; 0 is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coming_deadlines: Option<u64>,
+    /// How long an update may take, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_run_time: Option<u64>,
+    /// For how long people see that the machine is about to restart, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_countdown: Option<u64>,
+    /// For how long they may put that off, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_snooze: Option<u64>,
+    /// For how long a file stays in the cache since it was needed last, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_retention: Option<u64>,
+    /// Above so many MiB what is not needed leaves the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_size: Option<u64>,
+    /// What becomes of a configuration file that somebody changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_files: Option<ConfigFiles>,
+    /// What machines count as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine_kind: Option<MachineKind>,
+    /// Whether an installer that takes longer than it may is ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end_overdue: Option<bool>,
 }
 
 /// Whose settings stand above whose.
@@ -139,7 +237,7 @@ struct Time {
 }
 
 /// All of them.
-const TIMES: [Time; 6] = [
+const TIMES: [Time; 13] = [
     Time {
         limit: Limit::of("poll_every", MINUTE, DAY),
         change: |it| &mut it.poll_every,
@@ -176,6 +274,41 @@ const TIMES: [Time; 6] = [
         change: |it| &mut it.catalogue_ttl,
         setting: |it| &mut it.catalogue_ttl,
     },
+    Time {
+        limit: Limit::of("deadline_spread", Duration::ZERO, HOUR.saturating_mul(2)),
+        change: |it| &mut it.deadline_spread,
+        setting: |it| &mut it.deadline_spread,
+    },
+    Time {
+        limit: Limit::of("grace", Duration::ZERO, HOUR.saturating_mul(120)),
+        change: |it| &mut it.grace,
+        setting: |it| &mut it.grace,
+    },
+    Time {
+        limit: Limit::of("coming_deadlines", Duration::ZERO, DAY.saturating_mul(365)),
+        change: |it| &mut it.coming_deadlines,
+        setting: |it| &mut it.coming_deadlines,
+    },
+    Time {
+        limit: Limit::of("max_run_time", MINUTE.saturating_mul(5), MINUTE.saturating_mul(9_999)),
+        change: |it| &mut it.max_run_time,
+        setting: |it| &mut it.max_run_time,
+    },
+    Time {
+        limit: Limit::of("restart_countdown", MINUTE, DAY),
+        change: |it| &mut it.restart_countdown,
+        setting: |it| &mut it.restart_countdown,
+    },
+    Time {
+        limit: Limit::of("restart_snooze", Duration::ZERO, DAY.saturating_mul(7)),
+        change: |it| &mut it.restart_snooze,
+        setting: |it| &mut it.restart_snooze,
+    },
+    Time {
+        limit: Limit::of("cache_retention", Duration::ZERO, DAY.saturating_mul(7)),
+        change: |it| &mut it.cache_retention,
+        setting: |it| &mut it.cache_retention,
+    },
 ];
 
 impl Limit {
@@ -194,6 +327,10 @@ impl Changes {
     pub fn with(mut self, above: &Self) -> Self {
         let mut above = above.clone();
         self.updates_enabled = above.updates_enabled.or(self.updates_enabled);
+        self.cache_size = above.cache_size.or(self.cache_size);
+        self.config_files = above.config_files.or(self.config_files);
+        self.machine_kind = above.machine_kind.or(self.machine_kind);
+        self.end_overdue = above.end_overdue.or(self.end_overdue);
         for Time { change, .. } in &TIMES {
             let set = *change(&mut above);
             let below = change(&mut self);
@@ -224,6 +361,10 @@ impl Settings {
     pub fn as_changes(&self) -> Changes {
         let (mut these, mut changes) = (self.clone(), Changes::default());
         changes.updates_enabled = Some(self.updates_enabled);
+        changes.cache_size = Some(self.cache_size);
+        changes.config_files = Some(self.config_files);
+        changes.machine_kind = Some(self.machine_kind);
+        changes.end_overdue = Some(self.end_overdue);
         for Time { change, setting, .. } in &TIMES {
             *change(&mut changes) = Some(setting(&mut these).as_secs());
         }
@@ -248,6 +389,10 @@ pub fn resolve<'a>(all: impl IntoIterator<Item = (Rank, &'a Changes)>) -> Settin
     let mut set = all.into_iter().fold(Changes::default(), |below, (_, above)| below.with(above));
     let mut settings = Settings::default();
     settings.updates_enabled = set.updates_enabled.unwrap_or(settings.updates_enabled);
+    settings.cache_size = set.cache_size.unwrap_or(settings.cache_size);
+    settings.config_files = set.config_files.unwrap_or_default();
+    settings.machine_kind = set.machine_kind.unwrap_or_default();
+    settings.end_overdue = set.end_overdue.unwrap_or_default();
     for Time { change, setting, .. } in &TIMES {
         if let Some(seconds) = *change(&mut set) {
             *setting(&mut settings) = Duration::from_secs(seconds);
@@ -285,7 +430,10 @@ mod tests {
         let want = serde_json::json!({
             "updates_enabled": true, "poll_every": 3600, "report_every": 900,
             "report_after_install": 120, "scan_every": 604_800, "reevaluate_every": 604_800,
-            "catalogue_ttl": 86_400
+            "catalogue_ttl": 86_400, "deadline_spread": 0, "grace": 0, "coming_deadlines": 0,
+            "max_run_time": 600, "restart_countdown": 900, "restart_snooze": 14_400,
+            "cache_retention": 86_400, "cache_size": 5_120, "config_files": "keep",
+            "machine_kind": "auto", "end_overdue": false
         });
         assert_eq!(json, want);
         assert_eq!(resolve([]), Settings::default());
@@ -327,7 +475,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_set_settings_are_within_limits_and_say_themselves(
-            seconds in proptest::array::uniform6(proptest::option::of(any::<u64>())),
+            seconds in proptest::array::uniform13(proptest::option::of(any::<u64>())),
             enabled in proptest::option::of(any::<bool>()),
         ) {
             let mut changes = Changes { updates_enabled: enabled, ..Changes::default() };

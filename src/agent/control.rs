@@ -43,6 +43,19 @@ pub enum Ask {
     },
     /// What waits to be told to the site, told now.
     Report,
+    /// What is deployed, and how far it is.
+    Deployments,
+    /// A deployment installed now, as the user wants it.
+    Install {
+        /// Its id or name; all that are available, if none is named.
+        #[serde(default)]
+        deployment: Option<String>,
+    },
+    /// The restart that is announced, put off.
+    Snooze {
+        /// For so many seconds.
+        seconds: u64,
+    },
     /// Why an update is in its state.
     Explain {
         /// Its id, name, or the name of an article.

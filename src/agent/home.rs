@@ -10,6 +10,12 @@
 //! DIR/ledger            what is known of each update, and what waits to be told
 //! DIR/catalogue/        what it scans by; may be deleted
 //! DIR/location.json     the update point that the last scan used
+//! DIR/deployed/         the documents of updates that deployments name, by digest
+//! DIR/deployed.json     what the last scan found of them
+//! DIR/cache/            files of updates, by digest; may be deleted
+//! DIR/installs/         what installers said, for each update
+//! DIR/install.pid       the installer that runs
+//! DIR/filter.json       that what a write filter protects is writable for now
 //! DIR/attributes.toml   what administrators set on the machine: NAME = "VALUE"
 //! DIR/control.sock      what commands on this machine ask the running agent at; mode 0600
 //! ```
@@ -163,7 +169,7 @@ impl Home {
     pub fn forget(&self) -> Result<(), HomeError> {
         // First: without it the folder has not joined.
         let mut gone = vec![AGENT, JOINING, "policy.json", "state.json", "facts.json", "ledger"];
-        gone.extend(["location.json", "keys/identity.pem", "keys/pending.key"]);
+        gone.extend(["location.json", "deployed.json", "keys/identity.pem", "keys/pending.key"]);
         for name in gone {
             let path = self.path(name);
             match fs::remove_file(&path) {
@@ -309,6 +315,12 @@ fn is_home(folder: &Path) -> io::Result<bool> {
         "ledger",
         "catalogue",
         "location.json",
+        "deployed",
+        "deployed.json",
+        "cache",
+        "installs",
+        "install.pid",
+        "filter.json",
         super::machine::ATTRIBUTES,
         "control.sock",
         "control.part",

@@ -206,6 +206,8 @@ fn unit_of(program: &Path, folder: &Path, site: Option<&str>) -> Result<String, 
          RestrictRealtime=yes\n\
          RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n\
          SystemCallArchitectures=native\n\
+         # An installer that is at work goes on when the agent is stopped.\n\
+         KillMode=process\n\
          TasksMax=512\n\
          \n\
          [Install]\n\

@@ -149,6 +149,17 @@ impl Site {
         path: &str,
         body: Option<(&[u8], &'static str)>,
     ) -> Result<Answer, Trouble> {
+        self.ask_for(method, path, body, MAX_ANSWER).await
+    }
+
+    /// The same, for an answer of at most `most` bytes.
+    pub async fn ask_for(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&[u8], &'static str)>,
+        most: usize,
+    ) -> Result<Answer, Trouble> {
         let mut closed = Trouble::Unreachable("the site has no address".into());
         for n in 0..self.doors.len() {
             let at = (self.last.load(Relaxed) + n) % self.doors.len();
@@ -159,7 +170,7 @@ impl Site {
             if let Some((bytes, kind)) = body {
                 request = request.header(header::CONTENT_TYPE, kind).body(bytes.to_vec());
             }
-            match send(request, &door.address, MAX_ANSWER).await {
+            match send(request, &door.address, most).await {
                 Err(trouble @ Trouble::Unreachable(_)) => closed = trouble,
                 answer => {
                     self.last.store(at, Relaxed);
@@ -224,13 +235,22 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// An HTTP client that believes whomever that authority (in PEM) vouches for.
 pub fn believing(authority: &str) -> Result<reqwest::Client, Trouble> {
+    asking(authority, true)
+}
+
+/// One that brings content, whose bytes are checked by their digest: so it may also be in plain HTTP.
+pub fn bringing(authority: &str) -> Result<reqwest::Client, Trouble> {
+    asking(authority, false)
+}
+
+fn asking(authority: &str, https_only: bool) -> Result<reqwest::Client, Trouble> {
     let clock: packager::Clock = std::sync::Arc::new(jiff::Timestamp::now);
     let unusable = |error: &dyn std::error::Error| Trouble::BadAnswer(crate::exit::chain(error));
     let config = identity::fetching_config(authority, &clock).map_err(|error| unusable(&error))?;
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured((*config).clone())
         .redirect(reqwest::redirect::Policy::none())
-        .https_only(true)
+        .https_only(https_only)
         .no_proxy();
     with_times(builder).build().map_err(|error| unusable(&error))
 }

@@ -1,16 +1,25 @@
 //! The machine that the agent runs on: its clocks, its facts, and by what it is told from a copy of it.
 
+use super::filter::is_overlay;
+use super::home::Home;
+use super::run::is_installing;
 use client::clock::Reading;
+use client::enforce;
 use client::facts::{
     Facts, FactsError, debian::Debian, network, recorded::Recorded, rpm::Rpm, told::Told,
 };
-use jiff::Timestamp;
+use client::install::restart::{Signs, newer_kernel, packages, uses_deleted};
+use client::settings::MachineKind;
+use jiff::{Timestamp, tz::TimeZone};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
+use sync::taxonomy::Language;
 
 /// The longest file that is read for a few words, in bytes.
 const MAX_FILE: u64 = 256 << 10;
@@ -38,6 +47,8 @@ const LISTS: [&str; 10] = [
 #[derive(Clone, Debug)]
 pub struct Machine {
     root: PathBuf,
+    /// What restarts it, if that was said.
+    restart: Option<Vec<String>>,
 }
 
 /// By what a machine is known again: what its system was given when it was installed, and its board.
@@ -65,7 +76,23 @@ impl Print {
 impl Machine {
     /// The one whose root is `root`.
     pub fn at(root: &Path) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), restart: None }
+    }
+
+    /// The same, which these words restart.
+    pub fn restarted_by(self, words: Option<&str>) -> Self {
+        let restart = words.map(|it| it.split_whitespace().map(str::to_owned).collect());
+        Self { restart, ..self }
+    }
+
+    /// Where its files are.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Whether it is the one that this runs on.
+    pub fn is_own(&self) -> bool {
+        self.root == Path::new("/")
     }
 
     /// Its packages and system.
@@ -131,11 +158,140 @@ impl Machine {
 
     /// What its clocks show.
     pub fn reading(&self) -> Reading {
-        let boot = text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        const BOOT: &str = "proc/sys/kernel/random/boot_id";
+        let boot = text(self.root.join(BOOT)).or_else(|_| text(Path::new("/").join(BOOT)));
+        let boot = boot.unwrap_or_default().trim().to_owned();
         let uptime = text("/proc/uptime").unwrap_or_default();
         let seconds = uptime.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
         let uptime = seconds.and_then(|it| Duration::try_from_secs_f64(it).ok());
         Reading { wall: Timestamp::now(), boot, uptime: uptime.unwrap_or_default() }
+    }
+
+    /// What it is to deployments.
+    pub fn standing(&self, home: &Home, kind: MachineKind) -> enforce::Machine {
+        let is_server = match kind {
+            MachineKind::Server => true,
+            MachineKind::Workstation => false,
+            MachineKind::Auto => {
+                // systemd-sysv-install(8): what logs people in graphically, if anything does.
+                let login = self.root.join("etc/systemd/system/display-manager.service");
+                fs::symlink_metadata(login).is_err()
+            }
+        };
+        enforce::Machine {
+            is_server,
+            has_people: self.has_people(),
+            has_overlay: is_overlay(&self.root),
+            installs_other: is_installing(home) || self.is_dpkg_locked(),
+        }
+    }
+
+    /// Whether somebody is logged in: what logind says of its sessions.
+    fn has_people(&self) -> bool {
+        let sessions = fs::read_dir(self.root.join("run/systemd/sessions"));
+        let sessions = sessions.into_iter().flatten().flatten().take(1_000);
+        let is_user = |text: String| text.lines().any(|line| line == "CLASS=user");
+        sessions.filter_map(|it| text(it.path()).ok()).any(is_user)
+    }
+
+    /// Whether somebody holds dpkg's lock, as the kernel lists those (proc_locks(5)).
+    fn is_dpkg_locked(&self) -> bool {
+        let locks = text("/proc/locks").unwrap_or_default();
+        let names = ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock"];
+        names.iter().filter_map(|name| fs::metadata(self.root.join(name)).ok()).any(|about| {
+            let (major, minor) = (rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+            let place = format!(" {major:02x}:{minor:02x}:{} ", about.ino());
+            locks.lines().any(|line| line.contains(&place) && line.contains(" WRITE "))
+        })
+    }
+
+    /// Its time zone.
+    pub fn zone(&self) -> TimeZone {
+        let path = self.root.join("etc/localtime");
+        // A link means a place on the machine itself.
+        let path = match fs::read_link(&path) {
+            Ok(to) if to.is_absolute() => self.root.join(to.strip_prefix("/").unwrap_or(&to)),
+            _ => path,
+        };
+        let bytes = fs::read(&path).ok().filter(|it| it.len() < MAX_FILE as usize);
+        bytes.and_then(|it| TimeZone::tzif("local", &it).ok()).unwrap_or(TimeZone::UTC)
+    }
+
+    /// Its language, if it says one.
+    pub fn language(&self) -> Option<Language> {
+        let files = ["etc/locale.conf", "etc/default/locale"];
+        let said = files.iter().filter_map(|name| text(self.root.join(name)).ok());
+        let lines: Vec<String> =
+            said.flat_map(|it| it.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let lang = lines.iter().find_map(|line| line.strip_prefix("LANG="))?;
+        let word = lang.trim_matches('"').split(['_', '.', '@']).next()?;
+        // C and POSIX are none.
+        word.to_ascii_lowercase().parse().ok().filter(|_| word.len() == 2 || word.len() == 3)
+    }
+
+    /// What speaks for a restart of it.
+    pub fn signs(&self) -> Signs {
+        let run = |name: &str| self.root.join("run").join(name);
+        let kernel = self.is_own().then(|| {
+            let running = text("/proc/sys/kernel/osrelease").unwrap_or_default();
+            let files = fs::read_dir("/boot").into_iter().flatten().flatten();
+            let names: Vec<String> =
+                files.filter_map(|it| it.file_name().into_string().ok()).collect();
+            newer_kernel(names.iter().map(String::as_str), running.trim())
+        });
+        Signs {
+            packages: packages(&text(run("reboot-required.pkgs")).unwrap_or_default()),
+            is_asked: run("reboot-required").exists(),
+            kernel: kernel.flatten(),
+        }
+    }
+
+    /// The programs that run and still use a library that was replaced: to be restarted some time.
+    pub fn outdated(&self) -> BTreeSet<String> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let processes = processes.filter(|_| self.is_own()).map(|it| it.path());
+        let outdated =
+            processes.filter(|it| text(it.join("maps")).is_ok_and(|maps| uses_deleted(&maps)));
+        outdated.filter_map(|it| Some(text(it.join("comm")).ok()?.trim().to_owned())).collect()
+    }
+
+    /// Restarts it.
+    ///
+    /// # Errors
+    /// Why that cannot be, in words.
+    pub fn restart(&self) -> Result<(), String> {
+        let has_systemd = Path::new("/run/systemd/system").is_dir();
+        let own: &[&str] = match has_systemd {
+            true => &["systemctl", "reboot"],
+            false => &["shutdown", "-r", "now"],
+        };
+        let words: Vec<String> = match &self.restart {
+            Some(words) => words.clone(),
+            None if self.is_own() => own.iter().map(|it| (*it).to_owned()).collect(),
+            None => {
+                return Err("its files are below a folder: it is not the machine that runs".into());
+            }
+        };
+        let (program, arguments) = words.split_first().ok_or("no command restarts it")?;
+        let ran = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+        match ran {
+            Ok(done) if done.status.success() => Ok(()),
+            Ok(done) => {
+                let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+                Err(format!("{} ended with {}: {said}", words.join(" "), done.status))
+            }
+            Err(error) => Err(format!("{program} cannot be run: {error}")),
+        }
+    }
+
+    /// Writes to the terminals of people who are logged in. That it does not come there is no harm.
+    pub fn tell_people(&self, words: &str) {
+        if self.is_own() {
+            let wall = Command::new("wall").arg(words).stdin(Stdio::null()).output();
+            if let Err(error) = wall {
+                tracing::debug!(%error, "people are not told by wall");
+            }
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! What is to be done, and when, crate `client` decides; here are the network, the clock, the dice and the disk. All
 //! state is on disk before anything follows from it, so an agent that is killed goes on where it was. One thing is
-//! done at a time; the question for the next policy waits at the site meanwhile. In the order to read: [`join`],
-//! then the loop below, and what it does: [`policy`], [`scan`], [`report`], [`command`].
+//! done at a time; the question for the next policy waits at the site meanwhile, and a download or an installation runs
+//! beside. In the order to read: [`join`], then the loop below, and what it does: [`policy`], [`scan`], [`deploy`],
+//! [`report`], [`command`].
 
 mod command;
+mod deploy;
 mod join;
 mod policy;
 mod report;
@@ -13,7 +15,7 @@ mod scan;
 
 use super::control::Asked;
 use super::home::{Home, HomeError, Settled};
-use super::link::{Site, Trouble, believing};
+use super::link::{Site, Trouble, believing, bringing};
 use super::machine::Machine;
 use super::status::{Scanned, Status};
 use client::catalogue::Shelf;
@@ -30,12 +32,10 @@ use jiff::Timestamp;
 use join::Joined;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use sync::name::UpdateId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -53,7 +53,7 @@ struct State {
     watch: Watch,
     pace: Pace,
     last_scan: Option<Scanned>,
-    awaiting_restart: BTreeSet<UpdateId>,
+    deploy: deploy::Kept,
     /// When facts are looked at again.
     facts_due: Moment,
 }
@@ -77,6 +77,9 @@ pub enum AgentError {
     /// Its catalogue.
     #[error("the folder of the catalogue cannot be used")]
     Catalogue(#[source] std::io::Error),
+    /// Its cache of files.
+    #[error("the folder of files that are to be installed cannot be used")]
+    Cache(#[source] std::io::Error),
     /// It has not joined, and has nothing to join with.
     #[error("{} has not joined a site: start it once with --join-file FILE", .0.display())]
     NotJoined(PathBuf),
@@ -111,6 +114,8 @@ struct Agent {
     identity: Identity,
     site: Arc<Site>,
     points: reqwest::Client,
+    /// What asks distribution points for content.
+    contents: reqwest::Client,
     policy: Option<Policy>,
     state: State,
     saved: Vec<u8>,
@@ -129,6 +134,9 @@ struct Agent {
     installed: Option<Moment>,
     /// Which policy is held, for the question that waits at the site.
     held: watch::Sender<Held>,
+    deploy: deploy::Deploy,
+    /// When is looked again at what is to be done for deployments; none, until something happens.
+    deploy_due: Option<Moment>,
     /// Commands that wait for the scan that answers them.
     waiting: Vec<(Trigger, oneshot::Sender<Result<Value, String>>)>,
 }
@@ -157,11 +165,11 @@ pub async fn run(
         let Some(joined) = join::joined(&start, &mut asked, &stop).await? else {
             return Ok(());
         };
-        let mut agent = Agent::open(&start, joined)?;
+        let (mut agent, done) = Agent::open(&start, joined)?;
         if let Some(started) = started.take() {
             started(&agent.status());
         }
-        match agent.run(&mut asked, &stop).await? {
+        match agent.run(&mut asked, done, &stop).await? {
             Ended::Stopped => return Ok(()),
             Ended::Removed => {
                 tracing::warn!("the site does not know this client any more: it joins anew");
@@ -179,6 +187,8 @@ enum Ended {
     Removed,
 }
 
+pub(super) use deploy::carry::is_running as is_installing;
+
 /// A file that can do without: what is damaged of it counts as not there.
 fn dispensable<T: serde::de::DeserializeOwned>(home: &Home, name: &str) -> Option<T> {
     home.read(name).unwrap_or_else(|error| {
@@ -188,7 +198,10 @@ fn dispensable<T: serde::de::DeserializeOwned>(home: &Home, name: &str) -> Optio
 }
 
 impl Agent {
-    fn open(start: &Start, joined: Joined) -> Result<Self, AgentError> {
+    fn open(
+        start: &Start,
+        joined: Joined,
+    ) -> Result<(Self, mpsc::Receiver<deploy::Done>), AgentError> {
         let (home, machine) = (start.home.clone(), start.machine.clone());
         let Joined { settled, identity, is_new } = joined;
         let token = match &start.token {
@@ -199,11 +212,14 @@ impl Agent {
         };
         let site = Arc::new(Site::of(&identity, &settled.sites)?);
         let points = believing(&identity.authority().pem()).map_err(AgentError::Connections)?;
+        let contents = bringing(&identity.authority().pem()).map_err(AgentError::Connections)?;
         let life = Life(NonZeroU64::new(rand::random()).unwrap_or(NonZeroU64::MIN));
         let ledger = Ledger::open(&home.path("ledger"), life)?;
         let shelf = Shelf::open(&home.path("catalogue"), settled.key);
         let mut state: State = dispensable(&home, STATE).unwrap_or_default();
         state.agenda.interrupted();
+        state.deploy.enforcer.interrupted();
+        let (deploy, done) = deploy::Deploy::open(&home, &machine)?;
         let signed = dispensable::<SignedPolicy>(&home, POLICY);
         let policy = signed.and_then(|it| it.open(&settled.key, settled.id).ok());
         let held = watch::Sender::new(Held {
@@ -211,13 +227,14 @@ impl Agent {
             revision: policy.as_ref().map(|it| it.revision.clone()).unwrap_or_default(),
             poll_every: policy.as_ref().map_or_else(Default::default, |it| it.settings.poll_every),
         });
-        Ok(Self {
+        let agent = Self {
             home,
             machine,
             settled,
             identity,
             site,
             points,
+            contents,
             policy,
             state,
             saved: Vec::new(),
@@ -231,13 +248,17 @@ impl Agent {
             told_fallback: None,
             installed: None,
             held,
+            deploy,
+            deploy_due: Some(Moment::default()),
             waiting: Vec::new(),
-        })
+        };
+        Ok((agent, done))
     }
 
     async fn run(
         &mut self,
         asked: &mut mpsc::Receiver<Asked>,
+        mut done: mpsc::Receiver<deploy::Done>,
         stop: &CancellationToken,
     ) -> Result<Ended, AgentError> {
         let (came, mut policies) = mpsc::channel(1);
@@ -263,6 +284,7 @@ impl Agent {
                         self.take_answer(answer)?;
                     }
                 }
+                Some(done) = done.recv() => self.deploy_done(done).await?,
                 command = asked.recv() => match command {
                     Some((ask, tell)) => self.command(ask, tell).await?,
                     None => break,
@@ -281,11 +303,15 @@ impl Agent {
             self.renew().await?;
         }
         if self.state.watch.next() <= now {
-            self.look().await?;
+            self.look_at_packages().await?;
         }
-        if let Some(scan) = self.state.agenda.begin(now, &mut dice) {
+        self.deploy().await?;
+        // While an installer is at work a scan would see half of it.
+        let scans = !self.deploy.is_installing();
+        if let Some(scan) = scans.then(|| self.state.agenda.begin(now, &mut dice)).flatten() {
             self.save()?;
             self.scan(scan).await?;
+            self.deploy().await?;
         }
         let now = self.now();
         if self.state.facts_due <= now {
@@ -294,13 +320,23 @@ impl Agent {
         if self.state.pace.is_due(now) {
             self.report().await?;
         }
+        if self.state.deploy.pace.is_due(now) {
+            self.report_enforcement().await?;
+        }
         Ok(())
     }
 
     fn until_due(&mut self) -> Duration {
         let now = self.now();
         let State { agenda, watch, pace, facts_due, .. } = &self.state;
-        let moments = [agenda.wake(now), pace.due(), Some(*facts_due), Some(watch.next())];
+        let moments = [
+            agenda.wake(now).filter(|_| !self.deploy.is_installing()),
+            pace.due(),
+            self.state.deploy.pace.due(),
+            self.deploy_due,
+            Some(*facts_due),
+            Some(watch.next()),
+        ];
         let next = moments.into_iter().flatten().min().map(|moment| moment.since(now));
         next.unwrap_or(SLEEP.1)
     }

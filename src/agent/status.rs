@@ -1,6 +1,7 @@
 //! How an agent stands: what it keeps of its last scan, and what it says when it is asked.
 
 use client::catalogue::Refreshed;
+use client::enforce::report::{Listed, Standing};
 use client::scan::Trigger;
 use client::scan::evaluate::Counts;
 use client::scan::retry::Failure;
@@ -54,6 +55,22 @@ impl Scanned {
     }
 }
 
+/// How far a deployment is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// What people call it.
+    pub name: String,
+    /// How far it is.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+impl From<Listed> for Deployed {
+    fn from(it: Listed) -> Self {
+        Self { name: it.name, standing: it.standing }
+    }
+}
+
 /// How an agent stands.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -93,6 +110,15 @@ pub struct Status {
     /// Why they could not be told last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_trouble: Option<String>,
+    /// What is deployed to it.
+    #[serde(default)]
+    pub deployments: Vec<Deployed>,
+    /// What it is at: `downloading` or `installing`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working: Option<String>,
+    /// In how many seconds the machine restarts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_in: Option<u64>,
     /// The revision of the facts that the site has.
     #[serde(default)]
     pub facts: Option<u64>,

@@ -6,7 +6,7 @@ use crate::{
     transport::{Client, Request, path},
     units,
 };
-use ::client::settings::{Changes, Settings};
+use ::client::settings::{Changes, ConfigFiles, MachineKind, Settings};
 use api::routes::fleet::ClientSettingsView;
 use clap::{Args, Subcommand};
 use http::Method;
@@ -22,7 +22,7 @@ Examples:
   depot client settings show --client pc-17")]
     Show(WhoseArgs),
     /// Set some; what is not given stays as it is
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Take back what was set, all of it or the settings that are named
     #[command(after_help = "\
 Examples:
@@ -53,6 +53,7 @@ pub struct WhoseArgs {
 Examples:
   depot client settings set --scan-every 1d --report-every 30m
   depot client settings set --client pc-17 --updates-enabled false
+  depot client settings set --deadline-spread 2h --restart-countdown 30m
 
 In a tree of sites, what is set for all clients is set at the top, and goes down to all sites.
 Clients for which updates are not enabled are told of no update point, so they neither scan nor install.
@@ -82,6 +83,60 @@ pub struct SetArgs {
     /// For how long a catalogue that they fetched is good: 1h to 30d [default: 1d]
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     catalogue_ttl: Option<Duration>,
+    /// Over which time after a deadline machines begin, each at a time of its own: up to 2h [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    deadline_spread: Option<Duration>,
+    /// How long after the deadline of a deployment that allows it updates are installed: up to 5d [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    grace: Option<Duration>,
+    /// With updates whose deadline is over install those whose deadline comes within this time: up to 365d; 0s is
+    /// none [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    coming_deadlines: Option<Duration>,
+    /// How long an update may take where its deployment does not say: 5m to 9999m [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    max_run_time: Option<Duration>,
+    /// For how long people at a machine see that it is about to restart: 1m to 1d [default: 15m]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    restart_countdown: Option<Duration>,
+    /// For how long they may put that off, all in all: up to 7d [default: 4h]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    restart_snooze: Option<Duration>,
+    /// For how long a file stays in the cache since it was needed last: up to 7d [default: 1d]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    cache_retention: Option<Duration>,
+    /// Above so many MiB what is not needed leaves the cache; what is needed always has room [default: 5120]
+    #[arg(long, value_name = "MIB")]
+    cache_size: Option<u64>,
+    /// What becomes of a configuration file that somebody changed, where an update has another one: it stays, and
+    /// the update's lies beside it, or the other way round [default: keep]
+    #[arg(long, value_name = "keep|replace", value_parser = config_files)]
+    config_files: Option<ConfigFiles>,
+    /// What machines count as where deployments leave servers or workstations alone; auto: one with a graphical
+    /// login is a workstation [default: auto]
+    #[arg(long, value_name = "auto|server|workstation", value_parser = machine_kind)]
+    machine_kind: Option<MachineKind>,
+    /// Whether an installer that takes longer than it may is ended; else it goes on, and nobody watches
+    /// [default: false]
+    #[arg(long, value_name = "true|false", action = clap::ArgAction::Set)]
+    end_overdue: Option<bool>,
+}
+
+fn config_files(text: &str) -> Result<ConfigFiles, String> {
+    match text {
+        "keep" => Ok(ConfigFiles::Keep),
+        "replace" => Ok(ConfigFiles::Replace),
+        _ => Err("want keep or replace".into()),
+    }
+}
+
+fn machine_kind(text: &str) -> Result<MachineKind, String> {
+    match text {
+        "auto" => Ok(MachineKind::Auto),
+        "server" => Ok(MachineKind::Server),
+        "workstation" => Ok(MachineKind::Workstation),
+        _ => Err("want auto, server or workstation".into()),
+    }
 }
 
 /// Runs a command on the settings of clients.
@@ -128,6 +183,17 @@ impl SetArgs {
             scan_every: seconds(self.scan_every),
             reevaluate_every: seconds(self.reevaluate_every),
             catalogue_ttl: seconds(self.catalogue_ttl),
+            deadline_spread: seconds(self.deadline_spread),
+            grace: seconds(self.grace),
+            coming_deadlines: seconds(self.coming_deadlines),
+            max_run_time: seconds(self.max_run_time),
+            restart_countdown: seconds(self.restart_countdown),
+            restart_snooze: seconds(self.restart_snooze),
+            cache_retention: seconds(self.cache_retention),
+            cache_size: self.cache_size,
+            config_files: self.config_files,
+            machine_kind: self.machine_kind,
+            end_overdue: self.end_overdue,
         }
     }
 }
@@ -162,9 +228,13 @@ fn rows(shown: &ClientSettingsView, is_of_one: bool) -> String {
             (_, true) => "all clients",
             _ => "default",
         };
-        let value = match value.as_u64() {
-            Some(seconds) => units::duration(Duration::from_secs(seconds)),
-            None => value.to_string(),
+        let value = match (value.as_u64(), value.as_str()) {
+            (Some(mebibytes), _) if name == "cache_size" => {
+                units::bytes(mebibytes.saturating_mul(1 << 20))
+            }
+            (Some(seconds), _) => units::duration(Duration::from_secs(seconds)),
+            (None, Some(word)) => word.to_owned(),
+            (None, None) => value.to_string(),
         };
         [name, value, from.to_owned()]
     });

@@ -10,6 +10,7 @@
 pub mod agent;
 pub mod archive;
 pub mod clock;
+pub mod debian;
 pub mod fleet;
 pub mod own;
 pub mod point;

@@ -21,6 +21,8 @@ pub struct Evaluation {
     pub counts: Counts,
     /// The place of the catalogue.
     pub catalogue: u64,
+    /// Of required updates with items that do not all apply, those that do.
+    pub items: BTreeMap<UpdateId, BTreeSet<u32>>,
 }
 
 /// How many updates are in which state.
@@ -72,6 +74,10 @@ pub fn evaluate(
             let verdict = assessor.assess(&entry.update);
             let (state, awaits_restart) = (verdict.state, verdict.awaits_restart);
             let known = Known { state, revision: entry.revision, awaits_restart };
+            if state == State::Required && entry.update.items.iter().any(|it| !it.rules.is_empty())
+            {
+                evaluation.items.insert(entry.update.id, assessor.items(&entry.update));
+            }
             evaluation.counts.add(known);
             evaluation.found.insert(entry.update.id, known);
         }

@@ -3,7 +3,7 @@
 use super::{Agent, AgentError, FACTS, dispensable};
 use crate::agent::control::Ask;
 use crate::agent::machine::Machine;
-use crate::agent::status::Status;
+use crate::agent::status::{Deployed, Status};
 use client::applicability::Assessor;
 use client::catalogue::{Shelf, platform_of};
 use client::clock::Moment;
@@ -11,6 +11,7 @@ use client::explain::explain;
 use client::scan::Line;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use sync::name::UpdateId;
 use tokio::sync::oneshot;
 
@@ -78,9 +79,14 @@ impl Agent {
                     Some(why) => Err(format!("states could not be told: {why}")),
                 }
             }
+            Ask::Deployments => {
+                serde_json::to_value(self.listed()).map_err(|error| error.to_string())
+            }
+            Ask::Install { deployment } => self.user_install(deployment.as_deref()),
+            Ask::Snooze { seconds } => self.snooze(Duration::from_secs(seconds)),
             Ask::Explain { update } => {
                 let machine = self.machine.clone();
-                let waits = self.state.awaiting_restart.clone();
+                let waits = self.awaiting_restart();
                 self.with_shelf(move |shelf| explained(&machine, shelf, &waits, &update)).await?
             }
         };
@@ -88,7 +94,13 @@ impl Agent {
         Ok(())
     }
 
+    /// The updates that a scan takes to await a restart.
+    pub(super) fn awaiting_restart(&mut self) -> BTreeSet<UpdateId> {
+        self.enforce(|it, view, _| it.awaiting_restart(view.boot))
+    }
+
     pub(super) fn status(&mut self) -> Status {
+        let deployments = self.listed().into_iter().map(Deployed::from).collect();
         let now = self.now();
         let seconds = |moment: Moment| moment.since(now).as_secs();
         let facts = dispensable::<BTreeMap<String, Value>>(&self.home, FACTS);
@@ -106,7 +118,13 @@ impl Agent {
             next_scan: self.state.agenda.wake(now).map(seconds),
             waiting: self.ledger.waiting(),
             next_report: self.state.pace.due().map(seconds),
-            report_trouble: self.report_trouble.clone(),
+            report_trouble: self
+                .report_trouble
+                .clone()
+                .or_else(|| self.deploy.report_trouble.clone()),
+            deployments,
+            working: self.deploy.working().map(str::to_owned),
+            restart_in: self.state.deploy.enforcer.restarts_in(now).map(|it| it.as_secs()),
             facts: facts.and_then(|facts| facts.get("revision")?.as_u64()),
             certificate_until: Some(self.identity.expires()),
         }

@@ -105,6 +105,9 @@ impl Status {
             waiting: 0,
             next_report: None,
             report_trouble: None,
+            deployments: Vec::new(),
+            working: None,
+            restart_in: None,
             facts: None,
             certificate_until: None,
         }

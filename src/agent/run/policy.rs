@@ -87,6 +87,7 @@ impl Agent {
                 tracing::info!("updates are disabled: nothing is scanned for any more");
             }
             self.state.agenda.disable();
+            self.state.deploy.enforcer.scans_no_more();
             self.home.remove(LOCATION)?;
         } else if !policy.update_points.is_empty() || self.state.agenda.is_enabled() {
             let settings = agenda::Settings {

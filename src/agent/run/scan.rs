@@ -1,11 +1,12 @@
 //! A scan: its steps in order, and what follows from how it ended.
 
-use super::{Agent, AgentError, LOCATION, Location, dice};
+use super::{Agent, AgentError, LOCATION, Location, deploy, dice};
 use crate::agent::link::{Point, Trouble};
 use crate::agent::machine::Machine;
 use crate::agent::status::Scanned;
 use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
 use client::clock::Moment;
+use client::enforce::found::{Found, Looks};
 use client::facts::FactsError;
 use client::scan::agenda::Scan;
 use client::scan::evaluate::{Evaluation, evaluate};
@@ -40,11 +41,13 @@ impl Agent {
             for (_, tell) in std::mem::take(&mut self.waiting) {
                 let _ = tell.send(Err("updates were disabled by the site's settings".into()));
             }
+            self.state.deploy.enforcer.scans_no_more();
             return self.save();
         }
         match outcome {
-            Ok(()) => {
+            Ok(deployed) => {
                 self.state.agenda.succeeded(now);
+                self.deploy_scanned(&scan.answers, deployed)?;
                 let counts = scanned.counts.unwrap_or_default();
                 tracing::info!(
                     started_by = scanned.started_by(),
@@ -60,6 +63,8 @@ impl Agent {
                 tracing::warn!(why = failure.why, "a scan failed");
                 self.ledger.record_failure(failure.class.code(), Timestamp::now())?;
                 self.state.agenda.failed(now, failure.clone());
+                let why = failure.why.clone();
+                self.enforce(|it, view, dice| it.scan_failed(&scan.answers, &why, view, dice));
                 scanned.failed = Some(failure);
             }
         }
@@ -100,8 +105,9 @@ impl Agent {
         &mut self,
         scan: &Scan,
         scanned: &mut Scanned,
-    ) -> Result<Result<(), Failure>, AgentError> {
+    ) -> Result<Result<Found, Failure>, AgentError> {
         let (mut point, mut found) = (scan.point.clone(), None);
+        let mut of_deployments = Found::default();
         for step in scan.steps {
             match step {
                 Step::ClearHistory => self.state.last_scan = None,
@@ -131,15 +137,15 @@ impl Agent {
                     }
                 }
                 Step::Evaluate => match self.evaluate().await? {
-                    Ok((evaluation, digest)) => {
+                    Ok((evaluation, deployed, digest)) => {
                         let now = self.now();
                         self.installed = self.state.watch.scanned(now, digest);
-                        found = Some(evaluation);
+                        (found, of_deployments) = (Some(evaluation), deployed);
                     }
                     Err(failure) => return Ok(Err(failure)),
                 },
                 Step::RecordStates => {
-                    let Some(Evaluation { found, counts, catalogue }) = found.take() else {
+                    let Some(Evaluation { found, counts, catalogue, .. }) = found.take() else {
                         return Err(AgentError::Failed);
                     };
                     scanned.changed = self.ledger.record(&found, catalogue, Timestamp::now())?;
@@ -147,7 +153,7 @@ impl Agent {
                 }
             }
         }
-        Ok(Ok(()))
+        Ok(Ok(of_deployments))
     }
 
     /// Brings what changed of the catalogue.
@@ -184,7 +190,7 @@ impl Agent {
     }
 
     /// Looks whether the machine's packages became others, and if so asks for a scan as after an installation.
-    pub(super) async fn look(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn look_at_packages(&mut self) -> Result<(), AgentError> {
         let now = self.now();
         if !self.state.watch.looks(now, self.machine.stamp()) {
             return Ok(());
@@ -205,22 +211,37 @@ impl Agent {
         Ok(())
     }
 
-    /// Assesses all updates by what lies on the machine; and the digest of the packages that it went by.
+    /// Assesses all updates by what lies on the machine, looks which of them are deployed, and has the digest of the
+    /// packages that it went by.
     pub(super) async fn evaluate(
         &mut self,
-    ) -> Result<Result<(Evaluation, String), Failure>, AgentError> {
-        let (machine, waits) = (self.machine.clone(), self.state.awaiting_restart.clone());
+    ) -> Result<Result<(Evaluation, Found, String), Failure>, AgentError> {
+        let (machine, waits) = (self.machine.clone(), self.awaiting_restart());
+        let (home, documents, known, lacks) = self.looked_at();
         self.state.facts_due = Moment::default();
         self.with_shelf(move |shelf| {
             let facts = machine.facts().map_err(|error| local(crate::exit::chain(&error)))?;
-            let evaluation =
+            let evaluated =
                 evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => {
                         Failure { class: Class::Damaged, why: error.to_string() }
                     }
                     _ => local(format!("the catalogue cannot be read: {error}")),
                 })?;
-            Ok((evaluation, facts.digest()))
+            let language = machine.language();
+            let looks = Looks {
+                facts: &*facts,
+                language: language.as_ref(),
+                state: &|id| evaluated.found.get(&id).map(|known| known.state),
+                items: &evaluated.items,
+                known: &known,
+                lacks: &lacks,
+            };
+            let mut found = Found::default();
+            for (digest, document) in deploy::documents(&home, &documents) {
+                found.add(digest, document, &looks);
+            }
+            Ok((evaluated, found, facts.digest()))
         })
         .await
     }

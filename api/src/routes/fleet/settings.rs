@@ -7,7 +7,7 @@ use crate::guard::AuditNote;
 use crate::problem::Problem;
 use crate::routes::sync::only_at_the_top;
 use crate::site::{Site, blocking};
-use ::client::settings::{Changes, Settings};
+use ::client::settings::{Changes, ConfigFiles, MachineKind, Settings};
 use axum::Json;
 use axum::extract::{Extension, State};
 use serde::{Deserialize, Serialize};
@@ -42,13 +42,43 @@ pub struct SetSettingsView {
     pub reevaluate_every: Option<u64>,
     /// For how long a catalogue that they fetched is good, from 3,600 to 2,592,000; 86,400 by default.
     pub catalogue_ttl: Option<u64>,
+    /// Over which time after a deadline machines begin, each at a time of its own, at most 7,200; 0 by default.
+    pub deadline_spread: Option<u64>,
+    /// How long after the deadline of a deployment that allows it updates are installed, at most 432,000; 0 by default.
+    pub grace: Option<u64>,
+    /// With updates whose deadline is over those are installed whose deadline comes within this time, at most
+    /// 31,536,000; 0, the default, is none.
+    pub coming_deadlines: Option<u64>,
+    /// How long an update may take where its deployment does not say, from 300 to 599,940; 600 by default.
+    pub max_run_time: Option<u64>,
+    /// For how long people at a machine see that it is about to restart, from 60 to 86,400; 900 by default.
+    pub restart_countdown: Option<u64>,
+    /// For how long they may put that off, all in all, at most 604,800; 14,400 by default.
+    pub restart_snooze: Option<u64>,
+    /// For how long a file stays in the cache since it was needed last, at most 604,800; 86,400 by default.
+    pub cache_retention: Option<u64>,
+    /// Above so many MiB what is not needed leaves the cache; 5,120 by default. What is needed always has room.
+    pub cache_size: Option<u64>,
+    /// What becomes of a configuration file that somebody changed, where an update has another one: `keep`, the
+    /// default, or `replace`.
+    #[schema(value_type = Option<String>)]
+    pub config_files: Option<ConfigFiles>,
+    /// What machines count as where deployments leave servers or workstations alone: `auto`, the default, `server` or
+    /// `workstation`.
+    #[schema(value_type = Option<String>)]
+    pub machine_kind: Option<MachineKind>,
+    /// Whether an installer that takes longer than it may is ended; false by default: it goes on unwatched.
+    pub end_overdue: Option<bool>,
 }
 
 /// What holds. Times are in seconds.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "updates_enabled": true, "poll_every": 3600, "report_every": 1800, "report_after_install": 120,
-    "scan_every": 86400, "reevaluate_every": 604800, "catalogue_ttl": 86400
+    "scan_every": 86400, "reevaluate_every": 604800, "catalogue_ttl": 86400,
+    "deadline_spread": 0, "grace": 0, "coming_deadlines": 0, "max_run_time": 600, "restart_countdown": 900,
+    "restart_snooze": 14400, "cache_retention": 86400, "cache_size": 5120, "config_files": "keep",
+    "machine_kind": "auto", "end_overdue": false
 }))]
 pub struct EffectiveSettingsView {
     /// Whether clients scan for updates and install them.
@@ -65,6 +95,30 @@ pub struct EffectiveSettingsView {
     pub reevaluate_every: u64,
     /// For how long a catalogue that they fetched is good.
     pub catalogue_ttl: u64,
+    /// Over which time after a deadline machines begin.
+    pub deadline_spread: u64,
+    /// How long after the deadline of a deployment that allows it updates are installed.
+    pub grace: u64,
+    /// How soon deadlines come whose updates are installed along.
+    pub coming_deadlines: u64,
+    /// How long an update may take where its deployment does not say.
+    pub max_run_time: u64,
+    /// For how long people at a machine see that it is about to restart.
+    pub restart_countdown: u64,
+    /// For how long they may put that off, all in all.
+    pub restart_snooze: u64,
+    /// For how long a file stays in the cache since it was needed last.
+    pub cache_retention: u64,
+    /// Above so many MiB what is not needed leaves the cache.
+    pub cache_size: u64,
+    /// What becomes of a configuration file that somebody changed.
+    #[schema(value_type = String)]
+    pub config_files: ConfigFiles,
+    /// What machines count as.
+    #[schema(value_type = String)]
+    pub machine_kind: MachineKind,
+    /// Whether an installer that takes longer than it may is ended.
+    pub end_overdue: bool,
 }
 
 /// What is set, and what holds.
@@ -73,7 +127,10 @@ pub struct EffectiveSettingsView {
     "set": {"report_every": 1800}, "site": {"scan_every": 86400},
     "effective": {
         "updates_enabled": true, "poll_every": 3600, "report_every": 1800, "report_after_install": 120,
-        "scan_every": 86400, "reevaluate_every": 604800, "catalogue_ttl": 86400
+        "scan_every": 86400, "reevaluate_every": 604800, "catalogue_ttl": 86400,
+        "deadline_spread": 0, "grace": 0, "coming_deadlines": 0, "max_run_time": 600, "restart_countdown": 900,
+        "restart_snooze": 14400, "cache_retention": 86400, "cache_size": 5120, "config_files": "keep",
+        "machine_kind": "auto", "end_overdue": false
     }
 }))]
 pub struct ClientSettingsView {

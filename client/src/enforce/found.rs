@@ -1,0 +1,352 @@
+//! What a scan found of the updates that are deployed: which the machine requires, and what of them it needs.
+//!
+//! Documents of deployments may be large, and most of what they hold is nothing to one machine. After each scan the
+//! documents are read once, and what is kept is this.
+
+use crate::applicability::State;
+use crate::facts::{Facts, Installed, Platform};
+use deployment::policy::{DeployedFile, DeployedItem, DeployedUpdate, DeployedUpdates};
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use sync::apt::version;
+use sync::name::UpdateId;
+use sync::rpm::evr::Evr;
+use sync::taxonomy::Language;
+use sync::update::{Behaviour, Handler, PackageFile};
+
+/// What the last scan found. To be kept on disk.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Found {
+    /// The documents that were there, by digest.
+    pub documents: BTreeMap<String, Evaluated>,
+    /// The updates that are required.
+    pub updates: BTreeMap<UpdateId, Needed>,
+    /// The packages that installers said to lack, as far as a deployment has them, by name.
+    pub beside: BTreeMap<String, DeployedFile>,
+}
+
+/// What was found of one document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evaluated {
+    /// Its updates that are required, or that something was done for.
+    pub updates: BTreeSet<UpdateId>,
+    /// How many of its updates nobody can tell the state of.
+    pub unknown: u64,
+}
+
+/// An update that is required.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Needed {
+    /// What people call it.
+    pub name: String,
+    /// What it is, in a line.
+    pub title: String,
+    /// What installing it does to the machine.
+    pub behaviour: Behaviour,
+    /// Whether it is installed by way of its parts.
+    pub is_bundle: bool,
+    /// What is to be installed, with the files that this machine needs of it.
+    pub items: Vec<DeployedItem>,
+}
+
+/// What documents are looked at by.
+pub struct Looks<'a> {
+    /// The machine.
+    pub facts: &'a dyn Facts,
+    /// Its language, if it says one.
+    pub language: Option<&'a Language>,
+    /// The states of updates, as the scan found them.
+    pub state: &'a dyn Fn(UpdateId) -> Option<State>,
+    /// The items of a required update that apply, by their number; all, where that is none.
+    pub items: &'a BTreeMap<UpdateId, BTreeSet<u32>>,
+    /// The updates that something was done for.
+    pub known: &'a BTreeSet<UpdateId>,
+    /// The packages that installers said to lack.
+    pub lacks: &'a BTreeSet<String>,
+}
+
+impl Found {
+    /// Takes in a document.
+    pub fn add(&mut self, digest: &str, document: DeployedUpdates, looks: &Looks<'_>) {
+        let mut evaluated = Evaluated::default();
+        for update in document.updates {
+            looks.beside(&update, &mut self.beside);
+            let id = update.id;
+            let is_required = match (looks.state)(id) {
+                Some(State::Required) => true,
+                // The catalogue here may be older than the deployment.
+                None | Some(State::Unknown) => {
+                    evaluated.unknown += 1;
+                    false
+                }
+                _ => false,
+            };
+            if is_required {
+                self.updates.entry(id).or_insert_with(|| looks.needed(update));
+            }
+            if is_required || looks.known.contains(&id) {
+                evaluated.updates.insert(id);
+            }
+        }
+        self.documents.insert(digest.to_owned(), evaluated);
+    }
+}
+
+impl Needed {
+    /// Its files.
+    pub fn files(&self) -> impl Iterator<Item = &DeployedFile> {
+        self.items.iter().flat_map(|item| &item.files)
+    }
+}
+
+impl Looks<'_> {
+    fn needed(&self, update: DeployedUpdate) -> Needed {
+        let applies = |item: &DeployedItem| {
+            self.items.get(&update.id).is_none_or(|items| items.contains(&item.item))
+        };
+        let is_bundle = update.items.is_empty() && !update.parts.is_empty();
+        let items = update.items.into_iter().filter(applies);
+        let items = items.filter(|item| self.speaks_any(&item.languages));
+        Needed {
+            name: update.name,
+            title: update.title,
+            behaviour: update.behaviour,
+            is_bundle,
+            items: items.map(|item| self.item(item)).collect(),
+        }
+    }
+
+    /// An item with the files that this machine needs of it: of packages those that replace an older one.
+    fn item(&self, mut item: DeployedItem) -> DeployedItem {
+        item.files.retain(|file| file.language.as_ref().is_none_or(|it| self.speaks(it)));
+        if matches!(item.handler, Some(Handler::Apt | Handler::Rpm)) {
+            let replaces = |file: &DeployedFile| {
+                file.package.as_ref().is_none_or(|package| self.replaces_older(package))
+            };
+            let is_for =
+                |file: &DeployedFile| file.package.as_ref().is_none_or(|it| self.is_for_this(it));
+            match item.files.iter().any(replaces) {
+                true => item.files.retain(replaces),
+                // It is required, and of nothing that is installed: then it is something new.
+                false => item.files.retain(is_for),
+            }
+        }
+        item
+    }
+
+    fn speaks(&self, language: &Language) -> bool {
+        let first = |it: &Language| it.as_str().split('-').next().unwrap_or_default().to_owned();
+        self.language.is_none_or(|own| first(own) == first(language))
+    }
+
+    fn speaks_any(&self, languages: &BTreeSet<Language>) -> bool {
+        languages.is_empty() || languages.iter().any(|it| self.speaks(it))
+    }
+
+    fn installed(&self, name: &str) -> &[Installed] {
+        self.facts.system().packages.get(name).unwrap_or_default()
+    }
+
+    fn replaces_older(&self, package: &PackageFile) -> bool {
+        let of_arch = |it: &&Installed| {
+            is_for_all(&package.arch) || is_for_all(&it.arch) || *it.arch == *package.arch
+        };
+        let mut all = self.installed(&package.name).iter().filter(of_arch).peekable();
+        all.peek().is_some() && all.all(|it| self.is_older(&it.version, &package.version))
+    }
+
+    fn is_for_this(&self, package: &PackageFile) -> bool {
+        is_for_all(&package.arch) || package.arch == self.facts.system().architecture
+    }
+
+    fn is_older(&self, a: &str, b: &str) -> bool {
+        let order = match self.facts.system().platform {
+            Platform::Rpm => compare_evr(a, b),
+            _ => version::compare(a, b),
+        };
+        order == Ordering::Less
+    }
+
+    /// Takes what an installer lacked from an update that has it; of several the newest.
+    fn beside(&self, update: &DeployedUpdate, found: &mut BTreeMap<String, DeployedFile>) {
+        if self.lacks.is_empty() {
+            return;
+        }
+        for file in update.items.iter().flat_map(|item| &item.files) {
+            let Some(package) = &file.package else { continue };
+            if !self.lacks.contains(&package.name) || !self.is_for_this(package) {
+                continue;
+            }
+            let has = found.get(&package.name).and_then(|it| it.package.as_ref());
+            if has.is_none_or(|has| self.is_older(&has.version, &package.version)) {
+                found.insert(package.name.clone(), file.clone());
+            }
+        }
+    }
+}
+
+fn is_for_all(arch: &str) -> bool {
+    matches!(arch, "all" | "noarch")
+}
+
+/// Versions of RPM packages; one that is none is not older than another.
+fn compare_evr(a: &str, b: &str) -> Ordering {
+    match (a.parse::<Evr>(), b.parse::<Evr>()) {
+        (Ok(a), Ok(b)) => a.compare(&b),
+        _ => Ordering::Equal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Condition, Inventory, OsRelease, System};
+
+    struct Machine(System);
+
+    impl Facts for Machine {
+        fn system(&self) -> &System {
+            &self.0
+        }
+    }
+
+    fn machine(platform: Platform, packages: &[(&str, &str, &str)]) -> Machine {
+        let mut inventory = Inventory::default();
+        for (name, version, arch) in packages {
+            let package = Installed {
+                version: (*version).into(),
+                arch: (*arch).into(),
+                condition: Condition::Whole,
+                is_held: false,
+            };
+            inventory.add(name, package);
+        }
+        Machine(System {
+            platform,
+            release: OsRelease::default(),
+            packages: inventory,
+            architecture: "amd64".into(),
+        })
+    }
+
+    fn file(name: &str, version: &str, arch: &str) -> DeployedFile {
+        DeployedFile {
+            name: format!("{name}-{version}-{arch}"),
+            package: Some(PackageFile {
+                name: name.into(),
+                version: version.into(),
+                arch: arch.into(),
+            }),
+            ..DeployedFile::default()
+        }
+    }
+
+    fn update(name: &str, items: Vec<DeployedItem>) -> DeployedUpdate {
+        DeployedUpdate {
+            id: UpdateId::named(&[name]),
+            revision: 1,
+            name: name.into(),
+            title: name.into(),
+            behaviour: Behaviour::default(),
+            parts: BTreeSet::new(),
+            items,
+        }
+    }
+
+    fn item(handler: Option<Handler>, files: Vec<DeployedFile>) -> DeployedItem {
+        DeployedItem { handler, files, ..DeployedItem::default() }
+    }
+
+    /// What of these updates is needed, all being required but those called so.
+    fn found(
+        machine: &Machine,
+        updates: Vec<DeployedUpdate>,
+        lacks: &[&str],
+        language: Option<&Language>,
+    ) -> Found {
+        let (items, known) = (BTreeMap::new(), BTreeSet::new());
+        let lacks = lacks.iter().map(|it| (*it).to_owned()).collect();
+        let state = |id: UpdateId| match id {
+            id if id == UpdateId::named(&["installed"]) => Some(State::Installed),
+            id if id == UpdateId::named(&["unknown"]) => Some(State::Unknown),
+            id if id == UpdateId::named(&["newer"]) => None,
+            _ => Some(State::Required),
+        };
+        let looks = Looks {
+            facts: machine,
+            language,
+            state: &state,
+            items: &items,
+            known: &known,
+            lacks: &lacks,
+        };
+        let mut found = Found::default();
+        found.add("d", DeployedUpdates { updates }, &looks);
+        found
+    }
+
+    fn files(found: &Found, name: &str) -> Vec<String> {
+        found.updates[&UpdateId::named(&[name])].files().map(|it| it.name.clone()).collect()
+    }
+
+    #[test]
+    fn of_a_source_those_packages_are_needed_that_replace_older_ones() {
+        let installed = [
+            ("libssl3", "3.0.16-1", "amd64"),
+            ("openssl", "3.0.17-1", "amd64"),
+            ("doc", "1", "all"),
+        ];
+        let all = vec![
+            file("libssl3", "3.0.17-1", "amd64"),
+            file("libssl3", "3.0.17-1", "i386"),
+            file("libssl-dev", "3.0.17-1", "amd64"),
+            file("openssl", "3.0.17-1", "amd64"),
+            file("doc", "3.0.17-1", "all"),
+        ];
+        let of = update("openssl", vec![item(Some(Handler::Apt), all)]);
+        let found =
+            found(&machine(Platform::Debian, &installed), vec![of], &["libssl-dev", "x"], None);
+        assert_eq!(files(&found, "openssl"), ["libssl3-3.0.17-1-amd64", "doc-3.0.17-1-all"]);
+        assert_eq!(found.beside.keys().collect::<Vec<_>>(), ["libssl-dev"]);
+    }
+
+    #[test]
+    fn versions_are_compared_as_the_packager_does() {
+        let installed = [("bash", "0:5.1-10.el9", "x86_64")];
+        let all = vec![file("bash", "5.1-9.el9", "x86_64"), file("bash", "5.1-11.el9", "x86_64")];
+        let of =
+            update("bash", vec![item(None, vec![all[1].clone()]), item(Some(Handler::Rpm), all)]);
+        let found = found(&machine(Platform::Rpm, &installed), vec![of], &[], None);
+        assert_eq!(files(&found, "bash"), ["bash-5.1-11.el9-x86_64"; 2]);
+    }
+
+    #[test]
+    fn what_is_not_required_is_left_out_and_what_nobody_knows_is_counted() {
+        let all = ["installed", "unknown", "newer", "other"];
+        let of = all.map(|name| update(name, vec![item(None, Vec::new())])).into();
+        let found = found(&machine(Platform::Debian, &[]), of, &[], None);
+        let evaluated = &found.documents["d"];
+        assert_eq!(evaluated.unknown, 2);
+        assert_eq!(evaluated.updates, BTreeSet::from([UpdateId::named(&["other"])]));
+    }
+
+    #[test]
+    fn a_bundle_is_installed_by_way_of_its_parts_and_files_in_the_machines_language() {
+        let mut bundle = update("bundle", Vec::new());
+        bundle.parts.insert(UpdateId::named(&["part"]));
+        let of = |language: &str| DeployedFile {
+            name: language.into(),
+            language: Some(language.parse().unwrap()),
+            ..DeployedFile::default()
+        };
+        let part =
+            update("part", vec![item(None, vec![of("de"), of("en"), DeployedFile::default()])]);
+        let german: Language = "de-at".parse().unwrap();
+        let found = found(&machine(Platform::Debian, &[]), vec![bundle, part], &[], Some(&german));
+        assert!(found.updates[&UpdateId::named(&["bundle"])].is_bundle);
+        assert_eq!(files(&found, "part"), ["de", ""]);
+    }
+}
