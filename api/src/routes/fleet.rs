@@ -14,7 +14,8 @@ pub use collections::{
     RulePreview, TimeView,
 };
 pub use compliance::{
-    CountsView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
+    CountsView, DayView, DeviceView, GroupComplianceView, HeldView, SummaryView, UnknownTotalsView,
+    UnknownView,
 };
 pub use fallback::{FallbackView, FallbackWordView};
 pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};
