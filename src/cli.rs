@@ -16,6 +16,7 @@ use crate::{
     content::ContentCommand,
     content_status::ContentStatusArgs,
     deployment::{DeploymentCommand, deploy::DeployArgs},
+    deployment_package::DeploymentPackageCommand,
     distribute::{DistributeArgs, UndistributeArgs},
     dp::{DpCommand, order::RedistributeArgs},
     fetch::FetchArgs,
@@ -283,9 +284,18 @@ Examples:
   depot group show november"
     )]
     Group(GroupCommand),
+    /// Packages that hold files of updates: create, download, list, show, remove-updates, delete
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot deployment-package create november --language en,de
+  depot deployment-package download november --group november"
+    )]
+    DeploymentPackage(DeploymentPackageCommand),
     /// Deploy a group of updates to a collection of machines
     Deploy(Box<DeployArgs>),
-    /// What is deployed to whom, and what comes of it: list, show, enable, disable, change, delete
+    /// What is deployed to whom, and what comes of it: list, show, status, devices, enable, change, delete
     #[command(
         subcommand,
         after_help = "\

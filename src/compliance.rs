@@ -7,7 +7,8 @@ use crate::{
     units,
 };
 use api::routes::fleet::{
-    ClientUpdateView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
+    ClientUpdateView, DayView, DeviceView, GroupComplianceView, HeldView, SummaryView,
+    UnknownTotalsView, UnknownView,
 };
 use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 
@@ -20,6 +21,7 @@ Examples:
   depot compliance summary
   depot compliance summary --update DSA-5545-1
   depot compliance summary --collection web
+  depot compliance summary --group november --collection pilot
   depot compliance summary --limit 1000 --json | jq -r '.[] | select(.unknown > 0) | .name'
 
 Those that most clients require come first.")]
@@ -27,6 +29,9 @@ Those that most clients require come first.")]
         /// Only this update, by id or name
         #[arg(long, value_name = "UPDATE")]
         update: Option<String>,
+        /// Only the updates of this group, and how many clients have all of them
+        #[arg(long, value_name = "GROUP", conflicts_with = "update")]
+        group: Option<String>,
         /// Only on the clients of this collection
         #[arg(long, value_name = "COLLECTION")]
         collection: Option<String>,
@@ -139,10 +144,29 @@ pub struct UnknownArgs {
 /// Runs a command on compliance.
 pub async fn run(command: ComplianceCommand, client: &Client, out: Out) -> Result<(), Failure> {
     match command {
-        ComplianceCommand::Summary { update, collection, limit } => {
-            let query = [("update", update.as_deref()), ("collection", collection.as_deref())];
+        ComplianceCommand::Summary { update, group, collection, limit } => {
+            let query = [
+                ("update", update.as_deref()),
+                ("group", group.as_deref()),
+                ("collection", collection.as_deref()),
+            ];
             let rows: Vec<SummaryView> = client.list("/compliance/summary", &query, limit).await?;
-            out.show(&rows, |w| w.write_all(summary(&rows).as_bytes()))
+            let Some(group) = group else {
+                return out.show(&rows, |w| w.write_all(summary(&rows).as_bytes()));
+            };
+            let at = path(&["compliance", "groups", &group]);
+            let at = with_query(at, &[("collection", collection.as_deref())]);
+            let all: GroupComplianceView = client.get(&at).await?;
+            let json = serde_json::json!({ "overall": all, "updates": rows });
+            out.show(&json, |w| {
+                let numbers = [all.compliant, all.non_compliant, all.unknown].map(units::count);
+                let [compliant, lacking, unknown] = numbers;
+                writeln!(
+                    w,
+                    "{compliant} clients have all of {group}, {lacking} lack some of it, {unknown} are unknown"
+                )?;
+                w.write_all(summary(&rows).as_bytes())
+            })
         }
         ComplianceCommand::Devices(args) => devices(args, client, out).await,
         ComplianceCommand::Unknown(args) => unknown(args, client, out).await,
@@ -220,7 +244,7 @@ async fn devices(args: DevicesArgs, client: &Client, out: Out) -> Result<(), Fai
 }
 
 /// A field of comma-separated values.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     match text.contains([',', '"', '\r', '\n']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
         false => text.to_owned(),

@@ -2,6 +2,7 @@
 
 mod change;
 pub mod deploy;
+mod status;
 
 use crate::{
     exit::Failure,
@@ -36,6 +37,20 @@ Examples:
     Show {
         /// Its name or id
         deployment: String,
+    },
+    /// Say how far a deployment is: how many comply, what failed, what is in the way
+    Status(status::StatusArgs),
+    /// List the machines of a deployment
+    Devices(status::DevicesArgs),
+    /// Show how far one machine is with each update of a deployment
+    #[command(after_help = "\
+Examples:
+  depot deployment device november-pilot pc-17")]
+    Device {
+        /// The deployment's name or id
+        deployment: String,
+        /// The machine's id or name
+        client: String,
     },
     /// Tell clients of a deployment
     #[command(after_help = "\
@@ -75,6 +90,11 @@ pub async fn run(command: DeploymentCommand, client: &Client, out: Out) -> Resul
         DeploymentCommand::Show { deployment } => {
             let found: DeploymentView = client.get(&path(&["deployments", &deployment])).await?;
             out.show(&found, |w| w.write_all(shown(&found).as_bytes()))
+        }
+        DeploymentCommand::Status(args) => status::status(args, client, out).await,
+        DeploymentCommand::Devices(args) => status::devices(args, client, out).await,
+        DeploymentCommand::Device { deployment, client: machine } => {
+            status::device(&deployment, &machine, client, out).await
         }
         DeploymentCommand::Enable { deployment } => enable(&deployment, true, client, out).await,
         DeploymentCommand::Disable { deployment } => enable(&deployment, false, client, out).await,

@@ -17,6 +17,7 @@ mod config;
 mod content;
 mod content_status;
 mod deployment;
+mod deployment_package;
 mod distribute;
 mod dp;
 mod exit;
@@ -138,6 +139,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Collection(command) => collection::run(command, &client, out).await,
         Command::Group(command) => group::run(command, &client, out).await,
         Command::Deploy(args) => self::deployment::deploy::run(*args, &client, out).await,
+        Command::DeploymentPackage(command) => deployment_package::run(command, &client, out).await,
         Command::Deployment(command) => self::deployment::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,

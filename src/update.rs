@@ -1,6 +1,6 @@
 //! `depot update …`: the catalogue of updates.
 
-mod download;
+pub mod download;
 mod own;
 
 use crate::{

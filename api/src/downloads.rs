@@ -61,6 +61,8 @@ pub(crate) struct Wanted {
     pub folder: Option<PathBuf>,
     /// Bytes that come in a second at most.
     pub rate: Option<u64>,
+    /// The package's own folder: what lies there already is not brought from elsewhere.
+    pub source: Option<PathBuf>,
 }
 
 /// What became of one file.
@@ -311,7 +313,7 @@ impl Plan {
                         path,
                         size: file.size,
                         digests: file.digests.clone(),
-                        origin: origin(file, update.id, wanted.folder.as_deref()),
+                        origin: origin(file, update.id, wanted),
                         is_package: false,
                     });
                 }
@@ -371,13 +373,64 @@ fn path_of(id: UpdateId, file: &update::File, is_shared: bool) -> String {
 }
 
 /// Where a file can be had: of a folder, by its name in the folder of its update, or by its name alone.
-fn origin(file: &update::File, id: UpdateId, folder: Option<&Path>) -> Origin {
-    let Some(folder) = folder else {
+fn origin(file: &update::File, id: UpdateId, wanted: &Wanted) -> Origin {
+    let own = wanted.source.as_ref().map(|folder| folder.join(id.to_string()).join(&file.name));
+    if let Some(own) = own.filter(|own| is_stated(own, file)) {
+        return Origin::Local(own);
+    }
+    let Some(folder) = &wanted.folder else {
         return Origin::Remote(file.urls.iter().filter_map(|url| url.parse().ok()).collect());
     };
     // The name is a plain one: else it would be no path in the package.
     let in_its_own = folder.join(id.to_string()).join(&file.name);
     Origin::Local(if in_its_own.is_file() { in_its_own } else { folder.join(&file.name) })
+}
+
+/// Whether a file of the package's own folder has the size that its update states. Its bytes are checked as it is taken;
+/// one that somebody cut or changed in length is brought anew.
+fn is_stated(own: &Path, file: &update::File) -> bool {
+    std::fs::symlink_metadata(own).is_ok_and(|found| found.is_file() && found.len() == file.size)
+}
+
+/// Writes the newest version of a package to its own folder. What is there as it should be stays.
+pub(crate) fn write_out(site: &Site, name: &PackageName, folder: &Path) -> Result<(), Problem> {
+    let packages = site.content()?.packages;
+    let Some(latest) = packages.show(name)?.latest else { return Ok(()) };
+    let manifest = packages.manifest(latest.manifest)?;
+    for entry in manifest.entries() {
+        let (Some(file), Ok(path)) = (entry.file(), std::str::from_utf8(entry.path)) else {
+            continue;
+        };
+        // Paths of a manifest are plain and lead nowhere else.
+        let to = folder.join(path);
+        if is_there(&to, file.size, file.digest) {
+            continue;
+        }
+        let failed = |error: std::io::Error| {
+            let detail = format!("cannot write {}: {error}", to.display());
+            Problem::new(Kind::Unavailable, detail)
+        };
+        let parent = to.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let mut part = tempfile::NamedTempFile::new_in(parent).map_err(failed)?;
+        let reader = packages.library().open_content(file.digest)?;
+        let copied = reader.copy_to(0..reader.size(), part.as_file_mut());
+        copied.map_err(|error| Problem::internal(&error))?;
+        part.as_file().sync_all().map_err(failed)?;
+        part.persist(&to).map_err(|error| failed(error.error))?;
+    }
+    Ok(())
+}
+
+/// Whether a file lies there with that content.
+fn is_there(path: &Path, size: u64, digest: contentlib::Digest) -> bool {
+    let is_sized = std::fs::symlink_metadata(path).is_ok_and(|it| it.is_file() && it.len() == size);
+    let hash = || {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(std::fs::File::open(path).ok()?).ok()?;
+        Some(contentlib::Digest::from_bytes(*hasher.finalize().as_bytes()))
+    };
+    is_sized && hash() == Some(digest)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub struct DownloadArgs {
 }
 
 /// A rate; `10MB` is one in a second.
-fn rate(text: &str) -> Result<NonZeroU64, String> {
+pub fn rate(text: &str) -> Result<NonZeroU64, String> {
     let size = api::config::ByteSize::parse(text).map(|size| size.0);
     let rate = size.map_or_else(|| units::parse_rate(text), Ok)?;
     NonZeroU64::new(rate).ok_or_else(|| "must be more than nothing".to_owned())
@@ -74,21 +74,27 @@ pub async fn run(args: DownloadArgs, client: &Client, out: Out) -> Result<(), Fa
                 writeln!(w)?;
                 update::people(w, &result.report, &progress)
             })?;
-            let failed = |one: &&FileOutcomeView| one.outcome == FileOutcome::Failed;
-            match result.outcomes.iter().find(failed) {
-                None => Ok(()),
-                Some(first) => {
-                    let why = first.detail.as_deref().unwrap_or_default();
-                    let count = units::counted(result.failed, "file", "files");
-                    let line = format!("{count} could not be had, the first {}: {why}", first.path);
-                    Err(Failure::new(Exit::Failed, one_line(&line)))
-                }
-            }
+            failed_files(&result)
         }
     }
 }
 
-fn outcomes_table(outcomes: &[FileOutcomeView]) -> String {
+/// A failure, if a file could not be had.
+pub fn failed_files(result: &DownloadView) -> Result<(), Failure> {
+    let failed = |one: &&FileOutcomeView| one.outcome == FileOutcome::Failed;
+    match result.outcomes.iter().find(failed) {
+        None => Ok(()),
+        Some(first) => {
+            let why = first.detail.as_deref().unwrap_or_default();
+            let count = units::counted(result.failed, "file", "files");
+            let line = format!("{count} could not be had, the first {}: {why}", first.path);
+            Err(Failure::new(Exit::Failed, one_line(&line)))
+        }
+    }
+}
+
+/// What became of each file.
+pub fn outcomes_table(outcomes: &[FileOutcomeView]) -> String {
     let rows = outcomes.iter().map(|one| {
         let outcome = match one.outcome {
             FileOutcome::Brought => "brought",

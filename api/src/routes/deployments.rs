@@ -1,10 +1,14 @@
 //! Deployments: which updates belong together, where their files are, to whom they go and when, what came of it.
 
 mod groups;
+mod packages;
 mod plans;
 mod status;
 
 pub use groups::{GroupChange, GroupUpdateView, NewUpdateGroup, RegroupedView, UpdateGroupView};
+pub use packages::{
+    DeploymentPackageView, DownloadToPackage, NewDeploymentPackage, RemoveFromPackage,
+};
 pub use plans::{
     DeploymentChange, DeploymentPreview, DeploymentView, DownloadedDeployment, NewDeployment,
 };
@@ -16,5 +20,9 @@ use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
-    OpenApiRouter::new().merge(groups::routes()).merge(plans::routes()).merge(status::routes())
+    OpenApiRouter::new()
+        .merge(groups::routes())
+        .merge(packages::routes())
+        .merge(plans::routes())
+        .merge(status::routes())
 }

@@ -85,6 +85,7 @@ async fn download_updates(
         languages: asked.languages.iter().map(language).collect::<Result<_, _>>()?,
         folder: source_folder("from_folder", asked.from_folder.as_deref(), &identity)?,
         rate: asked.rate.map(NonZeroU64::get),
+        source: None,
         retention: Retention { keep: keep.unwrap_or(NonZeroU32::MIN), days: None },
         updates: asked.updates,
         package,

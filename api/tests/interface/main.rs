@@ -8,6 +8,7 @@ mod client;
 mod collections;
 mod content;
 mod damage;
+mod deployments;
 mod document;
 mod fleet;
 mod packages;

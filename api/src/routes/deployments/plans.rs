@@ -468,6 +468,7 @@ async fn create_deployment(
         languages,
         folder: None,
         rate: None,
+        source: None,
     };
     let subject = format!("deployment/{}", it.name);
     let its_site = site.clone();

@@ -2,7 +2,7 @@
 //! [`super::unknown`].
 
 use super::clients::ordinal_after;
-use crate::extract::{Params, Query};
+use crate::extract::{Params, Query, parse_field};
 use crate::hierarchy::forward::PAGE;
 use crate::page::{Page, PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
@@ -13,6 +13,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use deployment::GroupName;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,7 @@ const MOST_DAYS: i32 = 400;
 pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .routes(routes!(show_summary))
+        .routes(routes!(show_group_compliance))
         .routes(routes!(list_devices))
         .routes(routes!(show_trend))
         .routes(routes!(list_quarantine))
@@ -86,8 +88,64 @@ struct SummaryQuery {
     cursor: Option<String>,
     /// Only this update, by id or name.
     update: Option<String>,
+    /// Only the updates of this group, those too that no client reported on.
+    group: Option<String>,
     /// Only of this collection.
     collection: Option<String>,
+}
+
+/// How many clients have all updates of a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "group": "november", "updates": 37, "compliant": 380, "non_compliant": 25, "unknown": 7
+}))]
+pub struct GroupComplianceView {
+    /// The group.
+    pub group: String,
+    /// How many updates it has.
+    pub updates: u64,
+    /// Each is installed or not required.
+    pub compliant: u64,
+    /// One at least is required.
+    pub non_compliant: u64,
+    /// None is known to be required, but one at least is unknown.
+    pub unknown: u64,
+}
+
+/// Which clients count.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct GroupQuery {
+    /// Only those of this collection.
+    collection: Option<String>,
+}
+
+/// Sum up compliance with a group of updates
+#[utoipa::path(get, path = "/api/v1/compliance/groups/{group}", tag = "compliance",
+    operation_id = "show_group_compliance", security(("token" = ["reader"])), params(
+        ("group" = String, Path, description = "Its name", example = "november"), GroupQuery),
+    responses((status = 200, description = "The counts", body = GroupComplianceView)))]
+async fn show_group_compliance(
+    State(site): State<Site>,
+    params: Params,
+    Query(query): Query<GroupQuery>,
+) -> Result<Json<GroupComplianceView>, Problem> {
+    let name: GroupName = params.get("group")?;
+    let view = blocking(move || {
+        let fleet = site.fleet()?;
+        let scope = fleet.scope(query.collection.as_deref())?;
+        let updates: Vec<UpdateId> = fleet.deployments.group(&name)?.ids().collect();
+        let counts = fleet.states.group(&updates, scope.as_deref());
+        Ok(GroupComplianceView {
+            group: name.to_string(),
+            updates: updates.len() as u64,
+            compliant: counts.compliant,
+            non_compliant: counts.non_compliant,
+            unknown: counts.unknown,
+        })
+    });
+    Ok(Json(view.await?))
 }
 
 /// Sum up compliance
@@ -101,19 +159,27 @@ async fn show_summary(
     State(site): State<Site>,
     Query(query): Query<SummaryQuery>,
 ) -> Result<Json<Page<SummaryView>>, Problem> {
-    let SummaryQuery { limit, cursor, update, collection } = query;
+    let SummaryQuery { limit, cursor, update, group, collection } = query;
     let page = PageQuery { limit, cursor };
     let (limit, after) = (page.limit()?, page.after("compliance")?);
     let page = blocking(move || {
         let fleet = site.fleet()?;
         let scope = fleet.scope(collection.as_deref())?;
         let scope = scope.as_deref();
-        let mut counts: Vec<(UpdateId, Counts)> = match update {
-            Some(which) => {
-                let id = find_update(&site, &which)?;
-                fleet.states.summary(&[id], scope).into_iter().map(|counts| (id, counts)).collect()
+        let of = |ids: Vec<UpdateId>| -> Vec<(UpdateId, Counts)> {
+            let counts = fleet.states.summary(&ids, scope);
+            ids.into_iter().zip(counts).collect()
+        };
+        let mut counts: Vec<(UpdateId, Counts)> = match (update, group) {
+            (Some(_), Some(_)) => {
+                return Err(Problem::malformed("group", "and `update` cannot both be told"));
             }
-            None => fleet.states.summary_of_all(scope).into_iter().collect(),
+            (Some(which), None) => of(vec![find_update(&site, &which)?]),
+            (None, Some(group)) => {
+                let group: GroupName = parse_field("group", &group)?;
+                of(fleet.deployments.group(&group)?.ids().collect())
+            }
+            (None, None) => fleet.states.summary_of_all(scope).into_iter().collect(),
         };
         let rank =
             |(id, counts): &(UpdateId, Counts)| format!("{:020}{id}", u64::MAX - counts.required);
