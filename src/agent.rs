@@ -23,7 +23,7 @@ use crate::{
 };
 use ::dp::field::JoinToken;
 use clap::{Args, Subcommand, ValueEnum};
-use client::scan::Trigger;
+use client::{ledger::log::LogError, scan::Trigger};
 use control::{Ask, Control, NoAnswer};
 use home::{Home, HomeError};
 use machine::Machine;
@@ -229,7 +229,7 @@ fn serve(args: &RunArgs, folder: &Path, shared: &Shared, out: Out) -> Result<(),
     let home = Home::open(folder).map_err(home_failure)?;
     let (site, token) = (args.join.site()?, args.join.token()?);
     let machine = Machine::at(&root).restarted_by(args.restart_command.as_deref());
-    let start = Start { home, machine, site, token };
+    let start = Start { home: home.into(), machine, site, token };
     let started = |status: &Status| {
         // A closed stdout stops nobody.
         let _ = announce(status, folder, out);
@@ -260,6 +260,9 @@ async fn serving(
     ran.map_err(|error| match error {
         AgentError::Home(error) => home_failure(error),
         AgentError::NotJoined(_) => Failure::usage(chain(&error)),
+        AgentError::Ledger(LogError::NotALedger { .. }) => {
+            Failure::new(Exit::Damaged, chain(&error))
+        }
         _ => Failure::failed(chain(&error)),
     })
 }
@@ -320,7 +323,7 @@ fn scan(folder: &Path, trigger: Trigger, out: Out) -> Result<(), Failure> {
 }
 
 fn scan_facts(scanned: &Scanned) -> String {
-    let mut rows = vec![("scanned", units::when(scanned.at))];
+    let mut rows = vec![("scanned", units::when(scanned.at)), ("started by", scanned.started_by())];
     if let Some(counts) = scanned.counts {
         let count = |n: u64| units::count(n);
         rows.push(("required", count(counts.required)));
@@ -414,9 +417,12 @@ fn explain(folder: &Path, update: String, out: Out) -> Result<(), Failure> {
 }
 
 /// What was done, or would be, line by line.
-fn steps(rows: &[(String, String)]) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + '_ {
+fn steps<'a>(
+    said: &'a str,
+    rows: &'a [(String, String)],
+) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + 'a {
     move |w| {
         let rows = rows.iter().map(|(what, where_)| [what.clone(), where_.clone()]).collect();
-        w.write_all(table(["done", "what"], rows).as_bytes())
+        w.write_all(table([said, "what"], rows).as_bytes())
     }
 }

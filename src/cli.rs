@@ -19,6 +19,7 @@ use crate::{
     dp::{DpCommand, order::RedistributeArgs},
     fetch::FetchArgs,
     fleet::FleetCommand,
+    group::GroupCommand,
     job::JobCommand,
     library::LibraryCommand,
     lifecycle::LifecycleCommand,
@@ -272,6 +273,15 @@ Examples:
   depot compliance summary --collection web"
     )]
     Collection(CollectionCommand),
+    /// Sets of updates that are deployed together: create, add, remove, list, show, delete
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot group create november --filter 'classification in (security, critical) and required > 50'
+  depot group show november"
+    )]
+    Group(GroupCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

@@ -103,7 +103,8 @@ Examples:
   depot client list --standing pending
   depot client list --search pc- --limit 1000 --json | jq -r '.[] | select(.returns > 0) | .name'
 
-A client that has RETURNS shares its identity with another machine: one is a copy of the other.")]
+A client that has RETURNS shares its identity with another machine: one is a copy of the other. Where it stays at 1,
+it may be one machine whose disk was put back. `depot client show` says what to do.")]
 pub struct ListArgs {
     /// Only those of this standing: pending, approved, blocked
     #[arg(long, value_name = "STANDING")]
@@ -197,13 +198,30 @@ fn shown(client: &ClientView) -> String {
         rows.push(("full state awaited", why.clone()));
     }
     if client.returns > 0 {
-        let what = format!("shares its identity with another machine: {} turns", client.returns);
-        rows.push(("copied", what));
+        rows.push(("used by two machines", copied(client.returns)));
     }
     if client.clock_ahead.unsigned_abs() > 60 {
         rows.push(("clock", format!("{} s ahead of the site's", client.clock_ahead)));
     }
-    facts(&rows)
+    let mut shown = facts(&rows);
+    if client.returns > 0 {
+        shown.push_str(COPIED);
+    }
+    shown
+}
+
+/// What to do about a client that two machines are.
+const COPIED: &str = "
+Two machines report as this client, so what is known of it is now the one's, now the other's; which of them
+reported last nobody can tell from here. Remove it (depot client remove), and have each machine join with a token
+(depot agent run --join-file FILE). Images of machines must not have an agent's folder in them that has joined.
+";
+
+fn copied(returns: u16) -> String {
+    match returns {
+        1 => "it seems: 1 turn; or its disk was put back to an earlier state".into(),
+        turns => format!("yes: they took {turns} turns"),
+    }
 }
 
 fn system(client: &ClientView) -> String {

@@ -21,6 +21,7 @@ mod dp;
 mod exit;
 mod fetch;
 mod fleet;
+mod group;
 mod job;
 mod library;
 mod lifecycle;
@@ -134,6 +135,7 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Client(command) => self::client::run(command, &client, out).await,
         Command::Fleet(command) => fleet::run(command, &client, out).await,
         Command::Collection(command) => collection::run(command, &client, out).await,
+        Command::Group(command) => group::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,

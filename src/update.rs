@@ -59,12 +59,13 @@ parentheses:
   name, article, cve                      = != in ~ !~       cve = CVE-2026-0001
   title, text                             ~ !~               title ~ openssl
   released, created, first-seen, changed  = != < <= > >=     released >= 30d ago
-  required, revision                      = != < <= > >=     required > 50
+  required, revision, files               = != < <= > >=     required > 50
+  size                                    = != < <= > >=     size < 500MB
 `in` takes a list, one of which must fit; `~` finds a part, in either case; `text` is title, name,
 articles and CVEs together. Kinds are software, driver, category, detectoid; no classification or
 severity is `none`. A time is 2026-01-31, 2026-01-31T12:00:00Z, now, today or `30d ago` with h, d,
-w, mo, y. The words superseded, expired, current and withdrawn are conditions by themselves. What
-has a space or a sign in it is put in quotes: title ~ \"remote code\".")]
+w, mo, y. The words superseded, expired, current, withdrawn and deployed are conditions by
+themselves. What has a space or a sign in it is put in quotes: title ~ \"remote code\".")]
 pub struct ListArgs {
     /// Classifications: critical, definition, feature-pack, security, service-pack, tool, rollup, update,
     /// upgrade, driver, application, hotfix

@@ -85,6 +85,60 @@ fn a_machine_is_scanned_told_of_and_scanned_again_once_it_has_the_update() {
     assert!(!machine.data.join("keys/join.token").exists());
 }
 
+#[test]
+fn packages_that_somebody_else_installs_are_scanned_for_and_told_of_by_themselves() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &[]);
+    // Nothing else would report for hours.
+    let set =
+        ["client", "settings", "set", "--report-every", "6h", "--report-after-install", "10s"];
+    site.depot(set).ok();
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    agent.json(&["scan", "--force"]);
+    agent.json(&["report"]);
+    known(&site, "required", "pc-17");
+    machine.has(&[("tool", "2.0-1")]);
+    known(&site, "installed", "pc-17");
+    let scanned = &agent.status().unwrap()["last_scan"];
+    assert_eq!(scanned["triggers"], serde_json::json!(["after-install"]), "{scanned}");
+    assert_eq!(scanned["update_point"], Value::Null, "nobody was asked: {scanned}");
+}
+
+#[test]
+fn a_shorter_time_between_reports_holds_for_what_waits_already() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &[]);
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    agent.json(&["scan", "--force"]);
+    let due = || agent.status().unwrap()["next_report"].as_u64().unwrap();
+    assert!(due() > 300, "{}", due());
+    site.depot(["client", "settings", "set", "--report-every", "2m"]).ok();
+    until("what waits is sent sooner", || due() <= 120);
+}
+
+#[test]
+fn a_damaged_catalogue_is_called_so_and_brought_again_whoever_scans_first() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &[]);
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    agent.json(&["scan", "--force"]);
+    let line = fs::read_dir(machine.data.join("catalogue/blobs")).unwrap();
+    let blobs: Vec<_> = line.map(|it| it.unwrap().path()).collect();
+    assert!(blobs.len() > 2, "a page and several shards: {blobs:?}");
+    for blob in &blobs {
+        fs::write(blob, "damaged").unwrap();
+    }
+    let told = agent.depot(&["scan", "--offline"]).fails(1);
+    assert!(told.contains("damaged") && told.contains("brought again"), "{told}");
+    let scanned = agent.json(&["scan"]);
+    assert_eq!(scanned["counts"]["required"], 1, "{scanned}");
+    agent.json(&["scan", "--offline"]);
+    assert!(blobs.iter().all(|blob| fs::metadata(blob).unwrap().len() > 7));
+}
+
 /// The requests for the catalogue since this was last called, by the site's log.
 struct Asked<'a> {
     site: &'a Site,
@@ -303,6 +357,67 @@ fn a_folder_that_was_copied_to_another_machine_makes_a_client_of_its_own_there()
 }
 
 #[test]
+fn a_client_that_was_removed_joins_anew_with_a_token_and_one_that_was_not_stays_who_it_is() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &[]);
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    let id = |agent: &Agent| agent.status().unwrap()["id"].as_str().unwrap().to_owned();
+    let first = id(&agent);
+    agent.kill();
+    // A token that it does not need changes nothing, and is not kept for later.
+    let token = join_token(&site, "more", &[]);
+    let with_token = ["--join-file", token.to_str().unwrap()];
+    let agent = machine.start(&with_token);
+    until("the site lets it in", || machine.log().contains("the token is not used"));
+    assert_eq!(id(&agent), first);
+    site.depot(["client", "remove", "pc-17", "--yes"]).ok();
+    assert!(agent.depot(&["trigger", "policy"]).fails(1).contains("join with a new token"));
+    assert_eq!(id(&agent), first, "whoever was removed does not come back by itself");
+    agent.kill();
+    let agent = machine.start(&with_token);
+    until("it joins anew", || agent.status().is_some_and(|it| it["id"] != first.as_str()));
+    agent.until_enabled();
+    agent.json(&["scan", "--force"]);
+    agent.json(&["report"]);
+    known(&site, "required", "pc-17");
+    let list = site.depot(["client", "list", "--json"]).ok().json();
+    assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
+}
+
+#[test]
+fn two_machines_with_one_identity_are_told_of() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &[]);
+    let machine = Machine::new(folder.path(), "golden", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    agent.json(&["scan", "--force"]);
+    agent.json(&["report"]);
+    let shown = || site.depot(["client", "show", "golden"]).ok().stdout;
+    assert!(!shown().contains("two machines"), "{}", shown());
+    agent.kill();
+    // Copied with all that it is known by, as images are that nobody prepared.
+    let clone = Machine::new(folder.path(), "clone", &[("tool", "2.0-1")]);
+    let copy = |from: &Path, to: &Path| {
+        let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+        support::archive::tool("cp", &["-r", from, to], folder.path());
+    };
+    copy(&machine.data, &clone.data);
+    let identity = Path::new("etc/machine-id");
+    fs::copy(machine.root.join(identity), clone.root.join(identity)).unwrap();
+    let both = [machine.start(&[]), clone.start(&[])];
+    both.iter().for_each(Agent::until_enabled);
+    until("the site says that two machines are one client", || {
+        for agent in &both {
+            agent.json(&["scan", "--offline"]);
+            agent.json(&["report"]);
+        }
+        site.depot(["client", "show", "golden", "--json"]).ok().json()["returns"].as_u64() > Some(1)
+    });
+    assert!(shown().contains("two machines") && shown().contains("depot client remove"));
+}
+
+#[test]
 fn another_update_point_costs_next_to_nothing_and_takes_over_when_one_is_away() {
     let folder = temp_folder();
     let (top, archive) = site(folder.path(), &[]);
@@ -374,6 +489,24 @@ fn installing_writes_a_unit_and_keeps_the_token_to_itself() {
     let kept = root.join("var/lib/depot-agent/keys/join.token");
     assert_eq!(fs::read_to_string(&kept).unwrap(), secret);
     assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    // It is enabled, and whoever made the image hears that the program is not in it.
+    let wants = root.join("etc/systemd/system/multi-user.target.wants/depot-agent.service");
+    assert_eq!(fs::read_to_string(&wants).unwrap(), unit);
+    let again = support::Run::of(support::depot().args(words)).ok().stdout;
+    assert!(again.contains("is not there") && again.contains("--program"), "{again}");
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::write(root.join("usr/bin/depot"), "").unwrap();
+    let placed = [&words[..], &["--program", "/usr/bin/depot"]].concat();
+    let told = support::Run::of(support::depot().args(&placed)).ok().stdout;
+    assert!(!told.contains("is not there"), "{told}");
+    // One that has joined is in no image.
+    let joined = root.join("var/lib/depot-agent/agent.json");
+    fs::write(&joined, "{}").unwrap();
+    let told = support::Run::of(support::depot().args(&placed)).fails(4);
+    assert!(told.contains("same client") && told.contains("--force"), "{told}");
+    let forced = [&placed[..], &["--force"]].concat();
+    support::Run::of(support::depot().args(&forced)).ok();
+    assert!(!joined.exists() && kept.exists());
 }
 
 #[test]

@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often it is looked whether what clients reported is to be written, and whether their policy changed.
 const TEND: Duration = Duration::from_secs(2);
+/// How often it is looked whether the catalogue is another than what clients scan by was made of.
+const OFFER: Duration = Duration::from_millis(500);
 /// How often clients of whom something changed are looked for.
 const FOLLOW: Duration = Duration::from_secs(1);
 /// How often small things are looked after.
@@ -134,12 +136,12 @@ async fn keep_shards(site: Site, stop: CancellationToken) {
     if parent.is_some_and(|parent| parent.is_of_update_point()) {
         return shards::follow(site, stop).await;
     }
-    let mut pause = TEND;
+    let mut pause = OFFER;
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
         let of = site.clone();
         let made = blocking(move || of.shards()?.make(&of)).await;
         pause = match made {
-            Ok(()) => TEND,
+            Ok(()) => OFFER,
             Err(problem) => {
                 tracing::warn!(%problem, "the catalogue for clients is not made; it is tried again");
                 MINUTE

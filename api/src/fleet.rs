@@ -15,7 +15,7 @@ use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
-use deployment::{CollectionError, CollectionName, Collections};
+use deployment::{CollectionError, CollectionName, Collections, Deployments};
 use dp::field;
 use fallback::Fallback;
 use jiff::Timestamp;
@@ -24,6 +24,8 @@ use roaring::RoaringBitmap;
 use settings::ClientSettings;
 use sitedb::Db;
 use std::sync::Arc;
+use sync::lifecycle::Use;
+use sync::name::UpdateId;
 use tokens::JoinTokens;
 
 /// The clients of a site.
@@ -40,6 +42,8 @@ pub struct Fleet {
     pub fallback: Fallback,
     /// The collections that they are in.
     pub collections: Collections,
+    /// What is deployed to them.
+    pub deployments: Deployments,
 }
 
 /// The client that a request comes from.
@@ -62,6 +66,7 @@ impl Fleet {
         let states = Compliance::open(db.clone(), Settings::default())?;
         Ok(Self {
             collections: Collections::open(db.clone(), &states)?,
+            deployments: Deployments::open(db.clone())?,
             states,
             tokens: JoinTokens::new(db.clone()),
             settings: ClientSettings::open(db)?,
@@ -78,7 +83,9 @@ impl Fleet {
         let id = id_of(id);
         let refused = |why: &str| Problem::new(Kind::NotAClient, format!("this client {why}"));
         let (ordinal, key, standing) = self.states.standing(id).ok_or_else(|| {
-            refused("is not known to the site any more: let it join with a new token")
+            let detail =
+                "this client is not known to the site any more: let it join with a new token";
+            Problem::new(Kind::RemovedClient, detail)
         })?;
         match standing {
             Standing::Approved => {}
@@ -122,7 +129,7 @@ impl Fleet {
         for event in self.states.events() {
             match event {
                 Event::Cloned { client, returns } => {
-                    tracing::warn!(%client, returns, "two machines report as one client: enrol one of them anew");
+                    tracing::warn!(%client, returns, "two machines report as one client, or its disk was put back: see `depot client show`");
                 }
                 Event::Quarantined { client, number, reason } => {
                     tracing::warn!(%client, number, reason, "a batch of a client could not be read");
@@ -140,6 +147,12 @@ impl Fleet {
         self.tell_events();
         self.states.checkpoint_if_due(now)?;
         Ok(())
+    }
+}
+
+impl sync::catalogue::Deployments for Fleet {
+    fn of(&self, update: UpdateId) -> Use {
+        self.deployments.of(update)
     }
 }
 

@@ -43,6 +43,7 @@ use utoipa::OpenApi;
         (name = "hierarchy", description = "Child sites, update points, and where clients find these"),
         (name = "fleet", description = "Clients: who they are, who may come in, what is set for them"),
         (name = "collections", description = "Sets of clients: who is in them, when they may be worked on"),
+        (name = "deployments", description = "Which updates go to whom and when, and what comes of it"),
         (name = "compliance", description = "Which updates clients need, and where that is not known"),
         (name = "client", description = "What a client itself says to its site"),
         (name = "follower", description = "What a child site or an update point itself says to its site"),

@@ -23,6 +23,7 @@ pub enum Kind {
     NotAPoint,
     NotAFollower,
     NotAClient,
+    RemovedClient,
     NotPrivate,
     UnknownRoute,
     NotFound,
@@ -61,6 +62,9 @@ impl Kind {
             ),
             Kind::NotAClient => {
                 ("not-a-client", "This is only for clients that the site knows and lets in", 403)
+            }
+            Kind::RemovedClient => {
+                ("removed-client", "The site does not know this client any more", 403)
             }
             Kind::NotPrivate => ("not-private", "This is only taken over HTTPS", 403),
             Kind::UnknownRoute => ("unknown-route", "There is no such address", 404),

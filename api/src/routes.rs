@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod content;
+pub mod deployments;
 pub mod downloads;
 pub mod fleet;
 pub mod hierarchy;
@@ -80,6 +81,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(status_messages::routes())
         .merge(hierarchy::routes())
         .merge(fleet::routes())
+        .merge(deployments::routes())
         .merge(shards::routes())
         .merge(jobs::routes())
         .merge(access::routes())

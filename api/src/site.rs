@@ -355,6 +355,7 @@ impl Site {
         let machine = Machine::open(db, folder, settings, parts)?;
         let patience = self.config().sync.point_timeout;
         machine.set_notify(Arc::new(Telling::new(self.ledger()?, patience)));
+        machine.set_deployments(self.fleet()?);
         *slot = Some(machine.clone());
         Ok(machine)
     }

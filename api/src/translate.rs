@@ -3,7 +3,7 @@
 use crate::problem::{Kind, Problem, with_causes};
 use contentlib::kv::KvError;
 use contentlib::{AddError, CommitError, MaintainError, OpenError, ReadError, VolumeError};
-use deployment::CollectionError;
+use deployment::{CollectionError, DeploymentError};
 use dp::identity::IdentityError;
 use dp::node::NodeError;
 use dp::registry::{RegistryError, WishError};
@@ -52,6 +52,27 @@ impl From<CollectionError> for Problem {
             | CollectionError::Missing { .. }
             | CollectionError::TooMuch { .. } => about(Kind::InvalidValue, "collection"),
             CollectionError::Store(error) => error.into(),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<DeploymentError> for Problem {
+    fn from(error: DeploymentError) -> Self {
+        let text = error.to_string();
+        let about = |kind, field: &str| Problem::new(kind, text.as_str()).caused_by(field, &text);
+        match error {
+            DeploymentError::UnknownGroup(_) => about(Kind::NotFound, "group"),
+            DeploymentError::Unknown(_) => about(Kind::NotFound, "deployment"),
+            DeploymentError::GroupExists(_) | DeploymentError::GroupDeployed { .. } => {
+                about(Kind::Conflict, "group")
+            }
+            DeploymentError::Exists(_) | DeploymentError::TooMany { .. } => {
+                about(Kind::Conflict, "name")
+            }
+            DeploymentError::GroupTooLarge { .. } => about(Kind::InvalidValue, "group"),
+            DeploymentError::Unfit(unfit) => Problem::field(unfit.field, unfit.why),
+            DeploymentError::Store(error) => error.into(),
             other => Problem::internal(&other),
         }
     }

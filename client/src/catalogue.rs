@@ -154,6 +154,8 @@ pub struct Shelf {
     key: PublicKey,
     blobs: Blobs,
     held: Option<(SignedManifest, Manifest)>,
+    /// Whether each blob is read, when the next catalogue is brought, before it counts as there.
+    is_in_doubt: bool,
 }
 
 impl Shelf {
@@ -171,12 +173,18 @@ impl Shelf {
         }
         let read = |signed: SignedManifest| Ok((signed.clone(), signed.open(&key)?));
         let held: Result<_, ManifestError> = SignedManifest::parse(&bytes).and_then(read);
-        Ok(Self { folder: folder.into(), key, blobs, held: held.ok() })
+        Ok(Self { folder: folder.into(), key, blobs, held: held.ok(), is_in_doubt: false })
     }
 
     /// What it holds, if it does.
     pub fn manifest(&self) -> Option<&Manifest> {
         self.held.as_ref().map(|(_, manifest)| manifest)
+    }
+
+    /// Notes that something of it was found damaged: then more may be, and all is looked at when it is refreshed
+    /// next.
+    pub fn doubt(&mut self) {
+        self.is_in_doubt = true;
     }
 
     /// Brings what changed.
@@ -225,6 +233,7 @@ impl Shelf {
         }
         let swept = self.blobs.sweep(|name| wanted.contains(&name), Duration::ZERO);
         swept.map_err(RefreshError::Disk)?;
+        self.is_in_doubt = false;
         Ok(refreshed)
     }
 
@@ -235,7 +244,17 @@ impl Shelf {
         parts: &[Part],
         refreshed: &mut Refreshed,
     ) -> Result<(), RefreshError<P::Error>> {
-        let missing: Vec<&Part> = parts.iter().filter(|part| !self.blobs.has(part.blob)).collect();
+        let mut missing: Vec<&Part> = Vec::new();
+        for part in parts {
+            let is_here = match self.is_in_doubt {
+                false => self.blobs.has(part.blob),
+                true => {
+                    let plain = self.blobs.plain(part.blob, part.bytes);
+                    plain.map_err(RefreshError::Disk)?.is_some()
+                }
+            };
+            missing.extend((!is_here).then_some(part));
+        }
         let limits: std::collections::HashMap<Name, u64> =
             missing.iter().map(|part| (part.blob, part.bytes)).collect();
         let names: Vec<Name> = limits.keys().copied().collect();

@@ -9,7 +9,7 @@ use crate::truth::Truth;
 use serde::Serialize;
 use std::fmt::{self, Write};
 use sync::name::UpdateId;
-use sync::rule::{Rule, Rules};
+use sync::rule::{Comparison, Rule, Rules};
 use sync::update::{AnyOf, Update};
 
 /// How many nodes a tree has at most; what is beyond is left out, and said to be.
@@ -276,7 +276,7 @@ impl fmt::Display for Explanation {
 fn in_words(rule: &Rule) -> String {
     let package = |rule: &sync::rule::PackageRule| {
         let arch = rule.arch.as_deref().map(|arch| format!(":{arch}")).unwrap_or_default();
-        format!("{}{arch} is installed, {} {}", rule.name, rule.is.as_str(), rule.version)
+        format!("{}{arch} is installed, {} {}", rule.name, rule.is.in_words(), rule.version)
     };
     match rule {
         Rule::True => "always".into(),
@@ -291,8 +291,12 @@ fn in_words(rule: &Rule) -> String {
         Rule::Windows(rule) => {
             let mut text = rule.name.clone();
             for (key, value) in &rule.attributes {
-                let value: String = value.chars().take(200).collect();
-                let _ = write!(text, " {key}={value}");
+                let _ = match Comparison::of_word(value).filter(|_| key == "Comparison") {
+                    Some(is) => write!(text, " {}", is.in_words()),
+                    None => {
+                        write!(text, " {key}={}", value.chars().take(200).collect::<String>())
+                    }
+                };
             }
             text
         }

@@ -33,6 +33,10 @@ pub trait Facts {
     fn has_stream(&self, _stream: &str) -> Truth {
         Truth::False
     }
+    /// Another one where what they say of packages is another.
+    fn digest(&self) -> String {
+        self.system().packages.digest().to_hex().to_string()
+    }
     /// What only a Windows machine has.
     fn windows(&self) -> Option<&recorded::Recorded> {
         None
@@ -136,6 +140,24 @@ impl Inventory {
         self.by_name.iter().flat_map(|(name, all)| all.iter().map(move |it| (&**name, it)))
     }
 
+    /// A digest of all of them, in whatever order they were added.
+    pub fn digest(&self) -> blake3::Hash {
+        let mut all: Vec<String> = self
+            .iter()
+            .map(|(name, it)| {
+                let Installed { version, arch, condition, is_held } = it;
+                format!("{name}\t{version}\t{arch}\t{condition:?}\t{is_held}\n")
+            })
+            .collect();
+        all.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.unreadable.to_le_bytes());
+        for line in all {
+            hasher.update(line.as_bytes());
+        }
+        hasher.finalize()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.count
@@ -180,6 +202,15 @@ pub enum FactsError {
         /// Why.
         why: String,
     },
+    /// It has neither kind of package.
+    #[error(
+        "neither dpkg's var/lib/dpkg/status nor a database of rpm is below {}: is that the root of a machine, and whole?",
+        root.display()
+    )]
+    NoPackages {
+        /// Where was looked.
+        root: PathBuf,
+    },
     /// A recorded document cannot be read.
     #[error("the recorded facts cannot be read")]
     Recorded(#[from] serde_json::Error),
@@ -204,5 +235,24 @@ mod tests {
         assert_eq!(inventory.get("a").unwrap().len(), 2);
         assert_eq!(inventory.get("b"), None);
         assert_eq!((inventory.len(), inventory.iter().count()), (2, 2));
+    }
+
+    #[test]
+    fn a_digest_is_another_where_a_package_is_and_has_no_order() {
+        let of = |all: &[(&str, &str, Condition)]| {
+            let mut inventory = Inventory::default();
+            for (name, version, condition) in all {
+                let (version, arch) = ((*version).into(), "amd64".into());
+                let condition = *condition;
+                inventory.add(name, Installed { version, arch, condition, is_held: false });
+            }
+            inventory.digest()
+        };
+        use Condition::{Unfinished, Whole};
+        let (a, b) = (("a", "1", Whole), ("b", "1", Whole));
+        assert_eq!(of(&[a, b]), of(&[b, a]));
+        for other in [&[a][..], &[a, ("b", "2", Whole)], &[a, ("b", "1", Unfinished)], &[a, b, b]] {
+            assert_ne!(of(other), of(&[a, b]), "{other:?}");
+        }
     }
 }

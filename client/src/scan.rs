@@ -2,12 +2,13 @@
 //!
 //! There are seven ways for one to start ([`Trigger`]). Each is forced or not, and online or offline, and that
 //! with the age of the metadata that lies on the machine says whether the update point is asked ([`plan`]).
-//! When which is due, and what follows a failure, is the [`agenda`]'s business; what it finds is that of
-//! [`evaluate`].
+//! When which is due, and what follows a failure, is the [`agenda`]'s business; that packages became others is
+//! that of [`watch`], and what a scan finds that of [`evaluate`].
 
 pub mod agenda;
 pub mod evaluate;
 pub mod retry;
+pub mod watch;
 
 use crate::clock::Moment;
 use serde::{Deserialize, Serialize};

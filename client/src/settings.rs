@@ -206,12 +206,27 @@ pub struct Limit {
 
 /// A setting beyond its limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be from {} to {} seconds, not {found}", .limit.least.as_secs(), .limit.most.as_secs())]
+#[error(
+    "must be from {} to {}, not {}",
+    as_written(.limit.least.as_secs()), as_written(.limit.most.as_secs()), as_written(.found.to_owned())
+)]
 pub struct BeyondLimit {
     /// Which, and what it may be.
     pub limit: Limit,
     /// What it was to be, in seconds.
     pub found: u64,
+}
+
+/// So many seconds as people write them in a setting: `1h30m`.
+fn as_written(mut left: u64) -> String {
+    let mut text = String::new();
+    for (unit, seconds) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if left >= seconds {
+            text.push_str(&format!("{}{unit}", left / seconds));
+            left %= seconds;
+        }
+    }
+    if text.is_empty() { "0s".into() } else { text }
 }
 
 /// One time among the changes: what may be in it, where it stands there, and where among the settings.
@@ -446,7 +461,11 @@ mod tests {
     fn what_is_beyond_the_limits_is_refused_by_name_or_counts_as_the_least() {
         let error = polls(1).checked().unwrap_err();
         assert_eq!(error.limit.name, "poll_every");
-        assert_eq!(error.to_string(), "must be from 60 to 86400 seconds, not 1");
+        assert_eq!(error.to_string(), "must be from 1m to 1d, not 1s");
+        assert_eq!(
+            polls(90_061).checked().unwrap_err().to_string(),
+            "must be from 1m to 1d, not 1d1h1m1s"
+        );
         let often = Changes { scan_every: Some(3_600), ..Changes::default() };
         assert_eq!(often.checked().unwrap().scan_every, Some(86_400));
         let never = Changes { scan_every: Some(u64::MAX), ..Changes::default() };

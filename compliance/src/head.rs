@@ -21,7 +21,8 @@ pub(crate) struct Head {
     pub next: u64,
     /// The life before, and how far that came.
     pub previous: Option<(Incarnation, u64)>,
-    /// How often a life came back that had been superseded: two machines share one identity.
+    /// How often a life came back that had been superseded, or one used a number again for something else: two
+    /// machines share one identity. Once, it may be a machine whose disk was put back.
     pub returns: u16,
     /// The digest of the states that the site holds of it.
     pub digest: StateDigest,
@@ -56,6 +57,8 @@ pub(crate) enum Verdict {
     Take,
     /// Answer this.
     Answer(Answer),
+    /// Answer this, and note that the life used a number again for something else.
+    Returned(Answer),
 }
 
 impl Head {
@@ -74,9 +77,16 @@ impl Head {
         let is_full = batch.kind == Kind::Full;
         if self.incarnation == Some(batch.incarnation) {
             return if batch.next == self.next && batch.digest != self.digest {
-                // The number was used for something else: the client's store was put back, or is a copy.
-                let resync = self.resync().or(Some(Resync::Diverged));
-                Verdict::Answer(Answer::Duplicate { next: self.next, resync })
+                // The number was used for something else: the client's store was put back, or is a copy. Where
+                // the digests did not agree anyway, it may as well be the same batch once more.
+                let (next, resync) = (self.next, self.resync());
+                match resync {
+                    None => Verdict::Returned(Answer::Duplicate {
+                        next,
+                        resync: Some(Resync::Diverged),
+                    }),
+                    Some(_) => duplicate(next),
+                }
             } else if batch.next <= self.next {
                 duplicate(self.next)
             } else if is_full || batch.first <= self.next {
@@ -98,6 +108,12 @@ impl Head {
                 Verdict::Answer(Answer::Gap { expected: batch.first, resync })
             }
         }
+    }
+
+    /// Notes that its life used a number again, at `now`.
+    pub(crate) fn return_at(&mut self, now: Seconds) {
+        self.returns = self.returns.saturating_add(1);
+        self.heard = Some(now);
     }
 
     /// Notes a batch that was taken at `now`; what it does to the states comes separately. Whether a life
@@ -177,7 +193,11 @@ mod tests {
         take(&mut head, &batch(1, Kind::Changes, 0, 5));
         let other = Batch { digest: StateDigest(7), ..batch(1, Kind::Changes, 4, 5) };
         let resync = Some(Resync::Diverged);
-        assert_eq!(head.judge(&other), Verdict::Answer(Answer::Duplicate { next: 5, resync }));
+        let duplicate = Answer::Duplicate { next: 5, resync };
+        assert_eq!(head.judge(&other), Verdict::Returned(duplicate));
+        // Of one whose states are asked for anyway it proves nothing.
+        let doubtful = Head { diverged: true, ..head };
+        assert_eq!(doubtful.judge(&other), Verdict::Answer(duplicate));
         // What was long under way says what was true once.
         let late = Batch { digest: StateDigest(7), ..batch(1, Kind::Changes, 2, 4) };
         let duplicate = Answer::Duplicate { next: 5, resync: None };

@@ -24,6 +24,8 @@ pub(crate) enum Entry {
     Batch { client: Ordinal, batch: Batch },
     /// A client sent something that cannot be read.
     Corrupt { client: Ordinal },
+    /// A client used a number again for something else.
+    Returned { client: Ordinal },
     /// Something else about the client changed; other sites have to hear of it.
     Touched { client: Ordinal },
     /// The client was removed; its ordinal is free after the next checkpoint.
@@ -40,6 +42,7 @@ enum Written<'a> {
     Touched(Ordinal),
     Removed(Ordinal),
     Page(Vec<Option<Ordinal>>, #[serde(borrow, serialize_with = "at_once")] &'a [u8]),
+    Returned(Ordinal),
 }
 
 impl Entry {
@@ -83,6 +86,7 @@ impl Record {
         let entries = self.entries.iter().map(|(entry, raw)| match entry {
             Entry::Batch { client, .. } => Written::Batch(*client, raw),
             Entry::Corrupt { client } => Written::Corrupt(*client),
+            Entry::Returned { client } => Written::Returned(*client),
             Entry::Touched { client } => Written::Touched(*client),
             Entry::Removed { client } => Written::Removed(*client),
             Entry::Page { clients, .. } => Written::Page(clients.clone(), raw),
@@ -109,6 +113,7 @@ impl Record {
                     Entry::Batch { client, batch: Batch::decode(raw).map_err(unreadable)? }
                 }
                 Written::Corrupt(client) => Entry::Corrupt { client },
+                Written::Returned(client) => Entry::Returned { client },
                 Written::Touched(client) => Entry::Touched { client },
                 Written::Removed(client) => Entry::Removed { client },
                 Written::Page(clients, raw) => {

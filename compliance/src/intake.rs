@@ -243,8 +243,15 @@ impl<'a> Turn<'a> {
             }
         };
         let head = self.heads.entry(client).or_default();
-        if let Verdict::Answer(answer) = head.judge(&batch) {
-            return (client, answer);
+        match head.judge(&batch) {
+            Verdict::Take => {}
+            Verdict::Answer(answer) => return (client, answer),
+            Verdict::Returned(answer) => {
+                head.return_at(at);
+                self.change.tell(Entry::Returned { client });
+                self.change.rows.push(Vec::new());
+                return (client, answer);
+            }
         }
         let unknown = batch.states.iter().zip(&rows).filter(|(_, row)| row.is_none());
         let before = self.new_updates.len();

@@ -238,9 +238,11 @@ impl Compliance {
             let has_returned = states.tell(entry, place, record.at, rows);
             match entry {
                 Entry::Removed { client } => states.fleet.remove(*client, place),
-                Entry::Batch { client, batch } if has_returned => {
-                    let returns = states.head(*client).returns;
-                    self.note(Event::Cloned { client: batch.client, returns });
+                Entry::Batch { client, .. } | Entry::Returned { client } if has_returned => {
+                    if let Some(member) = states.fleet.get(*client) {
+                        let returns = states.head(*client).returns;
+                        self.note(Event::Cloned { client: member.id, returns });
+                    }
                 }
                 _ => {}
             }

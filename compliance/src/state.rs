@@ -60,7 +60,7 @@ impl States {
     }
 
     /// Tells an entry at its place. `rows` are those of a batch's states, as far as they are known. Whether
-    /// a superseded life of a client came back.
+    /// it shows that two machines share the client's identity.
     pub(crate) fn tell(
         &mut self,
         entry: &Entry,
@@ -85,6 +85,12 @@ impl States {
                     head.heard = Some(at);
                 }
                 self.doubt(*client);
+            }
+            Entry::Returned { client } => {
+                if let Some(head) = self.head_before(*client, place) {
+                    head.return_at(at);
+                    has_returned = true;
+                }
             }
             Entry::Touched { client } => drop(self.head_before(*client, place)),
             Entry::Removed { client } => {
@@ -165,7 +171,7 @@ impl States {
                 }
                 clients
             }
-            Entry::Corrupt { .. } | Entry::Touched { .. } => &[],
+            Entry::Corrupt { .. } | Entry::Returned { .. } | Entry::Touched { .. } => &[],
         };
         for client in clients.iter().flatten() {
             retold.touched.insert(*client);

@@ -8,127 +8,33 @@
 //! A bad chunk is read again once, then marked suspect: never served, absent for deduplication,
 //! until any holder's copy replaces it.
 
+mod content;
+mod packs;
+
+pub use content::{ContentReader, CopyError, FilePlace, Segment};
+pub(crate) use packs::{OpenPack, Packs};
+
 use crate::block::{Codec, Frame};
 use crate::claims::Claim;
-use crate::digest::{ChunkId, Digest, PackId};
+use crate::digest::{ChunkId, Digest};
 use crate::error::ReadError;
 use crate::index::{ChunkPlace, Form, RecipePlace, Standing, suspect_key};
 use crate::kv::{Batch, KvError, Table};
 use crate::library::{Inner, Library};
 use crate::pack::format::{RECORD_HEADER, table_len};
 use crate::pack::reader::{RecordError, frame, record};
-use crate::recipe::{ChunkSpan, Recipe};
-use crate::store::volumes::Volumes;
-use crate::store::{PackFile, PackStore, is_media_error};
+use crate::recipe::Recipe;
+use crate::store::is_media_error;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, OnceLock};
 
-/// Packs kept open. A library has tens of thousands; files are a limited resource.
-const OPEN_PACKS: usize = 512;
-/// Chunk places looked up at once for one content.
-const WINDOW: usize = 256;
 /// How often a chunk or recipe is looked for before garbage collection has moved it too often.
 const MOVES: usize = 32;
-/// Chunks of one pack that are remembered as verified; past this all are forgotten.
-const VERIFIED: usize = 1 << 16;
-
-/// One pack, open to read.
-pub(crate) struct OpenPack {
-    pub id: PackId,
-    pub file: Arc<dyn PackFile>,
-    verified: Mutex<Verified>,
-}
-
-#[derive(Default)]
-struct Verified {
-    stamp: u64,
-    ordinals: HashSet<u32>,
-}
-
-impl OpenPack {
-    /// Whether the chunk at `ordinal` was hashed since the pack, whose stamp is now `stamp`, last
-    /// changed.
-    fn is_verified(&self, ordinal: u32, stamp: u64) -> bool {
-        let mut verified = self.verified.lock();
-        if stamp == 0 || verified.stamp != stamp {
-            verified.stamp = stamp;
-            verified.ordinals.clear();
-            return false;
-        }
-        verified.ordinals.contains(&ordinal)
-    }
-
-    fn set_verified(&self, ordinal: u32, stamp: u64) {
-        let mut verified = self.verified.lock();
-        if stamp == 0 || verified.stamp != stamp {
-            return;
-        }
-        if verified.ordinals.len() >= VERIFIED {
-            verified.ordinals.clear();
-        }
-        verified.ordinals.insert(ordinal);
-    }
-}
-
-/// The packs that are open to read.
-pub(crate) struct Packs {
-    store: Arc<Volumes>,
-    open: Cache<u32, Arc<OpenPack>>,
-    /// Packs that are written to and not yet in the index.
-    minted: Mutex<HashMap<u32, PackId>>,
-}
-
-impl Packs {
-    pub(crate) fn new(store: Arc<Volumes>) -> Self {
-        Self { store, open: Cache::new(OPEN_PACKS), minted: Mutex::default() }
-    }
-
-    /// A pack that the index does not know was begun.
-    pub(crate) fn minted(&self, seq: u32, id: PackId) {
-        self.minted.lock().insert(seq, id);
-    }
-
-    /// The index knows the pack now.
-    pub(crate) fn indexed(&self, seq: u32) {
-        self.minted.lock().remove(&seq);
-    }
-
-    fn get(&self, inner: &Inner, seq: u32) -> Result<Arc<OpenPack>, ReadError> {
-        if let Some(pack) = self.open.get(&seq) {
-            return Ok(pack);
-        }
-        let gone = || io::Error::from(io::ErrorKind::NotFound);
-        // In this order: a pack leaves the first only when it is in the second.
-        let minted = self.minted.lock().get(&seq).copied();
-        let id = match minted {
-            Some(id) => Some(id),
-            None => inner.index.pack(seq)?.map(|info| info.id),
-        };
-        let id = id.ok_or(PackId(0));
-        let id = id.map_err(|pack| ReadError::Store { pack, source: gone() })?;
-        let moves = self.store.moves();
-        let file = self.store.open(id).map_err(|source| ReadError::Store { pack: id, source })?;
-        let pack = Arc::new(OpenPack { id, file, verified: Mutex::default() });
-        self.open.insert(seq, pack.clone());
-        if self.store.moves() != moves {
-            // Perhaps moved since it was opened: kept, it would hold on to the old volume.
-            self.open.remove(&seq);
-        }
-        Ok(pack)
-    }
-
-    pub(crate) fn forget(&self, seq: u32) {
-        self.open.remove(&seq);
-    }
-}
 
 #[derive(Clone)]
 struct BlockWeight;
@@ -390,21 +296,6 @@ impl Inner {
 }
 
 impl Inner {
-    /// An error if a chunk of `recipe`, which is `content`'s, is known to be damaged.
-    fn check_damage(&self, content: Digest, recipe: &Recipe) -> Result<(), ReadError> {
-        if !self.damage_known.load(SeqCst) {
-            return Ok(());
-        }
-        for ids in recipe.chunks().chunks(WINDOW) {
-            let places = self.index.chunks(ids)?;
-            let is_bad = |place: &ChunkPlace| place.standing == Standing::Suspect;
-            if let Some(bad) = places.into_iter().flatten().find(is_bad) {
-                return Err(ReadError::Suspect { name: content, pack: self.pack_id(bad.pack) });
-            }
-        }
-        Ok(())
-    }
-
     /// What stands where a damaged recipe names its chunks. Nothing of it may be believed: it is
     /// for keeping what is held under those names.
     pub(crate) fn remains_of_recipe(&self, place: &RecipePlace) -> Vec<ChunkId> {
@@ -440,21 +331,6 @@ impl Library {
         Ok(Arc::new(recipe.map_err(|_| ReadError::Unknown(digest.into()))?))
     }
 
-    /// A reader of a content's bytes. An error if any of them are known to be damaged: whoever asks
-    /// is told at once, and not in the middle of an answer.
-    pub fn open_content(&self, digest: Digest) -> Result<ContentReader, ReadError> {
-        let recipe = self.recipe(digest)?;
-        self.inner.check_damage(digest, &recipe)?;
-        let windows = recipe.len().div_ceil(WINDOW);
-        let shared = Shared {
-            library: self.clone(),
-            digest,
-            recipe,
-            places: (0..windows).map(|_| OnceLock::new()).collect(),
-        };
-        Ok(ContentReader { shared: Arc::new(shared) })
-    }
-
     /// One chunk's plain bytes.
     pub fn read_chunk(&self, id: ChunkId) -> Result<Bytes, ReadError> {
         self.inner.check_revoked(id.0)?;
@@ -469,246 +345,4 @@ impl Library {
         let place = self.inner.place_of(id)?.ok_or(ReadError::Unknown(id.0.into()))?;
         self.inner.unchecked_at(id, &place, id.0)
     }
-}
-
-/// Reads one content. Cheap to clone.
-#[derive(Clone)]
-pub struct ContentReader {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    library: Library,
-    digest: Digest,
-    recipe: Arc<Recipe>,
-    /// Chunk places, looked up a window at a time when first needed.
-    places: Vec<OnceLock<Vec<Option<ChunkPlace>>>>,
-}
-
-/// A run of a content's bytes.
-#[derive(Clone, Debug)]
-pub struct Segment {
-    /// The bytes.
-    pub bytes: Bytes,
-    /// Where the same bytes lie in a file, if they do, so that a server may have the kernel send
-    /// them.
-    pub place: Option<FilePlace>,
-}
-
-/// A place in a pack file.
-#[derive(Clone, Debug)]
-pub struct FilePlace {
-    /// The pack's file, open to read.
-    pub file: Arc<File>,
-    /// Where the bytes begin in it.
-    pub offset: u64,
-}
-
-impl ContentReader {
-    /// The content's length in bytes.
-    pub fn size(&self) -> u64 {
-        self.shared.recipe.size()
-    }
-
-    /// The content's name.
-    pub fn digest(&self) -> Digest {
-        self.shared.digest
-    }
-
-    /// The content's recipe.
-    pub fn recipe(&self) -> &Arc<Recipe> {
-        &self.shared.recipe
-    }
-
-    /// Bytes of the content from `offset` on: at least one, at most `max`, unless `offset` is at
-    /// or past the end. As many as lie together. May wait for the disk.
-    pub fn segment(&self, offset: u64, max: usize) -> Result<Segment, ReadError> {
-        match self.find(offset, max, Wait::ForDisk)? {
-            Some(segment) => Ok(segment),
-            None => Ok(Segment { bytes: Bytes::new(), place: None }),
-        }
-    }
-
-    /// The same as [`ContentReader::segment`], if it is ready in memory and was verified before;
-    /// `None` if the disk or a decoder would have to be waited for. For async threads.
-    pub fn segment_ready(&self, offset: u64, max: usize) -> Option<Segment> {
-        self.find(offset, max, Wait::Never).ok().flatten()
-    }
-
-    /// Writes bytes `range` of the content to `out`. Returns how many.
-    pub fn copy_to(&self, range: Range<u64>, out: &mut impl Write) -> Result<u64, CopyError> {
-        let end = range.end.min(self.size());
-        let mut at = range.start;
-        while at < end {
-            let bytes = self.chunk_bytes(at)?;
-            let wanted = (bytes.len() as u64).min(end - at) as usize;
-            out.write_all(&bytes[..wanted]).map_err(CopyError::Write)?;
-            at += wanted as u64;
-        }
-        Ok(at.saturating_sub(range.start))
-    }
-
-    /// The rest of the chunk that `offset` lies in, by positional read, hashed.
-    fn chunk_bytes(&self, offset: u64) -> Result<Bytes, ReadError> {
-        let shared = &self.shared;
-        let at = shared.recipe.covering(offset..offset + 1).start;
-        let span = shared.recipe.span(at);
-        let place = self.place(at)?;
-        let bytes = shared.library.inner.chunk_at(span.chunk, &place, shared.digest)?;
-        self.as_long_as_stated(&bytes, &span)?;
-        Ok(bytes.slice((offset - span.bytes.start) as usize..))
-    }
-
-    /// A recipe may come from a pack that somebody made up: its lengths need not be its chunks'.
-    fn as_long_as_stated(&self, bytes: &Bytes, span: &ChunkSpan) -> Result<(), ReadError> {
-        if bytes.len() as u64 == span.bytes.end - span.bytes.start {
-            return Ok(());
-        }
-        let chunk = span.chunk;
-        tracing::error!(content = %self.shared.digest, %chunk, "the recipe lies of a length");
-        Err(ReadError::MissingChunk { content: self.shared.digest, chunk })
-    }
-
-    fn place(&self, at: usize) -> Result<ChunkPlace, ReadError> {
-        let shared = &self.shared;
-        let inner = &shared.library.inner;
-        let window = &shared.places[at / WINDOW];
-        let places = match window.get() {
-            Some(places) => places,
-            None => {
-                let start = at / WINDOW * WINDOW;
-                let end = (start + WINDOW).min(shared.recipe.len());
-                let found = inner.index.chunks(&shared.recipe.chunks()[start..end])?;
-                window.get_or_init(|| found)
-            }
-        };
-        let chunk = shared.recipe.chunks()[at];
-        let missing = ReadError::MissingChunk { content: shared.digest, chunk };
-        match places[at % WINDOW] {
-            Some(place) if place.standing != Standing::Suspect => Ok(place),
-            // Not there, or bad, when first looked up; perhaps healed since.
-            _ => inner.place_of(chunk)?.ok_or(missing),
-        }
-    }
-
-    fn find(&self, offset: u64, max: usize, wait: Wait) -> Result<Option<Segment>, ReadError> {
-        let shared = &self.shared;
-        if offset >= self.size() || max == 0 {
-            return Ok(None);
-        }
-        let inner = &shared.library.inner;
-        let at = shared.recipe.covering(offset..offset + 1).start;
-        let span = shared.recipe.span(at);
-        if wait == Wait::Never && shared.places[at / WINDOW].get().is_none() {
-            return Ok(None);
-        }
-        let place = self.place(at)?;
-        let skip = offset - span.bytes.start;
-        if place.codec == Codec::Raw
-            && let Some(found) = self.mapped(at, &place, skip, max, wait)?
-        {
-            return Ok(Some(found));
-        }
-        if wait == Wait::Never {
-            let cached = inner.blocks.cache.peek(&block_key(&place)).is_some();
-            if place.codec == Codec::Raw || !cached {
-                return Ok(None);
-            }
-        }
-        let bytes = inner.chunk_at(span.chunk, &place, shared.digest)?;
-        self.as_long_as_stated(&bytes, &span)?;
-        let rest = bytes.slice(skip as usize..);
-        let bytes = rest.slice(..rest.len().min(max));
-        Ok(Some(Segment { bytes, place: None }))
-    }
-
-    /// A run of raw chunks that lie together in one block, mapped and verified.
-    fn mapped(
-        &self,
-        first: usize,
-        place: &ChunkPlace,
-        skip: u64,
-        max: usize,
-        wait: Wait,
-    ) -> Result<Option<Segment>, ReadError> {
-        let shared = &self.shared;
-        let inner = &shared.library.inner;
-        let Ok(pack) = inner.packs.get(inner, place.pack) else { return Ok(None) };
-        let Some(file) = pack.file.local() else { return Ok(None) };
-        let start = raw_range(place).start + skip;
-        let mut end = raw_range(place).end;
-        // Asked once for the whole run: the system call would show in a profile.
-        let stamp = pack.file.stamp();
-        if place.standing == Standing::Suspect
-            || !self.verify_raw(&pack, stamp, first, place, wait)?
-        {
-            return Ok(None);
-        }
-        let mut at = first;
-        let mut last = *place;
-        while end < start + max as u64 && at + 1 < shared.recipe.len() {
-            if wait == Wait::Never && shared.places[(at + 1) / WINDOW].get().is_none() {
-                break;
-            }
-            let Ok(next) = self.place(at + 1) else { break };
-            let follows = next.pack == last.pack
-                && next.codec == Codec::Raw
-                && next.standing != Standing::Suspect
-                && raw_range(&next).start == end;
-            if !follows || !self.verify_raw(&pack, stamp, at + 1, &next, wait)? {
-                break;
-            }
-            end = raw_range(&next).end;
-            (at, last) = (at + 1, next);
-        }
-        let end = end.min(start + max as u64);
-        let Ok(bytes) = pack.file.map(start..end) else { return Ok(None) };
-        Ok(Some(Segment { bytes, place: Some(FilePlace { file, offset: start }) }))
-    }
-
-    /// Whether a raw chunk's bytes are known to be right, hashing them if they may be waited for.
-    fn verify_raw(
-        &self,
-        pack: &OpenPack,
-        stamp: u64,
-        at: usize,
-        place: &ChunkPlace,
-        wait: Wait,
-    ) -> Result<bool, ReadError> {
-        let ordinal = place.ordinal() as u32;
-        if pack.is_verified(ordinal, stamp) {
-            return Ok(true);
-        }
-        if wait == Wait::Never {
-            return Ok(false);
-        }
-        let shared = &self.shared;
-        let inner = &shared.library.inner;
-        // The read that hashes is positional: a media error is an error, not a signal.
-        let before = inner.index.chunk(shared.recipe.chunks()[at])?;
-        inner.chunk_at(shared.recipe.chunks()[at], place, shared.digest)?;
-        if before.is_some_and(|now| now.ordinal() != place.ordinal()) {
-            return Ok(false);
-        }
-        pack.set_verified(ordinal, stamp);
-        Ok(true)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wait {
-    ForDisk,
-    Never,
-}
-
-/// Why content could not be copied out.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CopyError {
-    /// It could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The destination failed.
-    #[error("cannot write")]
-    Write(#[source] io::Error),
 }

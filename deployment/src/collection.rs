@@ -1,12 +1,11 @@
 //! Collections: sets of clients, by name and by what is true of them.
 
+use crate::name::CollectionName;
 use crate::rule::Rule;
 use crate::window::Window;
 use serde::{Deserialize, Serialize};
 use sitedb::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::str::FromStr;
 
 /// How many rules or windows a collection may have.
 pub const MAX_RULES: usize = 200;
@@ -14,70 +13,6 @@ pub const MAX_RULES: usize = 200;
 pub const MAX_NAMED: usize = 1_000;
 /// The longest comment, in bytes.
 pub const MAX_COMMENT: usize = 1_000;
-
-/// The name of a collection, of a rule, or of a window: small letters, digits, `.`, `_` and `-`, from a
-/// letter or digit on, at most 64.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct CollectionName(Box<str>);
-
-/// Text that is no name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is no name: want 1 to {max} small letters, digits, '.', '_' or '-', beginning with a letter or digit",
-    max = CollectionName::MAX
-)]
-pub struct BadName(String);
-
-impl CollectionName {
-    /// The most characters.
-    pub const MAX: usize = 64;
-
-    /// The built-in collection that every client is in.
-    pub fn all() -> Self {
-        Self("all".into())
-    }
-
-    /// Whether it is [`CollectionName::all`].
-    pub fn is_all(&self) -> bool {
-        &*self.0 == "all"
-    }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for CollectionName {
-    type Err = BadName;
-    fn from_str(text: &str) -> Result<Self, BadName> {
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let is_one = (1..=Self::MAX).contains(&text.len())
-            && text.bytes().next().is_some_and(plain)
-            && text.bytes().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-'));
-        if is_one { Ok(Self(text.into())) } else { Err(BadName(text.chars().take(100).collect())) }
-    }
-}
-
-impl TryFrom<String> for CollectionName {
-    type Error = BadName;
-    fn try_from(text: String) -> Result<Self, BadName> {
-        text.parse()
-    }
-}
-
-impl From<CollectionName> for String {
-    fn from(name: CollectionName) -> String {
-        name.0.into()
-    }
-}
-
-impl fmt::Display for CollectionName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What a collection is, but for the clients that it names: those are kept apart, since there may be many.
 ///
@@ -124,20 +59,5 @@ impl Collection {
         }
         (self.comment.len() > MAX_COMMENT)
             .then(|| format!("has a comment of more than {MAX_COMMENT} bytes"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_plain() {
-        for name in ["a", "0", "web-servers_2.x", &"a".repeat(64)] {
-            assert_eq!(name.parse::<CollectionName>().unwrap().as_str(), name);
-        }
-        for wrong in ["", "A", "-a", "a b", "ü", &"a".repeat(65), "a/b"] {
-            assert!(wrong.parse::<CollectionName>().is_err(), "{wrong}");
-        }
     }
 }

@@ -4,8 +4,9 @@
 //! from what clients told, both on disk, and are worked out when a site starts. [`Collections::follow`] is
 //! called every second and looks only at clients of whom something changed.
 
-use crate::collection::{Collection, CollectionName};
+use crate::collection::Collection;
 use crate::membership::{members, order};
+use crate::name::CollectionName;
 use crate::window::Window;
 use compliance::message::ClientId;
 use compliance::{Compliance, Ordinal};

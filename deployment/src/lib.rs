@@ -1,9 +1,13 @@
-//! What goes where and when: collections of clients, and the windows in which they may be worked on.
+//! What goes where and when: collections of clients, the windows in which they may be worked on, and deployments of
+//! updates to them.
 //!
 //! In the order to read: which clients are meant ([`rule`], [`network`]); what a collection is
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
-//! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); and what clients are told
-//! of deployments ([`policy`]) and tell of them ([`enforcement`]).
+//! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); which updates are deployed
+//! together ([`group`]), to whom and when ([`deployment`]), as people set it ([`Deployments`]); and what clients are told
+//! of it ([`policy`]) and tell of it ([`enforcement`]). Then which updates are deployed by themselves ([`automatic`]), to
+//! one ring of machines after the other ([`ring`]); and which content is brought to which distribution points
+//! ([`staging`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -12,6 +16,9 @@
 //! * decisions take the clock and the time zone as arguments.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+// What things are called.
+pub mod name;
 
 // Which clients.
 pub mod network;
@@ -22,13 +29,29 @@ pub mod collection;
 mod collections;
 pub mod membership;
 
+// Which updates, to whom, and when.
+pub mod deployment;
+mod deployments;
+pub mod group;
+
 // What clients are told, and what they tell of it.
 pub mod enforcement;
 pub mod policy;
+
+// What is deployed by itself.
+pub mod automatic;
+pub mod ring;
+
+// What is brought where.
+pub mod staging;
 
 // When.
 pub mod calendar;
 pub mod window;
 
-pub use collection::{Collection, CollectionName};
+pub use collection::Collection;
 pub use collections::{CollectionError, Collections};
+pub use deployment::Deployment;
+pub use deployments::{DeploymentError, Deployments, MAX_DEPLOYMENTS};
+pub use group::Group;
+pub use name::{CollectionName, DeploymentName, GroupName};

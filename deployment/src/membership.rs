@@ -4,7 +4,8 @@
 //! facts did. The answer for a scope is the part of the whole answer that lies in it, so both ways lead to the
 //! same members.
 
-use crate::collection::{Collection, CollectionName};
+use crate::collection::Collection;
+use crate::name::CollectionName;
 use compliance::fleet::Index;
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};

@@ -134,7 +134,7 @@ impl Patience {
     /// until somebody does something about it.
     pub fn failed(&mut self, trouble: &Trouble, chance: f64) -> Duration {
         let first = match trouble {
-            Trouble::NotLetIn(_) => AGAIN.0 * 6,
+            Trouble::NotLetIn(_) | Trouble::Removed(_) => AGAIN.0 * 6,
             _ => AGAIN.0,
         };
         let doubled = first.saturating_mul(1 << self.failures.min(12)).min(AGAIN.1);

@@ -241,6 +241,16 @@ impl Home {
         self.put(TOKEN, format!("{token}\n").as_bytes())
     }
 
+    /// Forgets a token that was left here.
+    pub fn forget_token(&self) -> Result<(), HomeError> {
+        self.remove(TOKEN)
+    }
+
+    /// Whether the agent of a folder has joined a site, on whatever machine.
+    pub fn has_joined(folder: &Path) -> bool {
+        folder.join(AGENT).exists()
+    }
+
     /// What a file of JSON says, if it is there. One of ours that is damaged is an error: to go on without it
     /// would lose what it says.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HomeError> {

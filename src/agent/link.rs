@@ -26,6 +26,9 @@ const AT_A_TIME: usize = 8;
 /// How often, and for how long at most, a server is left alone that asks for it while a catalogue is brought.
 const BUSY: (u32, Duration) = (5, Duration::from_secs(15));
 
+/// The kind of problem by which a site says that it does not know a client any more.
+const REMOVED: &str = "urn:depot:problem:removed-client";
+
 /// Why a question came to nothing.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Trouble {
@@ -35,6 +38,9 @@ pub enum Trouble {
     /// The site does not let this client in.
     #[error("the site does not let this client in: {0}")]
     NotLetIn(String),
+    /// It does not know this client any more: somebody removed it.
+    #[error("the site does not let this client in: {0}")]
+    Removed(String),
     /// It has too much to do, or is not ready.
     #[error("the server has too much to do: {why}")]
     Busy {
@@ -62,7 +68,7 @@ impl Trouble {
         match self {
             Self::Unreachable(_) => Class::Unreachable,
             Self::Busy { .. } => Class::Busy,
-            Self::NotLetIn(_) => Class::Refused,
+            Self::NotLetIn(_) | Self::Removed(_) => Class::Refused,
             Self::Refused { status: 401 | 403, .. } => Class::Refused,
             Self::Refused { .. } | Self::BadAnswer(_) => Class::BadAnswer,
         }
@@ -206,11 +212,13 @@ async fn send(request: RequestBuilder, shown: &str, most: usize) -> Result<Answe
     if status.is_success() || status == StatusCode::NOT_MODIFIED {
         return Ok(Answer { status, body });
     }
-    let detail = serde_json::from_slice::<serde_json::Value>(&body).ok();
-    let detail = detail.as_ref().and_then(|problem| problem.get("detail")?.as_str());
+    let problem = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+    let said = |field: &str| problem.get(field).and_then(serde_json::Value::as_str);
+    let (detail, is_removed) = (said("detail"), said("type") == Some(REMOVED));
     let why = detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason")).to_owned();
     let why: String = why.chars().take(500).collect();
     Err(match status {
+        StatusCode::FORBIDDEN if is_removed => Trouble::Removed(why),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Trouble::NotLetIn(why),
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             Trouble::Busy { after, why }

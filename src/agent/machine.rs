@@ -26,6 +26,23 @@ const MAX_FILE: u64 = 256 << 10;
 /// What administrators set on a machine, in the agent's folder.
 pub const ATTRIBUTES: &str = "attributes.toml";
 
+/// Where databases of rpm lie.
+const RPM: [&str; 3] = ["var/lib/rpm", "usr/lib/sysimage/rpm", "usr/share/rpm"];
+/// What lists a machine's packages, and changes with them: what was recorded of it, dpkg's status file, the
+/// database of rpm in each of its forms, and the module streams that are enabled.
+const LISTS: [&str; 10] = [
+    "recorded.json",
+    "var/lib/dpkg/status",
+    "var/lib/rpm/Packages",
+    "var/lib/rpm/Packages.db",
+    "var/lib/rpm/rpmdb.sqlite",
+    "var/lib/rpm/rpmdb.sqlite-wal",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite",
+    "usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+    "usr/share/rpm/rpmdb.sqlite",
+    "etc/dnf/modules.d",
+];
+
 /// Where the machine's own files are.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -89,7 +106,26 @@ impl Machine {
         if self.root.join("var/lib/dpkg/status").exists() {
             return Ok(Box::new(Debian::of(&self.root)?));
         }
+        // Asked of a root without a database, rpm would speak of anything but that.
+        if !RPM.iter().any(|folder| self.root.join(folder).is_dir()) {
+            return Err(FactsError::NoPackages { root: self.root.clone() });
+        }
         Ok(Box::new(Rpm::of(&self.root)?))
+    }
+
+    /// How what lists its packages looks: another text, where that was written. Nothing of it is read.
+    pub fn stamp(&self) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let mut stamp = String::new();
+        for name in LISTS {
+            let Ok(found) = fs::metadata(self.root.join(name)) else { continue };
+            // SQLite's journal comes and goes with whoever reads; while it is empty it says nothing.
+            if found.len() > 0 {
+                let (second, part) = (found.mtime(), found.mtime_nsec());
+                stamp += &format!("{} {} {second}.{part:09};", found.ino(), found.len());
+            }
+        }
+        stamp
     }
 
     /// What the site is told of it.
@@ -290,6 +326,28 @@ mod tests {
         fs::write(root.path().join("etc/machine-id"), id).unwrap();
         let machine = Machine::at(root.path());
         (root, machine)
+    }
+
+    #[test]
+    fn what_lists_the_packages_looks_another_once_it_is_written() {
+        let (root, machine) = machine("0123");
+        assert_eq!(machine.stamp(), "");
+        let status = root.path().join("var/lib/dpkg/status");
+        fs::create_dir_all(status.parent().unwrap()).unwrap();
+        fs::write(&status, "a").unwrap();
+        let first = machine.stamp();
+        assert!(!first.is_empty() && machine.stamp() == first);
+        // As dpkg does: another file takes its place.
+        fs::write(status.with_extension("new"), "b").unwrap();
+        fs::rename(status.with_extension("new"), &status).unwrap();
+        assert_ne!(machine.stamp(), first);
+    }
+
+    #[test]
+    fn a_machine_without_packages_is_called_that() {
+        let (_root, machine) = machine("0123");
+        let error = machine.facts().err().unwrap();
+        assert!(error.to_string().contains("var/lib/dpkg/status"), "{error}");
     }
 
     #[test]

@@ -25,9 +25,11 @@ use client::ledger::{Ledger, Life, pace::Pace};
 use client::policy::{Policy, SignedPolicy};
 use client::scan::Trigger;
 use client::scan::agenda::Agenda;
+use client::scan::watch::Watch;
 use dp::field::JoinToken;
 use dp::identity::Identity;
 use jiff::Timestamp;
+use join::Joined;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::num::NonZeroU64;
@@ -48,6 +50,7 @@ const QUIET: Duration = Duration::from_secs(3_600);
 struct State {
     steady: Steady,
     agenda: Agenda,
+    watch: Watch,
     pace: Pace,
     last_scan: Option<Scanned>,
     deploy: deploy::Kept,
@@ -94,12 +97,12 @@ pub enum AgentError {
 /// What an agent is started with.
 pub struct Start {
     /// Its folder.
-    pub home: Home,
+    pub home: Arc<Home>,
     /// The machine that it is on.
     pub machine: Machine,
     /// Where the site is said to be.
     pub site: Option<String>,
-    /// What it joins with, if it has not.
+    /// What it joins with, if it has not, or if its site does not know it any more.
     pub token: Option<JoinToken>,
 }
 
@@ -118,11 +121,17 @@ struct Agent {
     saved: Vec<u8>,
     ledger: Ledger,
     shelf: Option<Shelf>,
+    /// What it joins with anew, should the site not know it any more; none once the site let it in.
+    token: Option<JoinToken>,
     /// The site's last word on whether it lets the client in, where it does not.
     not_let_in: Option<String>,
+    /// Whether that is since the site does not know the client any more.
+    is_removed: bool,
     policy_trouble: Option<String>,
     report_trouble: Option<String>,
     told_fallback: Option<Moment>,
+    /// Since when the packages are others than those of the scan before the one that is made.
+    installed: Option<Moment>,
     /// Which policy is held, for the question that waits at the site.
     held: watch::Sender<Held>,
     deploy: deploy::Deploy,
@@ -151,13 +160,31 @@ pub async fn run(
     started: impl FnOnce(&Status),
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
-    let Some((home, machine, settled, identity)) = join::joined(start, &mut asked, &stop).await?
-    else {
-        return Ok(());
-    };
-    let (mut agent, done) = Agent::open(home, machine, settled, identity)?;
-    started(&agent.status());
-    agent.run(asked, done, stop).await
+    let mut started = Some(started);
+    loop {
+        let Some(joined) = join::joined(&start, &mut asked, &stop).await? else {
+            return Ok(());
+        };
+        let (mut agent, mut done) = Agent::open(&start, joined)?;
+        if let Some(started) = started.take() {
+            started(&agent.status());
+        }
+        match agent.run(&mut asked, &mut done, &stop).await? {
+            Ended::Stopped => return Ok(()),
+            Ended::Removed => {
+                tracing::warn!("the site does not know this client any more: it joins anew");
+                start.home.forget()?;
+            }
+        }
+    }
+}
+
+/// How a running agent ended.
+enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The site does not know it any more, and there is a token to join with.
+    Removed,
 }
 
 pub(super) use deploy::carry::is_running as is_installing;
@@ -172,11 +199,17 @@ fn dispensable<T: serde::de::DeserializeOwned>(home: &Home, name: &str) -> Optio
 
 impl Agent {
     fn open(
-        home: Home,
-        machine: Machine,
-        settled: Settled,
-        identity: Identity,
+        start: &Start,
+        joined: Joined,
     ) -> Result<(Self, mpsc::Receiver<deploy::Done>), AgentError> {
+        let (home, machine) = (start.home.clone(), start.machine.clone());
+        let Joined { settled, identity, is_new } = joined;
+        let token = match &start.token {
+            // It is what it joined with.
+            _ if is_new => None,
+            None => home.token()?,
+            token => token.clone(),
+        };
         let site = Arc::new(Site::of(&identity, &settled.sites)?);
         let points = believing(&identity.authority().pem()).map_err(AgentError::Connections)?;
         let contents = bringing(&identity.authority().pem()).map_err(AgentError::Connections)?;
@@ -195,7 +228,7 @@ impl Agent {
             poll_every: policy.as_ref().map_or_else(Default::default, |it| it.settings.poll_every),
         });
         let agent = Self {
-            home: Arc::new(home),
+            home,
             machine,
             settled,
             identity,
@@ -207,10 +240,13 @@ impl Agent {
             saved: Vec::new(),
             ledger,
             shelf: Some(shelf.map_err(AgentError::Catalogue)?),
+            token,
             not_let_in: None,
+            is_removed: false,
             policy_trouble: None,
             report_trouble: None,
             told_fallback: None,
+            installed: None,
             held,
             deploy,
             deploy_due: Some(Moment::default()),
@@ -221,10 +257,10 @@ impl Agent {
 
     async fn run(
         &mut self,
-        mut asked: mpsc::Receiver<Asked>,
-        mut done: mpsc::Receiver<deploy::Done>,
-        stop: CancellationToken,
-    ) -> Result<(), AgentError> {
+        asked: &mut mpsc::Receiver<Asked>,
+        done: &mut mpsc::Receiver<deploy::Done>,
+        stop: &CancellationToken,
+    ) -> Result<Ended, AgentError> {
         let (came, mut policies) = mpsc::channel(1);
         let listening = policy::listen(self.held.subscribe(), came);
         tokio::pin!(listening);
@@ -236,6 +272,9 @@ impl Agent {
         loop {
             self.work().await?;
             self.save()?;
+            if self.is_removed && self.token.is_some() {
+                return Ok(Ended::Removed);
+            }
             let sleep = self.until_due().clamp(SLEEP.0, SLEEP.1);
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -253,7 +292,8 @@ impl Agent {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        self.save()
+        self.save()?;
+        Ok(Ended::Stopped)
     }
 
     /// Does what is due, one thing after the other.
@@ -263,8 +303,10 @@ impl Agent {
             self.renew().await?;
         }
         self.deploy().await?;
-        // While an installer is at work a scan would see half of it.
-        let scans = !self.deploy.is_installing();
+        let scans = self.may_scan();
+        if scans && self.state.watch.next() <= now {
+            self.look().await?;
+        }
         if let Some(scan) = scans.then(|| self.state.agenda.begin(now, &mut dice)).flatten() {
             self.save()?;
             self.scan(scan).await?;
@@ -285,13 +327,15 @@ impl Agent {
 
     fn until_due(&mut self) -> Duration {
         let now = self.now();
-        let scan = self.state.agenda.wake(now).filter(|_| !self.deploy.is_installing());
+        let scans = self.may_scan();
+        let State { agenda, watch, pace, deploy, facts_due, .. } = &self.state;
         let moments = [
-            scan,
-            self.state.pace.due(),
-            self.state.deploy.pace.due(),
+            agenda.wake(now).filter(|_| scans),
+            Some(watch.next()).filter(|_| scans),
+            pace.due(),
+            deploy.pace.due(),
             self.deploy_due,
-            Some(self.state.facts_due),
+            Some(*facts_due),
         ];
         let next = moments.into_iter().flatten().min().map(|moment| moment.since(now));
         next.unwrap_or(SLEEP.1)

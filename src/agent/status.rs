@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub struct Scanned {
     /// What it answered.
     pub triggers: Vec<Trigger>,
+    /// Of those, what a command on the machine asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<Trigger>,
     /// When it ended.
     pub at: Timestamp,
     /// How long it took, in seconds.
@@ -48,6 +51,23 @@ pub struct Deployed {
 impl From<Listed> for Deployed {
     fn from(it: Listed) -> Self {
         Self { name: it.name, standing: it.standing }
+    }
+}
+
+impl Scanned {
+    /// What started it, for people.
+    pub fn started_by(&self) -> String {
+        let words = self.triggers.iter().map(|trigger| match trigger {
+            trigger if self.asked.contains(trigger) => "a command on this machine",
+            Trigger::AfterRestart => "a restart that an update awaited",
+            Trigger::AfterInstall => "packages that were installed or removed",
+            Trigger::BeforeInstall => "an installation that is about to begin",
+            Trigger::BeforeDownload => "a download that is about to begin",
+            Trigger::UserAction => "the site",
+            Trigger::Schedule => "the schedule",
+            Trigger::Reevaluation => "the schedule of deployments",
+        });
+        words.collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -148,10 +148,16 @@ pub async fn run(command: SettingsCommand, client: &Client, out: Out) -> Result<
     let (shown, is_of_one): (ClientSettingsView, bool) = match command {
         SettingsCommand::Show(whose) => (client.get(&at(&whose)).await?, whose.client.is_some()),
         SettingsCommand::Set(args) => {
-            let at = at(&args.whose);
+            let (at, is_of_one) = (at(&args.whose), args.whose.client.is_some());
+            let changes = args.changes();
+            if changes.is_empty() {
+                return Err(Failure::usage(
+                    "nothing is set: name a setting, as --report-every 10m; to take one back, use `depot \
+                     client settings clear`",
+                ));
+            }
             let before: ClientSettingsView = client.get(&at).await?;
-            let is_of_one = args.whose.client.is_some();
-            (client.put(&at, &before.set.with(&args.changes())).await?, is_of_one)
+            (client.put(&at, &before.set.with(&changes)).await?, is_of_one)
         }
         SettingsCommand::Clear { settings, whose } if settings.is_empty() => {
             let clear = Request::new(Method::DELETE, &at(&whose));

@@ -21,6 +21,7 @@ mod feed;
 mod graph;
 mod intake;
 mod list;
+mod matching;
 mod merge;
 mod publish;
 mod record;
@@ -34,10 +35,12 @@ pub use list::{
     By, Cursor, Listed, MAX_PAGE, NoReports, NotACursor, NotAnOrder, Order, Page, Query,
     RequiredCounts,
 };
+pub use matching::{Matched, Matching, Titled, Unmet};
 pub use record::Card;
 
 use crate::adapter::{Criteria, Extent};
 use crate::error::{Cause, SyncError};
+use crate::filter::Filter;
 use crate::lifecycle::{Expiry, Policy, State, Use, Why};
 use crate::name::{SourceName, UpdateId};
 use crate::taxonomy::{Classification, Language, Product};
@@ -112,6 +115,17 @@ pub struct Entry {
     pub changed: Timestamp,
     /// Its place in the order of all changes.
     pub seq: u64,
+}
+
+/// How far an update is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its place in the order of all changes: another one whenever anything is said anew of it.
+    pub seq: u64,
+    /// How far its life is.
+    pub state: State,
+    /// Since when it is expired.
+    pub expired: Option<Timestamp>,
 }
 
 /// An update by id and name.
@@ -295,6 +309,37 @@ impl Catalogue {
     /// A page of the updates that a filter lets through.
     pub fn list(&self, query: &Query, required: &dyn RequiredCounts) -> Result<Page, SyncError> {
         self.0.list(query, required)
+    }
+
+    /// All updates that a filter lets through, in the order of their ids; and what of it may be a slip of the pen.
+    /// Reads nothing from disk.
+    pub fn ids(
+        &self,
+        filter: &Filter,
+        required: &dyn RequiredCounts,
+        now: Timestamp,
+    ) -> (Vec<UpdateId>, Vec<String>) {
+        self.0.ids(filter, required, now)
+    }
+
+    /// These updates as lists show them, in this order; those that are not here, or purged, are left out.
+    pub fn listed(
+        &self,
+        ids: &[UpdateId],
+        required: &dyn RequiredCounts,
+    ) -> Result<Vec<Listed>, SyncError> {
+        self.0.listed(ids, required)
+    }
+
+    /// How far each of these updates is, if it is here and not purged: all of one commit. Reads nothing from disk.
+    pub fn standings(&self, ids: impl IntoIterator<Item = UpdateId>) -> Vec<Option<Standing>> {
+        let board = self.0.board();
+        let of = |id| {
+            let row = board.visible(id)?;
+            let (seq, state) = (board.seqs[row], board.states[row]);
+            Some(Standing { seq, state, expired: board.expired(row).map(|expired| expired.at) })
+        };
+        ids.into_iter().map(of).collect()
     }
 
     /// One update, if it is here and not purged.

@@ -12,9 +12,10 @@
 //! | `product`, `family`, `source`, `language`, `id` | `=` `!=` `in` | its id or name, of a product that of its family too |
 //! | `title`, `name`, `article`, `cve`, `text` | `~` `!~`; all but `title` and `text` also `=` `!=` `in` | a part, or the whole, in either case |
 //! | `released`, `created`, `first-seen`, `changed` | `=` `!=` `<` `<=` `>` `>=` | `2026-01-31`, a time, `now`, `today`, `30d ago` |
-//! | `required`, `revision` | `=` `!=` `<` `<=` `>` `>=` | a number |
+//! | `required`, `revision`, `files` | `=` `!=` `<` `<=` `>` `>=` | a number |
+//! | `size` | the same | bytes: `500000`, `500MB`, `2GiB` |
 //!
-//! `superseded`, `expired`, `current` and `withdrawn` are conditions by themselves. `text` is title, name,
+//! `superseded`, `expired`, `current`, `withdrawn` and `deployed` are conditions by themselves. `text` is title, name,
 //! articles and CVEs together. `not` binds closest, then `and`, then `or`. What has a space or a sign in it
 //! is put in quotes.
 
@@ -31,6 +32,7 @@ use evaluate::seconds as evaluate_seconds;
 pub use crate::language::{
     MAX_DEPTH, MAX_SEARCHES, MAX_TERMS, MAX_TEXT, MAX_VALUES, SyntaxError as FilterError,
 };
+pub(crate) use evaluate::View;
 pub use flags::{FlagError, Flags};
 
 pub(crate) use crate::language::Compare;
@@ -60,6 +62,19 @@ impl Filter {
         Self(Expr::all([self.0, other.0]))
     }
 
+    /// The conditions that must all hold, each by itself: what to name where one does not.
+    pub fn conditions(&self) -> Vec<Self> {
+        match &self.0 {
+            Expr::All(parts) => parts.iter().cloned().map(Self).collect(),
+            other => vec![Self(other.clone())],
+        }
+    }
+
+    /// Whether it asks which updates are deployed.
+    pub fn asks_deployed(&self) -> bool {
+        self.0.tests().into_iter().any(|test| *test == Test::Deployed)
+    }
+
     /// Whether it is all updates.
     pub fn is_all(&self) -> bool {
         self.0 == Expr::default()
@@ -77,6 +92,8 @@ pub(crate) enum Test {
     State(Vec<State>),
     /// That no source says it any more.
     Withdrawn,
+    /// That it is deployed now.
+    Deployed,
     Severity(Vec<Option<Severity>>),
     SeverityIs(Compare, Option<Severity>),
     Name(NameField, Vec<String>),
@@ -123,6 +140,10 @@ pub(crate) enum DateField {
 pub(crate) enum NumberField {
     Required,
     Revision,
+    /// How many files it has.
+    Files,
+    /// Their bytes.
+    Size,
 }
 
 /// A time, or a day, in UTC.
@@ -183,6 +204,8 @@ impl Field {
         ("changed", Self::Date(DateField::Changed)),
         ("required", Self::Number(NumberField::Required)),
         ("revision", Self::Number(NumberField::Revision)),
+        ("files", Self::Number(NumberField::Files)),
+        ("size", Self::Number(NumberField::Size)),
     ];
 
     /// The word for it.
@@ -193,7 +216,8 @@ impl Field {
 }
 
 /// Conditions that are a word by themselves.
-pub(crate) const FLAGS: &[(&str, Test)] = &[("withdrawn", Test::Withdrawn)];
+pub(crate) const FLAGS: &[(&str, Test)] =
+    &[("withdrawn", Test::Withdrawn), ("deployed", Test::Deployed)];
 
 /// What updates can be to the catalogue, by their words.
 pub(crate) const KINDS: &[(&str, Kind)] = &[
@@ -201,6 +225,19 @@ pub(crate) const KINDS: &[(&str, Kind)] = &[
     ("driver", Kind::Driver),
     ("category", Kind::Category),
     ("detectoid", Kind::Detectoid),
+];
+
+/// Numbers of bytes by their words; the plain one first.
+pub(crate) const SIZES: &[(&str, u64)] = &[
+    ("b", 1),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
 ];
 
 /// Lengths of time by their words, the shortest form first.

@@ -319,6 +319,11 @@ impl Machine {
         *self.0.deployments.write() = deployments;
     }
 
+    /// Who knows which updates are deployed.
+    pub fn deployments(&self) -> Arc<dyn Deployments> {
+        self.0.deployments.read().clone()
+    }
+
     /// Says that a source, or what is set for all, was changed.
     ///
     /// Blocks: the order in which sources count may move much of the catalogue.

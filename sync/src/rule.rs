@@ -116,6 +116,17 @@ impl Comparison {
         }
     }
 
+    /// As people say it of a number or version.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::LessThan => "less than",
+            Self::LessThanOrEqualTo => "at most",
+            Self::EqualTo => "exactly",
+            Self::GreaterThanOrEqualTo => "at least",
+            Self::GreaterThan => "greater than",
+        }
+    }
+
     /// The comparison of that word, if it is one.
     pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.as_str() == word)

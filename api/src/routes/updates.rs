@@ -264,7 +264,9 @@ async fn list_updates(
         let fleet = site.fleet()?;
         let scope = fleet.scope(collection.as_deref())?;
         let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
-        Ok(site.updates()?.catalogue().list(&asked, &required)?)
+        let updates = site.updates()?;
+        asked.deployments = Some(updates.deployments());
+        Ok(updates.catalogue().list(&asked, &required)?)
     })
     .await?;
     Ok(Json(UpdatesPage {

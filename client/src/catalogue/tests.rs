@@ -191,6 +191,22 @@ fn what_is_damaged_on_the_disk_is_brought_again() {
 }
 
 #[test]
+fn once_something_is_found_damaged_all_that_is_comes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut shelf, mut point) = (shelf(folder.path()), Point::default());
+    point.publish(1, &UPDATES);
+    let all = shelf.refresh(&mut point, Platform::Dpkg).unwrap().blobs;
+    let before = held(&shelf);
+    for blob in fs::read_dir(folder.path().join("blobs")).unwrap() {
+        fs::write(blob.unwrap().path(), "damaged").unwrap();
+    }
+    shelf.doubt();
+    let again = shelf.refresh(&mut point, Platform::Dpkg).unwrap();
+    assert_eq!((again.is_new, again.blobs), (false, all));
+    assert_eq!(held(&shelf), before);
+}
+
+#[test]
 fn an_update_is_found_by_its_id_and_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let (mut shelf, mut point) = (shelf(folder.path()), Point::default());

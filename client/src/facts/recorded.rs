@@ -69,6 +69,9 @@ pub struct Recorded {
     pub answers: Vec<OwnAnswer>,
     #[serde(skip)]
     system: Windows,
+    /// Of the document.
+    #[serde(skip)]
+    digest: String,
 }
 
 /// What a Windows machine has of what all have: nothing.
@@ -227,7 +230,8 @@ impl Recorded {
                 limit,
             });
         }
-        Ok(serde_json::from_slice(document)?)
+        let digest = blake3::hash(document).to_hex().to_string();
+        Ok(Self { digest, ..serde_json::from_slice(document)? })
     }
 
     /// How many objects a query finds.
@@ -280,6 +284,10 @@ pub fn join(folder: &str, path: &str) -> String {
 impl Facts for Recorded {
     fn system(&self) -> &System {
         &self.system.0
+    }
+
+    fn digest(&self) -> String {
+        self.digest.clone()
     }
 
     fn windows(&self) -> Option<&Recorded> {

@@ -57,6 +57,12 @@ impl Facts for Rpm {
         &self.system
     }
 
+    fn digest(&self) -> String {
+        let packages = self.system.packages.digest();
+        let streams = format!("{packages} {:?}", self.streams);
+        blake3::hash(streams.as_bytes()).to_hex().to_string()
+    }
+
     fn has_stream(&self, stream: &str) -> Truth {
         let Some(streams) = &self.streams else { return Truth::Unknown };
         let Some((module, stream)) = stream.split_once(':') else { return Truth::Unknown };

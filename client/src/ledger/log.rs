@@ -55,7 +55,10 @@ pub enum LogError {
         source: io::Error,
     },
     /// It is another kind of file.
-    #[error("{} is no ledger of this version of depot", path.display())]
+    #[error(
+        "the ledger {} is damaged, or of another version of depot: delete it, and all is scanned and told anew",
+        path.display()
+    )]
     NotALedger {
         /// Which.
         path: PathBuf,

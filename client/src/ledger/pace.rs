@@ -36,6 +36,14 @@ impl Pace {
         self.no_later(now + every);
     }
 
+    /// Notes that from now on they are sent every so often: what waits for longer than that is sent within it, by
+    /// chance, as others hear of it at the same time.
+    pub fn shortened(&mut self, now: Moment, every: Duration, chance: f64) {
+        if self.due.is_some_and(|due| due > now + every) {
+            self.no_later(now + every.mul_f64(chance.clamp(0.0, 1.0)));
+        }
+    }
+
     /// Notes that messages wait which say what became of an installation, or of a restart: they are sent within
     /// that time, by default [`SOON`].
     pub fn waits_after_install(&mut self, now: Moment, within: Duration, chance: f64) {
@@ -107,6 +115,22 @@ mod tests {
         pace.failed(NOW, None, 1.0);
         pace.at_once(NOW);
         assert!(pace.is_due(NOW), "who asks for it is not kept waiting");
+    }
+
+    #[test]
+    fn a_shorter_period_shortens_the_wait_that_is_running_and_a_longer_one_does_not_lengthen_it() {
+        let mut pace = Pace::default();
+        pace.shortened(NOW, SOON, 0.5);
+        assert_eq!(pace.due(), None, "nothing waits");
+        pace.waits(NOW, BULK);
+        pace.shortened(NOW, 2 * BULK, 0.0);
+        assert_eq!(pace.due(), Some(NOW + BULK));
+        pace.shortened(NOW, SOON, 0.5);
+        assert_eq!(pace.due(), Some(NOW + SOON / 2));
+        // What a site that is busy asked for stands.
+        pace.failed(NOW, Some(BULK), 0.0);
+        pace.shortened(NOW, SOON, 0.0);
+        assert_eq!(pace.due(), Some(NOW + BULK));
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn another_file_is_left_as_it_is() {
     let place = Place::new();
     fs::File::create(place.path()).unwrap().write_all(b"something else").unwrap();
     let told = Ledger::open(&place.path(), LIFE).unwrap_err().to_string();
-    assert!(told.contains("is no ledger"), "{told}");
+    assert!(told.contains("delete it"), "{told}");
     assert_eq!(fs::read(place.path()).unwrap(), b"something else");
 }
 

@@ -43,8 +43,14 @@ impl Agent {
                     Err(format!("nothing is scanned for: {why}"))
                 } else if trigger.kind().1 == Line::Offline && self.state.agenda.brought().is_none()
                 {
-                    Err("no catalogue was brought to this machine yet: scan without --offline"
-                        .into())
+                    Err(match self.shelf.as_ref().and_then(Shelf::manifest) {
+                        None => "no catalogue was brought to this machine yet: scan without --offline",
+                        Some(_) => {
+                            "the catalogue on this machine is damaged, and has to be brought again: \
+                             scan without --offline"
+                        }
+                    }
+                    .into())
                 } else {
                     self.state.agenda.ask(trigger);
                     let now = self.now();

@@ -117,11 +117,6 @@ impl Deploy {
         Ok((deploy, ends))
     }
 
-    /// Whether an installer is at work, of which a scan would see half.
-    pub fn is_installing(&self) -> bool {
-        self.is_installing
-    }
-
     /// What it does now, in a word.
     pub fn working(&self) -> Option<&'static str> {
         match (self.is_installing, &self.coming) {
@@ -211,6 +206,11 @@ impl Agent {
         let longest = lengths.map(|it| it.as_mins()).max().unwrap_or(0);
         self.deploy.longest_window = (!windows.windows.is_empty()).then_some(longest);
         self.deploy.looked = Some((revision, now + LOOK));
+    }
+
+    /// Whether a scan may be made: while an installer is at work, for this agent or for one before it, it would see half.
+    pub(super) fn may_scan(&self) -> bool {
+        !self.deploy.is_installing && !carry::is_running(&self.home)
     }
 
     /// Does what is to be done for deployments now, or has it begun.

@@ -3,42 +3,49 @@
 use super::{AgentError, Start, dice};
 use crate::agent::control::{Ask, Asked};
 use crate::agent::enrol::{self, Patience, Wish};
-use crate::agent::home::{Home, Settled};
-use crate::agent::machine::Machine;
+use crate::agent::home::Settled;
 use crate::agent::status::Status;
 use dp::identity::Identity;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+/// Who it is.
+pub(super) struct Joined {
+    pub settled: Settled,
+    pub identity: Identity,
+    /// Whether it has joined just now.
+    pub is_new: bool,
+}
+
 /// Joins if it has not: asks again until it is let in, or `stop`.
 pub(super) async fn joined(
-    start: Start,
+    start: &Start,
     asked: &mut mpsc::Receiver<Asked>,
     stop: &CancellationToken,
-) -> Result<Option<(Home, Machine, Settled, Identity)>, AgentError> {
+) -> Result<Option<Joined>, AgentError> {
     let Start { home, machine, site, token } = start;
     let print = machine.print();
     if let Some((mut settled, identity)) = home.joined(&print)? {
-        if let Some(site) = site.map(|site| site.trim_end_matches('/').to_owned()) {
+        if let Some(site) = site.as_ref().map(|site| site.trim_end_matches('/').to_owned()) {
             settled.sites.retain(|it| *it != site);
             settled.sites.insert(0, site);
         }
-        return Ok(Some((home, machine, settled, identity)));
+        return Ok(Some(Joined { settled, identity, is_new: false }));
     }
     let token = match token {
-        Some(token) => token,
+        Some(token) => token.clone(),
         None => home.token()?.ok_or_else(|| AgentError::NotJoined(home.folder().into()))?,
     };
     let name = machine.name();
     let wish = Wish { token: &token, site: site.as_deref(), name: &name, print: &print };
     let (mut patience, mut said) = (Patience::default(), String::new());
     loop {
-        let (standing, wait) = match wish.ask(&home).await? {
+        let (standing, wait) = match wish.ask(home).await? {
             enrol::Asked::Joined(joined) => {
                 let (settled, identity) = *joined;
                 tracing::info!(id = %settled.id, name = settled.name, "this machine is a client now");
-                return Ok(Some((home, machine, settled, identity)));
+                return Ok(Some(Joined { settled, identity, is_new: true }));
             }
             enrol::Asked::Pending => {
                 let standing = "pending: an administrator has to approve this machine".to_owned();
@@ -51,7 +58,7 @@ pub(super) async fn joined(
         if standing != said {
             // Once: whoever blocked it does not want to read it every minute.
             tracing::warn!(standing, "this machine is no client yet");
-            wish.tell_fallback(&home, &standing).await;
+            wish.tell_fallback(home, &standing).await;
             said.clone_from(&standing);
         }
         let again = tokio::time::sleep(wait);
@@ -62,7 +69,7 @@ pub(super) async fn joined(
                 () = &mut again => break,
                 command = asked.recv() => {
                     let Some((ask, tell)) = command else { return Ok(None) };
-                    let id = enrol::id_of(&home, &print);
+                    let id = enrol::id_of(home, &print);
                     let _ = tell.send(match (ask, id) {
                         (Ask::Status, Some(id)) => {
                             let status = Status::joining(id, &name, &token.sites, &standing);

@@ -18,9 +18,9 @@ impl Agent {
         answer: Result<Option<Vec<u8>>, Trouble>,
     ) -> Result<(), AgentError> {
         match answer {
-            Ok(None) => self.let_in(),
+            Ok(None) => self.let_in()?,
             Ok(Some(body)) => {
-                self.let_in();
+                self.let_in()?;
                 let read = serde_json::from_slice::<SignedPolicy>(&body);
                 let opened = read.map_err(|error| error.to_string()).and_then(|signed| {
                     let policy = signed.open(&self.settled.key, self.settled.id);
@@ -40,11 +40,25 @@ impl Agent {
         Ok(())
     }
 
-    pub(super) fn let_in(&mut self) {
+    pub(super) fn let_in(&mut self) -> Result<(), AgentError> {
         self.policy_trouble = None;
         if self.not_let_in.take().is_some() {
             tracing::info!("the site lets this client in again");
         }
+        if let Some(token) = self.token.take() {
+            // Kept, it would bring back later whom an administrator removes.
+            self.home.forget_token()?;
+            if token.authority == self.identity.authority().fingerprint() {
+                tracing::info!("this folder has joined already: the token is not used");
+            } else {
+                tracing::warn!(
+                    folder = %self.home.folder().display(),
+                    "this folder has joined another site than the token is of, and stays with it: to join both, \
+                     name another folder with --data; to change, have this client removed there first"
+                );
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn trouble_of_policy(&mut self, trouble: &Trouble) {
@@ -52,9 +66,10 @@ impl Agent {
         if self.policy_trouble.as_ref() != Some(&text) {
             tracing::warn!(trouble = text, "the policy cannot be asked for; the one before holds");
         }
-        if let Trouble::NotLetIn(why) = trouble {
+        if let Trouble::NotLetIn(why) | Trouble::Removed(why) = trouble {
             self.not_let_in = Some(why.clone());
         }
+        self.is_removed = matches!(trouble, Trouble::Removed(_));
         self.policy_trouble = Some(text);
     }
 
@@ -87,6 +102,10 @@ impl Agent {
         if is_new {
             tracing::info!(revision = policy.revision, is_enabled, "another policy holds");
         }
+        // Waits that are running are no longer than the policy has them.
+        self.state.pace.shortened(now, policy.settings.report_every, dice());
+        let facts_due = now + policy.settings.poll_every;
+        self.state.facts_due = self.state.facts_due.min(facts_due);
         let (revision, poll_every) = (policy.revision.clone(), policy.settings.poll_every);
         self.held.send_modify(|held| (held.revision, held.poll_every) = (revision, poll_every));
         self.policy = Some(policy);
@@ -143,7 +162,7 @@ pub(super) async fn listen(
             }
             Err(trouble) => {
                 let (first, most) = match trouble {
-                    Trouble::NotLetIn(_) => (Duration::from_secs(60), QUIET),
+                    Trouble::NotLetIn(_) | Trouble::Removed(_) => (Duration::from_secs(60), QUIET),
                     _ => (Duration::from_secs(2), poll_every.max(Duration::from_secs(60))),
                 };
                 let doubled = first.saturating_mul(1 << failures.min(12)).min(most);
@@ -162,6 +181,10 @@ pub(super) async fn listen(
                 return;
             }
         }
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Somebody else reached the site, or goes by another key: it is asked at once.
+            changed = held.changed() => if changed.is_err() { return },
+        }
     }
 }

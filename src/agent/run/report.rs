@@ -93,7 +93,9 @@ impl Agent {
                     Err(trouble) => {
                         let asked = match &trouble {
                             Trouble::Busy { after, .. } => *after,
-                            Trouble::NotLetIn(_) | Trouble::Refused { .. } => Some(QUIET / 4),
+                            Trouble::NotLetIn(_)
+                            | Trouble::Removed(_)
+                            | Trouble::Refused { .. } => Some(QUIET / 4),
                             _ => None,
                         };
                         let text = trouble.to_string();

@@ -7,6 +7,7 @@ use crate::agent::status::Scanned;
 use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
 use client::clock::Moment;
 use client::enforce::found::{Found, Looks};
+use client::facts::FactsError;
 use client::scan::agenda::Scan;
 use client::scan::evaluate::{Evaluation, evaluate};
 use client::scan::retry::{Class, Failure};
@@ -19,8 +20,11 @@ impl Agent {
     pub(super) async fn scan(&mut self, scan: Scan) -> Result<(), AgentError> {
         let began = std::time::Instant::now();
         let triggers: Vec<Trigger> = scan.answers.iter().copied().collect();
+        let asked = self.waiting.iter().map(|(trigger, _)| *trigger);
+        let asked = asked.filter(|trigger| triggers.contains(trigger)).collect();
         let mut scanned = Scanned {
             triggers,
+            asked,
             at: Timestamp::now(),
             took: 0.0,
             update_point: None,
@@ -44,10 +48,19 @@ impl Agent {
             Ok(deployed) => {
                 self.state.agenda.succeeded(now);
                 self.deploy_scanned(&scan.answers, deployed)?;
-                tracing::info!(?scanned, "the machine was scanned");
+                let counts = scanned.counts.unwrap_or_default();
+                tracing::info!(
+                    started_by = scanned.started_by(),
+                    required = counts.required,
+                    installed = counts.installed,
+                    unknown = counts.unknown,
+                    changed = scanned.changed,
+                    took = crate::units::duration(began.elapsed()),
+                    "the machine was scanned"
+                );
             }
             Err(failure) => {
-                tracing::warn!(class = ?failure.class, why = failure.why, "a scan failed");
+                tracing::warn!(why = failure.why, "a scan failed");
                 self.ledger.record_failure(failure.class.code(), Timestamp::now())?;
                 self.state.agenda.failed(now, failure.clone());
                 let why = failure.why.clone();
@@ -58,8 +71,10 @@ impl Agent {
         let settings = self.settings();
         let is_urgent =
             |trigger: &Trigger| matches!(trigger, Trigger::AfterInstall | Trigger::AfterRestart);
-        if scan.answers.iter().any(is_urgent) {
-            self.state.pace.waits_after_install(now, settings.report_after_install, dice());
+        let installed =
+            self.installed.take().or_else(|| scan.answers.iter().any(is_urgent).then_some(now));
+        if let Some(since) = installed {
+            self.state.pace.waits_after_install(since, settings.report_after_install, dice());
         } else {
             self.state.pace.waits(now, settings.report_every);
         }
@@ -122,7 +137,9 @@ impl Agent {
                     }
                 }
                 Step::Evaluate => match self.evaluate().await? {
-                    Ok((evaluation, deployed)) => {
+                    Ok((evaluation, digest, deployed)) => {
+                        let now = self.now();
+                        self.installed = self.state.watch.scanned(now, digest);
                         (found, of_deployments) = (Some(evaluation), deployed);
                     }
                     Err(failure) => return Ok(Err(failure)),
@@ -150,8 +167,12 @@ impl Agent {
             Err(trouble) => return Ok(Err(failure_of(&trouble))),
         };
         let machine = self.machine.clone();
+        let is_in_doubt = self.state.agenda.brought().is_none();
         self.with_shelf(move |shelf| {
             let platform = platform(&machine)?;
+            if is_in_doubt {
+                shelf.doubt();
+            }
             let refreshed = shelf.refresh(&mut point, platform);
             refreshed.map_err(|error| match error {
                 RefreshError::Asking(trouble) => failure_of(&trouble),
@@ -168,10 +189,32 @@ impl Agent {
         .await
     }
 
-    /// Assesses all updates by what lies on the machine, and looks which of them are deployed.
+    /// Looks whether the machine's packages became others, and if so asks for a scan as after an installation.
+    pub(super) async fn look(&mut self) -> Result<(), AgentError> {
+        let now = self.now();
+        if !self.state.watch.looks(now, self.machine.stamp()) {
+            return Ok(());
+        }
+        let machine = self.machine.clone();
+        let read = tokio::task::spawn_blocking(move || Ok(machine.facts()?.digest()));
+        let read: Result<String, FactsError> = read.await.map_err(|_| AgentError::Failed)?;
+        if let Err(error) = &read {
+            let error = crate::exit::chain(error);
+            tracing::warn!(error, "the machine's packages changed, and cannot be read");
+        }
+        if self.state.watch.read(read.ok().as_deref()) {
+            tracing::info!("the machine's packages are others than at the last scan");
+            self.state.agenda.ask(Trigger::AfterInstall);
+            self.state.facts_due = Moment::default();
+        }
+        Ok(())
+    }
+
+    /// Assesses all updates by what lies on the machine, and looks which of them are deployed; and the digest of the
+    /// packages that it went by.
     pub(super) async fn evaluate(
         &mut self,
-    ) -> Result<Result<(Evaluation, Found), Failure>, AgentError> {
+    ) -> Result<Result<(Evaluation, String, Found), Failure>, AgentError> {
         let (machine, waits) = (self.machine.clone(), self.awaiting_restart());
         let (home, documents, known, lacks) = self.looked_at();
         self.state.facts_due = Moment::default();
@@ -197,7 +240,7 @@ impl Agent {
             for (digest, document) in deploy::documents(&home, &documents) {
                 found.add(digest, document, &looks);
             }
-            Ok((evaluated, found))
+            Ok((evaluated, facts.digest(), found))
         })
         .await
     }

@@ -52,6 +52,9 @@ pub(crate) struct Board {
     pub released: Vec<i64>,
     pub first_seen: Vec<i64>,
     pub changed: Vec<i64>,
+    /// How many files a row has, and their bytes.
+    pub files: Vec<u32>,
+    pub sizes: Vec<u64>,
     /// Since when it is expired, and why.
     expired: Vec<Option<(i64, Reason)>>,
     pub titles: Texts,
@@ -156,6 +159,8 @@ struct Row<'a> {
     first_seen: i64,
     changed: i64,
     expired: Option<(i64, Reason)>,
+    files: u32,
+    size: u64,
     title: Cow<'a, str>,
     words: Cow<'a, str>,
     products: Vec<Cow<'a, str>>,
@@ -190,6 +195,8 @@ impl Row<'static> {
             first_seen: head.first_seen.as_second(),
             changed: head.changed.as_second(),
             expired: head.expired.map(|expiry| (expiry.at.as_second(), expiry.why.into())),
+            files: card.files,
+            size: card.bytes,
             title: Cow::Owned(row_of([(Tag::Title, card.title.as_str())])),
             words: Cow::Owned(row_of(words)),
             products: card.products.iter().map(|product| owned(product)).collect(),
@@ -285,6 +292,8 @@ impl Board {
             first_seen: self.first_seen[row],
             changed: self.changed[row],
             expired: self.expired[row],
+            files: self.files[row],
+            size: self.sizes[row],
             title: Cow::Borrowed(self.titles.row(row)),
             words: Cow::Borrowed(self.words.row(row)),
             products: products.map(|at| Cow::Borrowed(self.product_names.name(*at))).collect(),
@@ -319,6 +328,8 @@ impl Board {
         self.first_seen.push(row.first_seen);
         self.changed.push(row.changed);
         self.expired.push(row.expired);
+        self.files.push(row.files);
+        self.sizes.push(row.size);
         self.titles.push(&row.title);
         self.words.push(&row.words);
         self.product_lists.push(row.products.iter().map(|name| self.product_names.of(name)));

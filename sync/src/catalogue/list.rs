@@ -1,16 +1,17 @@
 //! Lists: which updates, in which order, a page at a time.
 
-use super::Shared;
 use super::board::{Board, Sorted, time};
 use super::record::{BODIES, Card, HEADS};
+use super::{Deployments, Shared};
 use crate::error::{Cause, SyncError};
-use crate::filter::Filter;
+use crate::filter::{Filter, View};
 use crate::lifecycle::State;
 use crate::name::{SourceName, UpdateId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The most that a page has.
 pub const MAX_PAGE: usize = 1_000;
@@ -37,7 +38,7 @@ impl RequiredCounts for NoReports {
 }
 
 /// A question to the catalogue.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Query {
     /// Which updates. Categories and detectoids are shown only to a filter that names a `kind`.
     pub filter: Filter,
@@ -49,12 +50,14 @@ pub struct Query {
     pub limit: usize,
     /// The time, for filters that speak of days ago.
     pub now: Timestamp,
+    /// Who knows which updates are deployed; without it no update is, and a filter that asks gets a hint.
+    pub deployments: Option<Arc<dyn Deployments>>,
 }
 
 impl Query {
     /// The first hundred that `filter` lets through, the newest first.
     pub fn new(filter: Filter, now: Timestamp) -> Self {
-        Self { filter, order: Order::default(), after: None, limit: 100, now }
+        Self { filter, order: Order::default(), after: None, limit: 100, now, deployments: None }
     }
 }
 
@@ -275,13 +278,62 @@ impl Shared {
         self.on_one_board(|board| self.list_of(board, query, required))
     }
 
+    /// See [`super::Catalogue::ids`].
+    pub(super) fn ids(
+        &self,
+        filter: &Filter,
+        required: &dyn RequiredCounts,
+        now: Timestamp,
+    ) -> (Vec<UpdateId>, Vec<String>) {
+        let board = self.board();
+        let (hits, hints) = filter.rows(&board, required, now);
+        (hits.iter().map(|row| board.ids[row]).collect(), hints)
+    }
+
+    /// See [`super::Catalogue::listed`].
+    pub(super) fn listed(
+        &self,
+        ids: &[UpdateId],
+        required: &dyn RequiredCounts,
+    ) -> Result<Vec<Listed>, SyncError> {
+        self.on_one_board(|board| {
+            let mut all = Vec::with_capacity(ids.len());
+            for row in ids.iter().filter_map(|id| board.visible(*id)) {
+                let Some(listed) = self.listed_row(board, row, required)? else { return Ok(None) };
+                all.push(listed);
+            }
+            Ok(Some(all))
+        })
+    }
+
+    /// A row as lists show it; nothing, if a newer board has taken its place.
+    fn listed_row(
+        &self,
+        board: &Board,
+        row: usize,
+        required: &dyn RequiredCounts,
+    ) -> Result<Option<Listed>, SyncError> {
+        let Some(card) = self.card(board, row)? else { return Ok(None) };
+        Ok(Some(Listed {
+            id: board.ids[row],
+            revision: board.revisions[row],
+            state: board.states[row],
+            source: board.source(row),
+            required: required.of(board.ids[row]),
+            first_seen: time(board.first_seen[row]),
+            card,
+        }))
+    }
+
     fn list_of(
         &self,
         board: &Board,
         query: &Query,
         required: &dyn RequiredCounts,
     ) -> Result<Option<Page>, SyncError> {
-        let (hits, hints) = query.filter.rows(board, required, query.now);
+        let deployments = query.deployments.as_deref();
+        let view = View { board, required, deployments, now: query.now };
+        let (hits, hints) = query.filter.rows(&view);
         let total = hits.count() as u64;
         let ranked = Ranked::new(board, query.order.by, required, |row| hits.contains(row));
         let limit = query.limit.clamp(1, MAX_PAGE);
@@ -291,16 +343,8 @@ impl Shared {
         rows.truncate(limit);
         let mut updates = Vec::with_capacity(rows.len());
         for row in &rows {
-            let Some(card) = self.card(board, *row)? else { return Ok(None) };
-            updates.push(Listed {
-                id: board.ids[*row],
-                revision: board.revisions[*row],
-                state: board.states[*row],
-                source: board.source(*row),
-                required: required.of(board.ids[*row]),
-                first_seen: time(board.first_seen[*row]),
-                card,
-            });
+            let Some(listed) = self.listed_row(board, *row, required)? else { return Ok(None) };
+            updates.push(listed);
         }
         let next = rows.last().filter(|_| has_more);
         let next =

@@ -3,12 +3,12 @@
 use super::{
     Compare, DateField, Expr, Filter, NameField, NumberField, Test, TextField, Unit, When,
 };
-use crate::catalogue::RequiredCounts;
 use crate::catalogue::bits::Bits;
 use crate::catalogue::board::Board;
 use crate::catalogue::text::Tag;
+use crate::catalogue::{Deployments, RequiredCounts};
 use crate::language::nearest;
-use crate::lifecycle::Why;
+use crate::lifecycle::{Use, Why};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
@@ -17,27 +17,37 @@ use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 /// What a filter is worked out over.
-struct View<'a> {
-    board: &'a Board,
-    required: &'a dyn RequiredCounts,
-    now: Timestamp,
+pub(crate) struct View<'a> {
+    pub board: &'a Board,
+    pub required: &'a dyn RequiredCounts,
+    /// None where nobody knows: then no update is.
+    pub deployments: Option<&'a dyn Deployments>,
+    pub now: Timestamp,
 }
 
 impl Filter {
     /// The rows that it lets through, and what of it may be a slip of the pen.
-    pub(crate) fn rows(
-        &self,
-        board: &Board,
-        required: &dyn RequiredCounts,
-        now: Timestamp,
-    ) -> (Bits, Vec<String>) {
-        let view = View { board, required, now };
-        let mut rows = view.expr(&self.0);
+    pub(crate) fn rows(&self, view: &View<'_>) -> (Bits, Vec<String>) {
+        let board = view.board;
+        let mut rows = self.holds(view);
         rows.and(&board.all_visible());
         if !self.0.tests().iter().any(|test| matches!(test, Test::Kind(_) | Test::Id(_))) {
             rows.and(&Bits::of(board.len(), |row| board.is_update(row)));
         }
-        (rows, hints(&self.0, board))
+        let mut hints = hints(&self.0, board);
+        if view.deployments.is_none() && self.asks_deployed() {
+            hints.push(
+                "which updates are deployed is not known here: none counts as deployed".into(),
+            );
+        }
+        (rows, hints)
+    }
+}
+
+impl Filter {
+    /// The rows of which it holds, whatever they are.
+    pub(crate) fn holds(&self, view: &View<'_>) -> Bits {
+        view.expr(&self.0)
     }
 }
 
@@ -73,6 +83,9 @@ impl View<'_> {
             Test::State(all) => Bits::column(&board.states, |it| all.contains(it)),
             Test::Withdrawn => Bits::of(board.len(), |row| {
                 board.expired(row).is_some_and(|expired| expired.why == Why::Withdrawn)
+            }),
+            Test::Deployed => Bits::of(board.len(), |row| {
+                self.deployments.is_some_and(|them| them.of(board.ids[row]) == Use::Deployed)
             }),
             Test::Severity(all) => Bits::column(&board.severities, |it| all.contains(it)),
             Test::SeverityIs(compare, than) => {
@@ -120,6 +133,12 @@ impl View<'_> {
             }
             Test::Number(NumberField::Revision, compare, than) => {
                 Bits::column(&board.revisions, |it| compare.holds(&u64::from(*it), than))
+            }
+            Test::Number(NumberField::Files, compare, than) => {
+                Bits::column(&board.files, |it| compare.holds(&u64::from(*it), than))
+            }
+            Test::Number(NumberField::Size, compare, than) => {
+                Bits::column(&board.sizes, |it| compare.holds(it, than))
             }
             Test::Number(NumberField::Required, compare, than) => self.required(*compare, *than),
         }

@@ -1,8 +1,8 @@
 //! Filters out of text: which fields there are, and what they are compared with.
 
 use super::{
-    Compare, DateField, Expr, FLAGS, Field, Filter, FilterError, KINDS, Test, TextField, UNITS,
-    Unit, When,
+    Compare, DateField, Expr, FLAGS, Field, Filter, FilterError, KINDS, NumberField, SIZES, Test,
+    TextField, UNITS, Unit, When,
 };
 use crate::language::{Condition, Parser, nearest, parse};
 use crate::lifecycle::State;
@@ -90,6 +90,19 @@ fn compared(parser: &mut Parser<'_>, field: Field, sign: &str) -> Result<Test, S
     let value = parser.value(field.word())?;
     match (field, compare) {
         (Field::Text(field), _) if sign == "~" => Ok(Test::Contains(field, value)),
+        (Field::Number(NumberField::Size), _) => {
+            // A number and its word may stand apart: 500 MB.
+            let unit = match value.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => {
+                    SIZES.iter().find(|(word, _)| parser.word(word)).map_or("", |(word, _)| word)
+                }
+                false => "",
+            };
+            let bytes = bytes(&format!("{value}{unit}")).ok_or_else(|| {
+                format!("{value:?} is no number of bytes; want one as 500000, 500MB or 2GiB")
+            })?;
+            Ok(Test::Number(NumberField::Size, compare, bytes))
+        }
         (Field::Number(field), _) => {
             let number = value.parse();
             let number = number.map_err(|_| format!("{value:?} is no number from 0 on"))?;
@@ -139,6 +152,15 @@ fn date(parser: &mut Parser<'_>, field: DateField) -> Result<When, String> {
 }
 /// The states that can be asked for.
 const STATES: [State; 3] = [State::Current, State::Superseded, State::Expired];
+
+/// `500000`, `500MB`, `2GiB`.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = if unit.is_empty() { "b" } else { unit };
+    let (_, times) = SIZES.iter().find(|(word, _)| word.eq_ignore_ascii_case(unit))?;
+    number.parse::<u64>().ok()?.checked_mul(*times)
+}
 
 /// A length of time by its word.
 pub(super) fn unit_of(word: &str) -> Option<Unit> {

@@ -67,12 +67,18 @@ fn test() -> impl Strategy<Value = Test> {
         DateField::FirstSeen,
         DateField::Changed,
     ]);
-    let numbers = prop::sample::select(vec![NumberField::Required, NumberField::Revision]);
+    let numbers = prop::sample::select(vec![
+        NumberField::Required,
+        NumberField::Revision,
+        NumberField::Files,
+        NumberField::Size,
+    ]);
     prop_oneof![
         some(&classes).prop_map(Test::Classification),
         some(&kinds).prop_map(Test::Kind),
         some(&[State::Current, State::Superseded, State::Expired]).prop_map(Test::State),
         Just(Test::Withdrawn),
+        Just(Test::Deployed),
         some(&or_none(Severity::ALL)).prop_map(Test::Severity),
         (compare.clone(), prop::sample::select(or_none(Severity::ALL)))
             .prop_filter("equality is a list", |(compare, _)| *compare != Compare::Equal)
@@ -97,12 +103,12 @@ pub(crate) fn plainly(
     filter: &Filter,
     entry: &Entry,
     products: &[ProductCount],
-    required: u64,
+    (required, is_deployed): (u64, bool),
     now: Timestamp,
 ) -> bool {
     let is_update = matches!(entry.update.kind, Kind::Software | Kind::Driver);
     let asks = filter.0.tests().iter().any(|test| matches!(test, Test::Kind(_) | Test::Id(_)));
-    let look = Look { entry, products, required, now };
+    let look = Look { entry, products, required, is_deployed, now };
     (is_update || asks) && look.expr(&filter.0)
 }
 
@@ -110,6 +116,7 @@ struct Look<'a> {
     entry: &'a Entry,
     products: &'a [ProductCount],
     required: u64,
+    is_deployed: bool,
     now: Timestamp,
 }
 
@@ -134,6 +141,7 @@ impl Look<'_> {
             Test::Withdrawn => {
                 self.entry.expired.is_some_and(|expired| expired.why == Why::Withdrawn)
             }
+            Test::Deployed => self.is_deployed,
             Test::Severity(all) => all.contains(&update.severity),
             Test::SeverityIs(compare, than) => holds(*compare, &update.severity, than),
             Test::Name(NameField::Source, all) => {
@@ -176,6 +184,12 @@ impl Look<'_> {
             }
             Test::Number(NumberField::Required, compare, than) => {
                 holds(*compare, &self.required, than)
+            }
+            Test::Number(NumberField::Files, compare, than) => {
+                holds(*compare, &(update.files().count() as u64), than)
+            }
+            Test::Number(NumberField::Size, compare, than) => {
+                holds(*compare, &update.files().map(|file| file.size).sum(), than)
             }
             Test::Number(NumberField::Revision, compare, than) => {
                 holds(*compare, &u64::from(self.entry.revision), than)

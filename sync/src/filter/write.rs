@@ -22,6 +22,7 @@ impl Display for Test {
         let or_none = |word: Option<&'static str>| word.unwrap_or("none");
         match self {
             Self::Withdrawn => f.write_str("withdrawn"),
+            Self::Deployed => f.write_str("deployed"),
             Self::Classification(all) => {
                 let words = all.iter().map(|it| or_none(it.map(|it| it.as_str())));
                 list(f, Field::Classification.word(), words)

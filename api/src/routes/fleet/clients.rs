@@ -87,7 +87,8 @@ pub struct ClientView {
     /// Why it is asked for its full state, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resync: Option<String>,
-    /// How often a superseded life of its store came back: above 0, two machines share its identity.
+    /// How often a superseded life of its store came back, or one used a number again for something else: two
+    /// machines share its identity, or, where it stays at 1, the machine's disk was put back once.
     pub returns: u16,
     /// By how many seconds its clock was ahead when it last reported.
     pub clock_ahead: i32,

@@ -6,7 +6,7 @@ use crate::extract::{Input, Params, Query, field, parse_field};
 use crate::fleet::Fleet;
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery, cursor_of};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use ::compliance::Ordinal;
 use axum::Json;
@@ -379,7 +379,7 @@ async fn change_collection(
 
 /// Delete a collection
 ///
-/// Not one that others include, exclude or are limited to. The clients stay.
+/// Not one that others include, exclude or are limited to, or that something is deployed to. The clients stay.
 #[utoipa::path(delete, path = "/api/v1/collections/{collection}", tag = "collections",
     security(("token" = ["operator"])),
     params(("collection" = String, Path, description = "Its name", example = "web")),
@@ -393,6 +393,12 @@ async fn delete_collection(
     let deleted = blocking(move || {
         let fleet = site.fleet()?;
         let was = CollectionView::of(&name, &fleet)?;
+        if let [first, ..] = fleet.deployments.to(&name).as_slice() {
+            let detail = format!(
+                "collection \"{name}\" has deployments, as {first}: delete them, or give them another collection"
+            );
+            return Err(Problem::new(Kind::Conflict, &detail).caused_by("collection", &detail));
+        }
         fleet.collections.delete(&name)?;
         Ok(was)
     });

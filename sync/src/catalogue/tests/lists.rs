@@ -3,6 +3,7 @@
 use super::*;
 use crate::filter::tests::{expr, plainly};
 use crate::filter::{Filter, Flags};
+use crate::lifecycle::Use;
 use crate::taxonomy::Severity;
 use crate::update::{File, Item, Kind};
 use proptest::prelude::*;
@@ -37,8 +38,10 @@ pub(crate) fn varied() -> (Catalogue, Counted) {
         it.cves = (0..n % 4).map(|k| format!("CVE-2026-{}", (n + k) % 40)).collect();
         it.supersedes = (n % 6 == 5).then(|| id(n - 3)).into_iter().collect();
         let language = n.is_multiple_of(5).then(|| of(n, &["de", "fr"]).parse().unwrap());
-        it.items =
-            vec![Item { files: vec![File { language, ..File::default() }], ..Item::default() }];
+        it.items = vec![Item {
+            files: vec![File { language, size: u64::from(n % 9) * 25, ..File::default() }],
+            ..Item::default()
+        }];
         it
     };
     let product = |id: &str, name: &str, family: &str| {
@@ -57,10 +60,25 @@ pub(crate) fn varied() -> (Catalogue, Counted) {
     (catalogue, Counted(counted.collect()))
 }
 
+/// Every fifth update is deployed.
+struct EveryFifth;
+
+impl Deployments for EveryFifth {
+    fn of(&self, update: UpdateId) -> Use {
+        match (0..200).find(|n| id(*n) == update) {
+            Some(n) if n % 5 == 0 => Use::Deployed,
+            Some(n) if n % 5 == 1 => Use::Until(day(1)),
+            _ => Use::Never,
+        }
+    }
+}
+
 const NOW: i64 = 65;
 
 fn query(text: &str) -> Query {
-    Query { limit: MAX_PAGE, ..Query::new(text.parse().unwrap(), day(NOW)) }
+    let deployments: Arc<dyn Deployments> = Arc::new(EveryFifth);
+    let query = Query::new(text.parse().unwrap(), day(NOW));
+    Query { limit: MAX_PAGE, deployments: Some(deployments), ..query }
 }
 
 fn total(catalogue: &Catalogue, counts: &Counted, text: &str) -> u64 {
@@ -80,7 +98,9 @@ fn a_filter_lets_through_what_a_plain_look_does() {
         let want: BTreeSet<UpdateId> = all
             .iter()
             .filter(|entry| {
-                plainly(&filter, entry, &products, counts.of(entry.update.id), day(NOW))
+                let id = entry.update.id;
+                let known = (counts.of(id), EveryFifth.of(id) == Use::Deployed);
+                plainly(&filter, entry, &products, known, day(NOW))
             })
             .map(|entry| entry.update.id)
             .collect();
