@@ -15,6 +15,7 @@ use crate::{
     config::ConfigCommand,
     content::ContentCommand,
     content_status::ContentStatusArgs,
+    deployment::{DeploymentCommand, deploy::DeployArgs},
     distribute::{DistributeArgs, UndistributeArgs},
     dp::{DpCommand, order::RedistributeArgs},
     fetch::FetchArgs,
@@ -282,6 +283,17 @@ Examples:
   depot group show november"
     )]
     Group(GroupCommand),
+    /// Deploy a group of updates to a collection of machines
+    Deploy(Box<DeployArgs>),
+    /// What is deployed to whom, and what comes of it: list, show, enable, disable, change, delete
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot deployment list
+  depot deployment change november-pilot --deadline '+3d 03:00'"
+    )]
+    Deployment(DeploymentCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

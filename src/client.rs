@@ -10,8 +10,9 @@ use crate::{
     transport::{Client, Request, path},
     units,
 };
-use api::routes::fleet::{ClientView, StandingView};
-use clap::{Args, Subcommand};
+use ::client::scan::retry::Class;
+use api::routes::fleet::{ClientPackageView, ClientView, StandingView};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 use fallback::FallbackCommand;
 use http::Method;
 use join_token::JoinTokenCommand;
@@ -35,10 +36,29 @@ Examples:
     /// Show a client
     #[command(after_help = "\
 Examples:
-  depot client show pc-17")]
+  depot client show pc-17
+  depot client packages pc-17                       # what is installed on it
+  depot compliance client pc-17 --state required    # which updates it needs")]
     Show {
         /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         client: String,
+    },
+    /// List the packages that are installed on a client
+    #[command(after_help = "\
+Examples:
+  depot client packages pc-17
+  depot client packages pc-17 --search openssl --json")]
+    Packages {
+        /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        client: String,
+        /// Only those whose name contains this
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+        /// At most this many [default: all]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
     },
     /// Approve a client: it may report from now on
     #[command(after_help = "\
@@ -47,6 +67,7 @@ Examples:
   depot client list --standing pending --json | jq -r '.[].id' | xargs -n1 depot client approve")]
     Approve {
         /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         client: String,
     },
     /// Block a client: it is refused at once
@@ -57,6 +78,7 @@ Examples:
 What it reported stays until it is removed. To let it in again: depot client approve pc-17")]
     Block {
         /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         client: String,
     },
     /// Remove a client, and all that it reported
@@ -72,6 +94,7 @@ not that of the client that it was."
     )]
     Remove {
         /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         client: String,
         /// Do not ask
         #[arg(long, short)]
@@ -126,6 +149,16 @@ pub async fn run(command: ClientCommand, client: &Client, out: Out) -> Result<()
             let found: ClientView = client.get(&path(&["clients", &which])).await?;
             out.show(&found, |w| w.write_all(shown(&found).as_bytes()))
         }
+        ClientCommand::Packages { client: which, search, limit } => {
+            let at = path(&["clients", &which, "packages"]);
+            let query = [("search", search.as_deref())];
+            let found: Vec<ClientPackageView> =
+                client.list(&at, &query, limit.unwrap_or(usize::MAX)).await?;
+            let rows =
+                found.iter().map(|it| [it.name.clone(), it.version.clone(), it.arch.clone()]);
+            let columns = ["package", "version", "architecture"];
+            out.show(&found, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+        }
         ClientCommand::Approve { client: which } => {
             let at = path(&["clients", &which, "approve"]);
             let now: ClientView = client.ask(Request::new(Method::POST, &at)).await?;
@@ -171,7 +204,14 @@ async fn list(args: ListArgs, client: &Client, out: Out) -> Result<(), Failure> 
 fn shown(client: &ClientView) -> String {
     let when = |at: Option<jiff::Timestamp>| at.map_or("never".to_owned(), units::when);
     let scanned = match client.scan_failed {
-        Some(code) => format!("{}, failed with code {code}", when(client.scanned)),
+        Some(code) => {
+            let meaning = Class::of_code(code).map(|class| format!(": {}", class.in_words()));
+            format!(
+                "{}, failed with code {code}{}",
+                when(client.scanned),
+                meaning.unwrap_or_default()
+            )
+        }
         None => when(client.scanned),
     };
     let addresses: Vec<String> = client.addresses.iter().map(ToString::to_string).collect();
@@ -188,6 +228,9 @@ fn shown(client: &ClientView) -> String {
         ("scanned", scanned),
         ("states known", units::count(client.states.into())),
     ];
+    if let Some(packages) = client.packages {
+        rows.push(("packages", units::count(packages.into())));
+    }
     if !attributes.is_empty() {
         rows.push(("attributes", attributes.join(" ")));
     }

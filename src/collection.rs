@@ -231,13 +231,10 @@ async fn create(args: CreateArgs, client: &Client, out: Out) -> Result<(), Failu
         rules: rules.map(|(at, rule)| (format!("rule-{}", at + 1), rule)).collect(),
         include: args.include,
         exclude: args.exclude,
+        clients: args.client,
         ..NewCollection::default()
     };
-    let mut made: CollectionView = client.post("/collections", &new).await?;
-    if !args.client.is_empty() {
-        let change = ClientsChange { add: args.client, ..ClientsChange::default() };
-        made = client.post(&path(&["collections", &made.name, "clients"]), &change).await?;
-    }
+    let made: CollectionView = client.post("/collections", &new).await?;
     out.show(&made, |w| {
         let members = units::counted(made.members, "client", "clients");
         writeln!(w, "collection {} is made: {members}", made.name)

@@ -7,9 +7,9 @@ use crate::{
     units,
 };
 use api::routes::fleet::{
-    DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
+    ClientUpdateView, DayView, DeviceView, HeldView, SummaryView, UnknownTotalsView, UnknownView,
 };
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::NonEmptyStringValueParser};
 
 /// Commands on compliance.
 #[derive(Debug, Subcommand)]
@@ -38,6 +38,24 @@ Those that most clients require come first.")]
     Devices(DevicesArgs),
     /// How many clients are unknown, and why
     Unknown(UnknownArgs),
+    /// The updates that have a state on a client
+    #[command(after_help = "\
+Examples:
+  depot compliance client pc-17
+  depot compliance client pc-17 --state installed --json | jq -r '.[].name'
+
+States: required, not-required, installed. Of other updates nothing is known: depot compliance unknown --why")]
+    Client {
+        /// Its id, or its name if no other has it
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
+        client: String,
+        /// The state that they have on it
+        #[arg(long, default_value = "required")]
+        state: String,
+        /// At most this many [default: all]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+    },
     /// How an update's counts went from day to day
     #[command(after_help = "\
 Examples:
@@ -95,6 +113,7 @@ pub struct DevicesArgs {
 Examples:
   depot compliance unknown
   depot compliance unknown --collection web
+  depot compliance unknown --why                       # of which clients nothing is known
   depot compliance unknown --update DSA-5545-1
   depot compliance unknown --update DSA-5545-1 --why
 
@@ -110,7 +129,7 @@ pub struct UnknownArgs {
     #[arg(long, value_name = "COLLECTION")]
     collection: Option<String>,
     /// Name each client, with its cause and since when
-    #[arg(long, requires = "update")]
+    #[arg(long)]
     why: bool,
     /// At most this many clients with --why
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -127,6 +146,19 @@ pub async fn run(command: ComplianceCommand, client: &Client, out: Out) -> Resul
         }
         ComplianceCommand::Devices(args) => devices(args, client, out).await,
         ComplianceCommand::Unknown(args) => unknown(args, client, out).await,
+        ComplianceCommand::Client { client: which, state, limit } => {
+            let at = path(&["clients", &which, "updates"]);
+            let limit = limit.unwrap_or(usize::MAX);
+            let mut found: Vec<ClientUpdateView> =
+                client.list(&at, &[("state", Some(state.as_str()))], limit).await?;
+            found.sort_by(|a, b| (&a.name, &a.update).cmp(&(&b.name, &b.update)));
+            let rows = found.iter().map(|it| {
+                let name = it.name.clone().unwrap_or_else(|| it.update.clone());
+                [name, it.state.clone(), it.title.clone().unwrap_or_default()]
+            });
+            let columns = ["update", "state", "title"];
+            out.show(&found, |w| w.write_all(table(columns, rows.collect()).as_bytes()))
+        }
         ComplianceCommand::Trend { update, days } => {
             let at = path(&["compliance", "updates", &update, "trend"]);
             let days = days.to_string();
@@ -196,33 +228,43 @@ fn quoted(text: &str) -> String {
 }
 
 async fn unknown(args: UnknownArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let collection = [("collection", args.collection.as_deref())];
-    if let (Some(update), true) = (&args.update, args.why) {
-        let at = path(&["compliance", "updates", update, "unknown"]);
-        let found: Vec<UnknownView> = client.list(&at, &collection, args.limit).await?;
-        let rows = found.iter().map(|it| {
-            let details = [&it.detail, &it.said].into_iter().flatten();
-            let detail = details.cloned().collect::<Vec<_>>().join("; ");
-            [it.name.clone(), it.cause.clone(), detail, units::when(it.since), it.client.clone()]
-        });
-        let columns = ["name", "cause", "detail", "since", "client"];
-        return out.show(&found, |w| w.write_all(table(columns, rows.collect()).as_bytes()));
-    }
-    let [collection] = collection;
+    let collection = ("collection", args.collection.as_deref());
     let query = [("update", args.update.as_deref()), collection];
     let at = with_query(path(&["compliance", "unknown"]), &query);
-    let totals: UnknownTotalsView = client.get(&at).await?;
-    out.show(&totals, |w| {
-        let rows = totals.unknown.iter().map(|(cause, n)| [cause.clone(), units::count(*n)]);
-        w.write_all(table(["cause", ">clients"], rows.collect()).as_bytes())?;
-        let unknown: u64 = totals.unknown.values().sum();
-        writeln!(
-            w,
-            "{} of {} clients are unknown",
-            units::count(unknown),
-            units::count(totals.clients)
-        )
+    if !args.why {
+        let totals: UnknownTotalsView = client.get(&at).await?;
+        return out.show(&totals, |w| w.write_all(causes(&totals).as_bytes()));
+    }
+    let listed = match &args.update {
+        Some(update) => path(&["compliance", "updates", update, "unknown"]),
+        None => path(&["compliance", "unknown", "clients"]),
+    };
+    let found: Vec<UnknownView> = client.list(&listed, &[collection], args.limit).await?;
+    if out.json {
+        return out.show(&found, |_| Ok(()));
+    }
+    let (totals, now): (UnknownTotalsView, _) = (client.get(&at).await?, jiff::Timestamp::now());
+    let rows = found.iter().map(|it| {
+        let details = [&it.detail, &it.said].into_iter().flatten();
+        let detail = details.cloned().collect::<Vec<_>>().join("; ");
+        let (since, age) = (units::when(it.since), units::since(it.since, now));
+        [it.name.clone(), it.cause.clone(), since, age, it.client.clone(), detail]
+    });
+    let columns = ["name", "cause", "since", "age", "client", "detail"];
+    written(|w| {
+        w.write_all(table(columns, rows.collect()).as_bytes())?;
+        writeln!(w)?;
+        w.write_all(causes(&totals).as_bytes())
     })
+}
+
+/// How many clients have each cause.
+fn causes(totals: &UnknownTotalsView) -> String {
+    let rows = totals.unknown.iter().map(|(cause, n)| [cause.clone(), units::count(*n)]);
+    let mut text = table(["cause", ">clients"], rows.collect());
+    let unknown = units::count(totals.unknown.values().sum());
+    text.push_str(&format!("{unknown} of {} clients are unknown\n", units::count(totals.clients)));
+    text
 }
 
 #[cfg(test)]

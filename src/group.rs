@@ -190,6 +190,15 @@ pub fn named(updates: Vec<String>) -> Result<Vec<String>, Failure> {
     Ok(all)
 }
 
+/// A mark in words; the arrow is for who looks for it.
+fn marked(mark: &str) -> String {
+    match mark {
+        "content-missing" => "↓ content missing".to_owned(),
+        "invalid" => "✗ invalid".to_owned(),
+        mark => mark.to_owned(),
+    }
+}
+
 async fn regroup(
     group: &str,
     change: &GroupChange,
@@ -230,10 +239,14 @@ async fn show(group: &str, limit: usize, client: &Client, out: Out) -> Result<()
         ("deployed by", found.deployments.join(", ")),
         ("comment", found.comment.clone()),
     ];
+    let marks = found.marks.iter().flatten();
+    let marks = marks.map(|(mark, n)| format!("{} {}", units::count(*n), marked(mark)));
+    rows.push(("marks", marks.collect::<Vec<_>>().join(", ")));
     rows.retain(|(_, value)| !value.is_empty());
-    let listed = updates.iter().map(|GroupUpdateView { update, .. }| {
+    let listed = updates.iter().map(|GroupUpdateView { update, marks, .. }| {
         [
             update.name.clone(),
+            marks.iter().map(|mark| marked(mark)).collect::<Vec<_>>().join(", "),
             update.title.clone(),
             update.classification.clone().unwrap_or_default(),
             update.severity.clone().unwrap_or_default(),
@@ -242,7 +255,7 @@ async fn show(group: &str, limit: usize, client: &Client, out: Out) -> Result<()
             units::bytes(update.bytes),
         ]
     });
-    let columns = ["name", "title", "class", "severity", "state", ">required", ">size"];
+    let columns = ["name", "marks", "title", "class", "severity", "state", ">required", ">size"];
     let listed = table(columns, listed.collect());
     out.show(&found, |w| {
         w.write_all(facts(&rows).as_bytes())?;

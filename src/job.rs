@@ -116,6 +116,39 @@ pub async fn start<T: DeserializeOwned>(
     detach: bool,
 ) -> Result<Ended<T>, Failure> {
     let job: Job = client.ask(request).await?;
+    go_on(client, job, out, detach).await
+}
+
+/// What came of a request that begins a job only where there is long work to do.
+pub enum Started<T, U> {
+    /// There was.
+    Job(Ended<T>),
+    /// There was none: this is the answer.
+    Done(U),
+}
+
+/// The same as [`start`], for such a request.
+pub async fn start_or_done<T: DeserializeOwned, U: DeserializeOwned>(
+    client: &Client,
+    request: Request,
+    out: Out,
+    detach: bool,
+) -> Result<Started<T, U>, Failure> {
+    let reply = client.send(request).await?;
+    let is_job = reply.status == http::StatusCode::ACCEPTED;
+    let body = reply.collect().await?;
+    match is_job {
+        true => Ok(Started::Job(go_on(client, parse(&body)?, out, detach).await?)),
+        false => Ok(Started::Done(parse(&body)?)),
+    }
+}
+
+async fn go_on<T: DeserializeOwned>(
+    client: &Client,
+    job: Job,
+    out: Out,
+    detach: bool,
+) -> Result<Ended<T>, Failure> {
     if detach {
         let next = |w: &mut dyn Write| {
             writeln!(w, "job {} started; follow it with `depot job watch {}`", job.id, job.id)

@@ -16,6 +16,7 @@ mod compliance;
 mod config;
 mod content;
 mod content_status;
+mod deployment;
 mod distribute;
 mod dp;
 mod exit;
@@ -136,6 +137,8 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Fleet(command) => fleet::run(command, &client, out).await,
         Command::Collection(command) => collection::run(command, &client, out).await,
         Command::Group(command) => group::run(command, &client, out).await,
+        Command::Deploy(args) => self::deployment::deploy::run(*args, &client, out).await,
+        Command::Deployment(command) => self::deployment::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,

@@ -66,11 +66,12 @@ Examples:
 /// What a token allows; each includes the one before.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Role {
-    /// See packages, content and jobs
+    /// See packages, content, jobs, updates, and clients with what they report
     Reader,
-    /// Make and change packages, and distribute them
+    /// Make and change packages and distribute them; approve, block and remove clients; make collections
     Operator,
-    /// Manage tokens, distribution points and the library, revoke content, read the audit log
+    /// Manage tokens, distribution points and the library, revoke content, read the audit log; let machines join as
+    /// clients, and set what clients do
     Admin,
 }
 

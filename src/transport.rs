@@ -161,6 +161,9 @@ impl Client {
         query: &[(&str, Option<&str>)],
         limit: usize,
     ) -> Result<Vec<T>, Failure> {
+        if limit == 0 {
+            return Err(Failure::usage("--limit must be at least 1, not 0"));
+        }
         let mut items: Vec<T> = Vec::new();
         let mut cursor: Option<String> = None;
         while items.len() < limit {

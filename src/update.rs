@@ -9,6 +9,7 @@ use crate::{
     transport::{Client, path, with_query},
     units,
 };
+use api::deployed::Content;
 use api::page::MAX_LIMIT;
 use api::routes::updates::{ListedUpdate, ProductView, UpdateDetail, UpdatesPage};
 use clap::{Args, Subcommand};
@@ -207,6 +208,7 @@ fn updates_table(updates: &[ListedUpdate]) -> String {
             update.classification.clone().unwrap_or_default(),
             update.severity.clone().unwrap_or_default(),
             update.state.clone(),
+            content(update.content).to_owned(),
             update.products.join(" "),
             units::when(update.released),
             units::count(update.required),
@@ -220,6 +222,7 @@ fn updates_table(updates: &[ListedUpdate]) -> String {
         "class",
         "severity",
         "state",
+        "content",
         "products",
         "released",
         ">required",
@@ -227,6 +230,15 @@ fn updates_table(updates: &[ListedUpdate]) -> String {
         "source",
     ];
     table(columns, rows.collect())
+}
+
+/// Whether an update's files are in a package; an arrow marks those that are not.
+fn content(content: Content) -> &'static str {
+    match content {
+        Content::Held => "held",
+        Content::Missing => "↓ missing",
+        Content::None => "none",
+    }
 }
 
 fn shown(detail: &UpdateDetail) -> String {
@@ -246,6 +258,8 @@ fn shown(detail: &UpdateDetail) -> String {
         ("classification", update.classification.map(|c| c.title().to_owned()).unwrap_or_default()),
         ("severity", update.severity.map(|s| s.title().to_owned()).unwrap_or_default()),
         ("state", detail.state.clone()),
+        ("content", content(detail.content).to_owned()),
+        ("in packages", detail.packages.join(", ")),
     ];
     if let (Some(at), Some(why)) = (detail.expired, &detail.expired_because) {
         rows.push(("expired", format!("{}: {why}", units::when(at))));

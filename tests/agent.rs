@@ -72,6 +72,22 @@ fn a_machine_is_scanned_told_of_and_scanned_again_once_it_has_the_update() {
     known(&site, "installed", "pc-17");
     assert!(devices(&site, "tool 2.0-1", "required").is_empty());
 
+    // The trend ends with what is so now, also on the first day; and the same from the machine's side.
+    let trend = site.depot(["compliance", "trend", "tool 2.0-1", "--json"]).ok().json();
+    assert_eq!(
+        (trend.as_array().unwrap().len(), &trend[0]["installed"]),
+        (1, &1.into()),
+        "{trend}"
+    );
+    let of = |state: &str| {
+        let list = ["compliance", "client", "pc-17", "--state", state, "--json"];
+        site.depot(list).ok().json()
+    };
+    assert_eq!(of("installed")[0]["name"], "tool 2.0-1");
+    assert_eq!(of("required"), serde_json::json!([]));
+    let unknown = site.depot(["compliance", "unknown", "--why"]).ok().stdout;
+    assert!(unknown.contains("0 of 1 clients are unknown"), "{unknown}");
+
     // What the machine is came, too: its packages by name.
     until("the site knows the machine's system", || {
         let list = site.depot(["client", "list", "--json"]).ok().json();
@@ -415,6 +431,56 @@ fn two_machines_with_one_identity_are_told_of() {
         site.depot(["client", "show", "golden", "--json"]).ok().json()["returns"].as_u64() > Some(1)
     });
     assert!(shown().contains("two machines") && shown().contains("depot client remove"));
+}
+
+#[test]
+fn a_certificate_of_another_site_is_refused_counted_and_named() {
+    let folder = temp_folder();
+    let own = Site::start(&folder.path().join("own"));
+    let args = ["--set", "log.level=debug"];
+    let other = Site::start_with(&folder.path().join("other"), &args);
+    let machine = Machine::new(folder.path(), "pc-17", &[]);
+    let token = join_token(&own, "office", &[]);
+    let agent = machine.start(&["--join-file", token.to_str().unwrap()]);
+    until("it is a client", || agent.status().is_some_and(|it| it["standing"] == "approved"));
+    let identity = machine.data.join("keys/identity.pem");
+    let ask = |site: &Site| {
+        let url = format!("{}/api/v1/client/policy", site.url.replace("http://", "https://"));
+        let mut curl = support::curl();
+        curl.args(["--insecure", "--fail", "--cert"]).arg(&identity).arg(url);
+        support::Run::of(&mut curl)
+    };
+    assert!(ask(&own).ok().stdout.contains("signature"));
+    let failed = |site: &Site| {
+        let metrics = String::from_utf8(site.get("/metrics").body).unwrap();
+        let line = metrics.lines().find(|it| it.starts_with("depot_connections_tls_failed_total"));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(failed(&other), 0);
+    assert_ne!(ask(&other).code, Some(0), "nobody vouches for it here");
+    assert_eq!(failed(&other), 1);
+    let log = fs::read_to_string(other.data.with_extension("log")).unwrap();
+    assert!(log.contains("no TLS with this client"), "{log}");
+}
+
+#[test]
+fn a_site_that_stops_sends_away_the_agents_that_wait_at_it() {
+    let folder = temp_folder();
+    let (site, _archive) = site(folder.path(), &["--set", "log.access=true"]);
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    // Besides the question for the metrics itself.
+    until("a question of the agent waits", || {
+        let metrics = String::from_utf8(site.get("/metrics").body).unwrap();
+        let line = metrics.lines().find(|it| it.starts_with("depot_requests_in_flight"));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap() > 1
+    });
+    let data = site.data.clone();
+    assert_eq!(site.stop(), Some(0), "it ends though an agent waits");
+    assert!(agent.status().is_some(), "and that is there");
+    let log = fs::read_to_string(data.with_extension("log")).unwrap();
+    let lines = log.lines().filter(|line| line.contains("/api/v1/client/policy"));
+    assert!(lines.last().unwrap().contains("status=503"), "it was told to come later: {log}");
 }
 
 #[test]

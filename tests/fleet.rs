@@ -12,7 +12,9 @@ use std::{
     process::{Child, Stdio},
     time::Duration,
 };
-use support::{Run, Site, clock::Clock, curl, depot, storm::Storm, temp_folder, until};
+use support::{
+    Run, Site, agent::Machine, clock::Clock, curl, depot, storm::Storm, temp_folder, until,
+};
 
 /// Where a site is reached by those who join it.
 fn https(site: &Site) -> String {
@@ -184,6 +186,46 @@ fn what_a_child_site_hears_its_parent_hears_whoever_was_killed_away_or_put_back(
     assert_eq!(berlin.stop(), Some(0));
     clock.set("+3h");
     until("the parent says that it does not hear", || cause(&top)["not-received"] == 1);
+}
+
+#[test]
+fn a_parent_knows_what_its_childs_clients_are_and_its_rules_mean_them() {
+    let folder = temp_folder();
+    let top = Site::start(&folder.path().join("top"));
+    let join = folder.path().join("berlin.token");
+    let create =
+        ["site", "join-token", "create", "--name", "berlin", "--kind", "primary", "--output"];
+    top.depot(create.into_iter().chain([join.to_str().unwrap()])).ok();
+    let args = ["--parent", &https(&top), "--join-file", join.to_str().unwrap()];
+    let berlin = Site::start_with(&folder.path().join("berlin"), &args);
+    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
+    let token = token(&berlin, "office");
+    let agent = machine.start(&["--join-file", token.to_str().unwrap()]);
+    let rule = "os = debian and package.tool < 2.0";
+    top.depot(["collection", "create", "old", "--rule", rule]).ok();
+    let members = || shown(&top, &["collection", "members", "old"]);
+    until("a rule of the parent means the child's client", || {
+        members().as_array().is_some_and(|all| all.len() == 1)
+    });
+    let client = shown(&top, &["client", "show", "pc-17"]);
+    assert_eq!((&client["os"], &client["site"]), (&json!("debian"), &json!("berlin")));
+    let packages = shown(&top, &["client", "packages", "pc-17"]);
+    assert_eq!(packages, shown(&berlin, &["client", "packages", "pc-17"]));
+    assert_eq!(packages[1], json!({"name": "tool", "version": "1.0-1", "arch": "amd64"}));
+    // What changes comes, too: told while the parent is away.
+    let (at, data) = (place(&top), top.data.clone());
+    assert_eq!(top.stop(), Some(0));
+    machine.has(&[("tool", "2.0-1")]);
+    agent.kill();
+    let _agent = machine.start(&[]);
+    until("the child hears of it", || {
+        shown(&berlin, &["client", "packages", "pc-17"])[1]["version"] == "2.0-1"
+    });
+    let top = Site::start_at(&at, &data, &[]).unwrap();
+    until("the parent hears of it", || {
+        shown(&top, &["collection", "members", "old"]).as_array().is_some_and(Vec::is_empty)
+    });
+    assert_eq!(shown(&top, &["client", "packages", "pc-17"])[1]["version"], "2.0-1");
 }
 
 /// Where the site is that a token is of.

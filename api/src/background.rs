@@ -5,6 +5,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::Identity;
+use crate::deployed;
 use crate::hierarchy;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
@@ -62,6 +63,7 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(HOUR, stop, site, record_day);
     every(TEND, stop, site, tend_fleet);
     every(FOLLOW, stop, site, follow_fleet);
+    every(MINUTE, stop, site, alert_of_deployments);
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
     let (following, until) = (site.clone(), stop.clone());
@@ -150,13 +152,19 @@ async fn keep_shards(site: Site, stop: CancellationToken) {
     }
 }
 
-/// Puts clients of whom something changed into their collections.
+/// Puts clients of whom something changed into their collections, and has those hear of it to whom something else is
+/// deployed.
 async fn follow_fleet(site: Site) -> Result<(), Problem> {
     blocking(move || {
         site.fleet()?.follow();
-        Ok(())
+        site.deployed().look(&site).map(drop)
     })
     .await
+}
+
+/// Has administrators hear of deployments that fewer machines comply with than these ask for.
+async fn alert_of_deployments(site: Site) -> Result<(), Problem> {
+    blocking(move || deployed::tell(&site, Timestamp::now())).await
 }
 
 /// Counts for the trend how updates stand on this day.

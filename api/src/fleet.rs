@@ -15,7 +15,7 @@ use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
-use deployment::{CollectionError, CollectionName, Collections, Deployments};
+use deployment::{CollectionError, CollectionName, Collections, Deployments, Results};
 use dp::field;
 use fallback::Fallback;
 use jiff::Timestamp;
@@ -27,6 +27,7 @@ use std::sync::Arc;
 use sync::lifecycle::Use;
 use sync::name::UpdateId;
 use tokens::JoinTokens;
+use tokio::sync::Semaphore;
 
 /// The clients of a site.
 pub struct Fleet {
@@ -44,7 +45,14 @@ pub struct Fleet {
     pub collections: Collections,
     /// What is deployed to them.
     pub deployments: Deployments,
+    /// What they tell of it.
+    pub results: Results,
+    /// How many reports of deployments may be read at once.
+    pub reports: Semaphore,
 }
+
+/// Reports of deployments that are read at once: of more, clients are asked to come again.
+const REPORTS_AT_ONCE: usize = 32;
 
 /// The client that a request comes from.
 #[derive(Clone, Copy, Debug)]
@@ -64,9 +72,14 @@ impl Fleet {
     /// If the database fails.
     pub fn open(db: &Db) -> Result<Self, Problem> {
         let states = Compliance::open(db.clone(), Settings::default())?;
+        let deployments = Deployments::open(db.clone())?;
+        let there_are = deployments.all();
+        let is_one = |id| there_are.contains_key(&id);
         Ok(Self {
+            results: Results::open(db.clone(), |id| states.find(id), is_one)?,
+            reports: Semaphore::new(REPORTS_AT_ONCE),
             collections: Collections::open(db.clone(), &states)?,
-            deployments: Deployments::open(db.clone())?,
+            deployments,
             states,
             tokens: JoinTokens::new(db.clone()),
             settings: ClientSettings::open(db)?,
@@ -145,6 +158,7 @@ impl Fleet {
     /// If the database fails.
     pub fn tend(&self, now: Timestamp) -> Result<(), StoreError> {
         self.tell_events();
+        self.states.record_contacts(now)?;
         self.states.checkpoint_if_due(now)?;
         Ok(())
     }

@@ -234,7 +234,13 @@ impl Guard {
             Problem::new(Kind::NotAClient, detail)
         })?;
         let site = self.site.clone();
-        let caller = blocking(move || site.fleet()?.caller(&id)).await?;
+        let caller = blocking(move || {
+            let fleet = site.fleet()?;
+            let caller = fleet.caller(&id)?;
+            fleet.states.saw(caller.ordinal, Timestamp::now());
+            Ok(caller)
+        });
+        let caller = caller.await?;
         request.extensions_mut().insert(caller);
         Ok(handled(request, next).await)
     }

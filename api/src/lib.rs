@@ -42,6 +42,7 @@ pub mod routes;
 pub mod views;
 pub mod week_file;
 
+pub mod deployed;
 pub mod fleet;
 pub mod hierarchy;
 pub mod shards;

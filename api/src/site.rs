@@ -23,6 +23,7 @@
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
 use crate::config::Config;
+use crate::deployed::Deployed;
 use crate::fleet::Fleet;
 use crate::hierarchy::{Parent, RemoteFeed, tell::Telling};
 use crate::idempotency::Answers;
@@ -66,6 +67,7 @@ struct Inner {
     authority: Mutex<Option<Arc<Authority>>>,
     updates: Mutex<Option<Machine>>,
     fleet: Mutex<Option<Arc<Fleet>>>,
+    deployed: Deployed,
     shards: Mutex<Option<Arc<Shards>>>,
     parent: Mutex<Option<Option<Arc<Parent>>>>,
     upstream: Mutex<Option<Upstream>>,
@@ -190,6 +192,7 @@ impl Site {
         Self(Arc::new(Inner {
             limiter: Limiter::new(config.api.rate),
             places: Places::default(),
+            deployed: Deployed::new(config.data.join("cache/deployments")),
             config,
             ledger: Mutex::default(),
             content: Mutex::default(),
@@ -370,6 +373,11 @@ impl Site {
         let fleet = Arc::new(Fleet::open(&self.ledger()?.db)?);
         *slot = Some(Arc::clone(&fleet));
         Ok(fleet)
+    }
+
+    /// What is deployed, as clients are told it.
+    pub fn deployed(&self) -> &Deployed {
+        &self.0.deployed
     }
 
     /// What clients scan by.

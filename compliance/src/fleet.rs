@@ -73,7 +73,7 @@ pub struct Client {
     pub site: Option<String>,
     /// When it became known here.
     pub enrolled: Timestamp,
-    /// When it last reported.
+    /// When it was last heard: of a report, its facts, or the question what it is to do.
     pub heard: Option<Timestamp>,
     /// The life of its store.
     pub incarnation: Option<Incarnation>,

@@ -3,14 +3,17 @@
 //! The child is asked for what changed since a [`Place`]; it answers with a [`Page`]: each client that
 //! changed, with its head and its full state. A client that changed often is told once, and a parent that
 //! was away for a month is told what is, not what was. States are two bits each over a list of updates that
-//! the page has once, so a full state of 2,000 updates is 500 bytes before compression.
+//! the page has once, so a full state of 2,000 updates is 500 bytes before compression. Facts are told whole, and
+//! only where they changed after the page's beginning.
 //!
 //! The parent takes a page only if it begins where the last one ended, in the same commit that notes its
-//! end: pages that are lost, come twice or too late change nothing.
+//! end: pages that are lost, come twice or too late change nothing. The end of a page with facts is noted
+//! once these are on disk, too; cut off before that, the page comes once more, and changes nothing that it changed.
 //!
 //! A client that moved between sites belongs to the one it reported to last: its numbers tell which that is,
 //! and where its store has another life, the time does.
 
+mod facts;
 mod page;
 
 pub(crate) use page::Told;
@@ -24,15 +27,18 @@ use crate::matrix::{Ordinal, Plane};
 use crate::message::{ClientId, Malformed};
 use crate::site::{Change, Compliance, StoreError, Writer, timestamp};
 use crate::state::States;
+use facts::Listing;
 use jiff::Timestamp;
 use page::MAX_CLIENTS;
 use roaring::RoaringBitmap;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Db, DbError, Order, Range, Table, Value};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Bytes of states in one page, about.
 const PAGE_STATES: usize = 8 << 20;
+/// Bytes of facts in one page, about; those of one client are told whatever they take.
+const PAGE_FACTS: usize = 12 << 20;
 
 const SITES: Table<u16, ChildSite> = Table::new("compliance-site");
 
@@ -198,12 +204,26 @@ impl Compliance {
             let told: Vec<_> = clients.iter().filter_map(of).collect();
             (rows.iter().map(|row| row.update).collect(), told, clients)
         };
+        let (mut listing, mut fit) = (Listing::default(), 0);
         for (told, client) in clients.iter_mut().zip(ordinals) {
+            if listing.size >= PAGE_FACTS {
+                break;
+            }
             told.name = registry::name(self, client)?;
+            if let Some(facts) = self.facts(client)?.filter(|it| from == 0 || it.changed > from) {
+                let packages = self.all_packages(client)?;
+                told.facts = Some(listing.told(facts, packages));
+            }
+            fit += 1;
+        }
+        if fit < clients.len() {
+            clients.truncate(fit);
+            next = clients.last().map_or(next, |last| last.head.changed.min(next));
         }
         let removed = gone.into_iter().filter(|(place, _)| *place <= next).map(|(_, id)| id);
         let is_last = next >= last;
-        Ok(Page { store, from, next, is_last, updates, clients, removed: removed.collect() })
+        let (packages, removed) = (listing.list(), removed.collect());
+        Ok(Page { store, from, next, is_last, updates, packages, clients, removed })
     }
 
     /// Takes a page of a child site, which the connection proved to be called `site`.
@@ -232,21 +252,41 @@ impl Compliance {
         let told = ChildSite { name: site.to_owned(), store: page.store, place: next, heard };
         let mut change = Change::default();
         change.record.at = heard;
-        SITES.put(&mut change.batch, &number, &told);
+        let has_facts = page.clients.iter().any(|told| told.facts.is_some());
+        // While its facts are not on disk, the page is one that has to come again.
+        let noted = if has_facts { expected } else { next };
+        let noted = ChildSite { place: noted, ..told.clone() };
+        SITES.put(&mut change.batch, &number, &noted);
+        let mut facts = Vec::new();
         if !page.clients.is_empty() || !page.removed.is_empty() {
             let new = page.updates.iter();
             let new = new.filter(|it| self.states().matrix.find(**it).is_none()).count();
             if self.states().matrix.rows().len() + new > self.settings.max_updates {
                 return Err(PageError::TooManyUpdates { site: site.to_owned() });
             }
-            self.take_page(&writer, number, page, bytes, &mut change);
+            let all: Vec<_> = page.facts().collect();
+            let placed = self.take_page(&writer, number, page, bytes, &mut change);
+            let placed: HashMap<ClientId, Ordinal> = placed.into_iter().collect();
+            let of = |(id, facts, packages)| Some((*placed.get(&id)?, facts, packages));
+            facts.extend(all.into_iter().filter_map(of));
         }
         self.commit(&mut writer, change).map_err(StoreError::from)?;
-        writer.sites.insert(number, told);
+        writer.sites.insert(number, noted);
+        if has_facts {
+            for (client, facts, packages) in facts {
+                self.put_facts(client, facts, packages)?;
+            }
+            // All writes before a synced one are on disk with it.
+            let mut batch = Batch::new();
+            SITES.put(&mut batch, &number, &told);
+            self.db().kv().write(batch).map_err(StoreError::from)?;
+            writer.sites.insert(number, told);
+        }
         Ok(PageAnswer::Accepted { next })
     }
 
-    /// Adds what a page tells to a change.
+    /// Adds what a page tells to a change; the clients that it tells of, but for those that have since reported
+    /// elsewhere.
     fn take_page(
         &self,
         writer: &Writer,
@@ -254,7 +294,7 @@ impl Compliance {
         page: Page,
         bytes: Vec<u8>,
         change: &mut Change,
-    ) {
+    ) -> Vec<(ClientId, Ordinal)> {
         let states = self.states();
         let told: HashSet<ClientId> = page.clients.iter().map(|it| it.id).collect();
         // Who was removed and came back is told as it is now.
@@ -282,7 +322,10 @@ impl Compliance {
             registry::put_name(change, client, &told.name);
             change.members.insert(client, told.member(old, site));
         }
+        let placed = page.clients.iter().zip(&clients);
+        let placed = placed.filter_map(|(told, client)| Some((told.id, (*client)?))).collect();
         change.record.entries.push((Entry::Page { clients, page }, bytes));
+        placed
     }
 
     /// The child sites that were heard.

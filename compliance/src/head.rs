@@ -44,7 +44,7 @@ pub(crate) struct Head {
     pub waiting: u32,
     /// By how many seconds the client's clock was ahead.
     pub clock_ahead: i32,
-    /// When it last reported.
+    /// When it was last heard, as far as that was recorded.
     pub heard: Option<Seconds>,
     /// The last thing told that is in this.
     pub changed: Place,

@@ -26,6 +26,8 @@ pub(crate) enum Entry {
     Corrupt { client: Ordinal },
     /// A client used a number again for something else.
     Returned { client: Ordinal },
+    /// A client was heard otherwise than by a batch: it told its facts, or asked what it is to do.
+    Heard { client: Ordinal },
     /// Something else about the client changed; other sites have to hear of it.
     Touched { client: Ordinal },
     /// The client was removed; its ordinal is free after the next checkpoint.
@@ -43,6 +45,7 @@ enum Written<'a> {
     Removed(Ordinal),
     Page(Vec<Option<Ordinal>>, #[serde(borrow, serialize_with = "at_once")] &'a [u8]),
     Returned(Ordinal),
+    Heard(Ordinal),
 }
 
 impl Entry {
@@ -87,6 +90,7 @@ impl Record {
             Entry::Batch { client, .. } => Written::Batch(*client, raw),
             Entry::Corrupt { client } => Written::Corrupt(*client),
             Entry::Returned { client } => Written::Returned(*client),
+            Entry::Heard { client } => Written::Heard(*client),
             Entry::Touched { client } => Written::Touched(*client),
             Entry::Removed { client } => Written::Removed(*client),
             Entry::Page { clients, .. } => Written::Page(clients.clone(), raw),
@@ -114,6 +118,7 @@ impl Record {
                 }
                 Written::Corrupt(client) => Entry::Corrupt { client },
                 Written::Returned(client) => Entry::Returned { client },
+                Written::Heard(client) => Entry::Heard { client },
                 Written::Touched(client) => Entry::Touched { client },
                 Written::Removed(client) => Entry::Removed { client },
                 Written::Page(clients, raw) => {

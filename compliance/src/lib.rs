@@ -33,6 +33,7 @@ mod site;
 mod state;
 
 // What comes in.
+mod contact;
 pub mod intake;
 pub mod quarantine;
 

@@ -50,6 +50,19 @@ struct Written {
 }
 impl Value for Written {}
 
+impl Written {
+    fn held(self, number: u64) -> Held {
+        Held {
+            number,
+            client: self.client,
+            at: timestamp(self.at),
+            reason: self.reason,
+            size: self.size,
+            bytes: STANDARD.decode(self.bytes).unwrap_or_default(),
+        }
+    }
+}
+
 /// Who has what there.
 #[derive(Default)]
 pub(crate) struct Quarantine {
@@ -107,15 +120,21 @@ impl Compliance {
     /// If the database fails.
     pub fn quarantined(&self, before: Option<u64>, limit: usize) -> Result<Vec<Held>, StoreError> {
         let page = HELD.scan(self.db(), Order::Descending, before.as_ref(), limit)?;
-        let held = page.into_iter().map(|(number, it)| Held {
-            number,
-            client: it.client,
-            at: timestamp(it.at),
-            reason: it.reason,
-            size: it.size,
-            bytes: STANDARD.decode(it.bytes).unwrap_or_default(),
-        });
-        Ok(held.collect())
+        Ok(page.into_iter().map(|(number, it)| it.held(number)).collect())
+    }
+
+    /// The last batch of a client that is in quarantine, if one is.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn last_quarantined(&self, client: Ordinal) -> Result<Option<Held>, StoreError> {
+        let number = {
+            let writer = self.writer();
+            let mut held = writer.quarantine.held.iter().rev();
+            held.find(|(_, whose)| **whose == client).map(|(number, _)| *number)
+        };
+        let Some(number) = number else { return Ok(None) };
+        Ok(HELD.get(self.db(), &number)?.map(|it| it.held(number)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Whatever changes states is first written to the inbox, in one synced batch, and then told to the states
 //! in memory. One writer at a time does this; readers see the states between two entries.
 
+use crate::contact::Contacts;
 use crate::fleet::Member;
 use crate::fleet::facts::FACTS;
 use crate::fleet::index::Index;
@@ -110,6 +111,7 @@ pub struct Compliance {
     /// Held by whoever makes a checkpoint.
     pub(crate) checkpointing: Mutex<()>,
     events: Mutex<VecDeque<Event>>,
+    pub(crate) contacts: Contacts,
 }
 
 /// What only the writer knows.
@@ -167,6 +169,7 @@ impl Compliance {
             writer: Mutex::new(writer),
             checkpointing: Mutex::new(()),
             events: Mutex::default(),
+            contacts: Contacts::default(),
         })
     }
 
@@ -237,7 +240,10 @@ impl Compliance {
         for ((entry, _), rows) in record.entries.iter().zip(rows) {
             let has_returned = states.tell(entry, place, record.at, rows);
             match entry {
-                Entry::Removed { client } => states.fleet.remove(*client, place),
+                Entry::Removed { client } => {
+                    states.fleet.remove(*client, place);
+                    self.contacts.forget(*client);
+                }
                 Entry::Batch { client, .. } | Entry::Returned { client } if has_returned => {
                     if let Some(member) = states.fleet.get(*client) {
                         let returns = states.head(*client).returns;

@@ -92,6 +92,11 @@ impl States {
                     has_returned = true;
                 }
             }
+            Entry::Heard { client } => {
+                if let Some(head) = self.head_before(*client, place) {
+                    head.heard = Some(at);
+                }
+            }
             Entry::Touched { client } => drop(self.head_before(*client, place)),
             Entry::Removed { client } => {
                 let mut head = self.head(*client);
@@ -171,7 +176,10 @@ impl States {
                 }
                 clients
             }
-            Entry::Corrupt { .. } | Entry::Returned { .. } | Entry::Touched { .. } => &[],
+            Entry::Corrupt { .. }
+            | Entry::Returned { .. }
+            | Entry::Heard { .. }
+            | Entry::Touched { .. } => &[],
         };
         for client in clients.iter().flatten() {
             retold.touched.insert(*client);

@@ -2,6 +2,7 @@
 //!
 //! Exactly one cause is told: the one that has to be mended first.
 
+use crate::contact::Contacts;
 use crate::fleet::{Member, Standing};
 use crate::head::{Head, Seconds};
 use crate::matrix::Ordinal;
@@ -96,6 +97,7 @@ impl Cause {
 /// What decides a cause besides the client's own head.
 struct Judge<'a> {
     settings: &'a Settings,
+    contacts: &'a Contacts,
     /// Name of each child site, and when it was last heard.
     sites: HashMap<u16, (String, Seconds)>,
     now: Seconds,
@@ -143,9 +145,10 @@ impl Compliance {
     ) -> Vec<Unknown> {
         let judge = self.judge(now);
         let states = self.states();
-        let from = after.map_or(Some(0), |after| after.checked_add(1));
-        let Some(from) = from else { return Vec::new() };
         let clients = Scope::new(&states, collection).having(&states, update, State::Unknown);
+        let Some(from) = after.map_or(Some(0), |after| after.checked_add(1)) else {
+            return Vec::new();
+        };
         let told = |client| told(&states, &judge, client);
         clients.range(from..).filter_map(told).take(limit).collect()
     }
@@ -168,26 +171,48 @@ impl Compliance {
     pub fn unknown_clients(&self, collection: Option<&RoaringBitmap>, now: Timestamp) -> Totals {
         let judge = self.judge(now);
         let states = self.states();
-        let mut clients = Scope::new(&states, collection).clients;
-        let known = clients
-            .iter()
-            .filter(|client| states.head(*client).known > 0 && !states.doubtful.contains(*client));
-        let known: RoaringBitmap = known.collect();
-        clients -= known;
-        totals(&states, &judge, &clients)
+        totals(&states, &judge, &without_states(&states, collection))
+    }
+
+    /// At most `limit` of these, in the order of their ordinals, beginning after `after`.
+    pub fn unknown_clients_why(
+        &self,
+        collection: Option<&RoaringBitmap>,
+        (after, limit): (Option<Ordinal>, usize),
+        now: Timestamp,
+    ) -> Vec<Unknown> {
+        let judge = self.judge(now);
+        let states = self.states();
+        let clients = without_states(&states, collection);
+        let Some(from) = after.map_or(Some(0), |after| after.checked_add(1)) else {
+            return Vec::new();
+        };
+        let told = |client| told(&states, &judge, client);
+        clients.range(from..).filter_map(told).take(limit).collect()
     }
 
     fn judge(&self, now: Timestamp) -> Judge<'_> {
         let writer = self.writer();
         let sites = writer.sites.iter();
         let sites = sites.map(|(number, site)| (*number, (site.name.clone(), site.heard)));
-        Judge { settings: &self.settings, sites: sites.collect(), now: now.as_second() }
+        let (settings, contacts) = (&self.settings, &self.contacts);
+        Judge { settings, contacts, sites: sites.collect(), now: now.as_second() }
     }
+}
+
+/// The clients of a collection of which no state counts.
+fn without_states(states: &States, collection: Option<&RoaringBitmap>) -> RoaringBitmap {
+    let clients = Scope::new(states, collection).clients;
+    let is_unknown =
+        |client: &Ordinal| states.head(*client).known == 0 || states.doubtful.contains(*client);
+    clients.iter().filter(is_unknown).collect()
 }
 
 fn told(states: &States, judge: &Judge<'_>, client: Ordinal) -> Option<Unknown> {
     let member = states.fleet.get(client)?;
-    let (cause, since) = judge.cause(member, &states.head(client));
+    let mut head = states.head(client);
+    head.heard = judge.contacts.heard(client, &head);
+    let (cause, since) = judge.cause(member, &head);
     Some(Unknown { client, id: member.id, cause, since: timestamp(since) })
 }
 
@@ -213,7 +238,8 @@ mod tests {
             (1, ("north".to_owned(), 100 * DAY)),
             (2, ("south".to_owned(), 99 * DAY)),
         ]);
-        let judge = Judge { settings: &settings, sites, now: 100 * DAY };
+        let contacts = Contacts::default();
+        let judge = Judge { settings: &settings, contacts: &contacts, sites, now: 100 * DAY };
         let member = |standing, site| {
             let id = ClientId(Uuid::nil());
             Member { id, key: None, standing, site, enrolled: DAY }

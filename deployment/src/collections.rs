@@ -108,7 +108,7 @@ struct State {
     /// Each after those that it needs.
     order: Vec<CollectionName>,
     members: BTreeMap<CollectionName, Arc<RoaringBitmap>>,
-    /// Counts changes of members.
+    /// Counts changes of members and of definitions.
     revision: u64,
 }
 
@@ -192,7 +192,7 @@ impl Collections {
         has_changed
     }
 
-    /// Counts changes of members: who asks again and is told the same number has missed nothing.
+    /// Counts changes of members and of definitions: who asks again and is told the same number has missed nothing.
     pub fn revision(&self) -> u64 {
         self.state.read().revision
     }
@@ -252,6 +252,15 @@ impl Collections {
         windows.flat_map(|collection| collection.windows.values().cloned()).collect()
     }
 
+    /// The collections that have maintenance windows: who is in them, and their windows.
+    pub fn with_windows(&self) -> Vec<(CollectionName, Arc<RoaringBitmap>, Vec<Window>)> {
+        let state = self.state.read();
+        let all = state.defined.iter().filter(|(_, it)| !it.windows.is_empty());
+        let members = |name: &CollectionName| state.members.get(name).cloned().unwrap_or_default();
+        let windows = |it: &Collection| it.windows.values().cloned().collect();
+        all.map(|(name, it)| (name.clone(), members(name), windows(it))).collect()
+    }
+
     /// Makes a collection.
     ///
     /// # Errors
@@ -260,6 +269,20 @@ impl Collections {
         &self,
         name: CollectionName,
         collection: Collection,
+        fleet: &Compliance,
+    ) -> Result<(), CollectionError> {
+        self.create_naming(name, collection, &[], fleet)
+    }
+
+    /// The same, of a collection that names these clients.
+    ///
+    /// # Errors
+    /// As [`Collections::create`].
+    pub fn create_naming(
+        &self,
+        name: CollectionName,
+        collection: Collection,
+        clients: &[ClientId],
         fleet: &Compliance,
     ) -> Result<(), CollectionError> {
         let _writer = self.writer.lock();
@@ -276,7 +299,7 @@ impl Collections {
         if n_collections >= MAX_COLLECTIONS {
             return Err(CollectionError::TooMany);
         }
-        self.save(name, collection, fleet)
+        self.save(name, collection, clients, fleet)
     }
 
     /// Changes a collection; what it is after that.
@@ -295,14 +318,16 @@ impl Collections {
         }
         let mut collection = self.get(name)?;
         change(&mut collection)?;
-        self.save(name.clone(), collection.clone(), fleet)?;
+        self.save(name.clone(), collection.clone(), &[], fleet)?;
         Ok(collection)
     }
 
+    /// Keeps a collection, which names these clients besides those that it names already.
     fn save(
         &self,
         name: CollectionName,
         collection: Collection,
+        clients: &[ClientId],
         fleet: &Compliance,
     ) -> Result<(), CollectionError> {
         if let Some(why) = collection.too_much() {
@@ -316,12 +341,21 @@ impl Collections {
         }
         defined.insert(name.clone(), collection.clone());
         let order = order(&defined).map_err(CollectionError::Cycle)?;
-        COLLECTIONS.set(&self.db, &name.to_string(), &collection)?;
+        let mut batch = Batch::new();
+        COLLECTIONS.put(&mut batch, &name.to_string(), &collection);
+        for id in clients {
+            DIRECT.put(&mut batch, &(name.to_string(), id.0.as_u128()), &Direct {});
+        }
+        self.db.kv().write(batch)?;
         let downstream = downstream(&defined, &order, &name);
         {
             let mut state = self.state.write();
             state.defined = defined;
             state.order = order;
+            state.revision += 1;
+            if !clients.is_empty() {
+                state.direct.entry(name).or_default().extend(clients);
+            }
         }
         self.work_out(fleet, &downstream, None);
         Ok(())

@@ -4,6 +4,7 @@
 //! that is the same value as before is as it was, which is how others tell what to work out anew.
 
 mod groups;
+mod licences;
 mod uses;
 
 use crate::deployment::{Deployment, Unfit};
@@ -99,6 +100,8 @@ struct State {
     deployments: BTreeMap<DeploymentId, Arc<Deployment>>,
     /// Until when updates were deployed that are not any more.
     until: HashMap<UpdateId, Timestamp>,
+    /// Terms that were accepted, by their ids.
+    licences: BTreeMap<String, licences::Acceptance>,
     /// Counts all changes.
     revision: u64,
 }
@@ -109,7 +112,8 @@ impl Deployments {
     /// # Errors
     /// If the database fails, or what it holds cannot be.
     pub fn open(db: Db) -> Result<Self, DeploymentError> {
-        let mut state = State { until: uses::read(&db)?, ..State::default() };
+        let mut state =
+            State { until: uses::read(&db)?, licences: licences::read(&db)?, ..State::default() };
         groups::read(&db, &mut state.groups)?;
         let all = each(&DEPLOYMENTS, &db)?.into_iter();
         let all = all.map(|(id, it)| (DeploymentId(Uuid::from_u128(id)), Arc::new(it)));

@@ -5,9 +5,9 @@
 //! ([`collection`]); who is in which ([`membership`], pure), kept true while clients come and change
 //! ([`Collections`]); when machines may be changed ([`window`], pure; [`calendar`] below it); which updates are deployed
 //! together ([`group`]), to whom and when ([`deployment`]), as people set it ([`Deployments`]); and what clients are told
-//! of it ([`policy`]) and tell of it ([`enforcement`]). Then which updates are deployed by themselves ([`automatic`]), to
-//! one ring of machines after the other ([`ring`]); and which content is brought to which distribution points
-//! ([`staging`]).
+//! of it ([`policy`]), each of them ([`targets`]), and tell of it ([`enforcement`]), which is counted ([`Results`]). Then
+//! which updates are deployed by themselves ([`automatic`]), to one ring of machines after the other ([`ring`]); and
+//! which content is brought to which distribution points ([`staging`]).
 //!
 //! Always true:
 //! * a client is in a collection if and only if the collection's definition says so of its facts as they were
@@ -36,7 +36,10 @@ pub mod group;
 
 // What clients are told, and what they tell of it.
 pub mod enforcement;
+pub mod moment;
 pub mod policy;
+pub mod results;
+pub mod targets;
 
 // What is deployed by itself.
 pub mod automatic;
@@ -55,3 +58,4 @@ pub use deployment::Deployment;
 pub use deployments::{DeploymentError, Deployments, MAX_DEPLOYMENTS};
 pub use group::Group;
 pub use name::{CollectionName, DeploymentName, GroupName};
+pub use results::Results;

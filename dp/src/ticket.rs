@@ -57,16 +57,16 @@ impl Drop for Ticket {
         worker.counters.answered(self.route, status, took);
         if let Some(log) = &self.log {
             let (method, uri) = &**log;
-            tracing::info!(
-                target: "dp::access",
-                %method,
-                path = uri.path(),
-                status,
-                bytes = self.sent,
-                // To a hundredth: what lies behind is noise.
-                ms = (took.as_secs_f64() * 1e5).round() / 1e2,
-                peer = %self.connection.peer,
-            );
+            // To a hundredth: what lies behind is noise.
+            let ms = (took.as_secs_f64() * 1e5).round() / 1e2;
+            let (path, bytes, peer) = (uri.path(), self.sent, self.connection.peer);
+            // A question that waited for something, in vain, comes again and again from each who asks.
+            let is_in_vain = status == 204 && uri.query().is_some_and(|it| it.contains("wait="));
+            if is_in_vain {
+                tracing::debug!(target: "dp::access", %method, path, status, bytes, ms, %peer);
+            } else {
+                tracing::info!(target: "dp::access", %method, path, status, bytes, ms, %peer);
+            }
         }
     }
 }

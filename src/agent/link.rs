@@ -196,7 +196,8 @@ async fn send(request: RequestBuilder, shown: &str, most: usize) -> Result<Answe
     let unreachable = |error: reqwest::Error| {
         let why = match Distrust::of(&error) {
             Some(distrust) => distrust.to_string(),
-            None => crate::exit::chain(&error),
+            // Its own text names the site by what its certificate says, which is no address.
+            None => crate::exit::chain(&error.without_url()),
         };
         Trouble::Unreachable(format!("cannot reach {shown}: {why}"))
     };

@@ -184,8 +184,17 @@ impl Drive {
                             (machine, tries) = (machine + n_lines, 0);
                         }
                         Err(Trouble::Refused(status, text)) => {
-                            let text = format!("machines may not join: {status} {text}");
-                            return Err(Failure::failed(text));
+                            let hint = match status {
+                                409 => {
+                                    "; other machines of that --seed joined with other keys: choose another --seed, or \
+                                     remove those"
+                                }
+                                403 => "; the token has to be for enough machines: see --uses of its creation",
+                                _ => "",
+                            };
+                            return Err(Failure::failed(format!(
+                                "machines may not join: {text}{hint}"
+                            )));
                         }
                         Err(trouble) if tries < MOST_TRIES => {
                             tries += 1;

@@ -160,7 +160,10 @@ impl Line {
             return Err(Trouble::Later(after));
         }
         let text = response.text().await.unwrap_or_default();
-        Err(Trouble::Refused(status.as_u16(), text.chars().take(300).collect()))
+        let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let said = problem.get("detail").and_then(serde_json::Value::as_str);
+        let said = said.or(status.canonical_reason()).unwrap_or("no reason");
+        Err(Trouble::Refused(status.as_u16(), said.chars().take(300).collect()))
     }
 }
 

@@ -40,7 +40,6 @@ pub use record::Card;
 
 use crate::adapter::{Criteria, Extent};
 use crate::error::{Cause, SyncError};
-use crate::filter::Filter;
 use crate::lifecycle::{Expiry, Policy, State, Use, Why};
 use crate::name::{SourceName, UpdateId};
 use crate::taxonomy::{Classification, Language, Product};
@@ -309,17 +308,6 @@ impl Catalogue {
     /// A page of the updates that a filter lets through.
     pub fn list(&self, query: &Query, required: &dyn RequiredCounts) -> Result<Page, SyncError> {
         self.0.list(query, required)
-    }
-
-    /// All updates that a filter lets through, in the order of their ids; and what of it may be a slip of the pen.
-    /// Reads nothing from disk.
-    pub fn ids(
-        &self,
-        filter: &Filter,
-        required: &dyn RequiredCounts,
-        now: Timestamp,
-    ) -> (Vec<UpdateId>, Vec<String>) {
-        self.0.ids(filter, required, now)
     }
 
     /// These updates as lists show them, in this order; those that are not here, or purged, are left out.

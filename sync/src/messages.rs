@@ -101,6 +101,12 @@ impl MessageId {
     /// Updates expired by the policy of the catalogue's life or by narrower criteria, or were let go of. Ours.
     pub const AGED: Self = Self(9006);
 
+    /// Fewer machines comply with a deployment than it asks for, and its deadline is over. Said once, until enough
+    /// do. Ours.
+    pub const DEPLOYMENT_BELOW: Self = Self(9020);
+    /// Enough machines comply with a deployment of which that was said. Ours.
+    pub const DEPLOYMENT_RECOVERED: Self = Self(9021);
+
     /// How much it matters.
     pub fn severity(self) -> Severity {
         match self {
@@ -110,7 +116,8 @@ impl MessageId {
             | Self::CANCELLED
             | Self::INTERRUPTED
             | Self::PASSED_OVER
-            | Self::CHILD_NOT_TOLD => Severity::Warning,
+            | Self::CHILD_NOT_TOLD
+            | Self::DEPLOYMENT_BELOW => Severity::Warning,
             _ => Severity::Informational,
         }
     }

@@ -1,7 +1,7 @@
 //! What each client is told to do, and who waits to hear of another policy.
 //!
 //! A policy has two halves: the [`Frame`], which all clients of the site share, and what is the client's own
-//! ([`Own`]). A policy is a pure function of both. So when the frame becomes another one, each who waits lays its
+//! ([`Own`]), what is deployed to it among that. A policy is a pure function of both. So when the frame becomes another one, each who waits lays its
 //! own half, which it has at hand, on the new frame, and is answered only if something comes out that it does
 //! not know; when one client's half becomes another, that one alone is woken. Nothing is looked up for those
 //! whom a change does not concern, and a change that concerns very many is answered over some seconds.
@@ -13,6 +13,7 @@ use client::policy::{Place, Policy, SignedPolicy};
 use client::settings::{Changes, Rank, resolve};
 use compliance::Ordinal;
 use compliance::message::ClientId;
+use deployment::targets::{Clients, Told};
 use dp::PlainHttp;
 use dp::field::FollowerKind;
 use dp::registry::Places;
@@ -63,6 +64,8 @@ pub struct Own {
     pub reached: String,
     /// What is set for it alone.
     pub set: Arc<Changes>,
+    /// What is deployed to it, and when it may be changed.
+    pub told: Told,
 }
 
 impl Frame {
@@ -118,9 +121,9 @@ impl Frame {
         let reached = std::slice::from_ref(&own.reached);
         let addresses = if self.addresses.is_empty() { reached } else { &self.addresses };
         let settings = resolve([(Rank::Site, &*self.set), (Rank::Client, &*own.set)]);
-        let update_points = match settings.updates_enabled {
-            true => self.update_points(addresses),
-            false => Vec::new(),
+        let (update_points, told) = match settings.updates_enabled {
+            true => (self.update_points(addresses), own.told.clone()),
+            false => (Vec::new(), Told::default()),
         };
         let sources = self.places.sources(&own.addresses).into_iter();
         let distribution_points = sources.map(|source| {
@@ -140,8 +143,8 @@ impl Frame {
             update_points,
             distribution_points: distribution_points.collect(),
             settings,
-            deployments: Vec::new(),
-            windows: Vec::new(),
+            deployments: told.deployments,
+            windows: told.windows,
             fallback: addresses.to_vec(),
             synced: self.synced,
         };
@@ -184,7 +187,8 @@ pub struct Policies {
     frame: watch::Sender<Option<Arc<Frame>>>,
     /// When it was last made sure that the frame is as things are.
     looked: Mutex<Option<Instant>>,
-    waiting: Mutex<HashMap<Ordinal, watch::Sender<()>>>,
+    /// Each is told over how long those are answered whom the same change concerns.
+    waiting: Mutex<HashMap<Ordinal, watch::Sender<Duration>>>,
     closed: CancellationToken,
 }
 
@@ -192,8 +196,8 @@ pub struct Policies {
 pub struct Waiting<'a> {
     policies: &'a Policies,
     client: Ordinal,
-    /// Tells that the client's own half became another.
-    pub own: watch::Receiver<()>,
+    /// Tells that the client's own half became another, and over how long those are answered whom it concerns.
+    pub own: watch::Receiver<Duration>,
     /// Tells that the frame did.
     pub frame: watch::Receiver<Option<Arc<Frame>>>,
     /// Tells that the site is stopping.
@@ -261,7 +265,21 @@ impl Policies {
     /// Wakes a client whose own half may be another: its addresses, what is set for it, whether it may report.
     pub fn own_changed(&self, client: Ordinal) {
         if let Some(waiting) = self.waiting.lock().get(&client) {
-            waiting.send_replace(());
+            waiting.send_replace(Duration::ZERO);
+        }
+    }
+
+    /// Wakes those of these clients that wait: something else is deployed to them, or they may be changed at other
+    /// times.
+    pub fn told_changed(&self, clients: &Clients) {
+        if clients.is_empty() {
+            return;
+        }
+        let waiting = self.waiting.lock();
+        let concerned = || waiting.iter().filter(|(client, _)| clients.has(**client));
+        let spread = Duration::from_secs_f64(concerned().count() as f64 / ANSWERS_A_SECOND);
+        for (_, waiting) in concerned() {
+            waiting.send_replace(spread);
         }
     }
 
@@ -283,9 +301,15 @@ impl Policies {
 }
 
 impl Waiting<'_> {
-    /// Waits for its turn among all those who are woken by one change.
+    /// Waits for its turn among all those who are woken by one change of the frame.
     pub async fn turn(&self) {
         tokio::time::sleep(self.policies.spread().mul_f64(rand::random())).await;
+    }
+
+    /// The same, of a change of its own half.
+    pub async fn own_turn(&mut self) {
+        let spread = *self.own.borrow_and_update();
+        tokio::time::sleep(spread.mul_f64(rand::random())).await;
     }
 }
 

@@ -388,7 +388,7 @@ fn passes(cause: Cause) -> bool {
 }
 
 /// The name by which the library would hold it.
-pub(super) fn name_of(digests: &Digests) -> Option<Name> {
+pub(crate) fn name_of(digests: &Digests) -> Option<Name> {
     let named = |algorithm: Algorithm| {
         let hex = digests.get(algorithm)?;
         format!("{}:{hex}", algorithm.as_str()).parse().ok()

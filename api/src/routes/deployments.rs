@@ -1,12 +1,20 @@
 //! Deployments: which updates belong together, where their files are, to whom they go and when, what came of it.
 
 mod groups;
+mod plans;
+mod status;
 
 pub use groups::{GroupChange, GroupUpdateView, NewUpdateGroup, RegroupedView, UpdateGroupView};
+pub use plans::{
+    DeploymentChange, DeploymentPreview, DeploymentView, DownloadedDeployment, NewDeployment,
+};
+pub use status::{
+    DeploymentDeviceDetail, DeploymentDeviceView, DeploymentStatusView, DeviceUpdateView, ErrorView,
+};
 
 use crate::site::Site;
 use utoipa_axum::router::OpenApiRouter;
 
 pub(super) fn routes() -> OpenApiRouter<Site> {
-    OpenApiRouter::new().merge(groups::routes())
+    OpenApiRouter::new().merge(groups::routes()).merge(plans::routes()).merge(status::routes())
 }

@@ -1,5 +1,6 @@
 //! The catalogue of updates: list, show, products; the policy of its life.
 
+use crate::deployed::Content;
 use crate::extract::{Input, Params, Query};
 use crate::guard::AuditNote;
 use crate::page::{PageQuery, cursor_of};
@@ -9,6 +10,7 @@ use ::compliance::summary::RequiredIn;
 use ::sync::catalogue::{self, Entry, Listed, Order, ProductCount};
 use ::sync::filter::{Filter, Flags};
 use ::sync::lifecycle::{Policy, State as LifeState, Wait};
+use ::sync::name::UpdateId;
 use axum::Json;
 use axum::extract::{Extension, State};
 use jiff::Timestamp;
@@ -143,7 +145,8 @@ fn words<T: FromStr<Err: Display>>(name: &str, text: Option<&str>) -> Result<Vec
     "kind": "software", "classification": "security", "severity": "important",
     "products": ["debian-12"], "articles": ["DSA-5545-1"], "cves": ["CVE-2026-0001"],
     "created": "2026-11-02T20:11:00Z", "released": "2026-11-02T20:11:00Z",
-    "first_seen": "2026-11-03T03:00:02Z", "required": 0, "files": 4, "bytes": 6800000
+    "first_seen": "2026-11-03T03:00:02Z", "required": 0, "files": 4, "bytes": 6800000,
+    "content": "held"
 }))]
 pub struct ListedUpdate {
     /// Which it is: a GUID.
@@ -187,6 +190,18 @@ pub struct ListedUpdate {
     pub files: u32,
     /// Their bytes.
     pub bytes: u64,
+    /// Whether they are in a package: `held`; `missing`, if one at least is not; `none`, if it has no files.
+    #[serde(default)]
+    pub content: Content,
+}
+
+/// Updates as lists show them.
+pub(super) fn shown(site: &Site, listed: Vec<Listed>) -> Result<Vec<ListedUpdate>, Problem> {
+    let ids: Vec<UpdateId> = listed.iter().map(|it| it.id).collect();
+    let contents = site.deployed().contents(site, &ids, None)?;
+    let content = |id: &UpdateId| contents.get(id).copied().unwrap_or_default();
+    let with = |it: Listed| ListedUpdate { content: content(&it.id), ..ListedUpdate::from(it) };
+    Ok(listed.into_iter().map(with).collect())
 }
 
 impl From<Listed> for ListedUpdate {
@@ -211,6 +226,7 @@ impl From<Listed> for ListedUpdate {
             required: listed.required,
             files: card.files,
             bytes: card.bytes,
+            content: Content::default(),
         }
     }
 }
@@ -266,14 +282,16 @@ async fn list_updates(
         let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
         let updates = site.updates()?;
         asked.deployments = Some(updates.deployments());
-        Ok(updates.catalogue().list(&asked, &required)?)
+        let found = updates.catalogue().list(&asked, &required)?;
+        Ok((shown(&site, found.updates)?, (found.next, found.total, found.hints)))
     })
     .await?;
+    let (items, (next, total, hints)) = found;
     Ok(Json(UpdatesPage {
-        items: found.updates.into_iter().map(ListedUpdate::from).collect(),
-        next: found.next.map(|next| cursor_of(LIST, &next.to_string())),
-        total: found.total,
-        hints: found.hints,
+        items,
+        next: next.map(|next| cursor_of(LIST, &next.to_string())),
+        total,
+        hints,
     }))
 }
 
@@ -298,7 +316,8 @@ impl From<catalogue::Named> for NamedUpdate {
     "id": "8c8a5b0e-7a41-5a7e-9c8e-2a5b1c3d4e5f", "name": "DSA-5545-1", "revision": 1,
     "source": "debian-security", "sources": ["debian-security"], "state": "current",
     "superseded_by": [], "supersedes": [], "first_seen": "2026-11-03T03:00:02Z",
-    "changed": "2026-11-03T03:00:02Z", "seq": 4711, "update": {"name": "DSA-5545-1"}
+    "changed": "2026-11-03T03:00:02Z", "seq": 4711, "content": "held", "packages": ["november"],
+    "update": {"name": "DSA-5545-1"}
 }))]
 pub struct UpdateDetail {
     /// Which it is: a GUID.
@@ -332,6 +351,12 @@ pub struct UpdateDetail {
     pub changed: Timestamp,
     /// Its place in the order of all changes.
     pub seq: u64,
+    /// Whether its files are in a package: `held`; `missing`, if one at least is not; `none`, if it has none.
+    #[serde(default)]
+    pub content: Content,
+    /// The packages that hold files of it.
+    #[serde(default)]
+    pub packages: Vec<String>,
     /// What its source says: texts, classification, relations, rules, files with digests and addresses.
     #[schema(value_type = Object)]
     pub update: ::sync::update::Update,
@@ -353,6 +378,8 @@ impl From<Entry> for UpdateDetail {
             first_seen: entry.first_seen,
             changed: entry.changed,
             seq: entry.seq,
+            content: Content::default(),
+            packages: Vec::new(),
             update: entry.update,
         }
     }
@@ -369,7 +396,12 @@ async fn show_update(
     params: Params,
 ) -> Result<Json<UpdateDetail>, Problem> {
     let which = params.text("update").to_owned();
-    let found = blocking(move || Ok(site.updates()?.catalogue().get(&which)?.into()));
+    let found = blocking(move || {
+        let entry = site.updates()?.catalogue().get(&which)?;
+        let (content, packages) = site.deployed().holders(&site, entry.update.id)?;
+        let packages = packages.iter().map(ToString::to_string).collect();
+        Ok(UpdateDetail { content, packages, ..entry.into() })
+    });
     Ok(Json(found.await?))
 }
 

@@ -55,6 +55,16 @@ async fn clients_are_in_the_collections_that_their_facts_say() {
         "name": "web", "limit": "debian", "rules": {"nginx": "package = nginx"}, "exclude": ["lab"]
     });
     create(web.clone()).await.refused(422, "collection");
+    // One that names somebody who is not there is not made at all.
+    let named = json!({"name": "named", "clients": ["pc-1", "nope"]});
+    create(named).await.refused(404, "client");
+    admin.get("/api/v1/collections/named").await.expect(404);
+    create(json!({"name": "named", "clients": ["pc-1"]})).await.expect(201);
+    assert_eq!(members(&admin, "named").await, ["pc-1"]);
+    let gone = async |change: Value| admin.json("PATCH", "/api/v1/collections/named", change).await;
+    gone(json!({"rules": {"nope": null}})).await.refused(404, "rules.nope");
+    gone(json!({"windows": {"nope": null}})).await.refused(404, "windows.nope");
+    admin.delete("/api/v1/collections/named").await.expect(200);
     create(json!({"name": "lab"})).await.expect(201);
     let made = create(web.clone()).await.expect(201);
     assert_eq!(made.header("location"), "/api/v1/collections/web");
@@ -100,7 +110,7 @@ async fn clients_are_in_the_collections_that_their_facts_say() {
     // What would depend on itself is told with the way.
     let cycle = change("debian", json!({"include": {"web": true}})).await;
     cycle.refused(422, "collection");
-    change("debian", json!({"rules": {"none": null}})).await.refused(422, "rules.none");
+    change("debian", json!({"rules": {"none": null}})).await.refused(404, "rules.none");
     change("none", json!({})).await.refused(404, "collection");
     change("all", json!({})).await.refused(409, "collection");
 
@@ -161,7 +171,7 @@ async fn maintenance_windows_say_when_they_are_open_where_a_client_is() {
     times("zone=Moon").await.refused(400, "zone");
     times("count=0").await.refused(400, "count");
     change("nights", Value::Null).await.expect(200);
-    change("nights", Value::Null).await.refused(422, "windows.nights");
+    change("nights", Value::Null).await.refused(404, "windows.nights");
     let shown = admin.get("/api/v1/collections/web").await.expect(200).json;
     assert_eq!(shown["windows"].as_object().unwrap().len(), 1);
 }

@@ -288,6 +288,22 @@ async fn what_clients_report_is_summed_up_and_what_is_unknown_has_a_cause() {
     assert_eq!(counts, [&json!(1), &json!(0), &json!(1), &json!(1)]);
     let totals = admin.get("/api/v1/compliance/unknown").await.expect(200).json;
     assert_eq!(totals, json!({"clients": 3, "unknown": {"never-scanned": 1}}));
+    let why = async || admin.get("/api/v1/compliance/unknown/clients").await.expect(200).json;
+    let listed = why().await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        (&listed["items"][0]["name"], &listed["items"][0]["cause"]),
+        (&json!("pc-3"), &json!("never-scanned"))
+    );
+    // One client's own: what it needs, and what it has.
+    let of = async |state: &str| {
+        let at = format!("/api/v1/clients/pc-1/updates?state={state}");
+        admin.get(&at).await
+    };
+    let required = of("required").await.expect(200).json;
+    assert_eq!(required["items"][0]["update"], Uuid::from_u128(10).to_string());
+    assert_eq!(of("installed").await.expect(200).json["items"].as_array().unwrap().len(), 1);
+    of("unknown").await.refused(400, "state");
 
     // Damage is kept and named, and hurts nobody else.
     let mut bytes = one.batch(2, &[(10, State::Installed)]).encode().unwrap();
@@ -302,6 +318,10 @@ async fn what_clients_report_is_summed_up_and_what_is_unknown_has_a_cause() {
     assert_eq!(held["items"][0]["client"], one.id.to_string());
     let totals = admin.get("/api/v1/compliance/unknown").await.expect(200).json;
     assert_eq!(totals["unknown"]["corrupt"], 1);
+    let corrupt = why().await["items"][0].clone();
+    let (number, reason) = (&held["items"][0]["number"], &held["items"][0]["reason"]);
+    let want = format!("batch {number} in quarantine: {}", reason.as_str().unwrap());
+    assert_eq!((&corrupt["cause"], &corrupt["detail"]), (&json!("corrupt"), &json!(want)));
     let full = one.batch(2, &[(10, State::Installed)]);
     one.report(&site, &full).await.expect(200);
     let shown = admin.get("/api/v1/clients/pc-1").await.expect(200).json;
@@ -332,6 +352,28 @@ async fn facts_are_told_as_changes_and_all_again_where_the_site_has_others() {
     tell(json!({"base": 2, "revision": 3, "odd": 1})).await.refused(422, "odd");
     let shown = admin.get("/api/v1/clients/pc-1").await.expect(200).json;
     assert_eq!((&shown["os"], &shown["attributes"]), (&json!("debian"), &json!({"floor": "3"})));
+    assert!(shown["heard"].is_string(), "it was heard, though it never reported");
+    let packages = json!({"kind": "deb", "changed": {
+        "openssl": [{"version": "3.0.15-1", "arch": "amd64"}], "vim": [{"version": "2:9", "arch": "amd64"}]
+    }});
+    tell(json!({"base": 2, "revision": 3, "packages": packages})).await.expect(200);
+    let at = "/api/v1/clients/pc-1/packages?search=ssl";
+    let found = admin.get(at).await.expect(200).json;
+    assert_eq!(
+        found["items"],
+        json!([{"name": "openssl", "version": "3.0.15-1", "arch": "amd64"}])
+    );
+}
+
+#[tokio::test]
+async fn a_scan_that_failed_is_told_with_what_its_code_means() {
+    let (site, admin, machine) = with_machine().await;
+    let scan = Scan { age: 5, outcome: ScanOutcome::Failed(1), completed: None, catalogue: 0 };
+    let batch = Batch { scan: Some(scan), ..machine.batch(1, &[]) };
+    machine.report(&site, &batch).await.expect(200);
+    let why = admin.get("/api/v1/compliance/unknown/clients").await.expect(200).json;
+    assert_eq!(why["items"][0]["cause"], "scan-failed");
+    assert_eq!(why["items"][0]["detail"], "code 1: its update point cannot be reached");
 }
 
 #[tokio::test]
@@ -386,7 +428,7 @@ async fn what_is_too_large_or_from_nobody_is_refused_and_named() {
     assert!(page.is_last);
     admin.delete("/api/v1/clients/pc-1").await.expect(200);
     let refused = machine.report(&site, &good).await.expect(403);
-    assert_eq!(refused.json["type"], "urn:depot:problem:not-a-client");
+    assert_eq!(refused.json["type"], "urn:depot:problem:removed-client");
     let foreign = site.stranger();
     foreign.send("POST", "/api/v1/client/states", &STATES, Body::empty()).await.expect(403);
 }

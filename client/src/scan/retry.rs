@@ -57,6 +57,35 @@ impl Class {
         }
     }
 
+    /// The class of that number, if there is one.
+    pub fn of_code(code: u32) -> Option<Self> {
+        let all = [
+            Self::Unreachable,
+            Self::Busy,
+            Self::BadAnswer,
+            Self::Refused,
+            Self::NoUpdatePoint,
+            Self::Local,
+            Self::Damaged,
+        ];
+        all.into_iter().find(|class| class.code() == code)
+    }
+
+    /// What it means, for people.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Unreachable => "its update point cannot be reached",
+            Self::Busy => "its update point is busy",
+            Self::BadAnswer => "its update point answers what it does not believe or understand",
+            Self::Refused => "its update point does not let it in",
+            Self::NoUpdatePoint => "the site names no update point for it",
+            Self::Local => {
+                "something of the machine itself, as a full disk or packages that cannot be read"
+            }
+            Self::Damaged => "the catalogue that lay on it was damaged, and is brought again",
+        }
+    }
+
     /// Whether it may pass by itself, or at another update point. What is wrong with the machine itself is
     /// so everywhere, and is looked at again when the next scan is due; and that the site names no
     /// update point changes with its policy.
@@ -127,6 +156,15 @@ impl Affinity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_number_is_of_one_class() {
+        let found: Vec<_> = (0..9).map(Class::of_code).collect();
+        assert_eq!(found.iter().flatten().count(), 7);
+        for (code, class) in (0..).zip(&found) {
+            assert!(class.is_none_or(|class| class.code() == code));
+        }
+    }
 
     #[test]
     fn four_tries_half_an_hour_apart_then_the_next_one_after_two_minutes() {

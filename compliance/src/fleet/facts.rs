@@ -4,8 +4,10 @@
 //! asked for all.
 
 use super::packages::{BadPackages, PackagesChange};
+use crate::head::Place;
+use crate::inbox::Entry;
 use crate::matrix::Ordinal;
-use crate::site::{Compliance, StoreError};
+use crate::site::{Change, Compliance, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
@@ -39,6 +41,8 @@ pub struct Facts {
     /// How many packages are installed; none if it told of none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub packages: Option<u32>,
+    /// The place at which they changed last, in the order of all that the site was told.
+    pub changed: Place,
 }
 
 /// A change of facts: what is not told stays.
@@ -123,7 +127,7 @@ impl Facts {
     }
 
     /// Bytes of JSON, about.
-    fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.len() + 6);
         let texts = [&self.os, &self.os_version, &self.architecture].map(String::len);
         let codename = self.codename.as_ref().map_or(0, String::len);
@@ -159,32 +163,72 @@ impl Compliance {
         // One writer at a time, so that what is read is still so when it is written.
         let mut writer = self.writer();
         let old = FACTS.get(self.db(), &client).map_err(StoreError::from)?.unwrap_or_default();
-        if self.index.read().is_doubtful(client) {
-            // All writes before a synced one are on disk with it.
-            FACTS.set(self.db(), &client, &old).map_err(StoreError::from)?;
-            self.index.write().put_anew(self.db(), client, &old).map_err(StoreError::from)?;
-        }
+        self.settle_doubt(client, &old)?;
         if change.base != 0 && change.revision == old.revision {
             return Ok(old.revision);
         }
         let (packages, from_nothing) = (change.packages.take(), change.base == 0);
-        let mut new = old.with(change)?;
+        let mut new = Facts { changed: writer.next, ..old.with(change)? };
         let planned = self.index.read().inventory.plan(self.db(), client, from_nothing, packages);
         let planned = planned.map_err(StoreError::from)??;
         new.packages = planned.len();
-        let mut batch = Batch::new();
-        FACTS.put(&mut batch, &client, &new);
-        planned.put(&mut batch);
-        self.db().kv().write(batch).map_err(|error| {
+        let mut change = Change::default();
+        change.record.at = now.as_second();
+        // Other sites have to hear of it.
+        change.tell(Entry::Heard { client });
+        FACTS.put(&mut change.batch, &client, &new);
+        planned.put(&mut change.batch);
+        self.commit(&mut writer, change).map_err(|error| {
             // It may have been written all the same.
             self.index.write().doubt(client);
             StoreError::from(error)
         })?;
-        writer.since.get_or_insert(now.as_second());
         let mut index = self.index.write();
         index.change(client, &old, &new);
         index.inventory.make(planned);
         Ok(new.revision)
+    }
+
+    /// Puts all facts of a client in, as a child site tells them. They are on disk after the next synced write.
+    pub(crate) fn put_facts(
+        &self,
+        client: Ordinal,
+        mut new: Facts,
+        packages: Option<PackagesChange>,
+    ) -> Result<(), StoreError> {
+        let old = FACTS.get(self.db(), &client)?.unwrap_or_default();
+        self.settle_doubt(client, &old)?;
+        let planned = self.index.read().inventory.plan(self.db(), client, true, packages)?;
+        let planned = match planned {
+            Ok(planned) => planned,
+            Err(error) => {
+                tracing::warn!(client, %error, "a child site's client has packages that are not kept");
+                self.index.read().inventory.plan_removal(self.db(), client)?
+            }
+        };
+        new.packages = planned.len();
+        new.changed = self.states().head(client).changed;
+        let mut batch = Batch::relaxed();
+        FACTS.put(&mut batch, &client, &new);
+        planned.put(&mut batch);
+        if let Err(error) = self.db().kv().write(batch) {
+            self.index.write().doubt(client);
+            return Err(error.into());
+        }
+        let mut index = self.index.write();
+        index.change(client, &old, &new);
+        index.inventory.make(planned);
+        Ok(())
+    }
+
+    /// Puts a client that is doubtful into the index as its rows have it.
+    fn settle_doubt(&self, client: Ordinal, old: &Facts) -> Result<(), StoreError> {
+        if self.index.read().is_doubtful(client) {
+            // All writes before a synced one are on disk with it.
+            FACTS.set(self.db(), &client, old)?;
+            self.index.write().put_anew(self.db(), client, old)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn forget_facts(batch: &mut Batch, client: Ordinal) {

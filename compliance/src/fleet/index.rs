@@ -6,7 +6,7 @@
 
 use super::facts::{FACTS, Facts};
 use super::inventory::{Installed, Inventory, Planned};
-use super::packages::Packages;
+use super::packages::{Packages, PackagesChange};
 use super::registry::each_name;
 use crate::matrix::Ordinal;
 use crate::site::{Compliance, StoreError};
@@ -251,6 +251,14 @@ impl Compliance {
     /// # Errors
     /// If the database fails.
     pub fn packages(&self, client: Ordinal) -> Result<Option<Packages>, StoreError> {
+        Ok(self.all_packages(client)?.map(|all| all.changed))
+    }
+
+    /// The same, as a change from nothing.
+    pub(crate) fn all_packages(
+        &self,
+        client: Ordinal,
+    ) -> Result<Option<PackagesChange>, StoreError> {
         Ok(self.index.read().inventory.of(self.db(), client)?)
     }
 

@@ -173,17 +173,18 @@ impl Inventory {
         }
     }
 
-    /// The packages of a client; none if it told of none.
-    pub(crate) fn of(&self, db: &Db, client: Ordinal) -> Result<Option<Packages>, DbError> {
+    /// The packages of a client, as a change from nothing; none if it told of none.
+    pub(crate) fn of(&self, db: &Db, client: Ordinal) -> Result<Option<PackagesChange>, DbError> {
         let Some(ids) = row(db, client)? else { return Ok(None) };
-        let mut packages = Packages::new();
+        let (mut kind, mut changed) = (PackageKind::Other, Packages::new());
         for entry in ids.iter().filter_map(|id| self.entry(*id)) {
             let package =
                 Package { version: entry.version.to_string(), arch: entry.arch.to_string() };
-            packages.entry(entry.name.to_string()).or_default().push(package);
+            changed.entry(entry.name.to_string()).or_default().push(package);
+            kind = entry.kind;
         }
-        packages.values_mut().for_each(|packages| packages.sort_unstable());
-        Ok(Some(packages))
+        changed.values_mut().for_each(|packages| packages.sort_unstable());
+        Ok(Some(PackagesChange { kind, changed, removed: BTreeSet::new() }))
     }
 
     /// What is installed somewhere under that name.

@@ -151,7 +151,9 @@ impl Compliance {
     pub fn client(&self, client: Ordinal) -> Result<Option<Client>, StoreError> {
         let Some((member, head)) = ({
             let states = self.states();
-            states.fleet.get(client).cloned().map(|member| (member, states.head(client)))
+            let mut head = states.head(client);
+            head.heard = self.contacts.heard(client, &head);
+            states.fleet.get(client).cloned().map(|member| (member, head))
         }) else {
             return Ok(None);
         };

@@ -1,6 +1,7 @@
 //! A page as bytes. PROTOCOL.md has the form.
 
-use crate::fleet::{Member, Standing};
+use super::facts::{Listed, ToldFacts, check_list};
+use crate::fleet::{Facts, Member, PackagesChange, Standing};
 use crate::head::{Head, Place, Seconds};
 use crate::message::wire::{Body, pack, pack_states, unpack, unpack_states};
 use crate::message::{ClientId, Malformed, State, UpdateRevision};
@@ -15,7 +16,8 @@ const MAX_UPDATES: usize = 500_000;
 pub const MAX_PAGE: usize = 32 << 20;
 /// The largest page unpacked, in bytes.
 const MAX_UNPACKED: usize = 40 << 20;
-const VERSION: u8 = 1;
+/// 2: with facts.
+const VERSION: u8 = 2;
 
 /// What changed at a site between two places. See [`crate::forward`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Page {
     pub is_last: bool,
     /// The updates that the states are of.
     pub(crate) updates: Vec<UpdateRevision>,
+    /// The packages that are on them, where their facts are told.
+    pub(crate) packages: Vec<Listed>,
     /// The clients that changed.
     pub(crate) clients: Vec<Told>,
     /// The clients that were removed.
@@ -46,6 +50,8 @@ pub(crate) struct Told {
     pub head: Head,
     /// One state for each update of the page, four a byte.
     states: Vec<u8>,
+    /// Its facts, where they changed, too.
+    pub facts: Option<ToldFacts>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -55,6 +61,7 @@ struct Wire {
     next: Place,
     is_last: bool,
     updates: Vec<(UpdateId, u32)>,
+    packages: Vec<Listed>,
     clients: Vec<Told>,
     removed: Vec<ClientId>,
 }
@@ -68,6 +75,7 @@ impl Told {
             enrolled: member.enrolled,
             head,
             states: pack_states(states),
+            facts: None,
         }
     }
 
@@ -88,6 +96,14 @@ impl Page {
         })
     }
 
+    /// The clients whose facts it tells, each with all of them, and with its packages if it told of any.
+    pub fn facts(&self) -> impl Iterator<Item = (ClientId, Facts, Option<PackagesChange>)> {
+        self.clients.iter().filter_map(|told| {
+            let (facts, packages) = told.facts.as_ref()?.read(&self.packages);
+            Some((told.id, facts, packages))
+        })
+    }
+
     /// How many clients it tells of.
     pub fn n_clients(&self) -> usize {
         self.clients.len()
@@ -104,6 +120,7 @@ impl Page {
             next: self.next,
             is_last: self.is_last,
             updates: self.updates.iter().map(|it| (it.id, it.revision)).collect(),
+            packages: self.packages.clone(),
             clients: self.clients.clone(),
             removed: self.removed.clone(),
         };
@@ -131,6 +148,7 @@ impl Page {
             next: wire.next,
             is_last: wire.is_last,
             updates: updates.collect(),
+            packages: wire.packages,
             clients: wire.clients,
             removed: wire.removed,
         })
@@ -160,6 +178,9 @@ impl Wire {
         {
             return Err(Malformed::Form("a client or an update is named twice"));
         }
+        check_list(&self.packages)?;
+        let mut facts = self.clients.iter().filter_map(|told| told.facts.as_ref());
+        facts.try_for_each(|facts| facts.check(&self.packages))?;
         if self.next < self.from || self.next == Place::MAX {
             return Err(Malformed::Form("it ends before it begins"));
         }
@@ -170,15 +191,53 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::{Package, PackageKind};
+    use crate::forward::facts::Listing;
     use crate::message::wire::seal;
     use proptest::prelude::*;
     use uuid::Uuid;
+
+    fn facts(client: u128, listing: &mut Listing) -> ToldFacts {
+        let facts =
+            Facts { revision: 3, os: "debian".into(), packages: Some(2), ..Facts::default() };
+        let package = |version: &str| vec![Package { version: version.into(), arch: "a".into() }];
+        let changed = [("same".into(), package("1")), ("own".into(), package(&client.to_string()))];
+        let change = PackagesChange {
+            kind: PackageKind::Deb,
+            changed: changed.into(),
+            removed: Default::default(),
+        };
+        listing.told(facts, Some(change))
+    }
+
+    #[test]
+    fn facts_read_back_and_packages_are_named_once() {
+        let page = page(3, 5);
+        assert_eq!(page.packages.len(), 4, "one that three clients have, and three of their own");
+        let read = Page::decode(&page.encode().unwrap()).unwrap();
+        let facts: Vec<_> = read.facts().collect();
+        assert_eq!(facts.len(), 3);
+        let (id, facts, packages) = &facts[1];
+        assert_eq!((id.0.as_u128(), facts.os.as_str()), (2, "debian"));
+        assert_eq!(packages.as_ref().unwrap().changed["own"][0].version, "2");
+    }
+
+    #[test]
+    fn packages_that_are_not_listed_are_refused() {
+        let mut beyond = page(3, 1);
+        beyond.packages.clear();
+        assert!(beyond.encode().is_err());
+        let mut twice = page(3, 1);
+        twice.packages.push(twice.packages[0].clone());
+        assert!(twice.encode().is_err());
+    }
 
     fn page(n_updates: u32, n_clients: u128) -> Page {
         let id = |n| UpdateId(Uuid::from_u128(u128::from(n)));
         let states = |client: u128| {
             (0..n_updates).map(move |n| State::from_code((u128::from(n) + client) as u8))
         };
+        let mut listing = Listing::default();
         let told = |client| Told {
             id: ClientId(Uuid::from_u128(client)),
             name: format!("client-{client}"),
@@ -186,14 +245,17 @@ mod tests {
             enrolled: 5,
             head: Head { next: 7, known: n_updates, ..Head::default() },
             states: pack_states(states(client)),
+            facts: (client % 2 == 0).then(|| facts(client, &mut listing)),
         };
+        let clients: Vec<Told> = (0..n_clients).map(told).collect();
         Page {
             store: 1,
             from: 2,
             next: 3,
             is_last: true,
             updates: (0..n_updates).map(|n| UpdateRevision { id: id(n), revision: 1 }).collect(),
-            clients: (0..n_clients).map(told).collect(),
+            packages: listing.list(),
+            clients,
             removed: vec![ClientId(Uuid::from_u128(99))],
         }
     }

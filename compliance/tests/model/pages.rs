@@ -2,7 +2,7 @@
 //! and too late, both sides lose power, clients move from site to site. Seeded histories.
 
 use crate::client::{Client, update};
-use compliance::fleet::{Enrolment, Standing};
+use compliance::fleet::{Enrolment, FactsChange, Package, PackageKind, PackagesChange, Standing};
 use compliance::forward::PageAnswer;
 use compliance::message::State;
 use compliance::{Compliance, Settings};
@@ -40,15 +40,33 @@ struct World {
     clients: Vec<(Client, usize)>,
     /// Pages under way.
     pages: Vec<(usize, Vec<u8>)>,
+    /// Which facts each client told last.
+    facts: BTreeMap<usize, u64>,
+    told: u64,
     now: i64,
+}
+
+/// All facts of a client, another one each time.
+fn facts(n: usize, told: u64) -> FactsChange {
+    let package = |version: u64| Package { version: version.to_string(), arch: "amd64".into() };
+    let changed =
+        [(format!("own-{n}"), vec![package(told)]), ("common".into(), vec![package(told % 3)])];
+    let (kind, removed) = (PackageKind::Deb, Default::default());
+    FactsChange {
+        revision: told + 1,
+        os: Some(format!("os{}", told % 5)),
+        packages: Some(PackagesChange { kind, changed: changed.into(), removed }),
+        ..FactsChange::default()
+    }
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let sites = [(); 3].map(|()| Site::open(FaultyKv::default()));
         let random = SmallRng::seed_from_u64(seed);
-        let mut world =
-            Self { random, sites, clients: Vec::new(), pages: Vec::new(), now: 1_800_000_000 };
+        let (clients, pages, facts) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let now = 1_800_000_000;
+        let mut world = Self { random, sites, clients, pages, facts, told: 0, now };
         for n in 0..5 {
             let site = world.random.random_range(0..3);
             world.clients.push((Client::new(n, u64::from(n) + 1), site));
@@ -67,6 +85,10 @@ impl World {
         let site = &self.sites[*site].is;
         let (id, key, standing) = (client.id, client.key, Standing::Approved);
         site.enrol(Enrolment { id, key, name: format!("host-{n}"), standing }, now).unwrap();
+        let ordinal = site.find(id).unwrap();
+        site.change_facts(ordinal, facts(n, self.told), now).unwrap();
+        self.facts.insert(n, self.told);
+        self.told += 1;
         client.scanned();
         while client.has_news() {
             let bytes = client.batch(self.now).encode().unwrap();
@@ -155,6 +177,10 @@ impl World {
                 let held: BTreeMap<_, _> =
                     held.map(|(it, state)| (it.id, (it.revision, state))).collect();
                 assert_eq!(held, client.truth);
+                let ordinal = site.find(client.id).unwrap();
+                let (told, has) = (facts(n, self.facts[&n]), site.facts(ordinal).unwrap().unwrap());
+                assert_eq!((has.revision, Some(has.os)), (told.revision, told.os));
+                assert_eq!(site.packages(ordinal).unwrap(), told.packages.map(|it| it.changed));
             }
         }
         let n_clients: u64 = parent.children().iter().map(|child| child.clients).sum();

@@ -165,7 +165,7 @@ fn client() -> impl Strategy<Value = Plain> {
                 architecture: architecture.into(),
                 addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
                 attributes: ring.map(|ring| ("Ring".into(), ring.into())).into_iter().collect(),
-                packages: None,
+                ..Facts::default()
             },
             packages: packages
                 .into_iter()

@@ -132,7 +132,8 @@ impl Door {
         let address = self.address.clone();
         match Distrust::of(&source) {
             Some(source) => LinkError::Distrust { address, source },
-            None => LinkError::Unreachable { address, source },
+            // The address that it names is what the site's certificate says, and leads nowhere.
+            None => LinkError::Unreachable { address, source: source.without_url() },
         }
     }
 

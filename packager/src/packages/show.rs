@@ -89,6 +89,18 @@ impl Packages {
         Ok(found.map(|Stored { record, .. }| Stamp(record.created, record.revision())))
     }
 
+    /// The stamps of all packages, by name.
+    pub fn stamps(&self) -> Result<BTreeMap<PackageName, Stamp>, PackageError> {
+        let mut all = BTreeMap::new();
+        for (key, stored) in refs::list::<PackageRecord>(self.library(), refs::PACKAGES)? {
+            if let Some(Ok(name)) = key.strip_prefix(refs::PACKAGES).map(str::parse) {
+                let Stored { record, .. } = stored;
+                all.insert(name, Stamp(record.created, record.revision()));
+            }
+        }
+        Ok(all)
+    }
+
     /// All versions of a package, oldest first.
     pub fn versions(&self, name: &PackageName) -> Result<Vec<VersionInfo>, PackageError> {
         self.record(name)?;

@@ -205,8 +205,9 @@ impl Agent {
         if self.state.watch.read(read.ok().as_deref()) {
             tracing::info!("the machine's packages are others than at the last scan");
             self.state.agenda.ask(Trigger::AfterInstall);
-            self.state.facts_due = Moment::default();
         }
+        // The site hears of them, whether anything is scanned for or not.
+        self.state.facts_due = Moment::default();
         Ok(())
     }
 

@@ -278,18 +278,6 @@ impl Shared {
         self.on_one_board(|board| self.list_of(board, query, required))
     }
 
-    /// See [`super::Catalogue::ids`].
-    pub(super) fn ids(
-        &self,
-        filter: &Filter,
-        required: &dyn RequiredCounts,
-        now: Timestamp,
-    ) -> (Vec<UpdateId>, Vec<String>) {
-        let board = self.board();
-        let (hits, hints) = filter.rows(&board, required, now);
-        (hits.iter().map(|row| board.ids[row]).collect(), hints)
-    }
-
     /// See [`super::Catalogue::listed`].
     pub(super) fn listed(
         &self,

@@ -1,13 +1,16 @@
 //! Groups of updates, for people: make, fill, list, delete.
 
+use crate::deployed::Content;
 use crate::extract::{Input, Params, Query, field};
 use crate::fleet::Fleet;
 use crate::guard::AuditNote;
 use crate::page::{Page, PageQuery};
 use crate::problem::Problem;
-use crate::routes::updates::ListedUpdate;
+use crate::routes::updates::{self, ListedUpdate};
 use crate::site::{Site, blocking};
+use ::sync::catalogue;
 use ::sync::filter::Filter;
+use ::sync::lifecycle::State as LifeState;
 use ::sync::name::UpdateId;
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -17,7 +20,7 @@ use deployment::group::{Regroup, Regrouped};
 use deployment::{Group, GroupName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -52,6 +55,9 @@ pub struct UpdateGroupView {
     /// The deployments of it.
     #[serde(default)]
     pub deployments: Vec<String>,
+    /// How many of its updates have each mark; absent in lists. Marks stand at [`GroupUpdateView`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marks: Option<BTreeMap<String, u64>>,
 }
 
 impl UpdateGroupView {
@@ -63,8 +69,46 @@ impl UpdateGroupView {
             updates: group.updates.len() as u64,
             created: group.record.created,
             deployments: deployments.iter().map(ToString::to_string).collect(),
+            marks: None,
         }
     }
+
+    /// The same with how many updates have each mark.
+    fn marked(site: &Site, name: &GroupName) -> Result<Self, Problem> {
+        let fleet = site.fleet()?;
+        let group = fleet.deployments.group(name)?;
+        let view = Self::of(name, &group, &fleet);
+        let ids: Vec<UpdateId> = group.ids().collect();
+        let contents = site.deployed().contents(site, &ids, None)?;
+        let standings = site.updates()?.catalogue().standings(ids.iter().copied());
+        let mut marks = BTreeMap::new();
+        for (id, standing) in ids.iter().zip(standings) {
+            let state = standing.map(|standing| standing.state);
+            let content = contents.get(id).copied().unwrap_or_default();
+            for mark in marks_of(state, content, !view.deployments.is_empty()) {
+                *marks.entry(mark.to_owned()).or_default() += 1;
+            }
+        }
+        Ok(Self { marks: Some(marks), ..view })
+    }
+}
+
+/// What is to be seen of an update of a group at once.
+fn marks_of(
+    state: Option<LifeState>,
+    content: Content,
+    is_deployed: bool,
+) -> impl Iterator<Item = &'static str> {
+    let is_missing = content == Content::Missing;
+    let marks = [
+        ("gone", state.is_none()),
+        ("expired", state == Some(LifeState::Expired)),
+        ("superseded", state == Some(LifeState::Superseded)),
+        ("content-missing", is_missing && state.is_some()),
+        ("invalid", is_missing && is_deployed && state.is_some()),
+        ("metadata-only", content == Content::None),
+    ];
+    marks.into_iter().filter(|(_, is_so)| *is_so).map(|(mark, _)| mark)
 }
 
 /// An update of a group.
@@ -76,7 +120,7 @@ impl UpdateGroupView {
     "products": ["debian-12"], "articles": ["DSA-5545-1"], "cves": ["CVE-2026-0001"],
     "created": "2026-11-02T20:11:00Z", "released": "2026-11-02T20:11:00Z",
     "first_seen": "2026-11-03T03:00:02Z", "required": 61, "files": 4, "bytes": 6800000,
-    "since": "2026-11-28T09:00:00Z"
+    "content": "missing", "since": "2026-11-28T09:00:00Z", "marks": ["content-missing"]
 }))]
 pub struct GroupUpdateView {
     /// The update.
@@ -85,6 +129,10 @@ pub struct GroupUpdateView {
     /// Since when it is in the group.
     #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
+    /// `content-missing`: files of it are in no package (the red arrow). `invalid`: it is deployed all the same.
+    /// `expired`, `superseded`; `metadata-only`: it has nothing to install.
+    #[serde(default)]
+    pub marks: Vec<String>,
 }
 
 /// A group to be made.
@@ -170,9 +218,11 @@ fn chosen(
     let filter: Filter = field("filter", filter)?;
     let scope = fleet.scope(collection)?;
     let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
-    let (found, hints) = updates.catalogue().ids(&filter, &required, Timestamp::now());
-    all.extend(found);
-    Ok((all, hints))
+    let mut query = catalogue::Query::new(filter, Timestamp::now());
+    query.deployments = Some(updates.deployments());
+    let found = updates.catalogue().matching(&query, &required);
+    all.extend(found.updates.iter().map(|it| it.id));
+    Ok((all, found.hints))
 }
 
 fn want_few(named: usize, field: &str) -> Result<(), Problem> {
@@ -265,10 +315,7 @@ async fn show_group(
     params: Params,
 ) -> Result<Json<UpdateGroupView>, Problem> {
     let name: GroupName = params.get("group")?;
-    let shown = blocking(move || {
-        let fleet = site.fleet()?;
-        Ok(UpdateGroupView::of(&name, &*fleet.deployments.group(&name)?, &fleet))
-    });
+    let shown = blocking(move || UpdateGroupView::marked(&site, &name));
     Ok(Json(shown.await?))
 }
 
@@ -342,11 +389,16 @@ async fn list_group_updates(
         let page =
             Page::cut("group-updates", group.ids(), after.as_deref(), limit, |id| id.to_string());
         let listed = site.updates()?.catalogue().listed(&page.items, &fleet.states)?;
-        let since = |id: &UpdateId| group.updates.get(id).copied().unwrap_or(Timestamp::MIN);
-        let shown = listed.into_iter().map(|listed| GroupUpdateView {
-            since: since(&listed.id),
-            update: ListedUpdate::from(listed),
-        });
+        let is_deployed = !fleet.deployments.deploying(&name).is_empty();
+        let states: Vec<LifeState> = listed.iter().map(|it| it.state).collect();
+        let with_group = |(update, state): (ListedUpdate, LifeState)| {
+            let id: Option<UpdateId> = update.id.parse().ok();
+            let since = id.and_then(|id| group.updates.get(&id)).copied();
+            let marks = marks_of(Some(state), update.content, is_deployed);
+            let marks = marks.map(str::to_owned).collect();
+            GroupUpdateView { since: since.unwrap_or(Timestamp::MIN), marks, update }
+        };
+        let shown = updates::shown(&site, listed)?.into_iter().zip(states).map(with_group);
         Ok(Page { items: shown.collect(), next: page.next })
     });
     Ok(Json(page.await?))
@@ -383,6 +435,9 @@ async fn change_group_updates(
         let (mut remove, _) = chosen(&site, &named, None, None)?;
         remove.extend(gone.iter().filter_map(|which| which.parse::<UpdateId>().ok()));
         let done = fleet.deployments.regroup(&name, Regroup::Change { add, remove }, now)?;
+        if !fleet.deployments.deploying(&name).is_empty() {
+            site.deployed().look(&site)?;
+        }
         regrouped(&fleet, &name, &done, hints)
     });
     let changed = changed.await?;

@@ -5,7 +5,7 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::{Identity, Role};
-use crate::extract::{Input, Query, deadline, parse_json, want_media_type, whole_body};
+use crate::extract::{Input, Params, Query, deadline, parse_json, want_media_type, whole_body};
 use crate::fleet::policy::{Own, signed};
 use crate::fleet::settings::For;
 use crate::fleet::{Caller, certified};
@@ -16,16 +16,18 @@ use crate::routes::point::want_private;
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use compliance::fleet::{
     BadPackages, Enrolment, FactsChange, FactsError, Fingerprint, MAX_FACTS_SENT, Standing,
 };
 use compliance::message::{Answer, ClientId, MAX_SENT, Refusal};
+use deployment::enforcement::{MAX_REPORT, Report};
 use dp::identity::{OverTls, Peer, requested_key};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -39,8 +41,10 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .routes(routes!(join))
         .routes(routes!(get_policy))
+        .routes(routes!(get_deployed_updates))
         .routes(routes!(put_facts))
         .routes(routes!(post_states))
+        .routes(routes!(put_enforcement))
         .routes(routes!(renew))
 }
 
@@ -116,7 +120,8 @@ async fn join(
         let admitted = fleet.tokens.admit(&secret, &fleet.states, enrolment, now);
         let (_, standing, token) = admitted.inspect_err(|error| {
             // Not in the audit log, which strangers must not fill.
-            tracing::warn!(?from, %error, "a machine was not let in");
+            let from = from.map(|from| from.to_string());
+            tracing::warn!(from, %error, "a machine was not let in");
         })?;
         let authority = site.authority()?;
         let certificate = match standing {
@@ -229,7 +234,9 @@ async fn get_policy(
             let addresses = facts.into_iter().flat_map(|facts| facts.addresses).chain(peer);
             let reached = reached.unwrap_or_else(|| own_addresses(&of).remove(0));
             let set = fleet.settings.get(For::Client(caller.id));
-            let own = Own { client: caller.id, addresses: addresses.collect(), reached, set };
+            let told = of.deployed().shown(&of)?.picture.of(caller.ordinal);
+            let addresses = addresses.collect();
+            let own = Own { client: caller.id, addresses, reached, set, told };
             Ok((own, fleet.policies.frame(&of)?))
         })
         .await?;
@@ -242,7 +249,10 @@ async fn get_policy(
             }
             tokio::select! {
                 _ = waiting.frame.changed() => {}
-                _ = waiting.own.changed() => break,
+                _ = waiting.own.changed() => {
+                    waiting.own_turn().await;
+                    break;
+                }
                 () = waiting.closed.cancelled() => return Err(stopping()),
                 () = tokio::time::sleep_until(deadline) => return Ok(unchanged.into_response()),
             }
@@ -254,6 +264,44 @@ async fn get_policy(
 
 fn stopping() -> Problem {
     Problem::new(Kind::Unavailable, "the site is stopping: ask again in a moment").retry_after(2)
+}
+
+/// Read which updates are deployed
+///
+/// The document that a deployment of the client's policy names: what each update is, how it is installed, and the
+/// digests of its files. It is as its digest says, and never another.
+#[utoipa::path(get, path = "/api/v1/client/deployed-updates/{digest}", tag = "client",
+    operation_id = "get_deployed_updates", security(("client" = [])),
+    params(("digest" = String, Path, description = "Its BLAKE3, in hex, as the policy has it",
+        example = "b9c658e488c4b8708970e3d70b998474ff89268a26872fea22a8f76e4c3bd8ff")),
+    responses((status = 200, description = "The document", body = serde_json::Value,
+            headers(("ETag" = String, description = "The digest")),
+            example = json!({"updates": [{
+                "id": "8c8a5b0e-7a41-5a7e-9c8e-2a5b1c3d4e5f", "revision": 1, "name": "DSA-5545-1",
+                "title": "openssl security update", "items": [{"item": 0, "handler": "apt", "files": [{
+                    "name": "openssl_3.0.11-1_amd64.deb", "size": 1400000,
+                    "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}]}]}]})),
+        (status = 304, description = "The client has it"),
+        (status = 404, description = "No deployment of the client names it", body = Problem)))]
+async fn get_deployed_updates(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    params: Params,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let digest = params.text("digest").to_owned();
+    let tag = format!("\"{digest}\"");
+    let is_known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == tag.as_str());
+    let bytes = blocking(move || site.deployed().document(&site, caller.ordinal, &digest)).await?;
+    let head = [
+        (header::ETAG, tag),
+        (header::CACHE_CONTROL, "private, max-age=31536000, immutable".to_owned()),
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+    ];
+    if is_known {
+        return Ok((StatusCode::NOT_MODIFIED, head).into_response());
+    }
+    Ok((head, bytes).into_response())
 }
 
 /// What of a client's facts changed, and the revisions it leads from and to.
@@ -416,6 +464,59 @@ fn refused(why: Refusal) -> Problem {
     };
     let text = why.to_string();
     Problem::new(kind, text.as_str()).caused_by("batch", &text)
+}
+
+/// Report how far deployments are
+///
+/// All of them, with all there is to say: the last report of a client is all that counts. It is on the site's disk when
+/// it is answered. One that comes late or twice, by its number, changes nothing. 503 if the site has too much to do: a
+/// newer report is sent after the time in `Retry-After`.
+#[utoipa::path(put, path = "/api/v1/client/enforcement", tag = "client",
+    operation_id = "put_client_enforcement", security(("client" = [])),
+    request_body(content = serde_json::Value, content_type = "application/json", example = json!({
+        "client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "incarnation": 7, "number": 12,
+        "deployments": [{"deployment": "0199f0c2-a7b1-4e0d-8455-a7b1e0d30199",
+            "updates_of": "b9c658e488c4b8708970e3d70b998474ff89268a26872fea22a8f76e4c3bd8ff",
+            "compliance": "non-compliant", "enforcement": "failed", "evaluation": "succeeded", "age": 60,
+            "failure": {"code": 100, "detail": "dpkg was interrupted"},
+            "updates": [{"update": "8c8a5b0e-7a41-5a7e-9c8e-2a5b1c3d4e5f", "state": "failed", "age": 60}]}]
+    })),
+    responses((status = 204, description = "It counts, or a newer one does"),
+        (status = 413, description = "It is too large", body = Problem),
+        (status = 503, description = "Not now; see Retry-After", body = Problem)))]
+async fn put_enforcement(
+    State(site): State<Site>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<StatusCode, Problem> {
+    want_media_type(request.headers(), &["application/json"])?;
+    let of = site.clone();
+    let fleet = blocking(move || of.fleet()).await?;
+    // Before the body is read, so that those who wait take no memory.
+    let Ok(_one_of_few) = fleet.reports.try_acquire() else {
+        let detail = "the site has too much to do: send a report again later";
+        return Err(Problem::new(Kind::Busy, detail).retry_after(rand::random_range(5..30)));
+    };
+    let body = whole_body(request.into_body(), MAX_REPORT as u64).await?;
+    let of = Arc::clone(&fleet);
+    blocking(move || {
+        let report = Report::read(&body).map_err(|error| {
+            Problem::new(Kind::InvalidValue, error.to_string()).caused_by("body", error.to_string())
+        })?;
+        if report.client != caller.id {
+            return Err(Problem::field("client", "is not the one that the certificate names"));
+        }
+        let there_are = of.deployments.all();
+        let is_one = |id| there_are.contains_key(&id);
+        of.results.accept(caller.ordinal, report, is_one, Timestamp::now())?;
+        if of.states.id(caller.ordinal) != Some(caller.id) {
+            // It was removed in this moment.
+            of.results.forget_client(caller.ordinal, caller.id)?;
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A certificate that is to be made anew.

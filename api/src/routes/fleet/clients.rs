@@ -71,7 +71,7 @@ pub struct ClientView {
     /// When it became known here.
     #[schema(value_type = String, format = DateTime)]
     pub enrolled: Timestamp,
-    /// When it last reported.
+    /// When it was last heard: of a report, its facts, or the question what it is to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub heard: Option<Timestamp>,
@@ -215,13 +215,13 @@ async fn list_clients(
 }
 
 /// The ordinal in a cursor.
-pub(super) fn ordinal_after(after: Option<String>) -> Result<Option<Ordinal>, Problem> {
+pub(crate) fn ordinal_after(after: Option<String>) -> Result<Option<Ordinal>, Problem> {
     let parsed = after.map(|text| text.parse()).transpose();
     parsed.map_err(|_| Problem::malformed("cursor", "is not one of this list"))
 }
 
 /// The client of that id, or of that name if no other has it.
-pub(super) fn find(fleet: &Fleet, which: &str) -> Result<Client, Problem> {
+pub(crate) fn find(fleet: &Fleet, which: &str) -> Result<Client, Problem> {
     let unknown = || {
         let detail =
             format!("there is no client {:?}", which.chars().take(100).collect::<String>());
@@ -356,6 +356,7 @@ async fn remove_client(
         }
         let facts = fleet.states.facts(client.ordinal)?;
         fleet.states.remove(client.ordinal, Timestamp::now())?;
+        fleet.results.forget_client(client.ordinal, client.id)?;
         fleet.settings.set(For::Client(client.id), Changes::default())?;
         fleet.policies.own_changed(client.ordinal);
         Ok(ClientView::of(client, facts))

@@ -9,6 +9,7 @@ use crate::page::{Page, PageQuery, cursor_of};
 use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use ::compliance::Ordinal;
+use ::compliance::message::ClientId;
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
@@ -239,7 +240,8 @@ impl CollectionChange {
 }
 
 fn none_such(at: &str, what: &str) -> Problem {
-    Problem::field(at, format!("the collection has no {what} of that name"))
+    let detail = format!("the collection has no {what} of that name");
+    Problem::new(Kind::NotFound, detail.as_str()).caused_by(at, &detail)
 }
 
 /// A collection to be made.
@@ -267,6 +269,9 @@ pub struct NewCollection {
     /// When its members may be worked on.
     #[serde(default)]
     pub windows: BTreeMap<String, MaintenanceWindowView>,
+    /// Ids or names of clients that are in it.
+    #[serde(default)]
+    pub clients: Vec<String>,
 }
 
 impl NewCollection {
@@ -320,7 +325,8 @@ async fn list_collections(
 #[utoipa::path(post, path = "/api/v1/collections", tag = "collections",
     security(("token" = ["operator"])), request_body = NewCollection,
     responses((status = 201, description = "The collection", body = CollectionView,
-        headers(("Location" = String, description = "Its address")))))]
+            headers(("Location" = String, description = "Its address"))),
+        (status = 404, description = "A client that it names is not known: nothing is made", body = Problem)))]
 async fn create_collection(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
@@ -328,9 +334,14 @@ async fn create_collection(
 ) -> Result<(StatusCode, [(&'static str, String); 1], Json<CollectionView>), Problem> {
     note.target(&new.name);
     let name: CollectionName = field("name", &new.name)?;
+    if new.clients.len() > MAX_CLIENTS {
+        let detail = format!("names more than {MAX_CLIENTS} clients: name the others afterwards");
+        return Err(Problem::field("clients", detail));
+    }
     let made = blocking(move || {
         let fleet = site.fleet()?;
-        fleet.collections.create(name.clone(), new.collection()?, &fleet.states)?;
+        let ids = ids_of(&fleet, &new.clients)?;
+        fleet.collections.create_naming(name.clone(), new.collection()?, &ids, &fleet.states)?;
         CollectionView::of(&name, &fleet)
     });
     let made = made.await?;
@@ -454,6 +465,11 @@ pub struct ClientsChange {
     pub remove: Vec<String>,
 }
 
+/// The ids of clients that are called so.
+fn ids_of(fleet: &Fleet, all: &[String]) -> Result<Vec<ClientId>, Problem> {
+    all.iter().map(|which| Ok(find(fleet, which)?.id)).collect()
+}
+
 /// Name clients in a collection
 ///
 /// Each by its id, or by its name if no other has it. All or none: one that is not known keeps all from being
@@ -477,10 +493,7 @@ async fn change_clients(
     note.detail(format!("{} added, {} removed", change.add.len(), change.remove.len()));
     let changed = blocking(move || {
         let fleet = site.fleet()?;
-        let ids = |all: &[String]| -> Result<Vec<_>, Problem> {
-            all.iter().map(|which| Ok(find(&fleet, which)?.id)).collect()
-        };
-        let (add, remove) = (ids(&change.add)?, ids(&change.remove)?);
+        let (add, remove) = (ids_of(&fleet, &change.add)?, ids_of(&fleet, &change.remove)?);
         fleet.collections.name_clients(&name, &add, &remove, &fleet.states)?;
         CollectionView::of(&name, &fleet)
     });

@@ -1,5 +1,5 @@
-//! Compliance, for people: on how many clients updates are required, on which, and where that is unknown
-//! and why.
+//! Compliance, for people: on how many clients updates are required, and on which. Where that is not known is told in
+//! [`super::unknown`].
 
 use super::clients::ordinal_after;
 use crate::extract::{Params, Query};
@@ -16,7 +16,6 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use sync::name::UpdateId;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -29,8 +28,6 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
     OpenApiRouter::new()
         .routes(routes!(show_summary))
         .routes(routes!(list_devices))
-        .routes(routes!(list_unknown))
-        .routes(routes!(unknown_totals))
         .routes(routes!(show_trend))
         .routes(routes!(list_quarantine))
         .routes(routes!(export_states))
@@ -140,7 +137,7 @@ async fn show_summary(
 }
 
 /// The update of that id or name.
-fn find_update(site: &Site, which: &str) -> Result<UpdateId, Problem> {
+pub(super) fn find_update(site: &Site, which: &str) -> Result<UpdateId, Problem> {
     Ok(site.updates()?.catalogue().get(which)?.update.id)
 }
 
@@ -207,142 +204,6 @@ async fn list_devices(
     Ok(Json(page.await?))
 }
 
-/// A client on which an update is unknown, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({
-    "client": "0199f0c2-a7b1-7e0d-8455-a7b1e0d30199", "name": "pc-17", "cause": "scan-failed",
-    "detail": "code 12", "since": "2026-11-20T07:00:00Z"
-}))]
-pub struct UnknownView {
-    /// Its id.
-    pub client: String,
-    /// What people call it.
-    pub name: String,
-    /// Why: `never-scanned`, `scan-failed`, `backlog`, `silent`, `not-received`, `corrupt`, `not-enrolled`,
-    /// `blocked` or `not-assessed`.
-    pub cause: String,
-    /// More about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// What the machine itself said that it could not do, and why, where it could not say it as a client.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub said: Option<String>,
-    /// Since when.
-    #[schema(value_type = String, format = DateTime)]
-    pub since: Timestamp,
-}
-
-/// Which unknown clients are wanted.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct UnknownQuery {
-    /// Entries a page may have, from 1 to 1000.
-    #[param(minimum = 1, maximum = 1000, default = 100)]
-    limit: Option<usize>,
-    /// The `next` of the page before; without it, the first page.
-    cursor: Option<String>,
-    /// Only of this collection.
-    collection: Option<String>,
-}
-
-/// List the clients on which an update is unknown
-///
-/// Each with the cause, and since when that is so.
-#[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/unknown", tag = "compliance",
-    operation_id = "list_unknown", security(("token" = ["reader"])), params(
-        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), UnknownQuery),
-    responses((status = 200, description = "A page of clients", body = Page<UnknownView>)))]
-async fn list_unknown(
-    State(site): State<Site>,
-    params: Params,
-    Query(query): Query<UnknownQuery>,
-) -> Result<Json<Page<UnknownView>>, Problem> {
-    let UnknownQuery { limit, cursor, collection } = query;
-    let page = PageQuery { limit, cursor };
-    let (limit, after) = (page.limit()?, ordinal_after(page.after("unknown")?)?);
-    let which = params.text("update").to_owned();
-    let page = blocking(move || {
-        let update = find_update(&site, &which)?;
-        let fleet = site.fleet()?;
-        let scope = fleet.scope(collection.as_deref())?;
-        let now = Timestamp::now();
-        let found = fleet.states.unknown(update, scope.as_deref(), (after, limit + 1), now);
-        let next = found.get(limit).and_then(|_| found.get(limit.checked_sub(1)?));
-        let next = next.map(|it| cursor_of("unknown", &it.client.to_string()));
-        let mut items = Vec::new();
-        for it in found.into_iter().take(limit) {
-            let name = fleet.states.client(it.client)?.map(|client| client.name);
-            items.push(UnknownView {
-                client: it.id.to_string(),
-                name: name.unwrap_or_default(),
-                cause: it.cause.word().to_owned(),
-                detail: detail(&it.cause),
-                said: fleet.fallback.of(it.id)?.map(|word| word.in_short()),
-                since: it.since,
-            });
-        }
-        Ok(Page { items, next })
-    });
-    Ok(Json(page.await?))
-}
-
-fn detail(cause: &::compliance::unknown::Cause) -> Option<String> {
-    use ::compliance::unknown::Cause;
-    match cause {
-        Cause::ScanFailed { code } => Some(format!("code {code}")),
-        Cause::Backlog { waiting } => Some(format!("{waiting} changes wait to be sent")),
-        Cause::NotReceived { site } => Some(format!("child site {site}")),
-        Cause::NotAssessed { catalogue } => Some(format!("scanned against catalogue {catalogue}")),
-        _ => None,
-    }
-}
-
-/// Which totals are wanted.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct TotalsQuery {
-    /// Of this update, by id or name; without it, of clients of which nothing is known at all.
-    update: Option<String>,
-    /// Only of this collection.
-    collection: Option<String>,
-}
-
-/// How many clients are unknown, by cause.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[schema(example = json!({"clients": 1000, "unknown": {"never-scanned": 12, "silent": 3}}))]
-pub struct UnknownTotalsView {
-    /// How many clients there are.
-    pub clients: u64,
-    /// How many are unknown, by cause.
-    pub unknown: BTreeMap<String, u64>,
-}
-
-/// Count the clients that are unknown, by cause
-#[utoipa::path(get, path = "/api/v1/compliance/unknown", tag = "compliance",
-    operation_id = "count_unknown", security(("token" = ["reader"])), params(TotalsQuery),
-    responses((status = 200, description = "The totals", body = UnknownTotalsView),
-        (status = 404, description = "There is no such collection or update", body = Problem)))]
-async fn unknown_totals(
-    State(site): State<Site>,
-    Query(query): Query<TotalsQuery>,
-) -> Result<Json<UnknownTotalsView>, Problem> {
-    let totals = blocking(move || {
-        let (fleet, now) = (site.fleet()?, Timestamp::now());
-        let scope = fleet.scope(query.collection.as_deref())?;
-        let scope = scope.as_deref();
-        let totals = match query.update {
-            Some(which) => fleet.states.unknown_totals(find_update(&site, &which)?, scope, now),
-            None => fleet.states.unknown_clients(scope, now),
-        };
-        let unknown = totals.into_iter().map(|(cause, count)| (cause.to_owned(), count)).collect();
-        let clients = scope.map_or_else(|| fleet.states.fleet().len(), |scope| scope.len());
-        Ok(UnknownTotalsView { clients, unknown })
-    });
-    Ok(Json(totals.await?))
-}
-
 /// Which days are wanted.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -369,7 +230,7 @@ pub struct DayView {
 
 /// Show how an update's counts went from day to day
 ///
-/// The oldest first. Days on which the site did not run are left out.
+/// The oldest first; the last is today, as it is now. Days on which the site did not run are left out.
 #[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/trend", tag = "compliance",
     operation_id = "show_trend", security(("token" = ["reader"])), params(
         ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), TrendQuery),
@@ -391,7 +252,10 @@ async fn show_trend(
         let update = find_update(&site, &which)?;
         let today = Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
         let first = today.saturating_sub(jiff::Span::new().days(days - 1));
-        let trend = site.fleet()?.states.trend(update, first..=today)?;
+        let fleet = site.fleet()?;
+        let mut trend = fleet.states.trend(update, first..=today)?;
+        // Of this day, what is so now.
+        trend.extend(fleet.states.summary(&[update], None).into_iter().map(|now| (today, now)));
         Ok(trend.into_iter().map(|(day, counts)| DayView { day, counts: counts.into() }).collect())
     });
     Ok(Json(trend.await?))
