@@ -167,7 +167,7 @@ impl Agent {
         ask: impl FnOnce(&mut Enforcer, &View<'_>, &mut dyn FnMut() -> f64) -> T,
     ) -> T {
         let now = self.now();
-        self.look(now);
+        self.look_around(now);
         let settings = self.settings();
         let machine = self.machine.standing(&self.home, settings.machine_kind);
         let mut enforcer = std::mem::take(&mut self.state.deploy.enforcer);
@@ -192,7 +192,7 @@ impl Agent {
     }
 
     /// Looks again at what changes seldom: the time zone, and how long windows are.
-    fn look(&mut self, now: Moment) {
+    fn look_around(&mut self, now: Moment) {
         let revision = self.policy.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
         let is_known = |(of, until): &(String, Moment)| *of == revision && now < *until;
         if self.deploy.looked.as_ref().is_some_and(is_known) {

@@ -221,7 +221,8 @@ impl Run<'_> {
         let words = ["apt-mark", "showauto"].iter().chain(names).map(|it| (*it).to_owned());
         Ok(match self.inside(&words.collect::<Vec<_>>(), &apt::ENVIRONMENT)? {
             Ended::So(Some(0), said) => {
-                let is_name = |line: &&str| names.contains(&line.split(':').next().unwrap_or_default());
+                let is_name =
+                    |line: &&str| names.contains(&line.split(':').next().unwrap_or_default());
                 said.lines().map(str::trim).filter(is_name).map(str::to_owned).collect()
             }
             _ => Vec::new(),
