@@ -295,6 +295,34 @@ fn an_update_is_installed_with_what_it_depends_on_and_what_people_changed_stays(
 }
 
 #[test]
+fn a_group_that_the_site_deploys_is_installed_and_what_it_deploys_no_more_is_forgotten() {
+    let Some(mut scene) = Scene::new("") else { return };
+    scene.start(&[]);
+    let site = |args: &[&str]| scene.site.depot(args).ok();
+    site(&["collection", "create", "pilot"]);
+    site(&["collection", "add", "pilot", "pc-17"]);
+    site(&["group", "create", "november", "tool 2.0-1", "helper 1.0-1"]);
+    let deploy =
+        ["deploy", "november", "--collection", "pilot", "--deadline", "now", "--no-spread"];
+    site(&deploy);
+    scene.until_state("succeeded");
+    assert_eq!(scene.version("tool"), "2.0-1 installed");
+    assert_eq!(scene.version("helper"), "1.0-1 installed");
+    until("the site knows it", || devices(&scene.site, "tool 2.0-1", "installed") == ["pc-17"]);
+    let agent = scene.agent.as_ref().unwrap();
+    until("the site hears how far it is", || {
+        let told = fs::read(scene.machine.data.join("state.json")).unwrap();
+        let told: Value = serde_json::from_slice(&told).unwrap();
+        told["deploy"]["told"] != "" && agent.json(&["status"])["report_trouble"].is_null()
+    });
+    site(&["deployment", "delete", "november-pilot", "--yes"]);
+    until("it is forgotten", || agent.json(&["deployments"]) == json!([]));
+    until("its document goes", || {
+        scene.machine.data.join("deployed").read_dir().unwrap().next().is_none()
+    });
+}
+
+#[test]
 fn an_agent_that_is_killed_at_each_step_goes_on_and_installs_once() {
     let Some(mut scene) = Scene::new("sleep 3") else { return };
     let documents = scene.both();
@@ -467,13 +495,12 @@ fn below_a_write_filter_it_is_committed_and_else_told_to_be_lost_with_the_restar
     scene.start(&[]);
     scene.until_state("succeeded");
     assert_eq!(scene.version("tool"), "2.0-1 installed");
-    let below = |scene: &Scene| {
+    let below = || {
         let status = fs::read_to_string(lower.join("var/lib/dpkg/status")).unwrap();
-        let _ = scene;
-        status.contains("Package: tool\nStatus: install ok installed\nPriority: ")
-            || status.contains("Version: 2.0-1")
+        let mut stanzas = status.split("\n\n");
+        stanzas.any(|it| it.starts_with("Package: tool\n") && it.contains("\nVersion: 2.0-1\n"))
     };
-    assert!(!below(&scene), "nothing below was changed");
+    assert!(!below(), "nothing below was changed");
     scene.kill();
     overlay.restart("second");
     assert_eq!(scene.version("tool"), "1.0-1 installed", "it was lost");
@@ -487,7 +514,7 @@ fn below_a_write_filter_it_is_committed_and_else_told_to_be_lost_with_the_restar
     scene.start(&["--restart-command", restart.to_str().unwrap()]);
     let asked = scene.folder.path().join("asked");
     until("a restart is asked for", || asked.exists());
-    assert!(below(&scene));
+    assert!(below());
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let of_lower = mounts.lines().find(|it| it.contains(&format!(" {} ", path(&lower)))).unwrap();
     assert!(of_lower.contains(" ro,"), "the filter is on again: {of_lower}");
@@ -521,7 +548,14 @@ fn rpm_packages_are_installed_by_dnf_with_what_they_depend_on() {
     let download = ["update", "download", "--package", "nov"].map(str::to_owned);
     site.depot(download.into_iter().chain(ids)).ok();
     let rpm = made::Machine::with(&[old]);
-    fs::create_dir_all(rpm.path("etc")).unwrap();
+    for folder in ["etc", "var/lib"] {
+        fs::create_dir_all(rpm.path(folder)).unwrap();
+    }
+    // Where rpm itself has it on the systems that it is made for; Debian's keeps it in a home.
+    if rpm.path("root/.rpmdb").exists() {
+        fs::rename(rpm.path("root/.rpmdb"), rpm.path("var/lib/rpm")).unwrap();
+        std::os::unix::fs::symlink("../var/lib/rpm", rpm.path("root/.rpmdb")).unwrap();
+    }
     fs::write(rpm.path("etc/os-release"), "ID=almalinux\nVERSION_ID=\"9.4\"\n").unwrap();
     fs::write(rpm.path("etc/hostname"), "pc-18\n").unwrap();
     let machine = Machine { root: rpm.path(""), data: folder.path().join("pc-18") };

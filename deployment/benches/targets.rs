@@ -29,7 +29,9 @@ fn mixed(n: u64) -> u64 {
 
 fn members(collection: u32) -> Arc<RoaringBitmap> {
     let every = u64::from(2 + collection % 99);
-    let is_in = |client: &u32| mixed(u64::from(*client) << 20 | u64::from(collection)) % every == 0;
+    let is_in = |client: &u32| {
+        mixed(u64::from(*client) << 20 | u64::from(collection)).is_multiple_of(every)
+    };
     Arc::new((0..CLIENTS).filter(is_in).collect())
 }
 

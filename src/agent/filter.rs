@@ -80,7 +80,9 @@ impl<'a> Filter<'a> {
     pub fn restore(home: &Home) {
         let off = home.read::<Off>(OFF);
         let Ok(Some(Off { point })) = off else { return };
-        match remount("ro", &point) {
+        // The file system itself stays writable while the overlay holds on to files that were replaced below it; the
+        // mount need not, and nothing else leads there. The restart makes both as they were.
+        match remount("ro", &point).or_else(|_| remount("bind,ro", &point)) {
             Ok(()) => {
                 let _ = home.remove(OFF);
             }

@@ -165,11 +165,11 @@ pub async fn run(
         let Some(joined) = join::joined(&start, &mut asked, &stop).await? else {
             return Ok(());
         };
-        let (mut agent, done) = Agent::open(&start, joined)?;
+        let (mut agent, mut done) = Agent::open(&start, joined)?;
         if let Some(started) = started.take() {
             started(&agent.status());
         }
-        match agent.run(&mut asked, done, &stop).await? {
+        match agent.run(&mut asked, &mut done, &stop).await? {
             Ended::Stopped => return Ok(()),
             Ended::Removed => {
                 tracing::warn!("the site does not know this client any more: it joins anew");
@@ -258,7 +258,7 @@ impl Agent {
     async fn run(
         &mut self,
         asked: &mut mpsc::Receiver<Asked>,
-        mut done: mpsc::Receiver<deploy::Done>,
+        done: &mut mpsc::Receiver<deploy::Done>,
         stop: &CancellationToken,
     ) -> Result<Ended, AgentError> {
         let (came, mut policies) = mpsc::channel(1);
@@ -302,12 +302,11 @@ impl Agent {
         if self.identity.renew_at() <= Timestamp::now() {
             self.renew().await?;
         }
-        if self.state.watch.next() <= now {
-            self.look_at_packages().await?;
-        }
         self.deploy().await?;
-        // While an installer is at work a scan would see half of it.
-        let scans = !self.deploy.is_installing();
+        let scans = self.may_scan();
+        if scans && self.state.watch.next() <= now {
+            self.look().await?;
+        }
         if let Some(scan) = scans.then(|| self.state.agenda.begin(now, &mut dice)).flatten() {
             self.save()?;
             self.scan(scan).await?;
@@ -328,14 +327,15 @@ impl Agent {
 
     fn until_due(&mut self) -> Duration {
         let now = self.now();
-        let State { agenda, watch, pace, facts_due, .. } = &self.state;
+        let scans = self.may_scan();
+        let State { agenda, watch, pace, deploy, facts_due, .. } = &self.state;
         let moments = [
-            agenda.wake(now).filter(|_| !self.deploy.is_installing()),
+            agenda.wake(now).filter(|_| scans),
+            Some(watch.next()).filter(|_| scans),
             pace.due(),
-            self.state.deploy.pace.due(),
+            deploy.pace.due(),
             self.deploy_due,
             Some(*facts_due),
-            Some(watch.next()),
         ];
         let next = moments.into_iter().flatten().min().map(|moment| moment.since(now));
         next.unwrap_or(SLEEP.1)

@@ -38,6 +38,22 @@ pub struct Scanned {
     pub failed: Option<Failure>,
 }
 
+/// How far a deployment is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Deployed {
+    /// What people call it.
+    pub name: String,
+    /// How far it is.
+    #[serde(flatten)]
+    pub standing: Standing,
+}
+
+impl From<Listed> for Deployed {
+    fn from(it: Listed) -> Self {
+        Self { name: it.name, standing: it.standing }
+    }
+}
+
 impl Scanned {
     /// What started it, for people.
     pub fn started_by(&self) -> String {
@@ -52,22 +68,6 @@ impl Scanned {
             Trigger::Reevaluation => "the schedule of deployments",
         });
         words.collect::<Vec<_>>().join("; ")
-    }
-}
-
-/// How far a deployment is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Deployed {
-    /// What people call it.
-    pub name: String,
-    /// How far it is.
-    #[serde(flatten)]
-    pub standing: Standing,
-}
-
-impl From<Listed> for Deployed {
-    fn from(it: Listed) -> Self {
-        Self { name: it.name, standing: it.standing }
     }
 }
 

@@ -15,9 +15,7 @@ pub use collections::{
     ClientsChange, CollectionChange, CollectionView, MaintenanceWindowView, NewCollection,
     RulePreview, TimeView,
 };
-pub use compliance::{
-    CountsView, DayView, DeviceView, GroupComplianceView, HeldView, SummaryView,
-};
+pub use compliance::{CountsView, DayView, DeviceView, GroupComplianceView, HeldView, SummaryView};
 pub use fallback::{FallbackView, FallbackWordView};
 pub use of_client::{ClientPackageView, ClientUpdateView};
 pub use settings::{ClientSettingsView, EffectiveSettingsView, SetSettingsView};

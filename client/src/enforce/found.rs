@@ -4,7 +4,7 @@
 //! documents are read once, and what is kept is this.
 
 use crate::applicability::State;
-use crate::facts::{Facts, Installed, Platform};
+use crate::facts::{Condition, Facts, Installed, Platform};
 use deployment::policy::{DeployedFile, DeployedItem, DeployedUpdate, DeployedUpdates};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -77,6 +77,11 @@ impl Found {
             let id = update.id;
             let is_required = match (looks.state)(id) {
                 Some(State::Required) => true,
+                // It was begun, or a package of it is half installed: nobody can tell what is there, but that it is
+                // not whole.
+                Some(State::Unknown) if looks.known.contains(&id) || looks.is_begun(&update) => {
+                    true
+                }
                 // The catalogue here may be older than the deployment.
                 None | Some(State::Unknown) => {
                     evaluated.unknown += 1;
@@ -135,6 +140,15 @@ impl Looks<'_> {
             }
         }
         item
+    }
+
+    /// Whether a package of an update was begun to be installed and is not.
+    fn is_begun(&self, update: &DeployedUpdate) -> bool {
+        let files = update.items.iter().flat_map(|item| &item.files);
+        files.filter_map(|file| file.package.as_ref()).any(|package| {
+            let all = self.installed(&package.name);
+            all.iter().any(|it| it.condition == Condition::Unfinished)
+        })
     }
 
     fn speaks(&self, language: &Language) -> bool {
@@ -203,7 +217,7 @@ fn compare_evr(a: &str, b: &str) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Condition, Inventory, OsRelease, System};
+    use crate::facts::{Inventory, OsRelease, System};
 
     struct Machine(System);
 
@@ -311,6 +325,18 @@ mod tests {
             found(&machine(Platform::Debian, &installed), vec![of], &["libssl-dev", "x"], None);
         assert_eq!(files(&found, "openssl"), ["libssl3-3.0.17-1-amd64", "doc-3.0.17-1-all"]);
         assert_eq!(found.beside.keys().collect::<Vec<_>>(), ["libssl-dev"]);
+    }
+
+    #[test]
+    fn what_is_half_installed_is_installed_again_though_nobody_can_tell_its_state() {
+        let mut machine = machine(Platform::Debian, &[("a", "2", "amd64")]);
+        let of = || vec![update("unknown", vec![item(None, vec![file("a", "2", "amd64")])])];
+        assert!(found(&machine, of(), &[], None).updates.is_empty());
+        let mut inventory = Inventory::default();
+        let package = machine.0.packages.get("a").unwrap()[0].clone();
+        inventory.add("a", Installed { condition: Condition::Unfinished, ..package });
+        machine.0.packages = inventory;
+        assert_eq!(files(&found(&machine, of(), &[], None), "unknown"), ["a-2-amd64"]);
     }
 
     #[test]

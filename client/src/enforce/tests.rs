@@ -63,7 +63,10 @@ struct Software {
 /// A machine that does what it is told, in simulated time.
 struct World {
     enforcer: Enforcer,
+    /// The time that passed.
     seconds: u64,
+    /// How far the clock on the wall is ahead of it.
+    ahead: i64,
     boot: u32,
     machine: Machine,
     deployments: Vec<DeploymentPolicy>,
@@ -76,8 +79,8 @@ struct World {
     found: Found,
     cached: BTreeMap<String, u64>,
     software: BTreeMap<u8, Software>,
-    /// What was done, and when.
-    done: Vec<(u64, String)>,
+    /// What was done, and when by the clock on the wall.
+    done: Vec<(i64, String)>,
     dice: u64,
     /// Of so many files and scans one fails.
     trouble: u64,
@@ -90,6 +93,7 @@ impl World {
         Self {
             enforcer: Enforcer::default(),
             seconds: 0,
+            ahead: 0,
             boot: 1,
             machine: Machine::default(),
             deployments: vec![deployment(1, "d")],
@@ -125,7 +129,7 @@ impl World {
         ask: impl FnOnce(&mut Enforcer, &View<'_>, &mut dyn FnMut() -> f64) -> T,
     ) -> T {
         let windows = Windows { windows: &self.windows, local: &TimeZone::UTC };
-        let wall = when::later(start(), Duration::from_secs(self.seconds));
+        let wall = self.wall();
         if self.longest.as_ref().is_none_or(|(of, _)| *of != self.windows) {
             let longest = windows.times(wall).take(5);
             let longest = longest.map(|it| it.until.duration_since(it.from).as_mins()).max();
@@ -150,6 +154,11 @@ impl World {
         ask(&mut self.enforcer, &view, &mut dice)
     }
 
+    fn wall(&self) -> Timestamp {
+        let passed = self.seconds as i64 + self.ahead;
+        start() + jiff::SignedDuration::from_secs(passed)
+    }
+
     fn listed(&mut self) -> Listed {
         self.with(|it, view, _| it.listed(view)).remove(0)
     }
@@ -160,7 +169,7 @@ impl World {
     }
 
     fn say(&mut self, what: impl Into<String>) {
-        self.done.push((self.seconds, what.into()));
+        self.done.push((self.seconds as i64 + self.ahead, what.into()));
     }
 
     /// What was done since it was asked last, without the times.
@@ -607,6 +616,8 @@ struct Life {
     software: Vec<(bool, u32, u64)>,
     trouble: u64,
     cuts: Vec<u64>,
+    /// Hours by which the clock is set at a power cut.
+    jumps: Vec<i64>,
     overlay: Option<bool>,
     seed: u64,
 }
@@ -616,7 +627,7 @@ fn lives() -> impl Strategy<Value = Life> {
     let times = (0..3 * DAY, prop::option::weighted(0.9, 0..5 * DAY));
     let windows = prop::collection::vec((0..23i8, 15..300u16), 0..3);
     let odd = (any::<bool>(), prop::option::of(5..60u16), 3..50u64);
-    let cuts = prop::collection::vec(1..2_000u64, 0..6);
+    let cuts = (prop::collection::vec(1..2_000u64, 0..6), prop::collection::vec(-99..99i64, 0..4));
     let overlay = prop::option::weighted(0.2, any::<bool>());
     (times, windows, odd, software, cuts, overlay, any::<u64>()).prop_map(
         |((available, deadline), windows, odd, software, cuts, overlay, seed)| Life {
@@ -627,7 +638,8 @@ fn lives() -> impl Strategy<Value = Life> {
             run_time: odd.1,
             software,
             trouble: odd.2,
-            cuts,
+            cuts: cuts.0,
+            jumps: cuts.1,
             overlay,
             seed,
         },
@@ -656,7 +668,7 @@ proptest! {
             world.machine.has_overlay = true;
             world.deployments[0].experience.commit = commits;
         }
-        let mut cuts = life.cuts.clone();
+        let (mut cuts, mut jumps) = (life.cuts.clone(), life.jumps.clone());
         let need = u64::from(life.run_time.unwrap_or(10));
         // Five days with trouble, and then without, in steps of ten minutes and an evaluation each week.
         let mut steps = 0;
@@ -666,6 +678,7 @@ proptest! {
             if cuts.contains(&steps) {
                 cuts.retain(|it| *it != steps);
                 world.power_cut();
+                world.ahead = jumps.pop().unwrap_or(0) * HOUR as i64;
             }
             let is_idle = world.with(|it, _, _| !it.is_busy()) || world.doing.as_ref().is_some_and(|it| it.1 > world.seconds);
             if is_idle && !world.act() {
@@ -678,23 +691,24 @@ proptest! {
             if world.seconds > 5 * DAY {
                 world.trouble = u64::MAX;
                 cuts.clear();
+                world.ahead = 0;
             }
         }
         let done = world.done.clone();
         for (at, what) in &done {
-            let wall = when::later(start(), Duration::from_secs(*at));
+            let wall = start() + jiff::SignedDuration::from_secs(*at);
             let windows = Windows { windows: &world.windows, local: &TimeZone::UTC };
             let rest = windows.open(wall).map_or(0, |it| it.until.duration_since(wall).as_secs()) as u64;
             if what.starts_with("file") {
-                prop_assert!(*at >= life.available && life.deadline.is_some());
+                prop_assert!(*at >= life.available as i64 && life.deadline.is_some());
             }
             if what.starts_with("install") {
-                prop_assert!(life.deadline.is_some_and(|deadline| deadline <= *at), "{at}: {done:?}");
+                prop_assert!(life.deadline.is_some_and(|deadline| deadline as i64 <= *at), "{at}: {done:?}");
                 let is_free = life.outside || world.windows.is_empty();
                 prop_assert!(is_free || rest >= need * MINUTE, "{at}: {rest} s are left; {done:?}");
             }
             if what == "restart" {
-                prop_assert!(life.deadline.is_some_and(|deadline| deadline <= *at));
+                prop_assert!(life.deadline.is_some_and(|deadline| deadline as i64 <= *at));
                 prop_assert!(world.windows.is_empty() || rest > 0);
             }
         }

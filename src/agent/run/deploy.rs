@@ -117,11 +117,6 @@ impl Deploy {
         Ok((deploy, ends))
     }
 
-    /// Whether an installer is at work, of which a scan would see half.
-    pub fn is_installing(&self) -> bool {
-        self.is_installing
-    }
-
     /// What it does now, in a word.
     pub fn working(&self) -> Option<&'static str> {
         match (self.is_installing, &self.coming) {
@@ -172,7 +167,7 @@ impl Agent {
         ask: impl FnOnce(&mut Enforcer, &View<'_>, &mut dyn FnMut() -> f64) -> T,
     ) -> T {
         let now = self.now();
-        self.look(now);
+        self.look_around(now);
         let settings = self.settings();
         let machine = self.machine.standing(&self.home, settings.machine_kind);
         let mut enforcer = std::mem::take(&mut self.state.deploy.enforcer);
@@ -197,7 +192,7 @@ impl Agent {
     }
 
     /// Looks again at what changes seldom: the time zone, and how long windows are.
-    fn look(&mut self, now: Moment) {
+    fn look_around(&mut self, now: Moment) {
         let revision = self.policy.as_ref().map(|it| it.revision.clone()).unwrap_or_default();
         let is_known = |(of, until): &(String, Moment)| *of == revision && now < *until;
         if self.deploy.looked.as_ref().is_some_and(is_known) {
@@ -211,6 +206,11 @@ impl Agent {
         let longest = lengths.map(|it| it.as_mins()).max().unwrap_or(0);
         self.deploy.longest_window = (!windows.windows.is_empty()).then_some(longest);
         self.deploy.looked = Some((revision, now + LOOK));
+    }
+
+    /// Whether a scan may be made: while an installer is at work, for this agent or for one before it, it would see half.
+    pub(super) fn may_scan(&self) -> bool {
+        !self.deploy.is_installing && !carry::is_running(&self.home)
     }
 
     /// Does what is to be done for deployments now, or has it begun.

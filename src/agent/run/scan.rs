@@ -137,7 +137,7 @@ impl Agent {
                     }
                 }
                 Step::Evaluate => match self.evaluate().await? {
-                    Ok((evaluation, deployed, digest)) => {
+                    Ok((evaluation, digest, deployed)) => {
                         let now = self.now();
                         self.installed = self.state.watch.scanned(now, digest);
                         (found, of_deployments) = (Some(evaluation), deployed);
@@ -190,7 +190,7 @@ impl Agent {
     }
 
     /// Looks whether the machine's packages became others, and if so asks for a scan as after an installation.
-    pub(super) async fn look_at_packages(&mut self) -> Result<(), AgentError> {
+    pub(super) async fn look(&mut self) -> Result<(), AgentError> {
         let now = self.now();
         if !self.state.watch.looks(now, self.machine.stamp()) {
             return Ok(());
@@ -211,11 +211,11 @@ impl Agent {
         Ok(())
     }
 
-    /// Assesses all updates by what lies on the machine, looks which of them are deployed, and has the digest of the
+    /// Assesses all updates by what lies on the machine, and looks which of them are deployed; and the digest of the
     /// packages that it went by.
     pub(super) async fn evaluate(
         &mut self,
-    ) -> Result<Result<(Evaluation, Found, String), Failure>, AgentError> {
+    ) -> Result<Result<(Evaluation, String, Found), Failure>, AgentError> {
         let (machine, waits) = (self.machine.clone(), self.awaiting_restart());
         let (home, documents, known, lacks) = self.looked_at();
         self.state.facts_due = Moment::default();
@@ -241,7 +241,7 @@ impl Agent {
             for (digest, document) in deploy::documents(&home, &documents) {
                 found.add(digest, document, &looks);
             }
-            Ok((evaluated, found, facts.digest()))
+            Ok((evaluated, facts.digest(), found))
         })
         .await
     }

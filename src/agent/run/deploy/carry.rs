@@ -221,7 +221,8 @@ impl Run<'_> {
         let words = ["apt-mark", "showauto"].iter().chain(names).map(|it| (*it).to_owned());
         Ok(match self.inside(&words.collect::<Vec<_>>(), &apt::ENVIRONMENT)? {
             Ended::So(Some(0), said) => {
-                let is_name = |line: &&str| names.contains(&line.split(':').next().unwrap_or(line));
+                let is_name =
+                    |line: &&str| names.contains(&line.split(':').next().unwrap_or_default());
                 said.lines().map(str::trim).filter(is_name).map(str::to_owned).collect()
             }
             _ => Vec::new(),
@@ -286,7 +287,7 @@ impl Run<'_> {
         }
         let root = self.root.display().to_string();
         let chroot: &[&str] = match self.is_below && self.carry.machine.is_own() {
-            false => &["chroot", &root],
+            false => &["chroot", root.as_str()],
             // What maintainers' scripts expect of a system that runs; gone with the process.
             true => &[
                 "unshare",
@@ -297,7 +298,7 @@ impl Run<'_> {
                 "-c",
                 "for d in dev proc sys run; do mount --rbind /$d \"$0/$d\" || exit 1; done; \
                  exec chroot \"$0\" \"$@\"",
-                &root,
+                root.as_str(),
             ],
         };
         let all: Vec<String> =
@@ -432,4 +433,72 @@ fn thin_out(folder: &Path) -> io::Result<()> {
         fs::remove_file(path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(&folder.path().join("agent")).unwrap();
+        (folder, home)
+    }
+
+    #[test]
+    fn a_file_is_handed_to_an_installer_only_with_the_bytes_of_its_digest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::write(&from, "bytes").unwrap();
+        let digest = blake3::hash(b"bytes").to_hex();
+        assert!(copied(&from, &to, &digest, 0o600).unwrap());
+        assert_eq!(fs::read(&to).unwrap(), b"bytes");
+        fs::remove_file(&to).unwrap();
+        fs::write(&from, "other").unwrap();
+        assert!(!copied(&from, &to, &digest, 0o600).unwrap());
+        assert!(!copied(&folder.path().join("gone"), &to, &digest, 0o600).unwrap());
+    }
+
+    #[test]
+    fn logs_are_bounded_and_the_oldest_go() {
+        let (_folder, home) = home();
+        let update = |n: u128| UpdateId(uuid::Uuid::from_u128(n));
+        for _ in 0..5 {
+            let mut log = Log::open(&home, update(1)).unwrap();
+            log.say("$ program").unwrap();
+            log.file.write_all(&vec![b'x'; 300 << 10]).unwrap();
+            log.file.write_all(b"the end").unwrap();
+            let said = log.said().unwrap();
+            assert!(said.ends_with("the end") && said.len() <= MAX_SAID);
+        }
+        let length = fs::metadata(home.path(&format!("installs/{}.log", update(1)))).unwrap().len();
+        assert!(length < 2 * MAX_LOG, "{length}");
+        for n in 2..150 {
+            Log::open(&home, update(n)).unwrap();
+        }
+        let logs = fs::read_dir(home.path("installs")).unwrap().count();
+        assert_eq!(logs, MAX_LOGS);
+    }
+
+    #[test]
+    fn an_installer_is_known_by_its_mark_and_not_by_its_number_alone() {
+        let (_folder, home) = home();
+        assert!(!is_running(&home));
+        fs::write(pid_file(&home), format!("{}\n", std::process::id())).unwrap();
+        assert!(!is_running(&home), "this test is no installer");
+        let mut child = Command::new("sleep").arg("60").env(MARK, "x").spawn().unwrap();
+        fs::write(pid_file(&home), format!("{}\n", child.id())).unwrap();
+        // Its environment shows once it is what it will be.
+        for _ in 0..200 {
+            if is_running(&home) {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        assert!(is_running(&home));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_running(&home));
+    }
 }
