@@ -28,8 +28,10 @@ use crate::{
     locate::LocateArgs,
     package::PackageCommand,
     prestage::PrestageCommand,
+    rule::RuleCommand,
     serve::ServeArgs,
     site::SiteCommand,
+    staging::StagingCommand,
     status_messages::StatusMessagesCommand,
     sup::SupCommand,
     sync::SyncCommand,
@@ -304,6 +306,24 @@ Examples:
   depot deployment change november-pilot --deadline '+3d 03:00'"
     )]
     Deployment(DeploymentCommand),
+    /// What is deployed by itself: create, preview, run, enable, disable, history, add-deployment, go, hold
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot rule create patch-day --template monthly --package patch-day --collection pilot --deadline 2d
+  depot rule preview patch-day
+  depot rule history patch-day"
+    )]
+    Rule(RuleCommand),
+    /// Which deployment packages are brought to which distribution points: plan
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot staging plan --explain"
+    )]
+    Staging(StagingCommand),
     /// Which updates clients need, and where that is not known: summary, devices, unknown, trend
     #[command(
         subcommand,

@@ -33,9 +33,11 @@ mod output;
 mod package;
 mod prestage;
 mod progress;
+mod rule;
 mod serve;
 mod several;
 mod site;
+mod staging;
 mod status_messages;
 mod sup;
 mod sync;
@@ -141,6 +143,8 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
         Command::Deploy(args) => self::deployment::deploy::run(*args, &client, out).await,
         Command::DeploymentPackage(command) => deployment_package::run(command, &client, out).await,
         Command::Deployment(command) => self::deployment::run(command, &client, out).await,
+        Command::Rule(command) => rule::run(command, &client, out).await,
+        Command::Staging(command) => staging::run(command, &client, out).await,
         Command::Compliance(command) => compliance::run(command, &client, out).await,
         Command::Token(command) => token::run(command, &client, out).await,
         Command::Audit(args) => audit::run(&args, &client, out).await,

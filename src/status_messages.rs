@@ -31,7 +31,8 @@ The numbers below 7000 mean what they mean in Configuration Manager: 6701 a sync
 done, 6703 it failed, 6704 it asks the upstream, 6705 it writes the database, 6707 an update point is
 behind, 6708 licence terms are pending. Those from 9000 are depot's own: 9001 cancelled, 9002 cut off and
 begins again, 9003 tried again later, 9004 entries passed over, 9005 a child site was not told, 9006
-updates expired or purged by the policy, or expired by narrower criteria.")]
+updates expired or purged by the policy, or expired by narrower criteria, 9010 a rule was run, 9011 updates
+of one wait for files, 9012 a run failed, 9013 a rule's next deployment opened, 9014 its rings are halted.")]
 pub struct ListArgs {
     /// Only those of this number
     #[arg(long, value_name = "ID")]

@@ -5,12 +5,14 @@
 
 use crate::audit::AuditRecord;
 use crate::auth::Identity;
+use crate::automatic;
 use crate::deployed;
 use crate::hierarchy;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
 use crate::shards;
 use crate::site::{Site, blocking};
+use crate::staging;
 use crate::uploaded;
 use contentlib::{GcOptions, Progress, VerifyOptions};
 use dp::identity::ServerTls;
@@ -29,6 +31,8 @@ const TEND: Duration = Duration::from_secs(2);
 const OFFER: Duration = Duration::from_millis(500);
 /// How often clients of whom something changed are looked for.
 const FOLLOW: Duration = Duration::from_secs(1);
+/// How often it is looked whether a rule's next deployment opens.
+const RINGS: Duration = Duration::from_secs(15);
 /// How often small things are looked after.
 const MINUTE: Duration = Duration::from_secs(60);
 /// How often old records are forgotten, and old versions looked for.
@@ -63,11 +67,15 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(HOUR, stop, site, record_day);
     every(TEND, stop, site, tend_fleet);
     every(FOLLOW, stop, site, follow_fleet);
+    every(TEND, stop, site, automatic::tend);
+    every(RINGS, stop, site, automatic::rings::tend);
     every(MINUTE, stop, site, alert_of_deployments);
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { keep_shards(following, until).await });
+    let (staged, until) = (site.clone(), stop.clone());
+    tokio::spawn(async move { staging::follow(staged, until).await });
     let (syncing, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { synchronise(syncing, until).await });
     if !library.gc_interval.is_zero() {

@@ -52,6 +52,8 @@ pub struct Config {
     pub api: Api,
     /// The sync of updates.
     pub sync: Sync,
+    /// What is deployed.
+    pub deployment: DeploymentSettings,
 }
 
 /// The site as others see it.
@@ -200,6 +202,15 @@ pub struct Sync {
     pub serve_wsus: bool,
 }
 
+/// What is deployed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeploymentSettings {
+    /// Whether what is deployed is brought to the distribution points near the machines that require it.
+    pub staging: bool,
+    /// How long before it is available.
+    pub staging_lead: Duration,
+}
+
 const MIB: u64 = 1 << 20;
 const HOUR: u64 = 3600;
 
@@ -251,6 +262,7 @@ impl Default for Config {
                 point_timeout: secs(600),
                 serve_wsus: false,
             },
+            deployment: DeploymentSettings { staging: true, staging_lead: secs(8 * HOUR) },
         }
     }
 }
@@ -381,6 +393,8 @@ const KEYS: &[KeyDef] = &[
         "must be at least 1s"
     )),
     key!("sync.serve_wsus", sync.serve_wsus),
+    key!("deployment.staging", deployment.staging),
+    key!("deployment.staging_lead", deployment.staging_lead),
 ];
 
 fn positive(time: &Duration) -> Option<&'static str> {

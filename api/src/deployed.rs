@@ -59,6 +59,15 @@ pub struct DeployedState {
     pub problem: Option<String>,
 }
 
+/// Where an update's files are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Packages each of which has all of them, by name; none of an update without files.
+    pub packages: Vec<PackageName>,
+    /// What it is a bundle of.
+    pub parts: Vec<UpdateId>,
+}
+
 /// Why clients are not told of an update of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeftOut {
@@ -263,6 +272,27 @@ impl Deployed {
         let holdings = &work.holdings;
         let holders = contents.filter_map(|(_, content)| content).flat_map(|it| holdings.of(it));
         Ok((found, holders.cloned().collect()))
+    }
+
+    /// Which packages have all files of each of these updates, and of the parts of bundles among them.
+    ///
+    /// # Errors
+    /// If the library or the database fails.
+    pub fn whole_in(
+        &self,
+        site: &Site,
+        ids: impl IntoIterator<Item = UpdateId>,
+    ) -> Result<HashMap<UpdateId, Holders>, Problem> {
+        let (updates, content) = (site.updates()?, site.content()?);
+        let mut work = self.work.lock();
+        let work = &mut *work;
+        work.holdings.follow(&content.packages)?;
+        let known = work.shelf.with_parts(updates.catalogue(), ids)?;
+        let of = |known: &ready::Known| Holders {
+            packages: known.whole_in(&content.library, &work.holdings),
+            parts: known.parts().collect(),
+        };
+        Ok(known.iter().map(|(id, known)| (*id, of(known))).collect())
     }
 
     /// The terms of these updates, and of what they are bundles of, by the id of each update that has any.

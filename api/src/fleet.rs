@@ -15,6 +15,7 @@ use crate::problem::{Kind, Problem};
 use compliance::fleet::{Fingerprint, Standing};
 use compliance::message::ClientId;
 use compliance::{Compliance, Event, Ordinal, Settings, StoreError};
+use deployment::automatic::Rules;
 use deployment::{CollectionError, CollectionName, Collections, Deployments, Results};
 use dp::field;
 use fallback::Fallback;
@@ -45,6 +46,8 @@ pub struct Fleet {
     pub collections: Collections,
     /// What is deployed to them.
     pub deployments: Deployments,
+    /// What is deployed by itself.
+    pub rules: Rules,
     /// What they tell of it.
     pub results: Results,
     /// How many reports of deployments may be read at once.
@@ -79,6 +82,7 @@ impl Fleet {
             results: Results::open(db.clone(), |id| states.find(id), is_one)?,
             reports: Semaphore::new(REPORTS_AT_ONCE),
             collections: Collections::open(db.clone(), &states)?,
+            rules: Rules::open(db.clone())?,
             deployments,
             states,
             tokens: JoinTokens::new(db.clone()),

@@ -320,6 +320,11 @@ impl Jobs {
         self.get(&job.id)
     }
 
+    /// Whether the server is stopping: what is cancelled now is gone on with when it is back.
+    pub fn is_closed(&self) -> bool {
+        self.0.state.lock().closed
+    }
+
     /// The job of that id.
     pub fn get(&self, id: &str) -> Result<Job, Problem> {
         let live = self.0.state.lock().live.get(id).cloned();

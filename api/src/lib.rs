@@ -42,10 +42,12 @@ pub mod routes;
 pub mod views;
 pub mod week_file;
 
+mod automatic;
 pub mod deployed;
 pub mod fleet;
 pub mod hierarchy;
 pub mod shards;
+mod staging;
 
 mod background;
 mod point;

@@ -41,8 +41,8 @@ impl Deployments for Deployed {
 struct NoTerms;
 
 impl Facts for NoTerms {
-    fn has_terms(&self, _: UpdateId) -> bool {
-        false
+    fn with_terms(&self, _: &[UpdateId]) -> BTreeSet<UpdateId> {
+        BTreeSet::new()
     }
 }
 

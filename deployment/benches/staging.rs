@@ -1,7 +1,7 @@
 //! How long does it take to plan what is to lie where, for a large fleet? How long if one deployment ends?
 //!
 //! Input: `POINTS` (2,000) distribution points in half as many boundary groups with `CLIENTS` (100,000) clients; 100 TB
-//! of content in 20,000 packages of 5 GB with 10 updates each, of which every tenth is in two; 500 deployments of 100 updates to
+//! of content in 4,000 packages of 25 GB with 50 updates each, of which every fiftieth is in two; 500 deployments of 100 updates to
 //! 200 collections of a thousandth to a half of the clients; each update required on 5 % of the clients. Prints
 //! `name<TAB>value` lines.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::time::Instant;
 use sync::name::UpdateId;
 
-const PACKAGES: u32 = 20_000;
-const IN_ONE: u32 = 10;
+const PACKAGES: u32 = 4_000;
+const IN_ONE: u32 = 50;
 
 fn number(name: &str, otherwise: u32) -> u32 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -41,7 +41,7 @@ fn main() {
             let own = (0..IN_ONE).map(|k| ids[(n * IN_ONE + k) as usize]);
             let others = ids[((n + 1) % PACKAGES * IN_ONE) as usize];
             let updates = own.chain([others]).collect();
-            Package { name: format!("p{n}"), bytes: 5_000_000_000, updates }
+            Package { name: format!("p{n}"), bytes: 25_000_000_000, updates }
         })
         .collect();
     let points = (0..n_points).map(|n| Point {

@@ -57,5 +57,5 @@ pub use collections::{CollectionError, Collections};
 pub use deployment::Deployment;
 pub use deployments::{DeploymentError, Deployments, MAX_DEPLOYMENTS};
 pub use group::Group;
-pub use name::{CollectionName, DeploymentName, GroupName};
+pub use name::{CollectionName, DeploymentName, GroupName, RuleName};
 pub use results::Results;

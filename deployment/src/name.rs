@@ -65,6 +65,8 @@ names! {
     GroupName,
     /// The name of a deployment.
     DeploymentName,
+    /// The name of an automatic deployment rule.
+    RuleName,
 }
 
 impl CollectionName {

@@ -14,9 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
-use uuid::Uuid;
 
-/// The most days from one ring to the next, and over which one becomes available.
+/// The most days from one ring to the next.
 const MAX_DAYS: u16 = 366;
 
 /// What must come true of the deployment before.
@@ -32,15 +31,13 @@ pub struct Ring {
     pub halt: Option<Limit>,
     /// Whether a person has to say go as well.
     pub by_hand: bool,
-    /// Over so many days it becomes available, for some of its machines each day; at once, if it is 0.
-    pub gradual_days: u16,
 }
 
 impl Default for Ring {
     /// A day, 95 %, halted where 5 % fail.
     fn default() -> Self {
         let halt = Some(Limit::Percent(5));
-        Self { after_days: 1, success: 95, halt, by_hand: false, gradual_days: 0 }
+        Self { after_days: 1, success: 95, halt, by_hand: false }
     }
 }
 
@@ -59,7 +56,7 @@ pub enum Limit {
 #[non_exhaustive]
 pub enum BadRing {
     /// Too long.
-    #[error("a ring waits, and becomes available over, {MAX_DAYS} days at most")]
+    #[error("a ring waits {MAX_DAYS} days at most")]
     Days,
     /// No percentage.
     #[error("success is a percentage from 0 to 100")]
@@ -206,7 +203,7 @@ impl Ring {
     /// # Errors
     /// What of it cannot.
     pub fn check(self) -> Result<(), BadRing> {
-        if self.after_days > MAX_DAYS || self.gradual_days > MAX_DAYS {
+        if self.after_days > MAX_DAYS {
             return Err(BadRing::Days);
         }
         if self.success > 100 {
@@ -256,26 +253,6 @@ impl Limit {
             Self::Machines(most) => failed >= u64::from(most.max(1)),
         }
     }
-}
-
-/// When a deployment that opened then becomes available for a client, if it does so over some days: each client has its
-/// own moment, which is always the same, and about as many have each hour.
-pub fn available(
-    opened: Timestamp,
-    gradual_days: u16,
-    deployment: Uuid,
-    client: Uuid,
-) -> Timestamp {
-    let seconds = u64::from(gradual_days) * 24 * 3_600;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(deployment.as_bytes()).update(client.as_bytes());
-    let hash = hasher.finalize();
-    let (first, _) = hash.as_bytes().split_first_chunk().expect("32 bytes begin with 8");
-    let number = u64::from_le_bytes(*first);
-    // The high half of the product is a number from 0 to before `seconds`.
-    let offset = (u128::from(number) * u128::from(seconds)) >> 64;
-    let offset = SignedDuration::from_secs(i64::try_from(offset).unwrap_or(0));
-    opened.saturating_add(offset).unwrap_or(Timestamp::MAX)
 }
 
 impl FromStr for Limit {
@@ -363,13 +340,7 @@ mod tests {
             (1..20_u32).prop_map(|it| Some(Limit::Machines(it))),
         ];
         let ring = (0..5_u16, 0..=100_u8, limit, any::<bool>()).prop_map(
-            |(after_days, success, halt, by_hand)| Ring {
-                after_days,
-                success,
-                halt,
-                by_hand,
-                gradual_days: 0,
-            },
+            |(after_days, success, halt, by_hand)| Ring { after_days, success, halt, by_hand },
         );
         let word =
             prop_oneof![4 => Just(None), 1 => Just(Some(Word::Go)), 1 => Just(Some(Word::Hold))];
@@ -474,14 +445,6 @@ mod tests {
             prop_assert_eq!(again, None);
             prop_assert_eq!(opened.len(), chain.len());
         }
-
-        #[test]
-        fn a_client_has_one_moment_within_the_days(days in 0..30_u16, deployment: u128, client: u128) {
-            let (deployment, client) = (Uuid::from_u128(deployment), Uuid::from_u128(client));
-            let moment = available(at(0), days, deployment, client);
-            prop_assert!(moment >= at(0) && moment <= at(24 * i64::from(days)));
-            prop_assert_eq!(moment, available(at(0), days, deployment, client));
-        }
     }
 
     #[test]
@@ -508,18 +471,6 @@ mod tests {
             "the deployment before it is for no machine yet"
         );
         assert_eq!(said(&two(None, (0, 0, 0)), 0), format!("waits until {}", at(24)));
-    }
-
-    #[test]
-    fn clients_are_spread_evenly() {
-        let clients = 24_000_u128;
-        let deployment = Uuid::from_u128(7);
-        let mut hours = [0; 48];
-        for client in 0..clients {
-            let moment = available(at(0), 2, deployment, Uuid::from_u128(client));
-            hours[(moment.duration_since(at(0)).as_hours()) as usize] += 1;
-        }
-        assert!(hours.iter().all(|n| (350..650).contains(n)), "{hours:?}");
     }
 
     #[test]

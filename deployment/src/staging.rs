@@ -176,15 +176,19 @@ impl Plan {
     }
 }
 
-/// What a package is needed for, so far: when first, and why.
-type Needs = HashMap<(u32, u32), (Timestamp, Vec<Because>)>;
+/// That a package is needed in a boundary group, from then on.
+struct Need {
+    package: u32,
+    by: Timestamp,
+    because: Because,
+}
 
 /// Which packages are to lie on which points, and why.
 ///
 /// For each deployment it costs one look at the machines of each update that is required, and one at the boundary group of
 /// each machine for each package.
 pub fn plan(fleet: &Fleet<'_>) -> Plan {
-    let (mut left, mut needs) = (Vec::new(), Needs::new());
+    let (mut left, mut needs) = (Vec::new(), Vec::new());
     let places = Places::new(&fleet.places);
     let mut having: HashMap<UpdateId, Vec<u32>> = HashMap::new();
     for (number, package) in (0..).zip(&fleet.packages) {
@@ -223,10 +227,8 @@ pub fn plan(fleet: &Fleet<'_>) -> Plan {
         let mut lost = RoaringBitmap::new();
         for (package, machines) in cover(&wanted, &having) {
             for (place, count) in places.count(&machines, &mut lost) {
-                let need = needs.entry((place, package));
-                let (first, because) = need.or_insert_with(|| (by, Vec::new()));
-                *first = by.min(*first);
-                because.push(Because { deployment: number, place, machines: count });
+                let because = Because { deployment: number, place, machines: count };
+                needs.push(Need { package, by, because });
             }
         }
         if !lost.is_empty() {
@@ -331,22 +333,25 @@ impl<'a> Places<'a> {
 }
 
 /// Which points need what, and whether there is room for it: first for what is available first.
-fn lines(fleet: &Fleet<'_>, needs: Needs) -> Vec<Line> {
-    let mut by_point: BTreeMap<(u32, u32), (Timestamp, Vec<Because>)> = BTreeMap::new();
-    for ((place, package), (by, because)) in needs {
-        for point in &fleet.places[place as usize].points {
-            let line = by_point.entry((*point, package)).or_insert_with(|| (by, Vec::new()));
-            line.0 = by.min(line.0);
-            line.1.extend(&because);
-        }
-    }
-    let mut lines: Vec<Line> = by_point
-        .into_iter()
-        .map(|((point, package), (by, mut because))| {
-            because.sort_unstable();
-            Line { package, point, by, because, state: LineState::Bring }
-        })
+fn lines(fleet: &Fleet<'_>, needs: Vec<Need>) -> Vec<Line> {
+    // Flat and sorted: there may be millions.
+    let points = |need: &Need| fleet.places[need.because.place as usize].points.iter().copied();
+    let mut on: Vec<(u32, u32, Because, Timestamp)> = needs
+        .iter()
+        .flat_map(|need| points(need).map(|point| (point, need.package, need.because, need.by)))
         .collect();
+    on.sort_unstable();
+    let mut lines: Vec<Line> = Vec::new();
+    for same in on.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+        let (Some((point, package, ..)), Some(by)) =
+            (same.first(), same.iter().map(|it| it.3).min())
+        else {
+            continue;
+        };
+        let because = same.iter().map(|it| it.2).collect();
+        let (point, package) = (*point, *package);
+        lines.push(Line { package, point, by, because, state: LineState::Bring });
+    }
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by_key(|at| (lines[*at].by, *at));
     let mut free: Vec<u64> = fleet.points.iter().map(|point| point.free).collect();

@@ -100,7 +100,16 @@ impl MessageId {
     pub const CHILD_NOT_TOLD: Self = Self(9005);
     /// Updates expired by the policy of the catalogue's life or by narrower criteria, or were let go of. Ours.
     pub const AGED: Self = Self(9006);
-
+    /// An automatic deployment rule was run, and what came of it. Ours.
+    pub const RULE_RUN: Self = Self(9010);
+    /// Some updates of one wait for files; the text names them. Ours.
+    pub const RULE_WAITS: Self = Self(9011);
+    /// A run of one failed. Ours.
+    pub const RULE_FAILED: Self = Self(9012);
+    /// A deployment of a rule opened, as the one before it went well. Ours.
+    pub const RING_OPENED: Self = Self(9013);
+    /// Too many machines failed, so that a rule's further deployments do not open until a person says go. Ours.
+    pub const RINGS_HALTED: Self = Self(9014);
     /// Fewer machines comply with a deployment than it asks for, and its deadline is over. Said once, until enough
     /// do. Ours.
     pub const DEPLOYMENT_BELOW: Self = Self(9020);
@@ -110,14 +119,17 @@ impl MessageId {
     /// How much it matters.
     pub fn severity(self) -> Severity {
         match self {
-            Self::MACHINE_FAILED | Self::FAILED => Severity::Error,
+            Self::MACHINE_FAILED | Self::FAILED | Self::RULE_FAILED | Self::RINGS_HALTED => {
+                Severity::Error
+            }
             Self::OUT_OF_SYNC
             | Self::LICENCES_PENDING
             | Self::CANCELLED
             | Self::INTERRUPTED
             | Self::PASSED_OVER
             | Self::CHILD_NOT_TOLD
-            | Self::DEPLOYMENT_BELOW => Severity::Warning,
+            | Self::DEPLOYMENT_BELOW
+            | Self::RULE_WAITS => Severity::Warning,
             _ => Severity::Informational,
         }
     }

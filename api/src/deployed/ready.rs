@@ -109,6 +109,30 @@ impl Known {
         self.contents(library).map(|(_, content)| content.filter(is_held)).collect()
     }
 
+    /// The packages that have all of its files, but for those of languages that no package has, by name.
+    pub fn whole_in(&self, library: &Library, holdings: &Holdings) -> Vec<PackageName> {
+        let held = self.held(library, holdings, None);
+        let Some(whole) = self.languages(&held) else { return Vec::new() };
+        let needed = self.files.iter().zip(held).filter(|(file, _)| match &file.language {
+            Some(language) => whole.contains(language),
+            None => true,
+        });
+        let mut having: Option<BTreeSet<PackageName>> = None;
+        for content in needed.filter_map(|(_, held)| held) {
+            let of = holdings.of(content).cloned();
+            having = Some(match having {
+                None => of.collect(),
+                Some(before) => of.filter(|name| before.contains(name)).collect(),
+            });
+        }
+        having.into_iter().flatten().collect()
+    }
+
+    /// What it is a bundle of.
+    pub fn parts(&self) -> impl Iterator<Item = UpdateId> + '_ {
+        self.told.parts.iter().copied()
+    }
+
     fn content(&self, held: &[Option<Digest>]) -> Content {
         match (self.files.is_empty(), self.languages(held)) {
             (true, _) => Content::None,

@@ -3,6 +3,8 @@
 mod groups;
 mod packages;
 mod plans;
+mod rules;
+mod staging;
 mod status;
 
 pub use groups::{GroupChange, GroupUpdateView, NewUpdateGroup, RegroupedView, UpdateGroupView};
@@ -12,6 +14,11 @@ pub use packages::{
 pub use plans::{
     DeploymentChange, DeploymentPreview, DeploymentView, DownloadedDeployment, NewDeployment,
 };
+pub use rules::{
+    ChangedMember, NewRule, RingBody, RingChainView, RingView, RingWord, RuleBody,
+    RuleDeploymentBody, RulePreview, RuleRunView, RuleView, WaitingView,
+};
+pub use staging::{StagingLeft, StagingLine, StagingPlanView, StagingReason};
 pub use status::{
     DeploymentDeviceDetail, DeploymentDeviceView, DeploymentStatusView, DeviceUpdateView, ErrorView,
 };
@@ -25,4 +32,6 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .merge(packages::routes())
         .merge(plans::routes())
         .merge(status::routes())
+        .merge(rules::routes())
+        .merge(staging::routes())
 }

@@ -281,7 +281,7 @@ async fn list_updates(
         let scope = fleet.scope(collection.as_deref())?;
         let required = RequiredIn { site: &fleet.states, collection: scope.as_deref() };
         let updates = site.updates()?;
-        asked.deployments = Some(updates.deployments());
+        asked.deployments = Some(crate::automatic::deployed(&fleet, None));
         let found = updates.catalogue().list(&asked, &required)?;
         Ok((shown(&site, found.updates)?, (found.next, found.total, found.hints)))
     })

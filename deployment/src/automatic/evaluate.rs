@@ -27,8 +27,8 @@ pub struct Question<'a> {
 
 /// What an update's text tells, and the board of the catalogue does not.
 pub trait Facts {
-    /// Whether a person must accept terms before it is installed.
-    fn has_terms(&self, update: UpdateId) -> bool;
+    /// Those of these updates that have terms which nobody accepted yet.
+    fn with_terms(&self, updates: &[UpdateId]) -> BTreeSet<UpdateId>;
 }
 
 /// What an evaluation comes to.
@@ -107,13 +107,16 @@ pub fn evaluate(
         hints: matched.hints,
         ..Outcome::default()
     };
+    let offered = matched.updates.iter().filter(|update| is_offered(update.state));
+    let offered: Vec<UpdateId> = offered.map(|update| update.id).collect();
+    let with_terms = match rule.licences {
+        LicenceTerms::LeaveOut => facts.with_terms(&offered),
+        LicenceTerms::Accept => BTreeSet::new(),
+    };
     for update in &matched.updates {
         let left_out = match update.state {
-            State::Expired | State::Purged => Some(LeftOut::Expired),
-            _ if rule.licences == LicenceTerms::LeaveOut && facts.has_terms(update.id) => {
-                Some(LeftOut::Terms)
-            }
-            _ => None,
+            state if !is_offered(state) => Some(LeftOut::Expired),
+            _ => with_terms.contains(&update.id).then_some(LeftOut::Terms),
         };
         match left_out {
             Some(why) => outcome.left_out.push((update.id, why)),
@@ -139,6 +142,11 @@ pub fn evaluate(
     let why: Vec<Removed> = why.collect();
     outcome.removed = gone.into_iter().zip(why).collect();
     outcome
+}
+
+/// Whether machines may get it anew.
+fn is_offered(state: State) -> bool {
+    matches!(state, State::Current | State::Superseded)
 }
 
 /// Which of `members` can be deployed, if `missing` says what files of each are held nowhere.
@@ -214,11 +222,11 @@ mod tests {
         catalogue
     }
 
-    /// Updates whose number is divisible have terms.
+    /// These updates have terms.
     struct TermsOf(Vec<UpdateId>);
     impl Facts for TermsOf {
-        fn has_terms(&self, update: UpdateId) -> bool {
-            self.0.contains(&update)
+        fn with_terms(&self, updates: &[UpdateId]) -> BTreeSet<UpdateId> {
+            updates.iter().filter(|id| self.0.contains(id)).copied().collect()
         }
     }
 

@@ -1,13 +1,14 @@
 //! What a rule is.
 
 use super::{After, Evaluation};
-use crate::CollectionName;
 use crate::policy::Experience;
 use crate::ring::Ring;
 use crate::window::Clock;
+use crate::{CollectionName, DeploymentName};
 use serde::{Deserialize, Serialize};
 use sitedb::Value;
 use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 use sync::filter::Filter;
 use sync::taxonomy::Language;
 
@@ -15,8 +16,6 @@ use sync::taxonomy::Language;
 pub const MAX_DEPLOYMENTS: usize = 50;
 /// The longest description, in bytes.
 const MAX_DESCRIPTION: usize = 1_000;
-/// The longest time after which somebody is told of too little compliance, in days.
-const MAX_WARN_DAYS: u16 = 366;
 
 /// An automatic deployment rule, but for its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +34,10 @@ pub struct AutomaticRule {
     pub evaluation: Evaluation,
     /// Which group the updates come into.
     pub group: GroupMode,
+    /// So many groups are kept of those that runs made, the newest ones; the others go, with what the rule deployed of them.
+    /// All, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_groups: Option<NonZeroU16>,
     /// The deployment package that their files are downloaded to; without one nothing is downloaded, and only what is held
     /// already is deployed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +77,7 @@ pub enum GroupMode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleDeployment {
     /// What it is called within the rule.
-    pub name: CollectionName,
+    pub name: DeploymentName,
     /// To whom.
     pub collection: CollectionName,
     /// Whether what it makes counts: one that does not is there to be looked at, and to be enabled by a person.
@@ -90,21 +93,12 @@ pub struct RuleDeployment {
     /// How it is carried out.
     #[serde(default)]
     pub experience: Experience,
-    /// When somebody is told that too few have it.
+    /// Below which percentage of compliance administrators are told, once its deadline is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub warn_below: Option<WarnBelow>,
+    pub alert_below: Option<u8>,
     /// What must come true of the deployment before it, before this one is made; without it, it is made at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ring: Option<Ring>,
-}
-
-/// That somebody is told if too few machines have what is deployed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WarnBelow {
-    /// Fewer than this, in percent.
-    pub percent: u8,
-    /// So many days after the deadline; of an optional deployment, after the available time.
-    pub after_days: u16,
 }
 
 /// Why a rule cannot be.
@@ -124,14 +118,14 @@ pub enum BadRule {
     Deployments,
     /// Two deployments of one name.
     #[error("the rule has two deployments called {0}")]
-    Twice(CollectionName),
+    Twice(DeploymentName),
     /// It would be due before it is available.
     #[error(
         "deployment {name}: the deadline ({deadline}) may come before the available time ({available})"
     )]
     Deadline {
         /// Which.
-        name: CollectionName,
+        name: DeploymentName,
         /// When it is available.
         available: After,
         /// When it is due.
@@ -141,7 +135,7 @@ pub enum BadRule {
     #[error("deployment {name}: {why}")]
     Number {
         /// Which.
-        name: CollectionName,
+        name: DeploymentName,
         /// What is wrong.
         why: String,
     },
@@ -149,13 +143,13 @@ pub enum BadRule {
     #[error(
         "deployment {0} is the first, so there is none before it whose success it could wait for"
     )]
-    FirstRing(CollectionName),
+    FirstRing(DeploymentName),
     /// Rings of a group that is used again.
     #[error(
         "deployment {0} waits for the one before it, but the rule uses one group for all runs: what a run finds would \
          be everywhere at once where the rings are open already; let each run make a new group"
     )]
-    RingOfReused(CollectionName),
+    RingOfReused(DeploymentName),
 }
 
 impl AutomaticRule {
@@ -190,14 +184,14 @@ impl AutomaticRule {
     }
 
     /// The deployment of that name.
-    pub fn deployment(&self, name: &CollectionName) -> Option<&RuleDeployment> {
+    pub fn deployment(&self, name: &DeploymentName) -> Option<&RuleDeployment> {
         self.deployments.iter().find(|deployment| deployment.name == *name)
     }
 }
 
 impl RuleDeployment {
     /// To a collection, available at once and without a deadline.
-    pub fn to(name: CollectionName, collection: CollectionName) -> Self {
+    pub fn to(name: DeploymentName, collection: CollectionName) -> Self {
         Self {
             name,
             collection,
@@ -206,7 +200,7 @@ impl RuleDeployment {
             deadline: None,
             clock: Clock::Utc,
             experience: Experience::default(),
-            warn_below: None,
+            alert_below: None,
             ring: None,
         }
     }
@@ -218,10 +212,8 @@ impl RuleDeployment {
         {
             return Err(BadRule::Deadline { name: name(), available: self.available, deadline });
         }
-        if let Some(warn) = self.warn_below
-            && (!(1..=100).contains(&warn.percent) || warn.after_days > MAX_WARN_DAYS)
-        {
-            let why = format!("want a percentage from 1 to 100, and {MAX_WARN_DAYS} days at most");
+        if self.alert_below.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            let why = "an alert is below a percentage from 1 to 100".into();
             return Err(BadRule::Number { name: name(), why });
         }
         let ring = self.ring.map(|ring| ring.check()).transpose();
@@ -241,6 +233,7 @@ pub(crate) mod tests {
             licences: LicenceTerms::default(),
             evaluation: Evaluation::default(),
             group: GroupMode::default(),
+            keep_groups: None,
             package: None,
             languages: BTreeSet::new(),
             deployments: Vec::new(),
@@ -272,8 +265,7 @@ pub(crate) mod tests {
         with(vec![to("a"), ring("b")]).check().unwrap();
         let reused = AutomaticRule { group: GroupMode::Reuse, ..with(vec![to("a"), ring("b")]) };
         assert!(matches!(reused.check(), Err(BadRule::RingOfReused(_))));
-        let warn = WarnBelow { percent: 101, after_days: 1 };
-        let warned = RuleDeployment { warn_below: Some(warn), ..to("a") };
+        let warned = RuleDeployment { alert_below: Some(101), ..to("a") };
         assert!(matches!(with(vec![warned]).check(), Err(BadRule::Number { .. })));
     }
 

@@ -59,6 +59,7 @@ impl Template {
             licences: LicenceTerms::LeaveOut,
             evaluation: evaluation.to_owned().try_into().expect("a fixed text is one"),
             group,
+            keep_groups: None,
             package: None,
             languages: BTreeSet::new(),
             deployments: Vec::new(),

@@ -55,6 +55,9 @@ pub struct Assignment {
     /// If no person did: for which clients it was.
     #[serde(default)]
     pub on_demand: Option<Demand>,
+    /// If no person did: whether it is because something is deployed to machines near to it.
+    #[serde(default)]
+    pub staged: bool,
 }
 impl Value for Assignment {}
 
@@ -70,6 +73,11 @@ fn read_selector<'de, D: Deserializer<'de>>(from: D) -> Result<Selector, D::Erro
 pub(super) type AssignmentKey = (String, (String, String));
 
 impl Assignment {
+    /// Whether a person assigned it.
+    pub fn is_by_a_person(&self) -> bool {
+        self.on_demand.is_none() && !self.staged
+    }
+
     pub(super) fn key(&self) -> AssignmentKey {
         (self.package.to_string(), (self.to.to_string(), self.version.to_string()))
     }
@@ -127,11 +135,11 @@ impl Registry {
                 Target::Group(name) => drop(state.group(name.as_str())?),
             }
             match state.assignments.get(&key) {
-                // What a person assigned is not a matter of demand any more.
-                Some(old) if old.on_demand.is_none() && assignment.on_demand.is_some() => {
+                // What a person assigned is not a matter of demand any more, nor of staging.
+                Some(old) if old.is_by_a_person() && !assignment.is_by_a_person() => {
                     return Ok(old.clone());
                 }
-                Some(old) if old.on_demand.is_some() => assignment,
+                Some(old) if !old.is_by_a_person() => assignment,
                 // Nothing is written, and nobody who waits is told.
                 Some(old) if old.priority == assignment.priority => return Ok(old.clone()),
                 Some(old) => Assignment { priority: assignment.priority, ..old.clone() },

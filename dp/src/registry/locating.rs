@@ -4,7 +4,7 @@
 //! turns to as people set it, whoever happens to be silent in this minute.
 
 use super::holdings::{Mark, mark};
-use super::{PointName, Registry, RegistryError};
+use super::{BoundaryGroupName, PointName, Registry, RegistryError};
 use crate::field::PointId;
 use crate::locate::{
     Areas, Atlas, Candidate, Client, Located, PassedOver, Source, Unfit, base_url, locate,
@@ -12,7 +12,7 @@ use crate::locate::{
 use jiff::Timestamp;
 use packager::sign::VersionInfo;
 use sitedb::DbError;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,11 +49,8 @@ impl Places {
     /// Whom a client of these addresses turns to, the first first. Of its addresses the first counts that is
     /// in a boundary; where none is, the first.
     pub fn sources(&self, addresses: &[IpAddr]) -> Vec<Source> {
-        let is_placed =
-            |address: &&IpAddr| self.atlas.smallest(address.to_canonical()).next().is_some();
-        let Some(address) = addresses.iter().find(is_placed).or(addresses.first()) else {
-            return Vec::new();
-        };
+        let placed = self.placed(addresses);
+        let Some(address) = placed.or(addresses.first()) else { return Vec::new() };
         let client = Client { address: *address, elapsed: Duration::ZERO };
         // Any moment: all points are as good as just heard.
         let now = Timestamp::UNIX_EPOCH;
@@ -63,6 +60,29 @@ impl Places {
             Some(Candidate { name, base, reported, cut_off, is_offered, holds })
         };
         locate(client, &self.areas, &self.atlas, now, candidate).sources
+    }
+
+    /// The boundary groups that a client with these addresses belongs to; the default group, if it belongs to none.
+    pub fn groups_of(&self, addresses: &[IpAddr]) -> BTreeSet<BoundaryGroupName> {
+        let ranges =
+            self.placed(addresses).map(|address| self.atlas.smallest(address.to_canonical()));
+        let boundaries =
+            ranges.into_iter().flatten().filter_map(|it| self.areas.boundaries.get(&it));
+        let groups: BTreeSet<_> = boundaries.flat_map(|it| it.groups.iter().cloned()).collect();
+        match groups.is_empty() {
+            true => self.areas.rules.default.iter().cloned().collect(),
+            false => groups,
+        }
+    }
+
+    /// All boundary groups, and the points of each.
+    pub fn points_of(&self) -> impl Iterator<Item = (&BoundaryGroupName, &BTreeSet<PointId>)> {
+        self.areas.groups.iter().map(|(name, group)| (name, &group.points))
+    }
+
+    /// The first of the addresses that is in a boundary.
+    fn placed<'a>(&self, addresses: &'a [IpAddr]) -> Option<&'a IpAddr> {
+        addresses.iter().find(|it| self.atlas.smallest(it.to_canonical()).next().is_some())
     }
 }
 

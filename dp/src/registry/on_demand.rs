@@ -161,6 +161,7 @@ impl Registry {
             created: now,
             created_by: BY.into(),
             on_demand: Some(demand),
+            staged: false,
         })
     }
 

@@ -76,7 +76,16 @@ impl Site {
 fn assignment(package: &PackageName, version: &str, to: Target, priority: Priority) -> Assignment {
     let version = version.parse().unwrap();
     let (created, created_by, on_demand) = (now(), "admin".into(), None);
-    Assignment { package: package.clone(), version, to, priority, created, created_by, on_demand }
+    Assignment {
+        package: package.clone(),
+        version,
+        to,
+        priority,
+        created,
+        created_by,
+        on_demand,
+        staged: false,
+    }
 }
 
 fn fact(package: &PackageName, version: u64, state: FactState) -> Fact {
@@ -563,4 +572,33 @@ fn what_a_silent_point_was_about_to_do_says_since_when_it_is_not_heard() {
     assert_eq!(told["docs"].as_deref(), Some("not heard for 2 min"));
     assert_eq!(told["tools"].as_deref(), Some("not heard for 2 min; before: no room"));
     assert_eq!(told["rest"], None, "what is there is there");
+}
+
+#[test]
+fn what_is_staged_comes_and_goes_and_what_people_assigned_stays() {
+    let registry = registry();
+    let paris = joined(&registry, "paris").id;
+    let (docs, tools): (PackageName, PackageName) =
+        ("docs".parse().unwrap(), "tools".parse().unwrap());
+    let stage = |wanted: &[(&PackageName, &PointId)]| {
+        let wanted = wanted.iter().map(|(package, point)| ((*package).clone(), (*point).clone()));
+        registry.stage(&wanted.collect(), now()).unwrap()
+    };
+    let done = stage(&[(&docs, &paris), (&tools, &paris)]);
+    assert_eq!((done.assigned.len(), done.released.len()), (2, 0));
+    assert_eq!(stage(&[(&docs, &paris), (&tools, &paris)]), Restaged::default());
+    // A person assigns the same: from now on it is the person's.
+    let to = Target::Point(paris.clone());
+    let mine = assignment(&tools, "latest", to, Priority::Medium);
+    assert!(!registry.assign(mine).unwrap().staged);
+    let done = stage(&[]);
+    assert_eq!((done.assigned.len(), done.released), (0, vec![(docs, paris.clone())]));
+    let left = registry.assignments(None);
+    assert_eq!((left.len(), left[0].is_by_a_person()), (1, true));
+    // And it is not taken over.
+    assert_eq!(stage(&[(&tools, &paris)]), Restaged::default());
+    assert_eq!(registry.staged(), Default::default());
+    // One that is gone is passed over.
+    registry.remove_point("paris").unwrap();
+    assert_eq!(stage(&[(&tools, &paris)]), Restaged::default());
 }

@@ -82,6 +82,9 @@ pub struct AssignmentView {
     /// For whose clients it was, if no person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_demand: Option<DemandView>,
+    /// Whether it is there because something is deployed to machines near to it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub staged: bool,
 }
 
 /// That something is distributed because clients asked for it.
@@ -109,7 +112,7 @@ impl From<Demand> for DemandView {
 
 impl AssignmentView {
     fn of(registry: &Registry, assignment: Assignment) -> Self {
-        let Assignment { package, version, to, priority, created, created_by, on_demand } =
+        let Assignment { package, version, to, priority, created, created_by, on_demand, staged } =
             assignment;
         let name = registry.name_of(&to);
         let (point, group) = match to {
@@ -119,7 +122,7 @@ impl AssignmentView {
         let (package, version) = (package.to_string(), version.to_string());
         let priority = priority.into();
         let on_demand = on_demand.map(DemandView::from);
-        Self { package, version, point, group, priority, created, created_by, on_demand }
+        Self { package, version, point, group, priority, created, created_by, on_demand, staged }
     }
 }
 
@@ -222,9 +225,9 @@ async fn assign(
         // What is not there now is a mistake in writing; what goes later is told by its status.
         site.content()?.packages.resolve(&package, &version)?;
         let (priority, created) = (new.priority.into(), Timestamp::now());
-        let (created_by, on_demand) = (identity.name, None);
+        let (created_by, on_demand, staged) = (identity.name, None, false);
         let assignment =
-            Assignment { package, version, to, priority, created, created_by, on_demand };
+            Assignment { package, version, to, priority, created, created_by, on_demand, staged };
         let assigned = ledger.registry.assign(assignment)?;
         Ok(AssignmentView::of(&ledger.registry, assigned))
     });
