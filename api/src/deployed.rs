@@ -367,9 +367,9 @@ impl Work {
         }
         for part in &it.told.parts {
             // Of a bundle one part of each kind is enough, so that one may not be there.
-            match self.admit(*part, since, is_accepted, found) {
-                Err(LeftOut::Licence) => return Err(LeftOut::Licence),
-                _ => {}
+            let admitted = self.admit(*part, since, is_accepted, found);
+            if admitted == Err(LeftOut::Licence) {
+                return admitted;
             }
         }
         Ok(())
