@@ -261,7 +261,8 @@ async fn list_groups(
     operation_id = "create_update_group", security(("token" = ["operator"])),
     request_body = NewUpdateGroup,
     responses((status = 201, description = "The group", body = RegroupedView,
-        headers(("Location" = String, description = "Its address")))))]
+        headers(("Location" = String, description = "Its address"))),
+        (status = 404, description = "There is no such update or collection", body = Problem)))]
 async fn create_group(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,

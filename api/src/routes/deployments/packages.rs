@@ -30,7 +30,7 @@ use packager::refs::{Source, SourceFolder};
 use packager::retention::Retention;
 use serde::{Deserialize, Serialize};
 use sitedb::{Batch, Table, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use utoipa::{IntoParams, ToSchema};
@@ -472,14 +472,14 @@ async fn remove_from_package(
     }
     note.detail(format!("{} updates", asked.updates.len()));
     let (of, its) = (site.clone(), name.clone());
-    let ids: BTreeMap<String, ()> = blocking(move || {
+    let ids: BTreeSet<String> = blocking(move || {
         find(&of, &its)?;
         let updates = of.updates()?;
         let id = |which: &String| match which.parse::<UpdateId>() {
             Ok(id) => Ok(id),
             Err(_) => Ok::<_, Problem>(updates.catalogue().get(which)?.update.id),
         };
-        asked.updates.iter().map(|which| Ok((id(which)?.to_string(), ()))).collect()
+        asked.updates.iter().map(|which| Ok(id(which)?.to_string())).collect()
     })
     .await?;
     let subject = format!("package/{name}");
@@ -489,7 +489,7 @@ async fn remove_from_package(
         let composition = packages.compose(&name, Base::Newest, Default::default())?;
         for path in composition.paths() {
             let top = path.as_bytes().split(|byte| *byte == b'/').next().unwrap_or_default();
-            if std::str::from_utf8(top).is_ok_and(|top| ids.contains_key(top)) {
+            if std::str::from_utf8(top).is_ok_and(|top| ids.contains(top)) {
                 composition.take_out(&path);
             }
         }

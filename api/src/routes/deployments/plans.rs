@@ -397,7 +397,8 @@ async fn list_deployments(
 #[utoipa::path(post, path = "/api/v1/deployment-preview", tag = "deployments",
     operation_id = "preview_deployment", security(("token" = ["reader"])),
     request_body = NewDeployment, extensions(("x-unaudited" = json!(true))),
-    responses((status = 200, description = "What it would come to", body = DeploymentPreview)))]
+    responses((status = 200, description = "What it would come to", body = DeploymentPreview),
+        (status = 404, description = "There is no such group or collection", body = Problem)))]
 async fn preview_deployment(
     State(site): State<Site>,
     Input(new): Input<NewDeployment>,
@@ -429,6 +430,7 @@ pub struct DownloadedDeployment {
             headers(("Location" = String, description = "Its address"))),
         (status = 202, description = "The job that brings files first", body = Job,
             headers(("Location" = String, description = "The job's address"))),
+        (status = 404, description = "There is no such group or collection", body = Problem),
         (status = 409, description = "Files are missing, or terms are not accepted", body = Problem)))]
 async fn create_deployment(
     State(site): State<Site>,
