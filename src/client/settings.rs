@@ -22,7 +22,7 @@ Examples:
   depot client settings show --client pc-17")]
     Show(WhoseArgs),
     /// Set some; what is not given stays as it is
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// Take back what was set, all of it or the settings that are named
     #[command(after_help = "\
 Examples:
