@@ -245,7 +245,8 @@ fn package(archive: &Archive, name: &str, version: &str, lines: &str, postinst: 
     file("DEBIAN/postinst", script.as_bytes());
     run("chmod", &["755", built.path().join("DEBIAN/postinst").to_str().unwrap()]);
     file(&format!("etc/{name}.conf"), format!("from {version}\n").as_bytes());
-    file(&format!("usr/share/{name}/data"), &noise(7, 3_000_000));
+    let seed = name.bytes().chain(version.bytes()).map(u64::from).sum();
+    file(&format!("usr/share/{name}/data"), &noise(seed, 3_000_000));
     let to = deb(archive, name, version);
     run("dpkg-deb", &["--root-owner-group", "-b", built.path().to_str().unwrap(), &to]);
 }
