@@ -42,6 +42,9 @@ pub struct Session {
     /// Contents that are cut and hashed and whose chunks may still be on their way.
     pub(crate) recipes: Mutex<Vec<(Digest, Recipe)>>,
     pub(crate) aliases: Mutex<Vec<(Digest, Vec<Name>)>>,
+    /// Held by whoever took out recipes and aliases, until they are in a pack or put back. Whoever holds it waits for
+    /// chunks that are claimed; so nobody who has claimed chunks that are in no pack yet may wait for it.
+    appending: Mutex<()>,
 }
 
 /// What the lease of a durable session keeps while the session is not at its end.
@@ -100,6 +103,7 @@ impl Library {
             unproven: Mutex::default(),
             recipes: Mutex::default(),
             aliases: Mutex::default(),
+            appending: Mutex::default(),
         }
     }
 }
@@ -212,9 +216,13 @@ impl Session {
         unproven.retain(|digest| !sure.contains(digest));
         let mut live = Vec::new();
         let mut unsure = Vec::new();
+        let own: HashSet<Digest> = {
+            // Those that somebody has taken out are in neither list.
+            let _appending = self.appending.lock();
+            self.recipes.lock().iter().map(|(content, _)| *content).collect()
+        };
+        // After its own: what was appended meanwhile is in one of both.
         let pending = inner.pending_recipes();
-        let own: HashSet<Digest> =
-            self.recipes.lock().iter().map(|(content, _)| *content).collect();
         for digests in unproven.chunks(PROVE_STEP) {
             let ids: Vec<ChunkId> = digests.iter().map(|digest| ChunkId(*digest)).collect();
             ids.iter().for_each(|id| inner.claims.wait(*id));
@@ -321,12 +329,17 @@ impl Session {
 
     /// Appends the recipes and aliases of all contents whose chunks are in packs. A recipe never
     /// precedes its chunks, so a commit that covers it covers them. Those whose chunks are on
-    /// their way are waited for, or left for later.
+    /// their way are waited for, or left for later; so is another thread that does the same.
     pub(crate) fn append_recipes(&self, wait: bool) -> Result<(), AddError> {
         let inner = self.inner();
+        let appending = if wait { Some(self.appending.lock()) } else { self.appending.try_lock() };
+        let Some(_appending) = appending else { return Ok(()) };
         let mut left = Vec::new();
         let mut outcome = Ok(());
-        for (content, recipe) in std::mem::take(&mut *self.recipes.lock()) {
+        // By itself: a lock that lived through the loop would keep others from adding, who may have claimed
+        // what is waited for here.
+        let recipes = std::mem::take(&mut *self.recipes.lock());
+        for (content, recipe) in recipes {
             let on_its_way = |id: &ChunkId| inner.claims.get(*id) == Some(Claim::Taken);
             if outcome.is_err() || !wait && recipe.chunks().iter().any(on_its_way) {
                 left.push((content, recipe));

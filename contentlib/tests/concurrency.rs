@@ -364,3 +364,39 @@ fn a_client_that_sends_slowly_keeps_no_other_waiting_for_what_it_sent() {
         ended.expect("the fast one waits for nobody");
     });
 }
+
+/// Two contents that share chunks come in at once by one session: each may have claimed what the other needs.
+#[test]
+fn contents_that_share_chunks_come_in_by_one_session_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let (done, ended) = mpsc::channel();
+    // On a thread of its own: one that waits for ever must fail the test, not stop it.
+    std::thread::spawn(move || {
+        for round in 0..40 {
+            let session = library.session();
+            let pieces: Vec<Vec<u8>> = (0..3).map(|n| random(round * 3 + n, 400_000)).collect();
+            let contents: Vec<Vec<u8>> = (0..3)
+                .map(|n| {
+                    [&pieces[n][..], &pieces[(n + 1) % 3][..], &pieces[(n + 2) % 3][..]].concat()
+                })
+                .collect();
+            std::thread::scope(|scope| {
+                for (n, bytes) in contents.iter().enumerate() {
+                    let (library, session) = (&library, &session);
+                    scope.spawn(move || {
+                        let added = session.add_bytes(bytes).unwrap();
+                        let name = format!("{round}/{n}");
+                        session.commit(vec![set(&name, added.digest, &[])]).unwrap();
+                        // What is committed is whole, though others of the session are on their way.
+                        assert_eq!(read(library, added.digest).unwrap(), *bytes);
+                    });
+                }
+            });
+            done.send(round).unwrap();
+        }
+    });
+    for _ in 0..40 {
+        ended.recv_timeout(Duration::from_secs(60)).expect("nobody waits for ever");
+    }
+}
