@@ -29,6 +29,7 @@ pub mod audit;
 mod idempotency;
 pub mod jobs;
 
+mod deployment_package;
 pub mod downloads;
 pub mod mirror;
 mod repair;

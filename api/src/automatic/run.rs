@@ -7,7 +7,8 @@
 
 use super::{look, rings};
 use crate::deployed::Content;
-use crate::downloads::{self, DownloadView, FileOutcome, Wanted};
+use crate::deployment_package::{self, Bring};
+use crate::downloads::{DownloadView, FileOutcome};
 use crate::problem::{Kind, Problem};
 use crate::site::Site;
 use ::sync::messages::{Message, MessageId};
@@ -20,10 +21,8 @@ use deployment::group::Regroup;
 use deployment::{GroupName, RuleName};
 use jiff::Timestamp;
 use packager::name::PackageName;
-use packager::retention::Retention;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 /// So many updates are brought in one version of the package.
@@ -203,18 +202,15 @@ impl Running<'_> {
 
     fn download(&self, package: &PackageName, ids: &[UpdateId]) -> Result<DownloadView, Problem> {
         let began = Instant::now();
-        let keep = NonZeroU32::new(self.site.config().packages.keep_versions as u32);
         loop {
-            let wanted = Wanted {
+            let wanted = Bring {
                 updates: ids.iter().map(ToString::to_string).collect(),
                 package: package.clone(),
-                retention: Retention { keep: keep.unwrap_or(NonZeroU32::MIN), days: None },
                 languages: self.rule.languages.clone(),
                 folder: None,
                 rate: None,
-                source: None,
             };
-            match downloads::download(self.site, wanted, self.job) {
+            match deployment_package::bring(self.site, wanted, self.job) {
                 Err(problem) if problem.retry_after.is_some() && began.elapsed() < PATIENCE => {
                     std::thread::sleep(LOOK_EVERY);
                     self.job.check().map_err(|_| crate::translate::cancelled())?;

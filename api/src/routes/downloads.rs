@@ -1,7 +1,7 @@
 //! Files of updates: bring them into a package.
 
 use crate::auth::Identity;
-use crate::downloads::{self, Wanted};
+use crate::deployment_package::{Bring, bring};
 use crate::extract::Input;
 use crate::guard::AuditNote;
 use crate::jobs::Job;
@@ -13,9 +13,8 @@ use ::sync::taxonomy::Language;
 use axum::extract::{Extension, State};
 use contentlib::Progress;
 use packager::name::PackageName;
-use packager::retention::Retention;
 use serde::{Deserialize, Serialize};
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -80,13 +79,10 @@ async fn download_updates(
     let language = |tag: &String| {
         tag.parse::<Language>().map_err(|error| Problem::field("languages", error.to_string()))
     };
-    let keep = NonZeroU32::new(site.config().packages.keep_versions as u32);
-    let wanted = Wanted {
+    let wanted = Bring {
         languages: asked.languages.iter().map(language).collect::<Result<_, _>>()?,
         folder: source_folder("from_folder", asked.from_folder.as_deref(), &identity)?,
         rate: asked.rate.map(NonZeroU64::get),
-        source: None,
-        retention: Retention { keep: keep.unwrap_or(NonZeroU32::MIN), days: None },
         updates: asked.updates,
         package,
     };
@@ -105,6 +101,6 @@ async fn download_updates(
     }
     let subject = format!("package/{}", wanted.package);
     let its_site = site.clone();
-    let work = move |progress: &Progress| downloads::download(&its_site, wanted, progress);
+    let work = move |progress: &Progress| bring(&its_site, wanted, progress);
     start(site, identity, &note, "download_updates", subject, Box::new(work)).await
 }

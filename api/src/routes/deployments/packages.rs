@@ -5,11 +5,10 @@
 
 use crate::auth::Identity;
 use crate::deployed::Content;
-use crate::downloads::{self, Wanted};
+use crate::deployment_package::{Bring, KEPT, Kept, bring, find, retention};
 use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
-use crate::mirror;
 use crate::page::{Page, PageQuery};
 use crate::problem::{Kind, Problem};
 use crate::routes::jobs::{Accepted, result_of, start};
@@ -27,11 +26,10 @@ use packager::compose::Base;
 use packager::name::PackageName;
 use packager::packages::PackageInfo;
 use packager::refs::{Source, SourceFolder};
-use packager::retention::Retention;
 use serde::{Deserialize, Serialize};
-use sitedb::{Batch, Table, Value};
+use sitedb::Batch;
 use std::collections::BTreeSet;
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -51,18 +49,6 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(download_to_package))
         .routes(routes!(remove_from_package))
 }
-
-/// What is kept beside a deployment package.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Kept {
-    description: String,
-    languages: BTreeSet<Language>,
-    source: Option<SourceFolder>,
-}
-impl Value for Kept {}
-
-const KEPT: Table<String, Kept> = Table::new("deployment-package");
 
 /// A deployment package.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -118,18 +104,6 @@ fn view(site: &Site, info: &PackageInfo, kept: Kept) -> Result<DeploymentPackage
         source: kept.source.map(|folder| folder.to_string()),
         created: info.created,
     })
-}
-
-/// A deployment package, and what is kept beside it.
-fn find(site: &Site, name: &PackageName) -> Result<(PackageInfo, Kept), Problem> {
-    let db = &site.ledger()?.db;
-    let info = site.content()?.packages.show(name)?;
-    let kept = KEPT.get(db, &name.to_string())?;
-    if info.source != Source::Composed || mirror::of(db, name)?.is_some() {
-        let detail = format!("{name} is no deployment package: its files come from elsewhere");
-        return Err(Problem::new(Kind::Conflict, &detail).caused_by("package", &detail));
-    }
-    Ok((info, kept.unwrap_or_default()))
 }
 
 /// List deployment packages
@@ -219,11 +193,6 @@ async fn create_deployment_package(
     let made = made.await?;
     let location = ("location", format!("/api/v1/deployment-packages/{}", made.name));
     Ok((StatusCode::CREATED, [location], Json(made)))
-}
-
-fn retention(site: &Site) -> Retention {
-    let keep = NonZeroU32::new(site.config().packages.keep_versions as u32);
-    Retention { keep: keep.unwrap_or(NonZeroU32::MIN), days: None }
 }
 
 /// A folder that no other package uses.
@@ -404,8 +373,8 @@ async fn download_to_package(
     }
     let folder = source_folder("from_folder", asked.from_folder.as_deref(), &identity)?;
     let of = site.clone();
-    let (wanted, source) = blocking(move || {
-        let (_, kept) = find(&of, &name)?;
+    let wanted = blocking(move || {
+        find(&of, &name)?;
         let mut updates = asked.updates;
         if let Some(group) = &asked.group {
             let group: GroupName = field("group", group)?;
@@ -414,29 +383,13 @@ async fn download_to_package(
         if updates.is_empty() {
             return Err(Problem::field("updates", "names none, and the group has none"));
         }
-        let wanted = Wanted {
-            updates,
-            package: name,
-            retention: retention(&of),
-            languages: kept.languages,
-            folder,
-            rate: asked.rate.map(NonZeroU64::get),
-            source: kept.source.as_ref().map(|it| it.0.clone()),
-        };
-        Ok((wanted, kept.source))
+        let (languages, rate) = (BTreeSet::new(), asked.rate.map(NonZeroU64::get));
+        Ok(Bring { updates, package: name, languages, folder, rate })
     })
     .await?;
     let subject = format!("package/{}", wanted.package);
     let its_site = site.clone();
-    let work = move |progress: &Progress| {
-        let name = wanted.package.clone();
-        let done = downloads::download(&its_site, wanted, progress)?;
-        if let Some(SourceFolder(folder)) = source {
-            downloads::write_out(&its_site, &name, &folder)?;
-        }
-        its_site.deployed().look(&its_site)?;
-        Ok(done)
-    };
+    let work = move |progress: &Progress| bring(&its_site, wanted, progress);
     start(site, identity, &note, "download_to_package", subject, Box::new(work)).await
 }
 

@@ -2,7 +2,8 @@
 
 use crate::auth::Identity;
 use crate::deployed::{Content, DeployedState};
-use crate::downloads::{self, Wanted};
+use crate::deployment_package::{self, Bring};
+use crate::downloads::DownloadView;
 use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
@@ -23,10 +24,8 @@ use deployment::policy::{DeploymentId, Experience, When};
 use deployment::{CollectionName, Deployment, DeploymentName, GroupName};
 use jiff::Timestamp;
 use packager::name::PackageName;
-use packager::retention::Retention;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -416,7 +415,7 @@ pub struct DownloadedDeployment {
     /// The deployment.
     pub deployment: DeploymentView,
     /// What became of files that were missing.
-    pub download: downloads::DownloadView,
+    pub download: DownloadView,
 }
 
 /// Make a deployment
@@ -462,21 +461,18 @@ async fn create_deployment(
         let location = ("location", format!("/api/v1/deployments/{}", made.id));
         return Ok((StatusCode::CREATED, [location], Json(made)).into_response());
     };
-    let keep = NonZeroU32::new(site.config().packages.keep_versions as u32);
-    let wanted = Wanted {
+    let wanted = Bring {
         updates: look.missing.iter().map(ToString::to_string).collect(),
         package,
-        retention: Retention { keep: keep.unwrap_or(NonZeroU32::MIN), days: None },
         languages,
         folder: None,
         rate: None,
-        source: None,
     };
     let subject = format!("deployment/{}", it.name);
     let its_site = site.clone();
     let work = move |progress: &Progress| {
-        let download = downloads::download(&its_site, wanted, progress)?;
-        let download: downloads::DownloadView =
+        let download = deployment_package::bring(&its_site, wanted, progress)?;
+        let download: DownloadView =
             serde_json::from_value(download).map_err(|error| Problem::internal(&error))?;
         let look = Look::at(&its_site, &it)?;
         if !look.missing.is_empty() && !new.allow_missing {
