@@ -138,6 +138,7 @@ fn filled(path: &str) -> String {
         ("{collection}", "web"),
         ("{deployment}", "november-pilot"),
         ("{rule}", "patch-day"),
+        ("{run}", "4"),
         ("{number}", "4"),
         ("{upload}", "0f3c2a7b1e0d4455a7b1e0d30199f0c2"),
         ("{blake3}", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
