@@ -194,6 +194,8 @@ pub struct Enforcer {
     jobs: BTreeMap<UpdateId, Job>,
     /// How bringing files fares, where it failed.
     files: BTreeMap<String, Retry>,
+    /// How often the update point was asked for updates of a document that the catalogue lacks, by its digest.
+    lacking: BTreeMap<String, Retry>,
     scans: Retry,
     scan_failure: Option<Failure>,
     round: Option<Round>,
@@ -235,6 +237,7 @@ impl Enforcer {
     /// Forgets what left the policy, and takes in what came.
     fn take_policy(&mut self, view: &View<'_>, dice: &mut dyn FnMut() -> f64) {
         self.plans.retain(|id, _| view.deployment(*id).is_some());
+        self.lacking.retain(|digest, _| view.deployments.iter().any(|it| it.updates == *digest));
         for deployment in view.deployments {
             self.plans
                 .entry(deployment.id)

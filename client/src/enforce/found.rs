@@ -34,6 +34,8 @@ pub struct Evaluated {
     pub updates: BTreeSet<UpdateId>,
     /// How many of its updates nobody can tell the state of.
     pub unknown: u64,
+    /// How many the catalogue here does not have. It may be older than the deployment; or they are for other machines.
+    pub missing: u64,
 }
 
 /// An update that is required.
@@ -82,9 +84,12 @@ impl Found {
                 Some(State::Unknown) if looks.known.contains(&id) || looks.is_begun(&update) => {
                     true
                 }
-                // The catalogue here may be older than the deployment.
-                None | Some(State::Unknown) => {
+                Some(State::Unknown) => {
                     evaluated.unknown += 1;
+                    false
+                }
+                None => {
+                    evaluated.missing += u64::from(!looks.is_of_another_platform(&update));
                     false
                 }
                 _ => false,
@@ -140,6 +145,18 @@ impl Looks<'_> {
             }
         }
         item
+    }
+
+    /// Whether an update is installed in a way that this machine does not have.
+    fn is_of_another_platform(&self, update: &DeployedUpdate) -> bool {
+        let platform = self.facts.system().platform;
+        let is_foreign = |item: &DeployedItem| match item.handler {
+            Some(Handler::Apt) => platform != Platform::Debian,
+            Some(Handler::Rpm) => platform != Platform::Rpm,
+            Some(Handler::Msi { .. } | Handler::Msp { .. }) => platform != Platform::Windows,
+            _ => false,
+        };
+        !update.items.is_empty() && update.items.iter().all(is_foreign)
     }
 
     /// Whether a package of an update was begun to be installed and is not.
@@ -355,7 +372,7 @@ mod tests {
         let of = all.map(|name| update(name, vec![item(None, Vec::new())])).into();
         let found = found(&machine(Platform::Debian, &[]), of, &[], None);
         let evaluated = &found.documents["d"];
-        assert_eq!(evaluated.unknown, 2);
+        assert_eq!((evaluated.unknown, evaluated.missing), (1, 1));
         assert_eq!(evaluated.updates, BTreeSet::from([UpdateId::named(&["other"])]));
     }
 

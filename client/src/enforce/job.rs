@@ -16,6 +16,11 @@ pub const CONTENT_TRIES: u32 = 18;
 /// How long is waited after the first that failed, and at most.
 pub const CONTENT_WAITS: (Duration, Duration) =
     (Duration::from_secs(30), Duration::from_secs(4 * 3_600));
+/// How often an update point is asked for updates that are deployed and that the catalogue lacks.
+pub const LACKING_TRIES: u32 = 3;
+/// How long is waited after the first time, and at most: a site takes some seconds to offer what it synchronised.
+pub const LACKING_WAITS: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(3_600));
 /// How often a package may turn out to need another one, for one update.
 pub const MAX_LACKS: usize = 200;
 

@@ -4,7 +4,8 @@
 //! installed, in a round between two scans, the shortest first; the machine restarts; files come that are not due yet.
 
 use super::job::{
-    CONTENT_TRIES, CONTENT_WAITS, INSTALL_TRIES, INSTALL_WAITS, Job, MAX_LACKS, Phase, Retry,
+    CONTENT_TRIES, CONTENT_WAITS, INSTALL_TRIES, INSTALL_WAITS, Job, LACKING_TRIES, LACKING_WAITS,
+    MAX_LACKS, Phase, Retry,
 };
 use super::when::{later, until};
 use super::{Doing, Enforcer, Outcome, Round, Step, View, code};
@@ -128,8 +129,25 @@ impl Enforcer {
         let is_new = |it: &DeploymentPolicy| {
             view.documents.contains(&it.updates) && !view.found.documents.contains_key(&it.updates)
         };
-        let is_due = view.deployments.iter().any(is_new);
-        is_due.then(|| self.scan_by(Trigger::BeforeDownload, scans)).flatten()
+        if view.deployments.iter().any(is_new) {
+            return self.scan_by(Trigger::BeforeDownload, scans);
+        }
+        for deployment in view.deployments.iter().filter(|it| self.may_lack(it, view)) {
+            let retry = self.lacking.get(&deployment.updates).cloned().unwrap_or_default();
+            if retry.may(view.now, LACKING_TRIES) {
+                // What is deployed may be newer than the catalogue here, however young that is.
+                return self.scan_by(Trigger::UserAction, scans);
+            }
+            wake.again(&retry, LACKING_TRIES);
+        }
+        None
+    }
+
+    /// Whether updates of a deployment may be for this machine, and yet to come into its catalogue.
+    pub(super) fn may_lack(&self, deployment: &DeploymentPolicy, view: &View<'_>) -> bool {
+        let evaluated = view.found.documents.get(&deployment.updates);
+        let asked = self.lacking.get(&deployment.updates).map_or(0, |retry| retry.failures);
+        evaluated.is_some_and(|it| it.missing > 0) && asked < LACKING_TRIES
     }
 
     /// Installing what is due.
@@ -472,6 +490,15 @@ impl Enforcer {
             self.files.clear();
             self.plans.values_mut().for_each(|plan| plan.document = Retry::default());
             self.restart.retry = Retry::default();
+        }
+        if answers.contains(&Trigger::UserAction) {
+            let lacking = view.found.documents.iter().filter(|(_, it)| it.missing > 0);
+            for (digest, _) in lacking {
+                let what = "the catalogue does not have all of its updates";
+                let failure = Failure::new(code::STILL_REQUIRED, what);
+                let retry = self.lacking.entry(digest.clone()).or_default();
+                retry.failed(view.now, LACKING_WAITS, dice(), failure);
+            }
         }
         let installing = match &self.doing {
             Some(Doing::Install(update)) => Some(*update),

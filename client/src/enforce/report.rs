@@ -165,7 +165,9 @@ impl Enforcer {
         let compliance = match evaluated.updates.iter().any(|id| is_required(&id)) {
             true => Compliance::NonCompliant,
             // What is not known never makes a machine look compliant.
-            false if evaluated.unknown > 0 => Compliance::Unknown,
+            false if evaluated.unknown > 0 || self.may_lack(deployment, view) => {
+                Compliance::Unknown
+            }
             false => Compliance::Compliant,
         };
         let is_bundle = |id: &&UpdateId| view.found.updates.get(*id).is_some_and(|it| it.is_bundle);

@@ -79,6 +79,8 @@ struct World {
     found: Found,
     cached: BTreeMap<String, u64>,
     software: BTreeMap<u8, Software>,
+    /// Updates that the catalogue lacks, and whether the update point has them.
+    lacking: (BTreeSet<u8>, bool),
     /// What was done, and when by the clock on the wall.
     done: Vec<(i64, String)>,
     dice: u64,
@@ -105,6 +107,7 @@ impl World {
             found: Found::default(),
             cached: BTreeMap::new(),
             software: software.collect(),
+            lacking: (BTreeSet::new(), true),
             done: Vec::new(),
             dice: 1,
             trouble: u64::MAX,
@@ -184,6 +187,10 @@ impl World {
             let ids = self.documents.get(name).cloned().unwrap_or_default();
             let mut evaluated = Evaluated::default();
             for n in ids {
+                if self.lacking.0.contains(&n) {
+                    evaluated.missing += 1;
+                    continue;
+                }
                 let it = &self.software[&n];
                 if !it.is_installed || it.waits {
                     let file = |name: String| DeployedFile {
@@ -319,6 +326,9 @@ impl World {
         if self.fails() {
             return self.with(|it, view, dice| it.scan_failed(&answers, "x", view, dice));
         }
+        if trigger == Trigger::UserAction && self.lacking.1 {
+            self.lacking.0.clear();
+        }
         self.scan();
         self.with(|it, view, dice| it.scanned(&answers, view, dice));
     }
@@ -373,6 +383,26 @@ fn a_required_deployment_is_evaluated_downloaded_and_at_its_deadline_installed()
     world.scanned(Trigger::Reevaluation);
     world.pass(HOUR);
     assert_eq!(world.said(), ["BeforeInstall", "install 1", "AfterInstall"]);
+}
+
+#[test]
+fn what_is_newer_than_the_catalogue_is_asked_for_and_what_never_comes_is_for_others() {
+    let mut world = World::new(&[1]);
+    world.lacking.0 = BTreeSet::from([1]);
+    world.pass(HOUR);
+    let all =
+        ["BeforeDownload", "UserAction", "BeforeInstall", "file-1", "install 1", "AfterInstall"];
+    assert_eq!(world.said(), all);
+    assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+
+    let mut world = World::new(&[1]);
+    world.lacking = (BTreeSet::from([1]), false);
+    world.pass(10);
+    assert_eq!(world.said(), ["BeforeDownload", "UserAction"]);
+    assert_eq!(world.standing().0, Compliance::Unknown, "it may come yet");
+    world.pass(DAY);
+    assert_eq!(world.said(), ["UserAction", "UserAction"], "a bounded number of times");
+    assert_eq!(world.standing().0, Compliance::Compliant);
 }
 
 #[test]
