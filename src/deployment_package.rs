@@ -70,6 +70,9 @@ Examples:
         /// Updates, by id, name or article; `-` reads them from stdin, one a line
         #[arg(required = true, value_name = "UPDATE")]
         updates: Vec<String>,
+        /// Take them out though machines can get updates that are deployed from no other package
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -180,8 +183,8 @@ pub async fn run(
             let gone: DeploymentPackageView = client.ask(Request::new(Method::DELETE, &at)).await?;
             out.show(&gone, |w| writeln!(w, "deployment package {} is deleted", gone.name))
         }
-        DeploymentPackageCommand::RemoveUpdates { package, updates } => {
-            let remove = RemoveFromPackage { updates: named(updates)? };
+        DeploymentPackageCommand::RemoveUpdates { package, updates, force } => {
+            let remove = RemoveFromPackage { updates: named(updates)?, force };
             let at = path(&["deployment-packages", &package, "remove"]);
             let request = Request::new(Method::POST, &at).json(&remove)?;
             match job::start::<UpdateView>(client, request, out, false).await? {

@@ -130,7 +130,7 @@ fn next(it: &Listed) -> String {
     };
     match it.enforced {
         Some(at) if at > Timestamp::now() && it.standing.enforcement != Enforcement::Succeeded => {
-            format!("{said}; installed {}", units::when(at))
+            format!("{said}; to be installed {}", units::when(at))
         }
         _ => said.to_owned(),
     }

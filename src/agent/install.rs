@@ -67,6 +67,12 @@ pub fn install(args: &InstallArgs, folder: &Path, out: Out) -> Result<(), Failur
             "--program and --data must be absolute paths: they stand in the unit",
         ));
     }
+    if !args.root.is_dir() {
+        let root = args.root.display();
+        return Err(Failure::usage(format!(
+            "{root} is no folder: --root names the files of a machine"
+        )));
+    }
     let below = |path: &Path| args.root.join(path.strip_prefix("/").unwrap_or(path));
     let (unit, data) = (args.root.join(UNIT), below(folder));
     let text = unit_of(&program, folder, site.as_deref())?;

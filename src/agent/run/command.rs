@@ -74,7 +74,9 @@ impl Agent {
                 let now = self.now();
                 self.state.pace.at_once(now);
                 self.report().await?;
-                match &self.report_trouble {
+                self.report_enforcement().await?;
+                let trouble = self.report_trouble.as_ref().or(self.deploy.report_trouble.as_ref());
+                match trouble {
                     None => status(self),
                     Some(why) => Err(format!("states could not be told: {why}")),
                 }

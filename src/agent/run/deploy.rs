@@ -400,7 +400,7 @@ impl Agent {
         let beside: Vec<_> = beside.map(|(_, file)| file.clone()).collect();
         let settings = self.settings();
         let (home, machine) = (self.home.clone(), self.machine.clone());
-        tracing::info!(update = needed.name, below, "an update is installed");
+        tracing::info!(update = needed.name, below, "an installation begins");
         tokio::task::spawn_blocking(move || {
             let platform = machine.facts().map(|facts| facts.system().platform);
             let planned = match platform {

@@ -9,6 +9,7 @@ use crate::deployment_package::{Bring, KEPT, Kept, bring, find, retention};
 use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
+use crate::mirror;
 use crate::page::{Page, PageQuery};
 use crate::problem::{Kind, Problem};
 use crate::routes::jobs::{Accepted, result_of, start};
@@ -281,13 +282,7 @@ async fn delete_deployment_package(
         let was = view(&site, &info, kept)?;
         let lost = lost_without(&site, &name)?;
         if !lost.is_empty() && !is_forced {
-            let detail = format!(
-                "package {name} alone holds {} of enabled deployments: machines could not get {} any more; force \
-                 (--force) deletes it all the same",
-                listed(&site, &lost)?,
-                if lost.len() == 1 { "it" } else { "them" }
-            );
-            return Err(Problem::new(Kind::Conflict, &detail).caused_by("force", &detail));
+            return Err(alone_holds(&site, &name, &lost)?);
         }
         site.content()?.packages.delete_package(&name)?;
         let db = &site.ledger()?.db;
@@ -316,6 +311,21 @@ fn lost_without(site: &Site, package: &PackageName) -> Result<BTreeSet<UpdateId>
     let is_held = |id: &UpdateId| now.get(id) == Some(&Content::Held);
     let lost = |id: &UpdateId| is_held(id) && then.get(id) == Some(&Content::Missing);
     Ok(ids.into_iter().filter(lost).collect())
+}
+
+/// What somebody is told who is about to take away what no other package has.
+fn alone_holds(
+    site: &Site,
+    name: &PackageName,
+    lost: &BTreeSet<UpdateId>,
+) -> Result<Problem, Problem> {
+    let detail = format!(
+        "package {name} alone holds {} of enabled deployments: machines could not get {} any more; force (--force) \
+         does it all the same",
+        listed(site, lost)?,
+        if lost.len() == 1 { "it" } else { "them" }
+    );
+    Ok(Problem::new(Kind::Conflict, &detail).caused_by("force", &detail))
 }
 
 fn listed(site: &Site, ids: &BTreeSet<UpdateId>) -> Result<String, Problem> {
@@ -400,11 +410,14 @@ async fn download_to_package(
 pub struct RemoveFromPackage {
     /// By id, name or article.
     pub updates: Vec<String>,
+    /// Take them out though machines can get updates that are deployed from no other package.
+    pub force: bool,
 }
 
 /// Take files of updates out of a deployment package
 ///
-/// Its next version does not have them. A job.
+/// Its next version does not have them. A job. 409 if no other package holds one that an enabled deployment has: `force`
+/// takes it out all the same.
 #[utoipa::path(post, path = "/api/v1/deployment-packages/{package}/remove", tag = "deployments",
     operation_id = "remove_from_package", security(("token" = ["operator"])),
     request_body = RemoveFromPackage,
@@ -432,7 +445,12 @@ async fn remove_from_package(
             Ok(id) => Ok(id),
             Err(_) => Ok::<_, Problem>(updates.catalogue().get(which)?.update.id),
         };
-        asked.updates.iter().map(|which| Ok(id(which)?.to_string())).collect()
+        let ids = asked.updates.iter().map(id).collect::<Result<BTreeSet<_>, _>>()?;
+        let lost: BTreeSet<_> = lost_without(&of, &its)?.intersection(&ids).copied().collect();
+        if !lost.is_empty() && !asked.force {
+            return Err(alone_holds(&of, &its, &lost)?);
+        }
+        Ok(ids.iter().map(ToString::to_string).collect())
     })
     .await?;
     let subject = format!("package/{name}");
