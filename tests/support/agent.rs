@@ -57,9 +57,13 @@ impl Machine {
 
     /// Starts its agent.
     pub fn start(&self, args: &[&str]) -> Agent {
+        self.start_by(self.run(args))
+    }
+
+    /// Starts its agent by this command, which is that of [`Machine::run`] in other surroundings.
+    pub fn start_by(&self, mut command: Command) -> Agent {
         let log = self.data.with_extension("log");
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let mut command = self.run(args);
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         Agent { child, data: self.data.clone() }
     }

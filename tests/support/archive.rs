@@ -77,7 +77,9 @@ impl Archive {
     /// Puts one into the pool whose control file has these lines, too.
     pub fn add_saying(&self, name: &str, version: &str, lines: &str, bytes: &[u8]) {
         let built = temp_folder();
-        fs::write(built.path().join("file"), bytes).unwrap();
+        let share = built.path().join("usr/share").join(name);
+        fs::create_dir_all(&share).unwrap();
+        fs::write(share.join("file"), bytes).unwrap();
         fs::create_dir(built.path().join("DEBIAN")).unwrap();
         let control = format!(
             "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: A <a@example.org>\n\

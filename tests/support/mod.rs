@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod archive;
+pub mod branch;
 pub mod clock;
 pub mod debian;
 pub mod fleet;

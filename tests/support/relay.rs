@@ -43,6 +43,13 @@ pub fn relay(url: &str, from: From, limit: i64) -> String {
     format!("http://{address}")
 }
 
+/// Passes all that comes from either to the other.
+pub fn join(client: TcpStream, server: TcpStream) {
+    let (from, to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    std::thread::spawn(move || pass(from, to, None));
+    std::thread::spawn(move || pass(server, client, None));
+}
+
 fn pass(mut source: TcpStream, mut dest: TcpStream, left: Option<&AtomicI64>) {
     let mut buffer = [0; 16 << 10];
     while let Ok(n @ 1..) = source.read(&mut buffer) {
