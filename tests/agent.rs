@@ -544,8 +544,12 @@ fn installing_writes_a_unit_and_keeps_the_token_to_itself() {
     let root = folder.path().join("image");
     let (token_arg, root_arg) = (token.to_str().unwrap(), root.to_str().unwrap());
     let words = ["agent", "install", "--join-file", token_arg, "--root", root_arg];
+    let told = support::Run::of(support::depot().args(words)).fails(2);
+    assert!(told.contains("is no folder") && !root.exists(), "{told}");
+    fs::create_dir(&root).unwrap();
     let told = support::Run::of(support::depot().args(words).arg("--dry-run")).ok();
-    assert!(told.stdout.contains("ExecStart=") && !root.exists(), "{}", told.stdout);
+    let is_empty = fs::read_dir(&root).unwrap().next().is_none();
+    assert!(told.stdout.contains("ExecStart=") && is_empty, "{}", told.stdout);
     support::Run::of(support::depot().args(words)).ok();
     let unit = fs::read_to_string(root.join("etc/systemd/system/depot-agent.service")).unwrap();
     let secret = fs::read_to_string(&token).unwrap();

@@ -374,7 +374,8 @@ async fn a_package_that_alone_holds_what_is_deployed_goes_by_force_alone() {
     let now = shown().await;
     assert_eq!((&now["content"], &now["missing"]), (&json!("missing"), &json!(1)));
     let at = "/api/v1/deployment-packages/q/remove";
-    let done = admin.result(admin.post(at, json!({"updates": ["a"]})).await).await;
+    admin.post(at, json!({"updates": ["a"]})).await.refused(409, "force");
+    let done = admin.result(admin.post(at, json!({"updates": ["a"], "force": true})).await).await;
     assert_eq!(done["version"], 3, "{done}");
     assert_eq!(shown().await["missing"], 2);
     // What lies in the folder that the package had is not downloaded.
