@@ -1,0 +1,364 @@
+//! Packs on an object store: Amazon S3, and what speaks like it.
+//!
+//! The store holds the packs, and nothing else is needed to have the library: the disk of the
+//! machine that works on it holds the packs being written, a cache, and the index, all of which
+//! may be lost at any time.
+//!
+//! Always true:
+//! * [`PackFile::sync`](super::PackFile::sync) returns when the bytes are in the store.
+//! * An object is written once, under a name that is never used again, and never changes. Only the
+//!   lease does.
+//! * Which packs there are is known from one listing when the library is opened, and from then on
+//!   from what this process does: it is the only one that writes. No read waits for a listing.
+
+mod error;
+mod gate;
+mod lease;
+mod node;
+mod pack;
+mod place;
+mod probe;
+mod requests;
+mod segments;
+
+pub use error::ObjectsError;
+pub use requests::{Patience, RequestCounts};
+
+use super::{PackFile, PackStore};
+use crate::digest::PackId;
+use crate::library::Environment;
+use bytes::{Bytes, BytesMut};
+use lease::{Holder, Lease, Refused};
+use node::Node;
+use object_store::ObjectStore;
+use object_store::path::Path as ObjectPath;
+use pack::Pack;
+use parking_lot::Mutex;
+use probe::Conditions;
+use requests::Requests;
+use segments::{FOLDER, Layout, arrange};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The folder of packs that are being written.
+const OPEN: &str = "open";
+
+/// How a library on an object store is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectOptions {
+    /// Where it is: `s3://BUCKET/PREFIX`, or `gs://` or `az://`.
+    pub url: String,
+    /// Bytes of the local disk for what was read, about.
+    pub cache_bytes: u64,
+    /// Somebody promises that no other process ever opens it, for stores that ignore conditions.
+    pub single_writer: bool,
+}
+
+/// The packs of one library on an object store.
+pub struct ObjectPacks {
+    shared: Arc<Shared>,
+    packs: Mutex<BTreeMap<PackId, Arc<Pack>>>,
+    /// Deleted packs that somebody had open: their objects go when nobody has any more.
+    doomed: Mutex<Vec<Arc<Pack>>>,
+    folder: PathBuf,
+    /// Whether the process before may have left requests on their way.
+    after_a_kill: bool,
+    node: Node,
+    /// Whether the index in the folder is of the library as it is.
+    index_is_current: bool,
+    /// Given back last.
+    lease: Lease,
+}
+
+/// What all packs use.
+pub(crate) struct Shared {
+    requests: Arc<Requests>,
+}
+
+impl Shared {
+    /// Bytes `range` of a pack.
+    fn read(&self, id: PackId, layout: &Layout, range: Range<u64>) -> io::Result<Bytes> {
+        self.read_alone(id, layout, range)
+    }
+
+    /// The same, asking the store for these bytes and no others.
+    fn read_alone(&self, id: PackId, layout: &Layout, range: Range<u64>) -> io::Result<Bytes> {
+        if range.start > range.end {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if range.end > layout.len() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut pieces = layout.pieces(id, range).into_iter();
+        let Some((name, inside)) = pieces.next() else { return Ok(Bytes::new()) };
+        let first = self.requests.get(&name, inside)?;
+        if pieces.len() == 0 {
+            return Ok(first);
+        }
+        let mut all = BytesMut::from(&first[..]);
+        for (name, inside) in pieces {
+            all.extend_from_slice(&self.requests.get(&name, inside)?);
+        }
+        Ok(all.freeze())
+    }
+
+    fn keep(&self, _: PackId, _: &File, _: u64) {}
+
+    fn forget(&self, _: PackId) {}
+}
+
+impl ObjectPacks {
+    /// The packs at the place that `options` name, with `folder`, which is this process's, for what
+    /// is local.
+    pub fn open(
+        options: &ObjectOptions,
+        folder: &Path,
+        environment: Arc<dyn Environment>,
+    ) -> Result<Self, ObjectsError> {
+        let (store, prefix) = place::connect(&options.url)?;
+        Self::over(store, prefix.as_ref(), options, folder, environment, Patience::default())
+    }
+
+    /// The packs below `prefix` of any store; the URL in `options` is what it is called.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        prefix: &str,
+        options: &ObjectOptions,
+        folder: &Path,
+        environment: Arc<dyn Environment>,
+        patience: Patience,
+    ) -> Result<Self, ObjectsError> {
+        let url = || options.url.clone();
+        let local = |source| ObjectsError::Folder { folder: folder.into(), source };
+        let remote = |source| ObjectsError::Unreachable { url: url(), source };
+        // What was being written when a process ended is in the store as far as it was promised.
+        let open = folder.join(OPEN);
+        match fs::remove_dir_all(&open) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(local(error)),
+            _ => fs::create_dir_all(&open).map_err(local)?,
+        }
+        let node = Node::load(folder, &options.url, &*environment).map_err(local)?;
+        let requests = Requests::new(store, ObjectPath::from(prefix), patience).map_err(local)?;
+        let requests = Arc::new(requests);
+        match probe::probe(&requests, environment.random()).map_err(remote)? {
+            Conditions::Kept => {}
+            Conditions::Ignored if options.single_writer => requests.without_conditions(),
+            Conditions::Ignored => return Err(ObjectsError::IgnoresConditions { url: url() }),
+        }
+        let holder = Holder { owner: node.owner.clone(), name: this_process() };
+        let taken = lease::take(&requests, &environment, holder);
+        let (lease, before) = taken.map_err(|refused| match refused {
+            Refused::Held { holder, until } => {
+                ObjectsError::InUse { url: url(), holder, until: time_of_day(until) }
+            }
+            Refused::Newer(found) => ObjectsError::NewerLease { url: url(), found },
+            Refused::Unreadable => ObjectsError::UnreadableLease { url: url() },
+            Refused::Io(source) => remote(source),
+        })?;
+        let (found, left_over) = arrange(requests.list(FOLDER).map_err(remote)?);
+        if let Err(error) = requests.delete(left_over) {
+            tracing::warn!(%error, "segments of sealed packs are left over");
+        }
+        let is_own = |b: &lease::Before| b.owner == node.owner && b.fence == node.fence;
+        let index_is_current = before.as_ref().is_some_and(is_own);
+        let after_a_kill = before.is_some_and(|before| !before.is_clean);
+        let shared = Arc::new(Shared { requests });
+        let stored = |(id, layout)| (id, Pack::stored(id, shared.clone(), layout));
+        let packs = Mutex::new(found.into_iter().map(stored).collect());
+        Ok(Self {
+            packs,
+            shared,
+            doomed: Mutex::default(),
+            folder: folder.into(),
+            after_a_kill,
+            node,
+            index_is_current,
+            lease,
+        })
+    }
+
+    /// Whether the index in the folder knows all that was done to the library: nobody else has had
+    /// it since. Otherwise it must be made anew.
+    pub(crate) fn index_is_current(&self) -> bool {
+        self.index_is_current
+    }
+
+    /// Notes that the index in the folder goes with the library as it is now.
+    pub(crate) fn own_index(&self) -> Result<(), ObjectsError> {
+        let node = Node { fence: self.lease.fence(), ..self.node.clone() };
+        let failed = |source| ObjectsError::Folder { folder: self.folder.clone(), source };
+        node.save(&self.folder).map_err(failed)
+    }
+
+    /// Refuses a folder that does not belong to the library that `options` name: one with packs of
+    /// its own, or without options, one of a library elsewhere.
+    pub(crate) fn check_folder(
+        options: Option<&ObjectOptions>,
+        folder: &Path,
+    ) -> Result<(), ObjectsError> {
+        let failed = |source| ObjectsError::Folder { folder: folder.into(), source };
+        match options {
+            Some(options) => match fs::read_dir(folder.join("packs")).map(|mut all| all.next()) {
+                Ok(Some(_)) => Err(ObjectsError::HoldsPacks {
+                    folder: folder.into(),
+                    url: options.url.clone(),
+                }),
+                _ => Ok(()),
+            },
+            None => match Node::read(folder).map_err(failed)? {
+                Some(Node { url, .. }) => {
+                    Err(ObjectsError::Elsewhere { folder: folder.into(), url })
+                }
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The requests made so far.
+    pub fn requests(&self) -> RequestCounts {
+        self.shared.requests.counts()
+    }
+
+    /// Deletes the objects of deleted packs that nobody reads any more.
+    fn bury(&self) {
+        let mut doomed = self.doomed.lock();
+        doomed.retain(|pack| {
+            if Arc::strong_count(pack) > 1 {
+                return true;
+            }
+            match self.shared.requests.delete(pack.objects()) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(pack = %pack.id, %error, "a deleted pack is left over");
+                    true
+                }
+            }
+        });
+    }
+}
+
+impl ObjectPacks {
+    /// Whether pack `id` may be made now. A deleted pack of that name, which comes back from
+    /// another volume, goes first, whoever reads it.
+    fn make_way(&self, id: PackId) -> io::Result<()> {
+        if self.packs.lock().contains_key(&id) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mut doomed = self.doomed.lock();
+        if let Some(at) = doomed.iter().position(|pack| pack.id == id) {
+            self.shared.requests.delete(doomed[at].objects())?;
+            doomed.swap_remove(at);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ObjectPacks {
+    fn drop(&mut self) {
+        self.bury();
+    }
+}
+
+impl PackStore for ObjectPacks {
+    fn create(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
+        self.bury();
+        self.make_way(id)?;
+        let pack =
+            Pack::create(id, self.shared.clone(), self.folder.join(OPEN).join(id.to_string()))?;
+        self.packs.lock().insert(id, pack.clone());
+        Ok(pack)
+    }
+
+    fn create_whole(
+        &self,
+        id: PackId,
+        fill: &mut dyn FnMut(&dyn PackFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.make_way(id)?;
+        let path = self.folder.join(OPEN).join(format!("{id}.whole"));
+        let pack = Pack::create(id, self.shared.clone(), path)?;
+        if let Err(error) = fill(&*pack).and_then(|()| pack.seal()) {
+            pack.close();
+            return Err(error);
+        }
+        self.packs.lock().insert(id, pack);
+        Ok(())
+    }
+
+    fn open(&self, id: PackId) -> io::Result<Arc<dyn PackFile>> {
+        match self.packs.lock().get(&id) {
+            Some(pack) => Ok(pack.clone()),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn list(&self) -> io::Result<Vec<PackId>> {
+        Ok(self.packs.lock().keys().copied().collect())
+    }
+
+    fn delete(&self, id: PackId) -> io::Result<()> {
+        self.bury();
+        let Some(pack) = self.packs.lock().remove(&id) else { return Ok(()) };
+        if Arc::strong_count(&pack) > 1 {
+            self.doomed.lock().push(pack);
+            return Ok(());
+        }
+        let deleted = self.shared.requests.delete(pack.objects());
+        if deleted.is_err() {
+            self.packs.lock().insert(id, pack);
+        } else {
+            pack.close();
+            self.shared.forget(id);
+        }
+        deleted
+    }
+
+    fn free_space(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
+    fn may_change_late(&self) -> bool {
+        self.after_a_kill
+    }
+}
+
+/// This machine's name and this process, for people.
+fn this_process() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = match name.trim() {
+        "" => "a machine without a name",
+        name => name,
+    };
+    format!("{name}, process {}", std::process::id())
+}
+
+/// A time, in ms since 1970, as it is told to people who look at it now.
+fn time_of_day(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::library::System;
+    use object_store::memory::InMemory;
+
+    pub(crate) fn in_memory(folder: &Path) -> ObjectPacks {
+        over(Arc::new(InMemory::new()), folder).unwrap()
+    }
+
+    pub(super) fn over(
+        store: Arc<dyn ObjectStore>,
+        folder: &Path,
+    ) -> Result<ObjectPacks, ObjectsError> {
+        let url = "memory://a/b".into();
+        let options = ObjectOptions { url, cache_bytes: 64 << 20, single_writer: false };
+        let patience = Patience::default();
+        ObjectPacks::over(store, "a/b", &options, folder, Arc::new(System), patience)
+    }
+}
