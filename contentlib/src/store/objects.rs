@@ -11,6 +11,7 @@
 //! * Which packs there are is known from one listing when the library is opened, and from then on
 //!   from what this process does: it is the only one that writes. No read waits for a listing.
 
+mod cache;
 mod error;
 mod gate;
 mod lease;
@@ -18,16 +19,18 @@ mod node;
 mod pack;
 mod place;
 mod probe;
+mod reads;
 mod requests;
 mod segments;
 
+pub use cache::CacheCounts;
 pub use error::ObjectsError;
 pub use requests::{Patience, RequestCounts};
 
 use super::{PackFile, PackStore};
 use crate::digest::PackId;
 use crate::library::Environment;
-use bytes::{Bytes, BytesMut};
+use cache::PartCache;
 use lease::{Holder, Lease, Refused};
 use node::Node;
 use object_store::ObjectStore;
@@ -35,17 +38,19 @@ use object_store::path::Path as ObjectPath;
 use pack::Pack;
 use parking_lot::Mutex;
 use probe::Conditions;
+use reads::Reads;
 use requests::Requests;
-use segments::{FOLDER, Layout, arrange};
+use segments::{FOLDER, arrange};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The folder of packs that are being written.
 const OPEN: &str = "open";
+/// The folder of what was read.
+const CACHE: &str = "cache";
 
 /// How a library on an object store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,38 +82,7 @@ pub struct ObjectPacks {
 /// What all packs use.
 pub(crate) struct Shared {
     requests: Arc<Requests>,
-}
-
-impl Shared {
-    /// Bytes `range` of a pack.
-    fn read(&self, id: PackId, layout: &Layout, range: Range<u64>) -> io::Result<Bytes> {
-        self.read_alone(id, layout, range)
-    }
-
-    /// The same, asking the store for these bytes and no others.
-    fn read_alone(&self, id: PackId, layout: &Layout, range: Range<u64>) -> io::Result<Bytes> {
-        if range.start > range.end {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        if range.end > layout.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut pieces = layout.pieces(id, range).into_iter();
-        let Some((name, inside)) = pieces.next() else { return Ok(Bytes::new()) };
-        let first = self.requests.get(&name, inside)?;
-        if pieces.len() == 0 {
-            return Ok(first);
-        }
-        let mut all = BytesMut::from(&first[..]);
-        for (name, inside) in pieces {
-            all.extend_from_slice(&self.requests.get(&name, inside)?);
-        }
-        Ok(all.freeze())
-    }
-
-    fn keep(&self, _: PackId, _: &File, _: u64) {}
-
-    fn forget(&self, _: PackId) {}
+    reads: Arc<Reads>,
 }
 
 impl ObjectPacks {
@@ -141,6 +115,7 @@ impl ObjectPacks {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(local(error)),
             _ => fs::create_dir_all(&open).map_err(local)?,
         }
+        let cache = PartCache::open(folder.join(CACHE), options.cache_bytes).map_err(local)?;
         let node = Node::load(folder, &options.url, &*environment).map_err(local)?;
         let requests = Requests::new(store, ObjectPath::from(prefix), patience).map_err(local)?;
         let requests = Arc::new(requests);
@@ -159,6 +134,8 @@ impl ObjectPacks {
             Refused::Unreadable => ObjectsError::UnreadableLease { url: url() },
             Refused::Io(source) => remote(source),
         })?;
+        // Before anything is written: killed then, this machine is known as the holder.
+        node.save(folder).map_err(local)?;
         let (found, left_over) = arrange(requests.list(FOLDER).map_err(remote)?);
         if let Err(error) = requests.delete(left_over) {
             tracing::warn!(%error, "segments of sealed packs are left over");
@@ -166,7 +143,8 @@ impl ObjectPacks {
         let is_own = |b: &lease::Before| b.owner == node.owner && b.fence == node.fence;
         let index_is_current = before.as_ref().is_some_and(is_own);
         let after_a_kill = before.is_some_and(|before| !before.is_clean);
-        let shared = Arc::new(Shared { requests });
+        let reads = Arc::new(Reads::new(requests.clone(), cache));
+        let shared = Arc::new(Shared { requests, reads });
         let stored = |(id, layout)| (id, Pack::stored(id, shared.clone(), layout));
         let packs = Mutex::new(found.into_iter().map(stored).collect());
         Ok(Self {
@@ -223,6 +201,11 @@ impl ObjectPacks {
         self.shared.requests.counts()
     }
 
+    /// What the local cache did so far.
+    pub fn cache(&self) -> CacheCounts {
+        self.shared.reads.cache().counts()
+    }
+
     /// Deletes the objects of deleted packs that nobody reads any more.
     fn bury(&self) {
         let mut doomed = self.doomed.lock();
@@ -231,7 +214,10 @@ impl ObjectPacks {
                 return true;
             }
             match self.shared.requests.delete(pack.objects()) {
-                Ok(()) => false,
+                Ok(()) => {
+                    self.shared.reads.forget(pack.id);
+                    false
+                }
                 Err(error) => {
                     tracing::warn!(pack = %pack.id, %error, "a deleted pack is left over");
                     true
@@ -312,7 +298,7 @@ impl PackStore for ObjectPacks {
             self.packs.lock().insert(id, pack);
         } else {
             pack.close();
-            self.shared.forget(id);
+            self.shared.reads.forget(id);
         }
         deleted
     }
@@ -343,22 +329,4 @@ fn time_of_day(unix_ms: u64) -> String {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::library::System;
-    use object_store::memory::InMemory;
-
-    pub(crate) fn in_memory(folder: &Path) -> ObjectPacks {
-        over(Arc::new(InMemory::new()), folder).unwrap()
-    }
-
-    pub(super) fn over(
-        store: Arc<dyn ObjectStore>,
-        folder: &Path,
-    ) -> Result<ObjectPacks, ObjectsError> {
-        let url = "memory://a/b".into();
-        let options = ObjectOptions { url, cache_bytes: 64 << 20, single_writer: false };
-        let patience = Patience::default();
-        ObjectPacks::over(store, "a/b", &options, folder, Arc::new(System), patience)
-    }
-}
+pub(crate) mod tests;

@@ -8,7 +8,8 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    Result,
 };
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -90,6 +91,12 @@ impl Bucket {
     pub fn names(&self) -> Vec<String> {
         let all = futures::executor::block_on(self.objects.list(None).collect::<Vec<_>>());
         all.into_iter().map(|object| object.unwrap().location.to_string()).collect()
+    }
+
+    /// Deletes an object behind everybody's back.
+    pub fn remove(&self, name: &str) {
+        let path = Path::parse(name).unwrap();
+        futures::executor::block_on(self.objects.delete(&path)).unwrap();
     }
 
     fn ask(&self) -> Outcome {

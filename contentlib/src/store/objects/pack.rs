@@ -163,7 +163,7 @@ impl PackFile for Pack {
             return Ok(());
         }
         self.upload(whole_name(self.id), &file, 0..len)?;
-        self.shared.keep(self.id, &file, len);
+        self.shared.reads.keep(self.id, &file, len);
         let segments = {
             let mut state = self.state.lock();
             let State::Open(open) = &*state else { return Ok(()) };
@@ -195,7 +195,7 @@ impl PackFile for Pack {
             State::Stored(layout) => Ok(layout.clone()),
         };
         match layout {
-            Ok(layout) => self.shared.read(self.id, &layout, range),
+            Ok(layout) => self.shared.reads.read(self.id, &layout, range),
             Err(file) => {
                 let length = range.end.checked_sub(range.start);
                 let mut bytes = vec![0; length.ok_or(io::ErrorKind::InvalidInput)? as usize];
@@ -211,12 +211,12 @@ impl PackFile for Pack {
             State::Stored(layout) => Some(layout.clone()),
         };
         match layout {
-            Some(layout) => self.shared.read_alone(self.id, &layout, range),
+            Some(layout) => self.shared.reads.read_alone(self.id, &layout, range),
             None => self.read_at(range),
         }
     }
 
     fn forget_cached(&self) {
-        self.shared.forget(self.id);
+        self.shared.reads.forget(self.id);
     }
 }
