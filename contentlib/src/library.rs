@@ -42,22 +42,11 @@ pub struct Options {
     /// Bytes of the home volume that stay free, so that garbage collection can work; and of each
     /// other volume that has no reserve of its own.
     pub reserve: u64,
-    /// The object store that the library is on; without it, the library's folder.
-    pub objects: Option<ObjectOptions>,
+    /// Whether the library is on an object store. Packs there are full at 64 MiB, if not before.
+    pub objects: ObjectOptions,
 }
 
-impl Options {
-    /// A pack is full at this many bytes: on an object store not later than what is cheap to write
-    /// again.
-    pub(crate) fn full_pack(&self) -> u64 {
-        match self.objects {
-            Some(_) => self.pack_target.min(OBJECT_PACK),
-            None => self.pack_target,
-        }
-    }
-}
-
-/// The size of packs on an object store.
+/// The size of packs on an object store: what is cheap to write again when half of it is dead.
 const OBJECT_PACK: u64 = 64 << 20;
 
 impl Default for Options {
@@ -68,7 +57,7 @@ impl Default for Options {
             cache_bytes: 128 << 20,
             gc_grace: Duration::from_secs(24 * 3600),
             reserve: 64 << 20,
-            objects: None,
+            objects: ObjectOptions::default(),
         }
     }
 }
@@ -172,7 +161,7 @@ pub struct ContentStat {
 impl Library {
     /// Opens the library in `folder`, or makes one. Where `options` name an object store, the
     /// folder holds what is local of it; if the index there is not the library's, it is made anew.
-    pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, mut options: Options) -> Result<Self, OpenError> {
         let Locked { lock, store, objects } = lock_folder(folder, &options)?;
         let index = folder.join("index");
         let is_missing =
@@ -183,6 +172,7 @@ impl Library {
                 rebuild_in(folder, &store, &Progress::default())?;
             }
             objects.own_index()?;
+            options.pack_target = options.pack_target.min(OBJECT_PACK);
         } else if is_missing {
             return Err(OpenError::IndexMissing { folder: folder.into() });
         }
@@ -402,10 +392,9 @@ pub(crate) struct Locked {
 /// the object store that `options` name.
 pub(crate) fn lock_folder(folder: &Path, options: &Options) -> Result<Locked, OpenError> {
     let lock = lock_only(folder)?;
-    ObjectPacks::check_folder(options.objects.as_ref(), folder)?;
-    if let Some(at) = &options.objects {
-        let objects = Arc::new(ObjectPacks::open(at, folder, Arc::new(System))?);
-        let keeper = Arc::new(HomeOnly::new(&at.url));
+    if let Some(objects) = ObjectPacks::open(&options.objects, folder, Arc::new(System))? {
+        let objects = Arc::new(objects);
+        let keeper = Arc::new(HomeOnly::new(objects.url()));
         let store = Volumes::over(objects.clone(), keeper, options.reserve)?;
         return Ok(Locked { lock, store, objects: Some(objects) });
     }

@@ -9,7 +9,7 @@ mod kit;
 
 use bucket::{Bucket, Outcome};
 use contentlib::kv::memory::MemoryKv;
-use contentlib::store::objects::{ObjectPacks, Patience};
+use contentlib::store::objects::{ObjectPacks, Patience, Place};
 use contentlib::{
     GcOptions, Library, NoLinks, ObjectOptions, ObjectsError, Options, Progress, System,
 };
@@ -23,8 +23,9 @@ fn packs_with(
     folder: &Path,
     single_writer: bool,
 ) -> Result<Arc<ObjectPacks>, ObjectsError> {
-    let url = "memory://bucket/library".into();
-    let options = ObjectOptions { url, cache_bytes: 16 << 20, single_writer };
+    let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer };
+    let (prefix, url) = ("library".into(), "memory://bucket/library".into());
+    let place = Place { store: bucket.clone(), prefix, url };
     let patience = Patience {
         tries: 3,
         first_pause: Duration::ZERO,
@@ -32,7 +33,7 @@ fn packs_with(
         stall: Duration::from_secs(60),
     };
     let system = Arc::new(System);
-    ObjectPacks::over(bucket.clone(), "library", &options, folder, system, patience).map(Arc::new)
+    ObjectPacks::over(place, &options, folder, system, patience).map(Arc::new)
 }
 
 fn packs(bucket: &Arc<Bucket>, folder: &Path) -> Arc<ObjectPacks> {

@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod own;
 pub mod point;
 pub mod relay;
+pub mod s3;
 pub mod storm;
 pub mod tmpfs;
 pub mod tree;

@@ -112,7 +112,7 @@ impl Inner {
                 return Err(self.full()?);
             }
         }
-        let limit = self.options.full_pack().min(MAX_PACK);
+        let limit = self.options.pack_target.min(MAX_PACK);
         if let Some(pack) = &writer.current
             && (pack.is_broken() || (pack.len() + length > limit && pack.len() > 4096))
         {

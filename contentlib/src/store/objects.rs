@@ -25,6 +25,7 @@ mod segments;
 
 pub use cache::CacheCounts;
 pub use error::ObjectsError;
+pub use place::Place;
 pub use requests::{Patience, RequestCounts};
 
 use super::{PackFile, PackStore};
@@ -33,8 +34,6 @@ use crate::library::Environment;
 use cache::PartCache;
 use lease::{Holder, Lease, Refused};
 use node::Node;
-use object_store::ObjectStore;
-use object_store::path::Path as ObjectPath;
 use pack::Pack;
 use parking_lot::Mutex;
 use probe::Conditions;
@@ -52,15 +51,22 @@ const OPEN: &str = "open";
 /// The folder of what was read.
 const CACHE: &str = "cache";
 
-/// How a library on an object store is opened.
+/// Whether a library is on an object store, and how it is opened there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectOptions {
-    /// Where it is: `s3://BUCKET/PREFIX`, or `gs://` or `az://`.
-    pub url: String,
+    /// Where it is: `s3://BUCKET/PREFIX`, or `gs://` or `az://`. Without it, where the folder says
+    /// that it was before; and if it says nothing, in the folder.
+    pub url: Option<String>,
     /// Bytes of the local disk for what was read, about.
     pub cache_bytes: u64,
     /// Somebody promises that no other process ever opens it, for stores that ignore conditions.
     pub single_writer: bool,
+}
+
+impl Default for ObjectOptions {
+    fn default() -> Self {
+        Self { url: None, cache_bytes: 10 << 30, single_writer: false }
+    }
 }
 
 /// The packs of one library on an object store.
@@ -86,27 +92,34 @@ pub(crate) struct Shared {
 }
 
 impl ObjectPacks {
-    /// The packs at the place that `options` name, with `folder`, which is this process's, for what
-    /// is local.
-    pub fn open(
+    /// The packs of the library in `folder`, which is this process's, if they are on an object
+    /// store: where `options` say, or the folder from before.
+    pub(crate) fn open(
         options: &ObjectOptions,
         folder: &Path,
         environment: Arc<dyn Environment>,
-    ) -> Result<Self, ObjectsError> {
-        let (store, prefix) = place::connect(&options.url)?;
-        Self::over(store, prefix.as_ref(), options, folder, environment, Patience::default())
+    ) -> Result<Option<Self>, ObjectsError> {
+        let failed = |source| ObjectsError::Folder { folder: folder.into(), source };
+        let remembered = Node::read(folder).map_err(failed)?.map(|node| node.url);
+        let Some(url) = options.url.clone().or(remembered) else { return Ok(None) };
+        let place = place::connect(&url)?;
+        let is_full = |packs: fs::ReadDir| packs.flatten().next().is_some();
+        if fs::read_dir(folder.join("packs")).is_ok_and(is_full) {
+            return Err(ObjectsError::HoldsPacks { folder: folder.into(), url });
+        }
+        Self::over(place, options, folder, environment, Patience::default()).map(Some)
     }
 
-    /// The packs below `prefix` of any store; the URL in `options` is what it is called.
+    /// The packs at any place, with `folder`, which is this process's, for what is local.
     pub fn over(
-        store: Arc<dyn ObjectStore>,
-        prefix: &str,
+        place: Place,
         options: &ObjectOptions,
         folder: &Path,
         environment: Arc<dyn Environment>,
         patience: Patience,
     ) -> Result<Self, ObjectsError> {
-        let url = || options.url.clone();
+        let Place { store, prefix, url: at } = place;
+        let url = || at.clone();
         let local = |source| ObjectsError::Folder { folder: folder.into(), source };
         let remote = |source| ObjectsError::Unreachable { url: url(), source };
         // What was being written when a process ended is in the store as far as it was promised.
@@ -116,8 +129,8 @@ impl ObjectPacks {
             _ => fs::create_dir_all(&open).map_err(local)?,
         }
         let cache = PartCache::open(folder.join(CACHE), options.cache_bytes).map_err(local)?;
-        let node = Node::load(folder, &options.url, &*environment).map_err(local)?;
-        let requests = Requests::new(store, ObjectPath::from(prefix), patience).map_err(local)?;
+        let node = Node::load(folder, &at, &*environment).map_err(local)?;
+        let requests = Requests::new(store, prefix, patience).map_err(local)?;
         let requests = Arc::new(requests);
         match probe::probe(&requests, environment.random()).map_err(remote)? {
             Conditions::Kept => {}
@@ -172,28 +185,9 @@ impl ObjectPacks {
         node.save(&self.folder).map_err(failed)
     }
 
-    /// Refuses a folder that does not belong to the library that `options` name: one with packs of
-    /// its own, or without options, one of a library elsewhere.
-    pub(crate) fn check_folder(
-        options: Option<&ObjectOptions>,
-        folder: &Path,
-    ) -> Result<(), ObjectsError> {
-        let failed = |source| ObjectsError::Folder { folder: folder.into(), source };
-        match options {
-            Some(options) => match fs::read_dir(folder.join("packs")).map(|mut all| all.next()) {
-                Ok(Some(_)) => Err(ObjectsError::HoldsPacks {
-                    folder: folder.into(),
-                    url: options.url.clone(),
-                }),
-                _ => Ok(()),
-            },
-            None => match Node::read(folder).map_err(failed)? {
-                Some(Node { url, .. }) => {
-                    Err(ObjectsError::Elsewhere { folder: folder.into(), url })
-                }
-                None => Ok(()),
-            },
-        }
+    /// What the library is called.
+    pub(crate) fn url(&self) -> &str {
+        &self.node.url
     }
 
     /// The requests made so far.
@@ -309,6 +303,24 @@ impl PackStore for ObjectPacks {
 
     fn may_change_late(&self) -> bool {
         self.after_a_kill
+    }
+}
+
+/// The parsers of what a store says, for [`crate::fuzzing`].
+pub(crate) fn fuzzing(bytes: &[u8]) {
+    drop(lease::Note::decode(bytes));
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let object = |line: &str| {
+        let (name, len) = line.split_once(' ')?;
+        Some((name.to_owned(), len.parse().ok()?))
+    };
+    let (packs, left_over) = arrange(text.lines().filter_map(object).collect());
+    for (id, layout) in &packs {
+        let len = layout.len();
+        let pieces = layout.pieces(*id, len / 3..len);
+        let found: u64 = pieces.iter().map(|(_, inside)| inside.end - inside.start).sum();
+        assert_eq!(found, len - len / 3, "segments without a gap give every byte once");
+        assert!(layout.names(*id).iter().all(|name| !left_over.contains(name)));
     }
 }
 

@@ -4,7 +4,7 @@ use crate::bucket::{Bucket, Outcome};
 use crate::environment::{Plan, Shared, Tear};
 use contentlib::store::PackStore;
 use contentlib::store::memory::MemoryStore;
-use contentlib::store::objects::{ObjectPacks, Patience};
+use contentlib::store::objects::{ObjectPacks, Patience, Place};
 use contentlib::{Environment, ObjectOptions, System};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -65,11 +65,11 @@ impl Home {
             longest_pause: Duration::ZERO,
             stall: Duration::from_secs(60),
         };
-        let url = "memory://bucket/library".into();
-        let options = ObjectOptions { url, cache_bytes: 1 << 20, single_writer: false };
+        let options = ObjectOptions { cache_bytes: 16 << 20, ..ObjectOptions::default() };
         let clock = Arc::new(Later(AtomicU64::new(now)));
-        let (store, at) = (bucket.clone(), folder.path());
-        let packs = ObjectPacks::over(store, "library", &options, at, clock, patience).unwrap();
+        let (prefix, url) = ("library".into(), "memory://bucket/library".into());
+        let place = Place { store: bucket.clone(), prefix, url };
+        let packs = ObjectPacks::over(place, &options, folder.path(), clock, patience).unwrap();
         let faults = plan.clone();
         bucket.set_faults(move || {
             let mut plan = faults.lock().unwrap();

@@ -153,7 +153,7 @@ pub fn run(kind: Kind, seed: u64, talk: bool) -> u64 {
         cache_bytes: 1 << 20,
         gc_grace: GRACE,
         reserve: [0, 0, 4000][random.below(3)],
-        objects: None,
+        objects: Default::default(),
     };
     let pool = (0..40).map(|_| {
         let len = 1 + random.below(300) * (1 + random.below(4));

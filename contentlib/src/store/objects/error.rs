@@ -72,14 +72,6 @@ pub enum ObjectsError {
         /// Where the library is to be.
         url: String,
     },
-    /// The folder is that of a library elsewhere.
-    #[error("the library of {folder:?} is at {url}: set library.url, or give --library")]
-    Elsewhere {
-        /// The folder.
-        folder: PathBuf,
-        /// Where the library is.
-        url: String,
-    },
     /// The folder for what is local failed.
     #[error("cannot use {folder:?}")]
     Folder {

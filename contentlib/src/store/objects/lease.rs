@@ -108,7 +108,7 @@ struct Inner {
 }
 
 impl Note {
-    fn decode(bytes: &[u8]) -> Result<Self, Refused> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Refused> {
         #[derive(Deserialize)]
         struct Version {
             version: u64,

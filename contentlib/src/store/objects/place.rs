@@ -21,8 +21,18 @@ use url::Url;
 /// Time to reach the store at all.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A client of the store that `url` names, and the prefix there.
-pub(super) fn connect(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ObjectsError> {
+/// A store, the prefix there below which a library is, and what that is called.
+pub struct Place {
+    /// The store.
+    pub store: Arc<dyn ObjectStore>,
+    /// Where the library is in it.
+    pub prefix: Path,
+    /// Both, for people.
+    pub url: String,
+}
+
+/// A client of the store that `url` names.
+pub(super) fn connect(url: &str) -> Result<Place, ObjectsError> {
     let malformed = |detail: &str| ObjectsError::Url { url: shown(url), detail: detail.into() };
     let parsed = Url::parse(url).map_err(|error| malformed(&error.to_string()))?;
     let has_more = parsed.query().is_some() || parsed.fragment().is_some();
@@ -63,7 +73,7 @@ pub(super) fn connect(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Objects
         }
         _ => return Err(malformed("it begins with none of s3://, gs:// and az://")),
     };
-    Ok((store, prefix))
+    Ok(Place { store, prefix, url: url.into() })
 }
 
 /// The URL without what may be secret in a malformed one.
@@ -101,9 +111,9 @@ mod tests {
 
     #[test]
     fn a_url_names_a_bucket_and_a_prefix_and_nothing_else() {
-        let (_, prefix) = connect("s3://bucket/some/prefix/").unwrap();
+        let Place { prefix, .. } = connect("s3://bucket/some/prefix/").unwrap();
         assert_eq!(prefix.as_ref(), "some/prefix");
-        let (_, prefix) = connect("s3://bucket").unwrap();
+        let Place { prefix, .. } = connect("s3://bucket").unwrap();
         assert_eq!(prefix.as_ref(), "");
         for bad in ["bucket", "s3:///prefix", "file:///a", "ftp://a/b", "s3://a/b//c/../../..//"] {
             assert!(connect(bad).is_err(), "{bad}");

@@ -54,8 +54,10 @@ struct Flight {
 
 impl Flight {
     fn land(&self, fetched: &io::Result<Bytes>) {
-        let told = fetched.as_ref().map(Bytes::clone);
-        *self.landed.lock() = Some(told.map_err(|error| (error.kind(), error.to_string())));
+        *self.landed.lock() = Some(match fetched {
+            Ok(bytes) => Ok(bytes.clone()),
+            Err(error) => Err((error.kind(), error.to_string())),
+        });
         self.change.notify_all();
     }
 

@@ -59,7 +59,11 @@ impl Layout {
         match self {
             Self::Whole(len) => *len,
             Self::Segments(all) => {
-                all.iter().fold(0, |end, (start, len)| if *start == end { end + len } else { end })
+                let add = |end: u64, (start, len): &(u64, u64)| match *start == end {
+                    true => end.saturating_add(*len),
+                    false => end,
+                };
+                all.iter().fold(0, add)
             }
         }
     }
@@ -82,7 +86,7 @@ impl Layout {
             if *start != end {
                 continue;
             }
-            end += len;
+            end = end.saturating_add(*len);
             let wanted = range.start.max(*start)..range.end.min(end);
             if wanted.start < wanted.end {
                 let inside = wanted.start - start..wanted.end - start;

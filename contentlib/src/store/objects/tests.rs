@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::library::System;
+use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 pub(crate) fn in_memory(folder: &Path) -> ObjectPacks {
@@ -12,10 +13,9 @@ pub(super) fn over(
     store: Arc<dyn ObjectStore>,
     folder: &Path,
 ) -> Result<ObjectPacks, ObjectsError> {
-    let url = "memory://a/b".into();
-    let options = ObjectOptions { url, cache_bytes: 64 << 20, single_writer: false };
-    let patience = Patience::default();
-    ObjectPacks::over(store, "a/b", &options, folder, Arc::new(System), patience)
+    let options = ObjectOptions { cache_bytes: 64 << 20, ..ObjectOptions::default() };
+    let place = Place { store, prefix: "a/b".into(), url: "memory://a/b".into() };
+    ObjectPacks::over(place, &options, folder, Arc::new(System), Patience::default())
 }
 
 const ID: PackId = PackId(7);
@@ -178,11 +178,14 @@ fn one_process_at_a_time_and_a_folder_for_one_library() {
     drop(over(bucket.clone(), two.path()).unwrap());
     assert!(!over(bucket, one.path()).unwrap().index_is_current(), "another machine wrote");
 
-    let here = ObjectPacks::check_folder(None, one.path()).err().unwrap();
-    assert!(matches!(here, ObjectsError::Elsewhere { .. }));
-    fs::create_dir_all(two.path().join("packs/07")).unwrap();
-    let url = "s3://a/b".into();
-    let options = ObjectOptions { url, cache_bytes: 0, single_writer: false };
-    let there = ObjectPacks::check_folder(Some(&options), two.path()).err().unwrap();
-    assert!(matches!(there, ObjectsError::HoldsPacks { .. }));
+    let none = ObjectOptions::default();
+    let opened = ObjectPacks::open(&none, two.path(), Arc::new(System));
+    let text = opened.err().unwrap().to_string();
+    assert!(text.contains("memory://a/b"), "the folder says where it is: {text}");
+    let empty = temp();
+    assert!(ObjectPacks::open(&none, empty.path(), Arc::new(System)).unwrap().is_none());
+    fs::create_dir_all(empty.path().join("packs/07")).unwrap();
+    let options = ObjectOptions { url: Some("s3://a/b".into()), ..none };
+    let full = ObjectPacks::open(&options, empty.path(), Arc::new(System));
+    assert!(matches!(full.err().unwrap(), ObjectsError::HoldsPacks { .. }));
 }
