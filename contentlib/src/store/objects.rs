@@ -5,7 +5,7 @@
 //! may be lost at any time.
 //!
 //! Always true:
-//! * [`PackFile::sync`](super::PackFile::sync) returns when the bytes are in the store.
+//! * [`PackFile::sync`] returns when the bytes are in the store.
 //! * An object is written once, under a name that is never used again, and never changes. Only the
 //!   lease does.
 //! * Which packs there are is known from one listing when the library is opened, and from then on
