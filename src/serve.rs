@@ -118,6 +118,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
     served.map_err(|error| {
         let exit = match &error {
+            api::ServeError::Site(problem) => return transport::failure_of(problem),
             api::ServeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Exit::Conflict
             }

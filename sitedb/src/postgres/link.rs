@@ -31,11 +31,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What each new connection is told, where the server knows it:
 /// * a commit is on disk when it is acknowledged, also if the server's default is otherwise;
-/// * a transaction whose client is gone without a word lets go of its locks.
-const GREETING: [&str; 2] = [
+/// * a transaction whose client is gone without a word lets go of its locks;
+/// * that a table is there already is no news.
+const GREETING: [&str; 3] = [
     "select set_config('synchronous_commit', 'on', false) \
      where current_setting('synchronous_commit') = 'off'",
     "set idle_in_transaction_session_timeout = '20s'",
+    "set client_min_messages = 'warning'",
 ];
 
 /// Connections to one database.
