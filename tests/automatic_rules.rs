@@ -323,6 +323,16 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     };
     assert_eq!((assigned("tool"), assigned("other")), (vec!["near".to_owned()], vec![]));
 
+    // What has come reads as held, has nothing left to bring, and stays assigned.
+    let plan = || depot(&["staging", "plan", "--point", "near", "--json"]).ok().json();
+    until("the plan says that it is held", || plan()["lines"][0]["state"] == "held");
+    let plan = plan();
+    assert_eq!((&plan["lines"][0]["machines"], &plan["bring_bytes"]), (&1.into(), &0.into()));
+    assert_eq!((&plan["assign"], &plan["release"]), (&0.into(), &0.into()), "{plan}");
+    for which in ["--point", "--deployment"] {
+        assert!(depot(&["staging", "plan", which, "nosuch"]).fails(3).contains("nosuch"));
+    }
+
     // A person's own is not touched; what only the deployment needed goes with it.
     depot(&["distribute", "other", "--dp", "near"]).ok();
     site.until_held("other", 2);

@@ -11,7 +11,7 @@ use ::sync::name::UpdateId;
 use compliance::message::State;
 use deployment::staging::{Fleet, Package, Place, Plan, Point, Staged, plan};
 use dp::field::PointId;
-use dp::registry::{BoundaryGroupName, Restaged};
+use dp::registry::{BoundaryGroupName, Restaged, Sought};
 use jiff::{SignedDuration, Timestamp};
 use packager::PackageName;
 use packager::name::Selector;
@@ -38,8 +38,8 @@ pub(crate) struct Staging {
 impl Staging {
     /// What is to be assigned.
     pub fn wanted(&self) -> BTreeSet<(PackageName, PointId)> {
-        let brought = self.plan.brought().into_iter();
-        brought
+        let assigned = self.plan.assigned().into_iter();
+        assigned
             .map(|(point, package)| {
                 let (package, _) = &self.packages[package as usize];
                 let (point, _) = &self.points[point as usize];
@@ -64,10 +64,12 @@ impl Staging {
                 names.entry(name).or_default().updates.insert(*id);
             }
         }
-        let (mut packages, mut shown) = (Vec::new(), Vec::new());
+        let (mut packages, mut shown, mut newest) = (Vec::new(), Vec::new(), Vec::new());
         for (name, mut package) in names {
-            package.bytes = content.packages.show(&name)?.latest.map_or(0, |latest| latest.bytes);
+            let latest = content.packages.show(&name)?.latest;
+            package.bytes = latest.as_ref().map_or(0, |latest| latest.bytes);
             package.name = name.to_string();
+            newest.push(latest.map(|latest| latest.version));
             shown.push((name, package.bytes));
             packages.push(package);
         }
@@ -82,7 +84,9 @@ impl Staging {
             .iter()
             .map(|(_, it, _)| fleet.members(&it.collection).unwrap_or_default())
             .collect();
-        let (points, ids_of) = points_of(site, &shown)?;
+        let names = shown.iter().map(|(name, _)| name);
+        let newest = names.zip(newest).map(|(name, latest)| Some((name, latest?)));
+        let (points, ids_of) = points_of(site, &shown, &Sought::new(newest))?;
         let places = places_of(site, &ids_of)?;
         let known: RefCell<HashMap<UpdateId, RoaringBitmap>> = RefCell::default();
         let required = |id: UpdateId| {
@@ -160,10 +164,12 @@ fn with_parts(
     all.into_iter().collect()
 }
 
-/// The points that clients may be sent to, what of these packages each has by the word of a person, and what was brought.
+/// The points that clients may be sent to, and of these packages: what people distributed to each, what was staged there, and
+/// whose newest version each says to hold.
 fn points_of(
     site: &Site,
     packages: &[(PackageName, u64)],
+    newest: &Sought,
 ) -> Result<(Vec<Point>, Vec<PointId>), Problem> {
     let registry = &site.ledger()?.registry;
     let number: HashMap<&PackageName, u32> =
@@ -188,10 +194,10 @@ fn points_of(
             by_person.entry(id).or_default().insert(*package);
         }
     }
-    let mut there: HashMap<PointId, BTreeSet<u32>> = HashMap::new();
+    let mut staged_on: HashMap<PointId, BTreeSet<u32>> = HashMap::new();
     for (package, point) in staged {
         if let Some(package) = number.get(&package) {
-            there.entry(point).or_default().insert(*package);
+            staged_on.entry(point).or_default().insert(*package);
         }
     }
     let (mut points, mut ids) = (Vec::new(), Vec::new());
@@ -200,8 +206,9 @@ fn points_of(
         points.push(Point {
             name: point.name.to_string(),
             free,
-            there: there.remove(&point.id).unwrap_or_default(),
-            held: by_person.remove(&point.id).unwrap_or_default(),
+            staged: staged_on.remove(&point.id).unwrap_or_default(),
+            distributed: by_person.remove(&point.id).unwrap_or_default(),
+            holds: registry.holding(&point.id, newest)?,
         });
         ids.push(point.id);
     }

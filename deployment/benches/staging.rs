@@ -47,7 +47,7 @@ fn main() {
     let points = (0..n_points).map(|n| Point {
         name: format!("dp{n}"),
         free: u64::MAX,
-        held: [n % PACKAGES].into(),
+        distributed: [n % PACKAGES].into(),
         ..Point::default()
     });
     let n_places = n_points / 2;
