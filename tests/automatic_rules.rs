@@ -278,13 +278,14 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     let mut archive = Archive::new();
     archive.add("tool", "2.0-1");
     archive.add("other", "2.0-1");
+    archive.add("late", "2.0-1");
     archive.publish();
     let folder = temp_folder();
     let site = Site::start(&folder.path().join("site"));
     let depot = |args: &[&str]| site.depot(args);
     archive.add_to(&site, "security", &archive.web.url).ok();
     sync(&site);
-    until_catalogue(&site, 2);
+    until_catalogue(&site, 3);
     let points = ["near", "far"].map(|name| {
         let token = site.join_token(name, &[]);
         let point = Point::start(&folder.path().join(name), Some(&token), &[]);
@@ -294,7 +295,8 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     depot(&["boundary", "add", "0.0.0.0/0", "--group", "near"]).ok();
     depot(&["boundary", "add", "::/0", "--group", "near"]).ok();
     depot(&["boundary", "add", "203.0.113.0/24", "--group", "far"]).ok();
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1"), ("other", "2.0-1")]);
+    let has = [("tool", "1.0-1"), ("other", "2.0-1"), ("late", "1.0-1")];
+    let machine = Machine::new(folder.path(), "pc-17", &has);
     let token = join_token(&site, "pc-17", &[]);
     let agent = machine.start(&["--join-file", token.to_str().unwrap()]);
     agent.until_enabled();
@@ -332,6 +334,16 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     for which in ["--point", "--deployment"] {
         assert!(depot(&["staging", "plan", which, "nosuch"]).fails(3).contains("nosuch"));
     }
+
+    // Where it is known who requires something, the machine hears of it only once a point is to hold it.
+    let create = ["rule", "create", "late", "--criteria", "title ~ late", "--package", "late"];
+    depot(&[&create[..], &["--collection", "all", "--deadline", "7d"]].concat()).ok();
+    depot(&["rule", "run", "late"]).ok();
+    until("the machine hears of it", || {
+        let all = agent.json(&["deployments"]);
+        all.as_array().unwrap().iter().any(|it| it["name"].as_str().unwrap().starts_with("late-"))
+    });
+    assert_eq!(assigned("late"), ["near"]);
 
     // A person's own is not touched; what only the deployment needed goes with it.
     depot(&["distribute", "other", "--dp", "near"]).ok();
