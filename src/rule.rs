@@ -163,13 +163,16 @@ Examples:
     #[command(after_help = "\
 Examples:
   depot rule hold patch-day rest
-  depot rule hold patch-day rest --release")]
+  depot rule hold patch-day rest --release
+  depot rule hold patch-day rest --group patch-day-2026-11-11
+
+Groups of older runs have rings that wait, too: all of that name are held, unless a group is named.")]
     Hold {
         /// The rule
         rule: String,
         /// What the rule calls the deployment
         deployment: String,
-        /// The group; without it, the one that the last run filled
+        /// The group; without it, each in which the deployment is not open yet
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
         /// Hold it no more
@@ -183,7 +186,7 @@ Examples:
     Resume {
         /// The rule
         rule: String,
-        /// The group; without it, the one that the last run filled
+        /// The group; without it, each that is halted
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },

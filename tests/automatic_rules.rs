@@ -231,6 +231,21 @@ fn a_ring_opens_when_a_person_says_go() {
     assert!(gone.contains("open"), "{gone}");
     assert_eq!(deployments(&site).len(), 2);
     assert_eq!(messages(&site, "9013").len(), 1);
+
+    // Rings of older groups wait beside those of the newest, and a word reaches them.
+    depot(&["rule", "run", "patch"]).ok();
+    let second = runs(&site, "patch")[0]["group"].as_str().unwrap().to_owned();
+    depot(&["rule", "run", "patch"]).ok();
+    depot(&["rule", "go", "patch", "rest"]).ok();
+    let line = depot(&["rule", "go", "patch", "rest"]).fails(4);
+    assert!(line.contains(&format!("waits in {second}")), "{line}");
+    let held = depot(&["rule", "hold", "patch", "rest", "--json"]).ok().json();
+    assert_eq!((&held[0]["group"], held.as_array().unwrap().len()), (&second[..].into(), 1));
+    assert_eq!(held[0]["rings"][1]["word"], "hold", "{held}");
+    let free = depot(&["rule", "hold", "patch", "rest", "--release", "--json"]).ok().json();
+    assert_eq!(free[0]["rings"][1]["word"], Value::Null, "{free}");
+    depot(&["rule", "go", "patch", "rest", "--group", &second]).ok();
+    depot(&["rule", "hold", "patch", "rest"]).fails(4);
 }
 
 #[test]
