@@ -326,8 +326,14 @@ pub async fn run(command: RuleCommand, client: &Client, out: Out) -> Result<(), 
         }
         RuleCommand::Show { rule } => show::rule(&rule, client, out).await,
         RuleCommand::Change { rule, what } => {
-            let request =
-                Request::new(Method::PATCH, &path(&["rules", &rule])).json(&what.body())?;
+            let change = what.body();
+            if change == RuleBody::default() {
+                return Err(Failure::usage(
+                    "nothing is to be changed: say what, as --evaluate 'after sync'; of its deployments, use `depot rule \
+                     add-deployment`",
+                ));
+            }
+            let request = Request::new(Method::PATCH, &path(&["rules", &rule])).json(&change)?;
             let view: RuleView = client.ask(request).await?;
             out.show(&view, |w| writeln!(w, "rule {} is changed", view.name))
         }

@@ -246,6 +246,9 @@ fn a_ring_opens_when_a_person_says_go() {
     assert_eq!(free[0]["rings"][1]["word"], Value::Null, "{free}");
     depot(&["rule", "go", "patch", "rest", "--group", &second]).ok();
     depot(&["rule", "hold", "patch", "rest"]).fails(4);
+
+    // A change of nothing is none.
+    assert!(depot(&["rule", "change", "patch"]).fails(2).contains("say what"));
 }
 
 #[test]

@@ -163,7 +163,9 @@ fn the_manual_workflow_and_red_arrows() {
         "{summary}"
     );
 
-    // The next ring, and what comes into the group later.
+    // The next ring, and what comes into the group later. A change of nothing is none.
+    let line = depot(&["deployment", "change", "november-pilot"]).fails(2);
+    assert!(line.contains("say what"), "{line}");
     let change = ["deployment", "change", "november-pilot", "--collection", "all"];
     depot(&[&change[..], &["--name", "november-all"]].concat()).ok();
     depot(&["group", "add", "november", &zlib.to_string()]).ok();
