@@ -93,6 +93,18 @@ fn the_manual_workflow_and_red_arrows() {
     let dry = depot(&[&deploy[..], &["--dry-run"]].concat()).ok().stdout;
     assert!(dry.contains("november-pilot") && dry.contains("⇊ 2"), "{dry}");
     archive.web.asked();
+    for (command, advice) in [("show", true), ("download", true), ("delete", false)] {
+        let mut args = vec!["deployment-package", command, "nosuch"];
+        args.extend_from_slice(match command {
+            "download" => &["--group", "november"],
+            "delete" => &["--yes"],
+            _ => &[],
+        });
+        let line = depot(&args).fails(3);
+        assert!(line.contains("there is no deployment package nosuch"), "{line}");
+        assert_eq!(line.contains("depot deployment-package create nosuch"), advice, "{line}");
+        assert_eq!(line.contains("create"), advice, "{line}");
+    }
     depot(&["deployment-package", "create", "nov", "--description", "Patch day"]).ok();
     depot(&["deployment-package", "download", "nov", "--group", "november"]).ok();
     assert!(!archive.web.asked().is_empty());
