@@ -48,10 +48,8 @@ fn names(all: &[&str]) -> BTreeSet<String> {
 }
 
 fn deployments(site: &Site) -> Vec<Value> {
-    let token = fs::read_to_string(site.token_file()).unwrap();
-    let bearer = format!("Bearer {}", token.trim());
-    let answer = site.request("GET", "/api/v1/deployments", &[("Authorization", &bearer)], b"");
-    answer.json()["items"].as_array().unwrap().clone()
+    let all = site.depot(["deployment", "list", "--json"]).ok().json();
+    all.as_array().unwrap().clone()
 }
 
 fn messages(site: &Site, id: &str) -> Vec<String> {
