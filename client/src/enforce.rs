@@ -15,7 +15,8 @@
 //!   user says so;
 //! * an update that several deployments have is installed once, for the one that is due first;
 //! * what fails is tried again a bounded number of times, ever later, until deployments are evaluated again;
-//! * what leaves the policy is forgotten.
+//! * what leaves the policy is forgotten, but for what awaits a restart: that is so until the machine is restarted,
+//!   whatever is deployed.
 
 pub mod found;
 pub mod job;
@@ -27,7 +28,7 @@ pub mod when;
 use crate::clock::Moment;
 use crate::scan::Trigger;
 use crate::settings::Settings;
-use deployment::enforcement::Failure;
+use deployment::enforcement::{Failure, MAX_ITEMS};
 use deployment::policy::{DeploymentId, DeploymentPolicy};
 use deployment::window::{Window, Windows};
 use found::Found;
@@ -152,6 +153,9 @@ pub mod code {
     pub const LOCAL: i64 = -10;
 }
 
+/// How many updates are remembered at most that await a restart, and that no deployment has any more.
+const MAX_AWAITING: usize = MAX_ITEMS;
+
 /// What is remembered of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -238,23 +242,34 @@ impl Enforcer {
     fn take_policy(&mut self, view: &View<'_>, dice: &mut dyn FnMut() -> f64) {
         self.plans.retain(|id, _| view.deployment(*id).is_some());
         self.lacking.retain(|digest, _| view.deployments.iter().any(|it| it.updates == *digest));
+        if self.plans.is_empty() && !view.deployments.is_empty() {
+            // What could not be scanned while nothing was deployed holds back nothing.
+            self.scans = Retry::default();
+        }
         for deployment in view.deployments {
             self.plans
                 .entry(deployment.id)
                 .or_insert_with(|| Plan { chance: dice(), ..Plan::default() });
         }
-        if view.deployments.is_empty() {
+        // A document that is not evaluated yet may have any of them.
+        let is_deployed = |id| view.of(id).next().is_some() || has_unevaluated(view);
+        let mut n_awaiting = 0;
+        self.jobs.retain(|id, job| match job.phase {
             // What an installer is at is looked at once it ended, and then forgotten.
-            self.jobs.retain(|_, job| matches!(job.phase, Phase::Begun));
+            Phase::Begun => true,
+            _ if is_deployed(*id) => true,
+            // As is what awaits a restart, once the machine was restarted.
+            Phase::AwaitsRestart { .. } => {
+                n_awaiting += 1;
+                n_awaiting <= MAX_AWAITING
+            }
+            _ => false,
+        });
+        if view.deployments.is_empty() {
             self.files.clear();
-            self.round = self.round.take().filter(|_| !self.jobs.is_empty());
-            self.restart = Restart::default();
-        } else {
-            self.jobs.retain(|id, job| match job.phase {
-                Phase::Begun => true,
-                // A document that is not evaluated yet may have it.
-                _ => view.of(*id).next().is_some() || has_unevaluated(view),
-            });
+            let is_begun = self.jobs.values().any(|job| job.phase == Phase::Begun);
+            self.round = self.round.take().filter(|_| is_begun);
+            self.restart.call_off();
         }
     }
 

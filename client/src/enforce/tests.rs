@@ -221,14 +221,71 @@ fn an_update_of_two_deployments_is_installed_once_for_the_one_that_is_due_first(
 #[test]
 fn what_leaves_the_policy_is_forgotten() {
     let mut world = World::new(&[1]);
-    world.software.get_mut(&1).unwrap().needs_restart = true;
-    world.deployments[0].experience.suppress_restart.workstations = true;
     world.pass(DAY);
-    world.deployments.clear();
+    world.said();
+    world.withdraw();
     world.pass(DAY);
     let forgotten = &world.enforcer;
     assert!(forgotten.plans.is_empty() && forgotten.jobs.is_empty());
-    assert!(!world.said().contains(&"restart".to_owned()));
+    assert_eq!(world.said(), [""; 0]);
+}
+
+#[test]
+fn what_awaits_a_restart_does_so_though_its_deployment_leaves_the_policy_for_a_while() {
+    for goes_on in [false, true] {
+        let mut world = World::new(&[1, 2]);
+        world.documents = BTreeMap::from([("d".into(), vec![1]), ("e".into(), vec![2])]);
+        world.software.get_mut(&1).unwrap().needs_restart = true;
+        world.windows = vec![daily(2, 120)];
+        world.deployments[0].experience.outside_windows.install = true;
+        world.pass(HOUR);
+        assert_eq!(world.standing(), (Compliance::NonCompliant, Enforcement::WaitingForRestart));
+        // Nothing is deployed any more, or something else: then nobody restarts the machine for it.
+        let deployed = world.withdraw();
+        world.deployments.extend(goes_on.then(|| deployment(2, "e")));
+        world.pass(DAY);
+        assert!(!world.said().contains(&"restart".to_owned()));
+        world.withdraw();
+        world.deployments = deployed;
+        world.seconds = DAY + 20 * HOUR;
+        world.pass(HOUR);
+        assert_eq!(world.said(), ["BeforeDownload"]);
+        assert_eq!(world.standing(), (Compliance::NonCompliant, Enforcement::WaitingForRestart));
+        assert_eq!(world.listed().updates[0].state, Update::PendingRestart);
+        world.pass(6 * HOUR);
+        assert_eq!(world.said(), ["restart", "AfterRestart"]);
+        assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+    }
+}
+
+#[test]
+fn a_restart_that_somebody_makes_while_nothing_is_deployed_ends_the_wait_with_a_scan() {
+    let mut world = World::new(&[1]);
+    world.software.get_mut(&1).unwrap().needs_restart = true;
+    world.deployments[0].experience.suppress_restart.workstations = true;
+    world.pass(HOUR);
+    let deployed = world.withdraw();
+    world.pass(HOUR);
+    world.said();
+    world.restart();
+    // Updates are disabled: no scan can be made, which holds back nothing later.
+    let none = BTreeSet::from([Trigger::AfterRestart]);
+    for _ in 0..9 {
+        world.seconds += HOUR;
+        let step = world.with(|it, view, dice| it.next(view, dice));
+        assert_eq!(step, Step::Scan(Trigger::AfterRestart));
+        world.with(|it, view, dice| it.scan_failed(&none, "x", view, dice));
+    }
+    let mut enabled = world.enforcer.clone();
+    world.seconds += HOUR;
+    world.pass(DAY);
+    assert_eq!(world.said(), ["AfterRestart"]);
+    assert!(world.enforcer.jobs.is_empty());
+    std::mem::swap(&mut world.enforcer, &mut enabled);
+    world.deployments = deployed;
+    world.pass(0);
+    assert_eq!(world.said(), ["AfterRestart", "BeforeDownload"]);
+    assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
 }
 
 #[test]

@@ -50,9 +50,10 @@ pub fn daily(hour: i8, minutes: u16) -> Window {
 #[derive(Clone, Debug, Default)]
 pub struct Software {
     pub is_installed: bool,
-    /// Installed, and nothing until the machine restarts.
+    /// Installed, it is nothing until the machine restarts.
     pub needs_restart: bool,
-    pub waits: bool,
+    /// It was installed below an overlay, and shows after a restart.
+    pub is_below: bool,
     pub in_overlay: bool,
     /// So often its installation fails first.
     pub fails: u32,
@@ -183,6 +184,7 @@ impl World {
     pub fn scan(&mut self) {
         self.found = Found::default();
         let known = self.enforcer.known().0;
+        let waits = self.enforcer.awaiting_restart(&self.boot.to_string());
         for name in &self.held {
             let ids = self.documents.get(name).cloned().unwrap_or_default();
             let mut evaluated = Evaluated::default();
@@ -192,7 +194,7 @@ impl World {
                     continue;
                 }
                 let it = &self.software[&n];
-                if !it.is_installed || it.waits {
+                if !it.is_installed || it.is_below || waits.contains(&update(n)) {
                     let file = |name: String| DeployedFile {
                         digest: Some(name.clone()),
                         name,
@@ -218,6 +220,15 @@ impl World {
         }
     }
 
+    /// Takes deployments out of the policy, and their documents with them, as an agent does. Gives them.
+    pub fn withdraw(&mut self) -> Vec<DeploymentPolicy> {
+        for deployment in &self.deployments {
+            self.held.remove(&deployment.updates);
+            self.found.documents.remove(&deployment.updates);
+        }
+        std::mem::take(&mut self.deployments)
+    }
+
     pub fn restart(&mut self) {
         // As it is on disk: what is not written down is lost.
         let written = serde_json::to_vec(&self.enforcer).unwrap();
@@ -226,7 +237,7 @@ impl World {
         self.enforcer.interrupted();
         self.doing = None;
         for software in self.software.values_mut() {
-            software.waits = false;
+            software.is_below = false;
             if std::mem::take(&mut software.in_overlay) {
                 software.is_installed = false;
             }
@@ -309,7 +320,7 @@ impl World {
                     Outcome::Failed(Failure::new(1, "it does not like it"))
                 } else {
                     it.is_installed = true;
-                    it.waits = it.needs_restart || below_overlay;
+                    it.is_below = below_overlay;
                     it.in_overlay = has_overlay && !below_overlay;
                     Outcome::Ended { needs_restart: it.needs_restart }
                 };
