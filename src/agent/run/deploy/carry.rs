@@ -336,8 +336,8 @@ impl Run<'_> {
             return Ok(Ended::NotYet);
         };
         let _ = fs::remove_file(pid_file(home));
-        log.say(&format!("ended: {status}"))?;
         let said = log.said()?;
+        log.say(&format!("ended: {status}"))?;
         Ok(Ended::So(status.code(), said))
     }
 
