@@ -407,11 +407,33 @@ fn a_point_that_vanishes_in_mid_download_is_followed_by_the_next_where_it_was() 
     assert!(second.passed() < whole - 500_000, "{} of {whole}", second.passed());
 }
 
+/// A script after an installation that asks for a restart.
+const ASKS: &str =
+    "mkdir -p /run && touch /run/reboot-required && echo tool >> /run/reboot-required.pkgs";
+
+#[test]
+fn an_update_that_asks_for_a_restart_awaits_it_though_apt_fails_for_another_packages_sake() {
+    let Some(mut scene) = Scene::new(ASKS) else { return };
+    package(&scene.archive, "broken", "1.0-1", "", "exit 7");
+    let broken = deb(&scene.archive, "broken", "1.0-1");
+    let words = ["--root", &scene.root(), "-i", &broken];
+    assert!(!Command::new("dpkg").args(words).output().unwrap().status.success());
+    let mut suppressed = Experience::default();
+    suppressed.suppress_restart.servers = true;
+    scene.deploy(&scene.both(), suppressed, |_, _| {});
+    scene.start(&[]);
+    scene.until_state("pending-restart");
+    assert_eq!(scene.version("tool"), "2.0-1 installed");
+    assert_eq!(scene.listed()["compliance"], "non-compliant");
+    let log = scene.machine.log();
+    let why =
+        "installed broken package post-installation script subprocess returned error exit status 7";
+    assert!(log.contains(&format!("code: 100, detail: \"{why}\\n")), "{log}");
+}
+
 #[test]
 fn a_restart_follows_and_the_scan_after_it_says_that_the_update_is_installed() {
-    let asks =
-        "mkdir -p /run && touch /run/reboot-required && echo tool >> /run/reboot-required.pkgs";
-    let Some(mut scene) = Scene::new(asks) else { return };
+    let Some(mut scene) = Scene::new(ASKS) else { return };
     // What a start of the machine is known by, and a restart that makes it another.
     let boot = scene.machine.root.join("proc/sys/kernel/random");
     fs::create_dir_all(&boot).unwrap();

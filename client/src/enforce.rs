@@ -111,14 +111,21 @@ pub enum Step {
     Wait(Option<Moment>),
 }
 
+/// How an installation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether the machine has to restart for what was installed: that may be the update also where its installer
+    /// failed, as for another package's sake.
+    pub needs_restart: bool,
+}
+
 /// What came of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The installer says that it is installed, and whether the machine has to restart for it.
-    Ended {
-        /// Whether it has to.
-        needs_restart: bool,
-    },
+    /// The installer says that it is installed.
+    Ended,
     /// It needs packages of those names, which deployments may hold.
     Lacks(BTreeSet<String>),
     /// Another installation runs.
@@ -253,13 +260,16 @@ impl Enforcer {
         }
         // A document that is not evaluated yet may have any of them.
         let is_deployed = |id| view.of(id).next().is_some() || has_unevaluated(view);
+        let awaits = |job: &Job| {
+            matches!(job.phase, Phase::AwaitsRestart { .. }) || job.needs_end_of(view.boot)
+        };
         let mut n_awaiting = 0;
         self.jobs.retain(|id, job| match job.phase {
             // What an installer is at is looked at once it ended, and then forgotten.
             Phase::Begun => true,
             _ if is_deployed(*id) => true,
             // As is what awaits a restart, once the machine was restarted.
-            Phase::AwaitsRestart { .. } => {
+            _ if awaits(job) => {
                 n_awaiting += 1;
                 n_awaiting <= MAX_AWAITING
             }
@@ -322,11 +332,9 @@ impl Enforcer {
         Ok(wanted)
     }
 
-    /// Updates that are installed but for a restart of the machine: what a scan goes by.
+    /// Updates that, if they are installed, are so but for a restart of the machine: what a scan goes by.
     pub fn awaiting_restart(&self, boot: &str) -> BTreeSet<UpdateId> {
-        let waits =
-            |job: &Job| matches!(&job.phase, Phase::AwaitsRestart { boot: of } if of == boot);
-        self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| *id).collect()
+        self.jobs.iter().filter(|(_, job)| job.needs_end_of(boot)).map(|(id, _)| *id).collect()
     }
 
     /// The updates that something was done for, and the packages that installers said they lack.

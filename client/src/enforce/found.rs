@@ -50,6 +50,8 @@ pub struct Needed {
     pub behaviour: Behaviour,
     /// Whether it is installed by way of its parts.
     pub is_bundle: bool,
+    /// Whether it is installed, and required only as the machine was not restarted since.
+    pub awaits_restart: bool,
     /// What is to be installed, with the files that this machine needs of it.
     pub items: Vec<DeployedItem>,
 }
@@ -62,6 +64,8 @@ pub struct Looks<'a> {
     pub language: Option<&'a Language>,
     /// The states of updates, as the scan found them.
     pub state: &'a dyn Fn(UpdateId) -> Option<State>,
+    /// Which of those that are required only await a restart.
+    pub awaits_restart: &'a dyn Fn(UpdateId) -> bool,
     /// The items of a required update that apply, by their number; all, where that is none.
     pub items: &'a BTreeMap<UpdateId, BTreeSet<u32>>,
     /// The updates that something was done for.
@@ -125,6 +129,7 @@ impl Looks<'_> {
             title: update.title,
             behaviour: update.behaviour,
             is_bundle,
+            awaits_restart: (self.awaits_restart)(update.id),
             items: items.map(|item| self.item(item)).collect(),
         }
     }
@@ -310,6 +315,7 @@ mod tests {
             facts: machine,
             language,
             state: &state,
+            awaits_restart: &|id| id == UpdateId::named(&["waits"]),
             items: &items,
             known: &known,
             lacks: &lacks,
@@ -368,12 +374,14 @@ mod tests {
 
     #[test]
     fn what_is_not_required_is_left_out_and_what_nobody_knows_is_counted() {
-        let all = ["installed", "unknown", "newer", "other"];
+        let all = ["installed", "unknown", "newer", "other", "waits"];
         let of = all.map(|name| update(name, vec![item(None, Vec::new())])).into();
         let found = found(&machine(Platform::Debian, &[]), of, &[], None);
         let evaluated = &found.documents["d"];
         assert_eq!((evaluated.unknown, evaluated.missing), (1, 1));
-        assert_eq!(evaluated.updates, BTreeSet::from([UpdateId::named(&["other"])]));
+        let [other, waits] = ["other", "waits"].map(|name| UpdateId::named(&[name]));
+        assert_eq!(evaluated.updates, BTreeSet::from([other, waits]));
+        assert!(found.updates[&waits].awaits_restart && !found.updates[&other].awaits_restart);
     }
 
     #[test]

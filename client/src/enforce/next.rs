@@ -8,7 +8,7 @@ use super::job::{
     MAX_LACKS, Phase, Retry,
 };
 use super::when::{later, until};
-use super::{Doing, Enforcer, Outcome, Round, Step, View, code};
+use super::{Doing, Ending, Enforcer, Outcome, Round, Step, View, code};
 use crate::clock::Moment;
 use crate::enforce::found::Needed;
 use crate::scan::Trigger;
@@ -426,22 +426,28 @@ impl Enforcer {
         &mut self,
         update: UpdateId,
         below_overlay: bool,
-        outcome: Outcome,
+        ending: Ending,
         view: &View<'_>,
         dice: &mut dyn FnMut() -> f64,
     ) {
         self.doing = None;
         let job = self.jobs.entry(update).or_default();
         job.phase = Phase::Open;
-        match outcome {
-            Outcome::Ended { needs_restart } => {
-                // What lies below the overlay shows after the restart.
-                job.phase = match needs_restart || below_overlay {
+        if ending.needs_restart {
+            job.restart_of = Some(view.boot.to_owned());
+        }
+        let may_be_there = matches!(ending.outcome, Outcome::Ended | Outcome::Failed(_));
+        if ending.needs_restart || may_be_there {
+            let is_lost = view.machine.has_overlay && !below_overlay;
+            job.in_overlay_of = is_lost.then(|| view.boot.to_owned());
+        }
+        match ending.outcome {
+            Outcome::Ended => {
+                // What lies below the overlay shows after the restart. One that an earlier try made necessary still is.
+                job.phase = match job.needs_end_of(view.boot) || below_overlay {
                     true => Phase::AwaitsRestart { boot: view.boot.to_owned() },
                     false => Phase::Ended,
                 };
-                let is_lost = view.machine.has_overlay && !below_overlay;
-                job.in_overlay_of = is_lost.then(|| view.boot.to_owned());
             }
             Outcome::Lacks(names) => {
                 let before = job.lacks.len();
@@ -506,8 +512,7 @@ impl Enforcer {
         };
         let begun = self.restart.begun_of().map(str::to_owned);
         for (id, job) in self.jobs.iter_mut().filter(|(id, _)| Some(**id) != installing) {
-            let is_required = view.found.updates.contains_key(id);
-            settle(job, is_required, evaluates, begun.as_deref(), view, dice);
+            settle(job, view.found.updates.get(id), evaluates, begun.as_deref(), view, dice);
         }
         self.restart.is_over(view.boot);
         match &mut self.round {
@@ -547,10 +552,10 @@ impl Enforcer {
     }
 }
 
-/// Takes what a scan says of one update. `restarted`: the start of the machine that we ended.
+/// Takes what a scan says of one update: `needed`, if it is required. `restarted`: the start of the machine that we ended.
 fn settle(
     job: &mut Job,
-    is_required: bool,
+    needed: Option<&Needed>,
     evaluates: bool,
     restarted: Option<&str>,
     view: &View<'_>,
@@ -570,9 +575,13 @@ fn settle(
         Phase::AwaitsRestart { boot } if restarted == Some(boot) => job.was_restarted = true,
         _ => {}
     }
-    if !is_required {
+    let awaits_restart = needed.is_some_and(|it| it.awaits_restart);
+    if needed.is_none() || awaits_restart {
         // How often it failed is kept until deployments are evaluated again: two that undo each other never end.
-        job.phase = Phase::Installed;
+        job.phase = match awaits_restart {
+            true => Phase::AwaitsRestart { boot: view.boot.to_owned() },
+            false => Phase::Installed,
+        };
         job.lacks.clear();
         (job.retry.again, job.retry.failure) = (None, None);
         return;

@@ -245,8 +245,8 @@ impl Enforcer {
             }
         }
         let in_overlay = |id: &UpdateId| {
-            let of = self.jobs.get(id).and_then(|job| job.in_overlay_of.as_deref());
-            of == Some(view.boot)
+            let job = self.jobs.get(id).filter(|job| job.phase != Phase::Open);
+            job.and_then(|job| job.in_overlay_of.as_deref()) == Some(view.boot)
         };
         DeploymentReport {
             deployment: deployment.id,

@@ -153,6 +153,39 @@ fn a_restart_follows_in_the_window_and_early_installations_wait_for_the_deadline
 }
 
 #[test]
+fn an_update_that_is_installed_though_its_installer_failed_awaits_its_restart() {
+    let mut world = World::new(&[1]);
+    let software = world.software.get_mut(&1).unwrap();
+    (software.needs_restart, software.fails_beside) = (true, true);
+    world.deployments[0].experience.suppress_restart.workstations = true;
+    world.pass(HOUR);
+    assert_eq!(
+        world.said(),
+        ["BeforeDownload", "BeforeInstall", "file-1", "install 1", "AfterInstall"]
+    );
+    assert_eq!(world.standing(), (Compliance::NonCompliant, Enforcement::PendingRestart));
+    assert_eq!(world.listed().updates[0].failure, None);
+    world.deployments[0].experience.suppress_restart.workstations = false;
+    world.pass(HOUR);
+    assert_eq!(world.said(), ["restart", "AfterRestart"]);
+    assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+}
+
+#[test]
+fn a_restart_that_a_try_made_necessary_follows_the_one_that_installs_the_update() {
+    let mut world = World::new(&[1]);
+    world.software.get_mut(&1).unwrap().fails = 1;
+    let fails = Ending { outcome: Outcome::Failed(Failure::new(1, "x")), needs_restart: true };
+    // The second try shows no new sign: what asks for the restart was there before it.
+    world.with(|it, view, dice| it.installed(update(1), false, fails, view, dice));
+    world.pass(DAY);
+    let done = world.said();
+    assert_eq!(done.iter().filter(|it| *it == "install 1").count(), 2, "{done:?}");
+    assert!(done.ends_with(&["restart".into(), "AfterRestart".into()]), "{done:?}");
+    assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+}
+
+#[test]
 fn people_see_a_restart_come_and_may_put_it_off_for_a_while() {
     let mut world = World::new(&[1]);
     world.software.get_mut(&1).unwrap().needs_restart = true;

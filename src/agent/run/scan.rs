@@ -233,6 +233,9 @@ impl Agent {
                 facts: &*facts,
                 language: language.as_ref(),
                 state: &|id| evaluated.found.get(&id).map(|known| known.state),
+                awaits_restart: &|id| {
+                    evaluated.found.get(&id).is_some_and(|known| known.awaits_restart)
+                },
                 items: &evaluated.items,
                 known: &known,
                 lacks: &lacks,

@@ -55,6 +55,8 @@ pub struct Software {
     /// It was installed below an overlay, and shows after a restart.
     pub is_below: bool,
     pub in_overlay: bool,
+    /// Its installer fails though it is installed, as where another package's script does.
+    pub fails_beside: bool,
     /// So often its installation fails first.
     pub fails: u32,
     /// How long it takes, in seconds.
@@ -207,8 +209,12 @@ impl World {
                         files,
                         ..DeployedItem::default()
                     };
-                    let needed =
-                        Needed { name: n.to_string(), items: vec![item], ..Needed::default() };
+                    let needed = Needed {
+                        name: n.to_string(),
+                        items: vec![item],
+                        awaits_restart: it.is_installed && !it.is_below,
+                        ..Needed::default()
+                    };
                     self.found.updates.insert(update(n), needed);
                     evaluated.updates.insert(update(n));
                 }
@@ -315,17 +321,19 @@ impl World {
                 let n = update.0.as_u128() as u8;
                 let has_overlay = self.machine.has_overlay;
                 let it = self.software.get_mut(&n).unwrap();
-                let outcome = if it.fails > 0 {
+                let failed = || Outcome::Failed(Failure::new(1, "it does not like it"));
+                let mut ending = Ending { outcome: failed(), needs_restart: false };
+                if it.fails > 0 {
                     it.fails -= 1;
-                    Outcome::Failed(Failure::new(1, "it does not like it"))
                 } else {
                     it.is_installed = true;
                     it.is_below = below_overlay;
                     it.in_overlay = has_overlay && !below_overlay;
-                    Outcome::Ended { needs_restart: it.needs_restart }
-                };
+                    let outcome = if it.fails_beside { failed() } else { Outcome::Ended };
+                    ending = Ending { outcome, needs_restart: it.needs_restart };
+                }
                 self.with(|it, view, dice| {
-                    it.installed(update, below_overlay, outcome, view, dice);
+                    it.installed(update, below_overlay, ending, view, dice);
                 });
             }
             Step::Restart | Step::Wait(_) => {}
