@@ -207,6 +207,8 @@ pub struct Enforcer {
     files: BTreeMap<String, Retry>,
     /// How often the update point was asked for updates of a document that the catalogue lacks, by its digest.
     lacking: BTreeMap<String, Retry>,
+    /// Whether somebody wants deployments to be evaluated again: the next scan that asks the update point does so.
+    evaluates: bool,
     scans: Retry,
     scan_failure: Option<Failure>,
     round: Option<Round>,
@@ -330,6 +332,12 @@ impl Enforcer {
         self.jobs.iter_mut().filter(|(id, _)| of(id)).for_each(|(_, job)| job.afresh());
         self.files.clear();
         Ok(wanted)
+    }
+
+    /// Somebody wants deployments to be evaluated again: with the next scan that a user asks for, what failed may be tried
+    /// as if it never had been. A scan alone begins nothing anew.
+    pub fn evaluate_again(&mut self) {
+        self.evaluates = true;
     }
 
     /// Updates that, if they are installed, are so but for a restart of the machine: what a scan goes by.

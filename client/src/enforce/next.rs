@@ -489,15 +489,16 @@ impl Enforcer {
             self.doing = None;
         }
         (self.scans, self.scan_failure) = (Retry::default(), None);
-        let evaluates = [Trigger::Reevaluation, Trigger::UserAction, Trigger::Schedule];
-        let evaluates = evaluates.iter().any(|it| answers.contains(it));
+        let is_of_user = answers.contains(&Trigger::UserAction);
+        let evaluates = answers.contains(&Trigger::Reevaluation)
+            || (is_of_user && std::mem::take(&mut self.evaluates));
         if evaluates {
             self.jobs.values_mut().for_each(Job::afresh);
             self.files.clear();
             self.plans.values_mut().for_each(|plan| plan.document = Retry::default());
             self.restart.retry = Retry::default();
         }
-        if answers.contains(&Trigger::UserAction) {
+        if is_of_user {
             let lacking = view.found.documents.iter().filter(|(_, it)| it.missing > 0);
             for (digest, _) in lacking {
                 let what = "the catalogue does not have all of its updates";

@@ -223,6 +223,29 @@ fn what_fails_is_tried_ever_later_then_not_until_deployments_are_evaluated_again
 }
 
 #[test]
+fn a_scan_begins_nothing_anew_and_an_evaluation_that_somebody_asks_for_does() {
+    let mut world = World::new(&[1]);
+    world.software.get_mut(&1).unwrap().fails = 9;
+    let installs = |world: &mut World| {
+        world.pass(DAY);
+        world.said().iter().filter(|it| *it == "install 1").count()
+    };
+    assert_eq!(installs(&mut world), 4);
+    for trigger in [Trigger::UserAction, Trigger::Schedule, Trigger::BeforeDownload] {
+        world.scanned(trigger);
+        assert_eq!(installs(&mut world), 0, "{trigger:?}");
+    }
+    world.with(|it, _, _| it.evaluate_again());
+    // By the catalogue that the update point has now.
+    world.scanned(Trigger::AfterInstall);
+    assert_eq!(installs(&mut world), 0);
+    world.scanned(Trigger::UserAction);
+    assert_eq!(installs(&mut world), 4);
+    world.scanned(Trigger::UserAction);
+    assert_eq!(installs(&mut world), 0, "once");
+}
+
+#[test]
 fn two_that_undo_each_other_come_to_rest() {
     let mut world = World::new(&[1]);
     for _ in 0..20 {
