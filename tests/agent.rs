@@ -526,7 +526,13 @@ fn installing_writes_a_unit_and_keeps_the_token_to_itself() {
     let told = support::Run::of(support::depot().args(words).arg("--dry-run")).ok();
     let is_empty = fs::read_dir(&root).unwrap().next().is_none();
     assert!(told.stdout.contains("ExecStart=") && is_empty, "{}", told.stdout);
-    support::Run::of(support::depot().args(words)).ok();
+    let without = ["agent", "install", "--root", root_arg, "--dry-run"];
+    let told = support::Run::of(support::depot().args(without)).ok().stdout;
+    assert!(told.contains("has no token") && told.contains("--join-file"), "{told}");
+    let told = support::Run::of(support::depot().args(words)).ok().stdout;
+    assert!(!told.contains("has no token"), "{told}");
+    let told = support::Run::of(support::depot().args(without)).ok().stdout;
+    assert!(!told.contains("has no token"), "it was kept: {told}");
     let unit = fs::read_to_string(root.join("etc/systemd/system/depot-agent.service")).unwrap();
     let secret = fs::read_to_string(&token).unwrap();
     assert!(

@@ -281,6 +281,9 @@ fn an_update_is_installed_with_what_it_depends_on_and_what_people_changed_stays(
     let states: Vec<&Value> =
         listed["updates"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
     assert!(states.iter().all(|it| *it == "installed"), "{listed}");
+    let table = scene.agent.as_ref().unwrap().depot(&["deployments"]).ok().stdout;
+    let id = scene.update("tool", "2.0-1").id.to_string();
+    assert!(table.contains("tool 2.0-1  installed") && !table.contains(&id), "{table}");
     assert!(scene.log_of("tool").contains("Setting up tool (2.0-1)"));
     assert!(!scene.machine.root.join("var/cache/depot-agent").read_dir().unwrap().any(|_| true));
     until("the site knows it", || devices(&scene.site, "tool 2.0-1", "installed") == ["pc-17"]);

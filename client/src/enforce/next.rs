@@ -421,6 +421,11 @@ impl Enforcer {
         self.note(view);
     }
 
+    /// Notes that there are other distribution points: they may have what those before did not.
+    pub fn has_other_points(&mut self) {
+        self.files.clear();
+    }
+
     /// Notes what came of installing an update.
     pub fn installed(
         &mut self,

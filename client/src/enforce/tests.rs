@@ -5,6 +5,7 @@ mod world;
 
 use super::*;
 use deployment::enforcement::{Compliance, Enforcement, Update};
+use deployment::policy::Detail;
 pub(super) use world::deployment;
 use world::*;
 
@@ -220,6 +221,46 @@ fn what_fails_is_tried_ever_later_then_not_until_deployments_are_evaluated_again
     world.scanned(Trigger::Reevaluation);
     world.pass(DAY);
     assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+}
+
+#[test]
+fn what_did_not_come_is_asked_for_at_once_where_another_point_may_have_it() {
+    let mut world = World::new(&[1]);
+    let lacks = || Err(Failure::new(code::NO_CONTENT, "no point has it"));
+    for _ in 0..6 {
+        world.with(|it, view, dice| it.file("file-1", lacks(), view, dice));
+    }
+    world.pass(MINUTE);
+    assert_eq!(world.said(), ["BeforeDownload"]);
+    assert_eq!(world.standing().1, Enforcement::DownloadFailed);
+    assert!(world.listed().updates[0].again_in.is_some_and(|it| it > 10 * MINUTE));
+    world.enforcer.has_other_points();
+    world.pass(2 * MINUTE);
+    assert_eq!(world.said(), ["BeforeInstall", "file-1", "install 1", "AfterInstall"]);
+}
+
+#[test]
+fn who_looks_at_the_machine_is_told_all_and_the_site_only_what_it_wants() {
+    let mut world = World::new(&[1]);
+    world.software.get_mut(&1).unwrap().fails = 1;
+    world.deployments[0].deadline = Some(after(HOUR));
+    world.deployments[0].experience.detail = Detail::Errors;
+    world.pass(MINUTE);
+    let report = world.with(|it, view, _| it.reports(view)).remove(0);
+    assert_eq!((report.enforcement, report.updates.len()), (Enforcement::Unknown, 0));
+    assert_eq!(world.standing().1, Enforcement::Downloaded);
+    world.pass(HOUR + 2 * MINUTE);
+    let listed = world.listed().updates.remove(0);
+    assert_eq!(listed.state, Update::Failed);
+    assert!((1..=450).contains(&listed.again_in.unwrap()), "{listed:?}");
+    world.pass(DAY);
+    let listed = world.listed().updates.remove(0);
+    let state = (listed.name.as_str(), listed.state, listed.again_in);
+    assert_eq!(state, ("1", Update::Installed, None), "by its name");
+    world.software.get_mut(&1).unwrap().is_superseded = true;
+    world.scanned(Trigger::Schedule);
+    assert_eq!(world.standing(), (Compliance::Compliant, Enforcement::Succeeded));
+    assert_eq!(world.listed().updates, [], "what is superseded is not called installed");
 }
 
 #[test]

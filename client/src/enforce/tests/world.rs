@@ -2,7 +2,7 @@
 //! the power goes.
 
 use super::super::*;
-use crate::enforce::found::{Evaluated, Needed};
+use crate::enforce::found::{Done, Evaluated, Needed};
 use crate::enforce::report::Listed;
 use deployment::calendar::Recurrence;
 use deployment::enforcement::{Compliance, Enforcement};
@@ -55,6 +55,8 @@ pub struct Software {
     /// It was installed below an overlay, and shows after a restart.
     pub is_below: bool,
     pub in_overlay: bool,
+    /// Something newer is in its place.
+    pub is_superseded: bool,
     /// Its installer fails though it is installed, as where another package's script does.
     pub fails_beside: bool,
     /// So often its installation fails first.
@@ -196,7 +198,8 @@ impl World {
                     continue;
                 }
                 let it = &self.software[&n];
-                if !it.is_installed || it.is_below || waits.contains(&update(n)) {
+                let lacks = !it.is_installed || it.is_below || waits.contains(&update(n));
+                if lacks && !it.is_superseded {
                     let file = |name: String| DeployedFile {
                         digest: Some(name.clone()),
                         name,
@@ -216,11 +219,13 @@ impl World {
                         ..Needed::default()
                     };
                     self.found.updates.insert(update(n), needed);
-                    evaluated.updates.insert(update(n));
+                } else if known.contains(&update(n)) {
+                    let done = Done { name: n.to_string(), is_installed: !it.is_superseded };
+                    self.found.done.insert(update(n), done);
+                } else {
+                    continue;
                 }
-                if known.contains(&update(n)) {
-                    evaluated.updates.insert(update(n));
-                }
+                evaluated.updates.insert(update(n));
             }
             self.found.documents.insert(name.clone(), evaluated);
         }
