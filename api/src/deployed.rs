@@ -372,7 +372,8 @@ impl Work {
         (state, told.into_values().collect())
     }
 
-    /// Takes an update and its parts, if clients may be told of it.
+    /// Takes an update and its parts, if clients may be told of it. Upstreams say what is a part of what: however deep
+    /// that goes, and in circles too.
     fn admit(
         &self,
         id: UpdateId,
@@ -380,6 +381,29 @@ impl Work {
         is_accepted: &dyn Fn(&str) -> bool,
         found: &mut BTreeMap<UpdateId, Arc<Ready>>,
     ) -> Result<(), LeftOut> {
+        let mut next = vec![id];
+        while let Some(part) = next.pop() {
+            match self.admissible(part, since, is_accepted) {
+                Ok(it) => {
+                    if found.insert(part, Arc::clone(it)).is_none() {
+                        next.extend(&it.told.parts);
+                    }
+                }
+                // Of a bundle one part of each kind is enough, so that one may not be there.
+                Err(why) if part == id || why == LeftOut::Licence => return Err(why),
+                Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// An update, if clients may be told of it by itself.
+    fn admissible(
+        &self,
+        id: UpdateId,
+        since: Timestamp,
+        is_accepted: &dyn Fn(&str) -> bool,
+    ) -> Result<&Arc<Ready>, LeftOut> {
         let it = self.ready.get(&id).ok_or(LeftOut::Unknown)?;
         if it.standing.state == LifeState::Expired
             && it.standing.expired.is_none_or(|at| at <= since)
@@ -392,16 +416,7 @@ impl Work {
         if it.content == Content::None && it.told.parts.is_empty() {
             return Err(LeftOut::Nothing);
         }
-        if found.insert(id, Arc::clone(it)).is_some() {
-            return Ok(());
-        }
-        for part in &it.told.parts {
-            // Of a bundle one part of each kind is enough, so that one may not be there.
-            if let Err(LeftOut::Licence) = self.admit(*part, since, is_accepted, found) {
-                return Err(LeftOut::Licence);
-            }
-        }
-        Ok(())
+        Ok(it)
     }
 
     /// The document of these updates, or why there can be none.

@@ -278,6 +278,8 @@ fn by_footer(
         Err(RecordError::Io(error)) if is_media_error(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
+    // First: its commits cover nothing of another run.
+    replay.enter(header);
     for entry in &entries {
         if matches!(entry.kind, Kind::Commit | Kind::Checkpoint) {
             match record(file, entry.offset, entry.body_len) {
@@ -290,7 +292,7 @@ fn by_footer(
                 }
             }
         } else {
-            replay.footer_entry(header, entry);
+            replay.footer_entry(header.seq, entry);
         }
     }
     replay.sealed(header, end);

@@ -173,7 +173,8 @@ impl Replay {
         }
     }
 
-    fn enter(&mut self, header: &PackHeader) {
+    /// Begins with a pack: what is uncovered of another run than its own stays so.
+    pub(crate) fn enter(&mut self, header: &PackHeader) {
         if header.run != self.run {
             self.uncovered.clear();
             self.run = header.run;
@@ -230,9 +231,8 @@ impl Replay {
     }
 
     /// Takes in a pack's footer entry, for a pack that is trusted as sealed.
-    pub(crate) fn footer_entry(&mut self, header: &PackHeader, entry: &FooterEntry) {
-        self.enter(header);
-        self.uncovered.extend(pending(header.seq, entry, Arc::new([])));
+    pub(crate) fn footer_entry(&mut self, seq: u32, entry: &FooterEntry) {
+        self.uncovered.extend(pending(seq, entry, Arc::new([])));
     }
 
     pub(crate) fn sealed(&mut self, header: &PackHeader, len: u64) {

@@ -2,16 +2,22 @@
 //!
 //! Reads records front to back as the index and the footers name them. Bad chunks and recipes
 //! are marked suspect as they are found, so that they are not served and any holder heals them.
+//!
+//! What is sound, and known by the index alone since the pack around it is damaged, is written again:
+//! refs and other names, chunks and recipes. So whatever a verified library holds, it holds as well
+//! with an index that is made anew.
+
+mod frame;
 
 use crate::commit::Relied;
 use crate::digest::{ChunkId, Digest};
-use crate::error::{MaintainError, OpenError, PackProblem};
+use crate::error::{MaintainError, PackProblem};
 use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing};
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, holders};
-use crate::pack::format::{BadPack, Kind, PACK_HEADER, RECORD_HEADER};
-use crate::pack::reader::{RecordError, Scan, footer, frame, pack_header, record};
+use crate::pack::format::{BadPack, RECORD_HEADER};
+use crate::pack::reader::{RecordError, frame, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::store::{PackFile, PackStore, is_media_error};
@@ -73,6 +79,8 @@ impl VerifyReport {
 pub(crate) struct Found {
     pub report: VerifyReport,
     pub bad: BTreeSet<ChunkId>,
+    /// Packs with sound entries that an index made anew would not find; where in each those begin.
+    unfound: BTreeMap<u32, u64>,
 }
 
 type Entry = (ChunkId, ChunkPlace);
@@ -128,6 +136,13 @@ impl Library {
                 }
             }
         }
+        let unfound = std::mem::take(&mut found.unfound);
+        if !unfound.is_empty()
+            && let Err(error) = self.save(unfound, progress)
+        {
+            progress.check()?;
+            tracing::error!(%error, "what is sound in damaged packs could not be written again");
+        }
         if log_is_hit {
             // Refs and aliases are known here; without this an index rebuilt later would not
             // know those whose records are damaged.
@@ -163,8 +178,18 @@ impl Library {
         };
         let mut wrong = Vec::new();
         if let Some(file) = &file {
-            wrong = frame_of_pack(&**file, info, options)?;
+            let pack = frame::check(&**file, info, options)?;
+            wrong = pack.wrong;
             log_is_hit |= !wrong.is_empty();
+            let is_unfound = |offset: u32, standing: Standing| {
+                u64::from(offset) >= pack.found_to && standing != Standing::Suspect
+            };
+            let (blocks, recipes) = &entries;
+            if blocks.values().flatten().any(|(_, place)| is_unfound(place.offset, place.standing))
+                || recipes.iter().any(|(_, place)| is_unfound(place.offset, place.standing))
+            {
+                found.unfound.insert(seq, pack.found_to);
+            }
         }
         let is_there = file.is_some();
         let damaged = self.verify_records((seq, file), entries, options, progress, found)?;
@@ -235,6 +260,17 @@ impl Library {
     pub(crate) fn is_deleted(&self, seq: u32) -> Result<bool, MaintainError> {
         let info = self.inner.index.pack(seq)?;
         Ok(info.is_none_or(|info| info.state == PackState::Condemned))
+    }
+
+    /// Copies what is sound in packs that are damaged, each from an offset on, to where an index made
+    /// anew finds it.
+    fn save(&self, packs: BTreeMap<u32, u64>, progress: &Progress) -> Result<(), MaintainError> {
+        // Behind damage in the open pack a copy would be no better off.
+        self.inner.seal_open_pack()?;
+        // Nothing moves while garbage collection marks. It copies from torn packs itself.
+        let Some(_one) = self.inner.maintenance.try_lock() else { return Ok(()) };
+        tracing::warn!(packs = packs.len(), "what is sound in damaged packs is written again");
+        self.repack(&packs, progress)
     }
 
     /// Has garbage collection copy what is sound out of a damaged pack.
@@ -394,57 +430,6 @@ impl Library {
         found.extend(hit.into_iter().map(|content| content.digest));
         Ok(found.into_iter().collect())
     }
-}
-
-/// What is wrong with a pack beside its chunks and recipes: header, footer, log, aliases.
-fn frame_of_pack(
-    file: &dyn PackFile,
-    info: &PackInfo,
-    options: &VerifyOptions,
-) -> Result<Vec<String>, MaintainError> {
-    let mut wrong = Vec::new();
-    // Of a pack that a failed write or sync ended before its first commit, nothing counts, the
-    // header neither.
-    if info.len <= PACK_HEADER as u64 {
-        return Ok(wrong);
-    }
-    match pack_header(file) {
-        Ok(_) => {}
-        // Not damage: it must not be condemned for what is not known here.
-        Err(RecordError::Bad(BadPack::Newer(found))) => {
-            return Err(OpenError::newer_pack(info.id, found).into());
-        }
-        Err(error) => wrong.push(error.to_string()),
-    }
-    if info.state == PackState::Sealed {
-        match footer(file) {
-            Ok(Some((entries, _))) => {
-                let told_here = |kind| !matches!(kind, Kind::Block | Kind::Recipe);
-                for entry in entries.iter().filter(|entry| told_here(entry.kind)) {
-                    if let Err(error) = record(file, entry.offset, entry.body_len) {
-                        wrong.push(format!("commits or other names: {error}"));
-                    }
-                }
-            }
-            Ok(None) => wrong.push("its footer is gone".into()),
-            Err(error) => wrong.push(error.to_string()),
-        }
-    } else if options.read_percent == 100 {
-        // Without a footer only a scan finds its records.
-        let fail = |source| MaintainError::Store { pack: info.id, source };
-        let mut end = PACK_HEADER as u64;
-        for found in Scan::new(file, end).map_err(fail)? {
-            match found {
-                Ok(found) => end = u64::from(found.offset) + found.header.record_len(),
-                Err(source) if is_media_error(&source) => break,
-                Err(source) => return Err(fail(source)),
-            }
-        }
-        if end < info.len {
-            wrong.push(format!("without an index it cannot be read from byte {end} on"));
-        }
-    }
-    Ok(wrong)
 }
 
 /// 0 to 99, the same for the same record.

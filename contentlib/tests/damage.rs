@@ -271,6 +271,29 @@ fn the_index_comes_back_from_the_packs() {
     assert!(verify(&library).is_clean());
 }
 
+/// What a crash left uncommitted is not in the index of whoever goes on, nor in one made anew later:
+/// whatever the next run's log begins with.
+#[test]
+fn a_rebuilt_index_takes_in_nothing_that_was_not_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = open(folder.path());
+    let session = library.session();
+    let kept = session.add_bytes(&random(1, 40_000)).unwrap().digest;
+    session.commit(vec![set("kept", kept, &[])]).unwrap();
+    let never = send_chunks(&session, &random(2, 90_000), 30_000);
+    let crashed = copy(folder.path());
+    let library = open(crashed.path());
+    library.session().commit(vec![delete("kept"), set("again", kept, &[])]).unwrap();
+    library.close().unwrap();
+    assert_eq!(library.missing_chunks(never.chunks()).unwrap(), [true; 3]);
+    drop(library);
+    std::fs::remove_dir_all(crashed.path().join("index")).unwrap();
+    Library::rebuild_index(crashed.path(), options(), &Progress::default()).unwrap();
+    let library = open(crashed.path());
+    assert_eq!(library.missing_chunks(never.chunks()).unwrap(), [true; 3]);
+    assert_eq!(read(&library, kept), Some(random(1, 40_000)));
+}
+
 #[test]
 fn a_rebuilt_index_leaves_out_no_pack_for_a_damaged_header_or_footer() {
     let (folder, contents) = sample();

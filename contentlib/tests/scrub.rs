@@ -108,6 +108,75 @@ fn packs_that_are_gone_or_cut_are_seen_without_reading() {
     assert_eq!(contents_hit(&library, &all), []);
 }
 
+/// What `library` holds is held as well by one whose index is made anew from its packs.
+fn check_made_anew(folder: &Path, library: Library, contents: &[Digest]) {
+    assert_eq!(contents_hit(&library, contents), []);
+    library.close().unwrap();
+    drop(library);
+    Library::rebuild_index(folder, options(), &Progress::default()).unwrap();
+    let library = open(folder);
+    let found = library.verify(&VerifyOptions::default(), &NoLinks, &Progress::default()).unwrap();
+    assert!(found.bad_contents.is_empty(), "{found:?}");
+    assert_eq!(contents_hit(&library, contents), []);
+}
+
+/// The commit of a pack is at its end. Without it, nothing before it counts to whoever has no index.
+#[test]
+fn what_is_left_in_a_pack_that_is_cut_is_found_by_an_index_made_anew() {
+    let (folder, library, mut contents) = library(0);
+    let session = library.session();
+    let small: Vec<Vec<u8>> = (0..6).map(|seed| random(seed, 50_000)).collect();
+    contents.extend(small.iter().map(|bytes| session.add_bytes(bytes).unwrap().digest));
+    let changes = contents.iter().map(|digest| set(&digest.to_hex(), *digest, &[])).collect();
+    session.commit(changes).unwrap();
+    drop(session);
+    library.close().unwrap();
+    drop(library);
+    let pack = packs(folder.path()).remove(0);
+    let cut = std::fs::File::options().write(true).open(&pack).unwrap();
+    cut.set_len(cut.metadata().unwrap().len() / 2).unwrap();
+    let library = open(folder.path());
+    verify_packs(&library, &library.hurt_packs().unwrap());
+    let lost = contents_hit(&library, &contents);
+    assert!(!lost.is_empty() && lost.len() < contents.len(), "some of it is left: {lost:?}");
+    let session = library.session();
+    for bytes in &small {
+        session.add_bytes(bytes).unwrap();
+    }
+    session.commit(Vec::new()).unwrap();
+    drop(session);
+    check_made_anew(folder.path(), library, &contents);
+}
+
+/// Without a footer a pack is read up to what is damaged in it.
+#[test]
+fn what_lies_behind_damage_in_a_pack_without_a_footer_is_found_by_an_index_made_anew() {
+    let (folder, library, mut contents) = library(0);
+    let small: Vec<Vec<u8>> = (0..6).map(|seed| random(seed, 50_000)).collect();
+    for bytes in &small {
+        let session = library.session();
+        contents.push(session.add_bytes(bytes).unwrap().digest);
+        let digest = *contents.last().unwrap();
+        session.commit(vec![set(&digest.to_hex(), digest, &[])]).unwrap();
+    }
+    library.close().unwrap();
+    let pack = packs(folder.path()).remove(0);
+    let len = std::fs::metadata(&pack).unwrap().len();
+    flip(&pack, 100_000, 4);
+    flip(&pack, len - 10, 4);
+    let number = library.pack_sizes().unwrap()[0].number;
+    verify_packs(&library, &[number]);
+    let lost = contents_hit(&library, &contents);
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    let session = library.session();
+    for bytes in &small {
+        session.add_bytes(bytes).unwrap();
+    }
+    session.commit(Vec::new()).unwrap();
+    drop(session);
+    check_made_anew(folder.path(), library, &contents);
+}
+
 #[test]
 fn a_slow_run_ends_soon_after_it_is_cancelled() {
     let (_folder, library, contents) = library(1);

@@ -40,6 +40,10 @@ A description, with paths from the folder that it is in:
   program = \"tool-2.1.exe\"
   arguments = \"/quiet\"
 
+On Linux, rules ask for packages, and the program may be a script of its own:
+  installable.dpkg = { name = \"tool\", is = \"less-than\", version = \"2.1\" }
+  installed.dpkg = { name = \"tool\", is = \"greater-than-or-equal-to\", version = \"2.1\" }
+
 Published again, by its id or by vendor, product and title, it is a new revision.")]
 pub struct AuthorArgs {
     /// The description, in TOML, or in JSON if its name ends so

@@ -305,6 +305,38 @@ impl Fetcher {
         Ok(Came::File { size, validators })
     }
 
+    /// Takes what comes into the part, up to its end, or until it is more than was said.
+    async fn receive(
+        &self,
+        wanted: &Wanted<'_>,
+        from: &mut (impl AsyncRead + Unpin),
+        (file, part): (&mut fs::File, &Path),
+        (hasher, size): (&mut Hasher, &mut u64),
+        watch: &Watch,
+    ) -> Result<(), SyncError> {
+        let most = wanted.size.unwrap_or(wanted.most);
+        let mut piece = vec![0; PIECE];
+        loop {
+            let read = self.moving(wanted.url, from.read(&mut piece), watch).await?;
+            let n = read.map_err(|error| cut_off(wanted.url, error))?;
+            if n == 0 {
+                return Ok(());
+            }
+            if let Some(pace) = &self.pace {
+                watch.stop.run_until_cancelled(pace.let_through(n as u64)).await;
+            }
+            *size += n as u64;
+            if *size > most {
+                return Ok(());
+            }
+            hasher.update(&piece[..n]);
+            let written = file.write_all(&piece[..n]).await;
+            written.map_err(|error| SyncError::local(part.display(), error))?;
+            watch.came(n as u64);
+            watch.check()?;
+        }
+    }
+
     /// Writes the part, checks it and gives it its name.
     async fn write(
         &self,
@@ -323,36 +355,25 @@ impl Fetcher {
         let mut options = fs::OpenOptions::new();
         let options = options.create(true).write(true).append(goes_on).truncate(!goes_on);
         let mut file = options.open(part).await.map_err(failed)?;
-        let most = wanted.size.unwrap_or(wanted.most);
-        let mut piece = vec![0; PIECE];
-        loop {
-            let read = self.moving(wanted.url, from.read(&mut piece), watch).await?;
-            let n = read.map_err(|error| cut_off(wanted.url, error))?;
-            if n == 0 {
-                break;
-            }
-            if let Some(pace) = &self.pace {
-                watch.stop.run_until_cancelled(pace.let_through(n as u64)).await;
-            }
-            size += n as u64;
-            if size > most {
-                drop(file);
-                remove(part).await?;
-                return Err(match wanted.size {
-                    Some(stated) => SyncError::new(
-                        Cause::Mismatch,
-                        format!("{} is larger than the {stated} bytes stated", wanted.url),
-                    ),
-                    None => too_large(wanted.url, most),
-                });
-            }
-            hasher.update(&piece[..n]);
-            file.write_all(&piece[..n]).await.map_err(failed)?;
-            watch.came(n as u64);
-            watch.check()?;
-        }
-        file.flush().await.map_err(failed)?;
+        let came = self
+            .receive(wanted, &mut from, (&mut file, part), (&mut hasher, &mut size), watch)
+            .await;
+        // The file's last bytes may still be on their way to it. Whoever goes on with it asks how long it is, so they
+        // are waited for, however it ended.
+        let flushed = file.flush().await;
         drop(file);
+        came?;
+        flushed.map_err(failed)?;
+        if size > wanted.size.unwrap_or(wanted.most) {
+            remove(part).await?;
+            return Err(match wanted.size {
+                Some(stated) => SyncError::new(
+                    Cause::Mismatch,
+                    format!("{} is larger than the {stated} bytes stated", wanted.url),
+                ),
+                None => too_large(wanted.url, wanted.most),
+            });
+        }
         if let Some(stated) = wanted.size.filter(|stated| size < *stated) {
             // What came is kept: a later try asks for the rest.
             let detail = format!("{} ended after {size} of {stated} bytes", wanted.url);

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::store::PackStore;
 use crate::{Frame, Recipe};
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -72,8 +72,9 @@ impl Library {
             budget = budget.saturating_sub(*bytes);
             fits
         });
-        let chosen: BTreeSet<u32> = chosen.into_iter().map(|(seq, _)| seq).collect();
-        self.refuse_newer(packs.iter().filter(|(seq, _)| chosen.contains(seq)))?;
+        // Each from its beginning on.
+        let chosen: BTreeMap<u32, u64> = chosen.into_iter().map(|(seq, _)| (seq, 0)).collect();
+        self.refuse_newer(packs.iter().filter(|(seq, _)| chosen.contains_key(seq)))?;
         if !chosen.is_empty() {
             report.repacked = chosen.len() as u64;
             self.repack(&chosen, progress)?;
@@ -137,19 +138,28 @@ impl Library {
         Ok(usage)
     }
 
-    /// Copies the live records of `packs` to the end of the log.
-    fn repack(&self, packs: &BTreeSet<u32>, progress: &Progress) -> Result<(), MaintainError> {
+    /// Copies the live records of `packs`, of each from an offset on, to the end of the log. For whoever
+    /// holds the maintenance lock: what was marked as live is known by where it lay.
+    pub(crate) fn repack(
+        &self,
+        packs: &BTreeMap<u32, u64>,
+        progress: &Progress,
+    ) -> Result<(), MaintainError> {
         let inner = &self.inner;
+        let is_moved = |pack: u32, offset: u32, standing: Standing| {
+            packs.get(&pack).is_some_and(|from| u64::from(offset) >= *from)
+                && standing != Standing::Suspect
+        };
         let mut blocks: BTreeMap<(u32, u32), Vec<(ChunkId, ChunkPlace)>> = BTreeMap::new();
         inner.index.each_chunk(|id, place| {
-            if packs.contains(&place.pack) && place.standing != Standing::Suspect {
+            if is_moved(place.pack, place.offset, place.standing) {
                 blocks.entry((place.pack, place.offset)).or_default().push((id, place));
             }
             ControlFlow::Continue(())
         })?;
         let mut recipes = Vec::new();
         inner.index.each_recipe(|content, place| {
-            if packs.contains(&place.pack) && place.standing != Standing::Suspect {
+            if is_moved(place.pack, place.offset, place.standing) {
                 recipes.push((content, place));
             }
             ControlFlow::Continue(())
