@@ -296,7 +296,12 @@ fn options() -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_write_buffer_size(4 << 20);
-    options.set_max_total_wal_size(8 << 20);
+    // With two, writers wait whenever a checkpoint of the fleet's states fills both before one is on disk.
+    options.set_max_write_buffer_number(8);
+    options.set_max_total_wal_size(32 << 20);
+    // What is written beside the log goes to disk bit by bit, so that no sync of the log waits behind megabytes of it.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
     options.set_max_background_jobs(2);
     options.set_max_open_files(64);
     // A few files open faster than threads start.

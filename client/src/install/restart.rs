@@ -34,12 +34,21 @@ pub fn packages(list: &str) -> BTreeSet<String> {
 pub fn newer_kernel<'a>(files: impl IntoIterator<Item = &'a str>, running: &str) -> Option<String> {
     let kernels = files.into_iter().filter_map(|file| file.strip_prefix("vmlinuz-"));
     // Of the kind that runs: a machine may have kernels of several flavours.
-    let flavour = |release: &str| release.rsplit('-').next().map(str::to_owned);
     let own = flavour(running);
     let mut kernels: Vec<&str> = kernels.filter(|it| flavour(it) == own).collect();
     kernels.sort_by(|a, b| version::compare(a, b));
     let newest = kernels.last().filter(|it| version::compare(it, running).is_gt());
     newest.map(|it| (*it).to_owned())
+}
+
+/// Which kind of kernel a release is of: `amd64` of Debian's `6.1.0-41-amd64`, `x86_64+rt` of `5.14.0-503.el9.x86_64+rt`
+/// as RPM systems call it.
+fn flavour(release: &str) -> &str {
+    let last = release.rsplit('-').next().unwrap_or_default();
+    match last.starts_with(|it: char| it.is_ascii_digit()) {
+        true => last.rsplit('.').next().unwrap_or_default(),
+        false => last,
+    }
 }
 
 /// Whether a process still uses a library that was replaced (`/proc/PID/maps`, proc(5)).
@@ -76,6 +85,14 @@ mod tests {
         assert_eq!(newer_kernel(files, "6.1.0-9-amd64").as_deref(), Some("6.1.0-41-amd64"));
         assert_eq!(newer_kernel(files, "6.1.0-41-amd64"), None);
         assert_eq!(newer_kernel([], "x"), None);
+        let files = [
+            "vmlinuz-5.14.0-427.el9.x86_64",
+            "vmlinuz-5.14.0-503.el9.x86_64",
+            "vmlinuz-5.14.0-570.el9.x86_64+debug",
+            "vmlinuz-0-rescue-8d1f2c3b4a5968778695a4b3c2d1e0f0",
+        ];
+        let running = "5.14.0-427.el9.x86_64";
+        assert_eq!(newer_kernel(files, running).as_deref(), Some("5.14.0-503.el9.x86_64"));
     }
 
     #[test]
