@@ -169,7 +169,7 @@ pub struct ScanArgs {
 Examples:
   depot agent trigger policy                    # ask the site for the policy
   depot agent trigger scan                      # a scan that asks the update point
-  depot agent trigger deployment-evaluation     # the same, and deployments are looked at again
+  depot agent trigger deployment-evaluation     # the same, and what failed to be installed may be tried anew
   depot agent trigger report                    # tell what waits")]
 pub struct TriggerArgs {
     /// What
@@ -182,7 +182,7 @@ enum What {
     Policy,
     /// Scan, and ask the update point
     Scan,
-    /// Look again at what is deployed, with a scan that asks the update point
+    /// Evaluate deployments again, with a scan that asks the update point: what failed may be tried anew
     DeploymentEvaluation,
     /// Tell the site what waits
     Report,
@@ -203,14 +203,17 @@ pub fn run(command: AgentCommand, shared: &Shared, out: Out) -> Result<(), Failu
                 (_, true) => Trigger::AfterInstall,
                 _ => Trigger::Schedule,
             };
-            scan(&folder, trigger, out)
+            scan(&folder, &Ask::Scan { trigger, evaluates: false }, out)
         }
         AgentCommand::Status => status(&folder, &Ask::Status, out),
         AgentCommand::Report => status(&folder, &Ask::Report, out),
         AgentCommand::Trigger(TriggerArgs { what }) => match what {
             What::Policy => status(&folder, &Ask::Policy, out),
             What::Report => status(&folder, &Ask::Report, out),
-            What::Scan | What::DeploymentEvaluation => scan(&folder, Trigger::UserAction, out),
+            What::Scan | What::DeploymentEvaluation => {
+                let evaluates = matches!(what, What::DeploymentEvaluation);
+                scan(&folder, &Ask::Scan { trigger: Trigger::UserAction, evaluates }, out)
+            }
         },
         AgentCommand::Deployments => deployments::list(&folder, out),
         AgentCommand::UserInstall(args) => deployments::install(&folder, args, out),
@@ -311,14 +314,15 @@ fn asked(folder: &Path, ask: &Ask) -> Result<Value, Failure> {
     control::ask(folder, ask).map_err(|error| {
         let exit = match error {
             NoAnswer::NotRunning(_) => Exit::NotFound,
+            NoAnswer::Said { exit, .. } => exit,
             _ => Exit::Failed,
         };
         Failure::new(exit, chain(&error))
     })
 }
 
-fn scan(folder: &Path, trigger: Trigger, out: Out) -> Result<(), Failure> {
-    let scanned: Scanned = serde_json::from_value(asked(folder, &Ask::Scan { trigger })?)?;
+fn scan(folder: &Path, ask: &Ask, out: Out) -> Result<(), Failure> {
+    let scanned: Scanned = serde_json::from_value(asked(folder, ask)?)?;
     out.show(&scanned, |w| w.write_all(scan_facts(&scanned).as_bytes()))
 }
 

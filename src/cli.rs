@@ -15,6 +15,7 @@ use crate::{
     config::ConfigCommand,
     content::ContentCommand,
     content_status::ContentStatusArgs,
+    database::DatabaseCommand,
     deployment::{DeploymentCommand, deploy::DeployArgs},
     deployment_package::DeploymentPackageCommand,
     distribute::{DistributeArgs, UndistributeArgs},
@@ -366,6 +367,14 @@ Examples:
   depot --data ./depot-data site new-key"
     )]
     Site(SiteCommand),
+    /// Where the site database is, in the data folder or on a PostgreSQL server: migrate
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot --data ./depot-data database migrate --to postgres://depot@db.example/site"
+    )]
+    Database(DatabaseCommand),
     /// The configuration file: check, show, example
     #[command(
         subcommand,

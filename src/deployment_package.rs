@@ -8,9 +8,8 @@ use crate::{
     package::update,
     transport::{Client, Request, path, with_query},
     units,
-    update::download::{failed_files, outcomes_table, rate},
+    update::download::{bring, rate},
 };
-use api::downloads::DownloadView;
 use api::routes::deployments::{
     DeploymentPackageView, DownloadToPackage, NewDeploymentPackage, RemoveFromPackage,
 };
@@ -208,17 +207,7 @@ async fn download(args: DownloadArgs, client: &Client, out: Out) -> Result<(), F
     };
     let at = path(&["deployment-packages", &args.package, "download"]);
     let request = Request::new(Method::POST, &at).json(&asked)?;
-    match job::start::<DownloadView>(client, request, out, args.detach).await? {
-        Ended::Detached => Ok(()),
-        Ended::Done { result, progress } => {
-            out.show(&result, |w| {
-                w.write_all(outcomes_table(&result.outcomes).as_bytes())?;
-                writeln!(w)?;
-                update::people(w, &result.report, &progress)
-            })?;
-            failed_files(&result)
-        }
-    }
+    bring(request, args.detach, client, out).await
 }
 
 fn shown(it: &DeploymentPackageView) -> String {

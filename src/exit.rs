@@ -24,8 +24,16 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// That of this number, as another process of this program named it; one that has none here is [`Exit::Failed`].
+    pub fn numbered(number: u8) -> Self {
+        let all = [Self::Usage, Self::NotFound, Self::Conflict, Self::Damaged, Self::Interrupted];
+        all.into_iter().find(|it| *it as u8 == number).unwrap_or(Self::Failed)
+    }
+}
+
 /// A command's end other than success.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Failure {
     /// What the process returns.
     pub exit: Exit,
@@ -139,6 +147,14 @@ mod tests {
         let failure = Err::<(), _>(denied).doing(|| "cannot read token").expect_err("as built");
         assert_eq!(failure.exit, Exit::Failed);
         assert_eq!(failure.message, "cannot read token: disk on fire");
+    }
+
+    #[test]
+    fn a_number_names_the_exit_that_it_is_and_any_other_a_failure() {
+        for exit in [Exit::Failed, Exit::Usage, Exit::NotFound, Exit::Conflict, Exit::Damaged] {
+            assert_eq!(Exit::numbered(exit as u8), exit);
+        }
+        assert_eq!([0, 99].map(Exit::numbered), [Exit::Failed; 2]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod compliance;
 mod config;
 mod content;
 mod content_status;
+mod database;
 mod deployment;
 mod deployment_package;
 mod distribute;
@@ -112,6 +113,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
 async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Failure> {
     if let Command::Fetch(args) = command {
         return fetch::run(args, &shared, out).await;
+    }
+    if let Command::Database(command) = command {
+        return database::run(command, &shared, out).await;
     }
     if let Command::Prestage(command) = command {
         return prestage::run(command, &shared, out).await;

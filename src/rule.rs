@@ -163,13 +163,16 @@ Examples:
     #[command(after_help = "\
 Examples:
   depot rule hold patch-day rest
-  depot rule hold patch-day rest --release")]
+  depot rule hold patch-day rest --release
+  depot rule hold patch-day rest --group patch-day-2026-11-11
+
+Groups of older runs have rings that wait, too: all of that name are held, unless a group is named.")]
     Hold {
         /// The rule
         rule: String,
         /// What the rule calls the deployment
         deployment: String,
-        /// The group; without it, the one that the last run filled
+        /// The group; without it, each in which the deployment is not open yet
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
         /// Hold it no more
@@ -183,7 +186,7 @@ Examples:
     Resume {
         /// The rule
         rule: String,
-        /// The group; without it, the one that the last run filled
+        /// The group; without it, each that is halted
         #[arg(long, value_name = "NAME")]
         group: Option<String>,
     },
@@ -323,8 +326,14 @@ pub async fn run(command: RuleCommand, client: &Client, out: Out) -> Result<(), 
         }
         RuleCommand::Show { rule } => show::rule(&rule, client, out).await,
         RuleCommand::Change { rule, what } => {
-            let request =
-                Request::new(Method::PATCH, &path(&["rules", &rule])).json(&what.body())?;
+            let change = what.body();
+            if change == RuleBody::default() {
+                return Err(Failure::usage(
+                    "nothing is to be changed: say what, as --evaluate 'after sync'; of its deployments, use `depot rule \
+                     add-deployment`",
+                ));
+            }
+            let request = Request::new(Method::PATCH, &path(&["rules", &rule])).json(&change)?;
             let view: RuleView = client.ask(request).await?;
             out.show(&view, |w| writeln!(w, "rule {} is changed", view.name))
         }

@@ -30,6 +30,7 @@ Examples:
   depot serve --data ./depot-data --listen 127.0.0.1:8520 --config ./depot.toml
   depot serve --data /var/lib/depot --set library.gc_grace=1h
   depot serve --data ./depot-data --library s3://bucket/depot --cache 100GiB
+  depot serve --database postgres://depot@db.example/site   # the site database on a server
   depot serve --listen 127.0.0.1:0               # any free port; it is printed
   depot serve --parent https://top:8520 --join-file berlin.token   # a child site, the first time
   depot serve --sup --parent https://site:8520 --join depotjoin1…  # another update point of a site
@@ -50,6 +51,10 @@ pub struct ServeArgs {
     /// Address and port to listen on [default: 127.0.0.1:8520]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Keep the site database on this PostgreSQL server: postgres://USER@HOST/DATABASE [default: in the data
+    /// folder]. A password does not belong here: see `depot config example`
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
     /// Configuration file [default: depot.toml here or in /etc/depot, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -93,7 +98,18 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     if shared.url.is_some() {
         return Err(Failure::usage("--url names a server to speak to; serve takes --listen"));
     }
-    let ServeArgs { listen, config, library, cache, mut set, parent, join, join_file, sup } = args;
+    let ServeArgs {
+        listen,
+        database,
+        config,
+        library,
+        cache,
+        mut set,
+        parent,
+        join,
+        join_file,
+        sup,
+    } = args;
     set.extend(library.map(|url| ("library.url".into(), url)));
     set.extend(cache.map(|size| ("library.disk_cache".into(), size)));
     let token = match join_file {
@@ -101,10 +117,17 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         Some(path) => Some(read_token(&path, MADE_BY)?),
     };
     let joining = Joining { parent: parent.map(|url| url.to_string()), token, sup };
-    let options = Options { config, data: shared.data.clone(), listen, set };
+    let by_flag = database.is_some();
+    let options = Options { config, data: shared.data.clone(), listen, database, set };
     let config = Config::load(&options, std::env::vars_os())
         .map_err(|error| Failure::usage(chain(&error)))?;
     log(&config, shared.verbose)?;
+    let database = config.database.url.0.as_ref().map(ToString::to_string);
+    if config.database.url.0.as_ref().is_some_and(|url| url.has_password()) && by_flag {
+        tracing::warn!(
+            "others on this machine can read the database's password in the list of processes"
+        );
+    }
     let site = Site::open(config, "depot serve").map_err(transport::open_failure)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let folder = std::path::absolute(site.folder())?;
@@ -113,13 +136,14 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         // Told on stdout, so that a script can read where it is; a closed stdout stops nobody.
         // The first start writes it; later it may have been moved to whoever needs it.
         let token_file = token_file.exists().then_some(token_file);
-        let _ = announce(address, &folder, token_file.as_deref(), out);
+        let _ = announce(address, &folder, token_file.as_deref(), database.as_deref(), out);
     };
     let joined = runtime.block_on(api::hierarchy::parent::join(&site, joining));
     joined.map_err(|problem| transport::failure_of(&problem))?;
     let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
     served.map_err(|error| {
         let exit = match &error {
+            api::ServeError::Site(problem) => return transport::failure_of(problem),
             api::ServeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Exit::Conflict
             }
@@ -134,12 +158,14 @@ fn announce(
     address: SocketAddr,
     folder: &Path,
     token_file: Option<&Path>,
+    database: Option<&str>,
     out: Out,
 ) -> Result<(), Failure> {
     let url = url_of(address);
     if out.json {
         return out.json_line(&serde_json::json!({
             "url": url, "listen": address, "data": folder, "token_file": token_file,
+            "database": database,
         }));
     }
     let depot = std::env::args_os().next().unwrap_or_else(|| "depot".into());
@@ -147,6 +173,9 @@ fn announce(
     written(|w| {
         writeln!(w, "depot {} serves {url}", env!("CARGO_PKG_VERSION"))?;
         writeln!(w, "  data         {}", folder.display())?;
+        if let Some(database) = database {
+            writeln!(w, "  database     {database}")?;
+        }
         match token_file {
             Some(file) => writeln!(w, "  admin token  {}", file.display())?,
             None => {

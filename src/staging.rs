@@ -67,14 +67,13 @@ pub async fn run(command: StagingCommand, client: &Client, out: Out) -> Result<(
 
 fn shown(w: &mut dyn Write, plan: &StagingPlanView, explain: bool) -> io::Result<()> {
     let rows = plan.lines.iter().map(|line| {
-        let machines: u64 = line.because.iter().map(|it| u64::from(it.machines)).sum();
         [
             line.point.clone(),
             line.package.clone(),
             line.state.clone(),
             units::bytes(line.bytes),
             units::when(line.by),
-            units::count(machines),
+            units::count(line.machines.into()),
         ]
     });
     match explain {

@@ -42,6 +42,29 @@ fn joined(site: &Site, machine: &Machine) -> Agent {
     agent
 }
 
+/// A site, and a machine of that name that has joined it and needs the update.
+#[track_caller]
+fn office(name: &str, args: &[&str]) -> (tempfile::TempDir, Site, Archive, Machine, Agent) {
+    let folder = temp_folder();
+    let (site, archive) = site(folder.path(), args);
+    let machine = Machine::new(folder.path(), name, &[("tool", "1.0-1")]);
+    let agent = joined(&site, &machine);
+    (folder, site, archive, machine, agent)
+}
+
+/// Copies a folder with all that is in it.
+fn copy_folder(from: &Path, to: &Path) {
+    let words = ["-r", from.to_str().unwrap(), to.to_str().unwrap()];
+    support::archive::tool("cp", &words, from.parent().unwrap());
+}
+
+/// The value of a metric of a site.
+fn metric(site: &Site, name: &str) -> u64 {
+    let metrics = String::from_utf8(site.get("/metrics").body).unwrap();
+    let line = metrics.lines().find(|it| it.starts_with(name)).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
 #[track_caller]
 fn known(site: &Site, state: &str, machine: &str) {
     until(&format!("the site knows that it is {state}"), || {
@@ -51,10 +74,7 @@ fn known(site: &Site, state: &str, machine: &str) {
 
 #[test]
 fn a_machine_is_scanned_told_of_and_scanned_again_once_it_has_the_update() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, machine, agent) = office("pc-17", &[]);
     let scanned = agent.json(&["scan", "--force"]);
     assert_eq!(scanned["counts"]["required"], 1, "{scanned}");
     assert_eq!(scanned["counts"]["not_required"], 100, "{scanned}");
@@ -63,7 +83,11 @@ fn a_machine_is_scanned_told_of_and_scanned_again_once_it_has_the_update() {
     known(&site, "required", "pc-17");
     let explained = agent.depot(&["explain", "tool 2.0-1"]).ok().stdout;
     assert!(explained.contains("less than 2.0-1"), "{explained}");
-    assert!(agent.depot(&["explain", "nothing"]).fails(1).contains("no update"));
+    assert!(agent.depot(&["explain", "nothing"]).fails(3).contains("no update"));
+    let told = agent.depot(&["user-install", "nothing"]).fails(3);
+    assert!(told.contains("no deployment") && told.contains("depot agent deployments"), "{told}");
+    let told = agent.depot(&["user-install", "00000000-0000-0000-0000-000000000007"]).fails(3);
+    assert!(told.contains("is not deployed to this machine"), "{told}");
 
     machine.has(&[("tool", "2.0-1")]);
     let scanned = agent.json(&["scan", "--offline"]);
@@ -111,8 +135,7 @@ fn packages_that_somebody_else_installs_are_scanned_for_and_told_of_by_themselve
     site.depot(set).ok();
     let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
     let agent = joined(&site, &machine);
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    agent.scan_and_report("--force");
     known(&site, "required", "pc-17");
     machine.has(&[("tool", "2.0-1")]);
     known(&site, "installed", "pc-17");
@@ -123,10 +146,7 @@ fn packages_that_somebody_else_installs_are_scanned_for_and_told_of_by_themselve
 
 #[test]
 fn a_shorter_time_between_reports_holds_for_what_waits_already() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, _machine, agent) = office("pc-17", &[]);
     agent.json(&["scan", "--force"]);
     let due = || agent.status().unwrap()["next_report"].as_u64().unwrap();
     assert!(due() > 300, "{}", due());
@@ -136,10 +156,7 @@ fn a_shorter_time_between_reports_holds_for_what_waits_already() {
 
 #[test]
 fn a_damaged_catalogue_is_called_so_and_brought_again_whoever_scans_first() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, _site, _archive, machine, agent) = office("pc-17", &[]);
     agent.json(&["scan", "--force"]);
     let line = fs::read_dir(machine.data.join("catalogue/blobs")).unwrap();
     let blobs: Vec<_> = line.map(|it| it.unwrap().path()).collect();
@@ -147,7 +164,7 @@ fn a_damaged_catalogue_is_called_so_and_brought_again_whoever_scans_first() {
     for blob in &blobs {
         fs::write(blob, "damaged").unwrap();
     }
-    let told = agent.depot(&["scan", "--offline"]).fails(1);
+    let told = agent.depot(&["scan", "--offline"]).fails(5);
     assert!(told.contains("damaged") && told.contains("brought again"), "{told}");
     let scanned = agent.json(&["scan"]);
     assert_eq!(scanned["counts"]["required"], 1, "{scanned}");
@@ -171,10 +188,7 @@ impl Asked<'_> {
 
 #[test]
 fn each_way_to_start_a_scan_asks_the_update_point_as_it_should() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &["--set", "log.access=true"]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, machine, agent) = office("pc-17", &["--set", "log.access=true"]);
     let mut asked = Asked { site: &site, seen: 0 };
     agent.scan_by("schedule");
     assert!(asked.now() > 2, "without a catalogue it has to ask");
@@ -257,8 +271,7 @@ fn an_agent_that_is_killed_at_any_moment_goes_on_and_the_site_comes_to_know_the_
     }
     let agent = machine.start(&[]);
     agent.until_enabled();
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    agent.scan_and_report("--force");
     known(&site, "required", "pc-17");
     let client = site.depot(["client", "list", "--json"]).ok().json();
     assert_eq!(client.as_array().unwrap().len(), 1, "it is one machine all the time");
@@ -280,8 +293,7 @@ fn what_was_found_while_the_site_is_away_waits_and_arrives() {
     until_catalogue(&away, 1);
     let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
     let agent = joined(&away, &machine);
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    agent.scan_and_report("--force");
     known(&away, "required", "pc-17");
     away.stop();
     machine.has(&[("tool", "2.0-1")]);
@@ -303,10 +315,7 @@ fn what_was_found_while_the_site_is_away_waits_and_arrives() {
 
 #[test]
 fn where_updates_are_disabled_nothing_is_scanned_for_until_they_are_enabled_again() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, machine, agent) = office("pc-17", &[]);
     agent.json(&["scan", "--force"]);
     assert!(machine.data.join("location.json").exists());
     site.depot(["client", "settings", "set", "--updates-enabled", "false"]).ok();
@@ -340,20 +349,12 @@ fn a_machine_waits_for_approval_and_one_that_is_blocked_is_told_so() {
 
 #[test]
 fn a_folder_that_was_copied_to_another_machine_makes_a_client_of_its_own_there() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "golden", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    let (folder, site, _archive, machine, agent) = office("golden", &[]);
+    agent.scan_and_report("--force");
     let first = agent.status().unwrap()["id"].clone();
     agent.kill();
     let copy = Machine::new(folder.path(), "copy", &[("tool", "2.0-1")]);
-    support::archive::tool(
-        "cp",
-        &["-r", machine.data.to_str().unwrap(), copy.data.to_str().unwrap()],
-        folder.path(),
-    );
+    copy_folder(&machine.data, &copy.data);
     let told = support::Run::of(&mut copy.run(&[])).fails(2);
     assert!(told.contains("--join-file"), "{told}");
     let token = join_token(&site, "more", &[]);
@@ -361,8 +362,7 @@ fn a_folder_that_was_copied_to_another_machine_makes_a_client_of_its_own_there()
     let again = machine.start(&[]);
     for agent in [&second, &again] {
         agent.until_enabled();
-        agent.json(&["scan", "--force"]);
-        agent.json(&["report"]);
+        agent.scan_and_report("--force");
     }
     assert_ne!(second.status().unwrap()["id"], first);
     assert_eq!(again.status().unwrap()["id"], first, "the one before is what it was");
@@ -374,10 +374,7 @@ fn a_folder_that_was_copied_to_another_machine_makes_a_client_of_its_own_there()
 
 #[test]
 fn a_client_that_was_removed_joins_anew_with_a_token_and_one_that_was_not_stays_who_it_is() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, machine, agent) = office("pc-17", &[]);
     let id = |agent: &Agent| agent.status().unwrap()["id"].as_str().unwrap().to_owned();
     let first = id(&agent);
     agent.kill();
@@ -394,8 +391,7 @@ fn a_client_that_was_removed_joins_anew_with_a_token_and_one_that_was_not_stays_
     let agent = machine.start(&with_token);
     until("it joins anew", || agent.status().is_some_and(|it| it["id"] != first.as_str()));
     agent.until_enabled();
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    agent.scan_and_report("--force");
     known(&site, "required", "pc-17");
     let list = site.depot(["client", "list", "--json"]).ok().json();
     assert_eq!(list.as_array().unwrap().len(), 1, "{list}");
@@ -403,30 +399,21 @@ fn a_client_that_was_removed_joins_anew_with_a_token_and_one_that_was_not_stays_
 
 #[test]
 fn two_machines_with_one_identity_are_told_of() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &[]);
-    let machine = Machine::new(folder.path(), "golden", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
-    agent.json(&["scan", "--force"]);
-    agent.json(&["report"]);
+    let (folder, site, _archive, machine, agent) = office("golden", &[]);
+    agent.scan_and_report("--force");
     let shown = || site.depot(["client", "show", "golden"]).ok().stdout;
     assert!(!shown().contains("two machines"), "{}", shown());
     agent.kill();
     // Copied with all that it is known by, as images are that nobody prepared.
     let clone = Machine::new(folder.path(), "clone", &[("tool", "2.0-1")]);
-    let copy = |from: &Path, to: &Path| {
-        let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
-        support::archive::tool("cp", &["-r", from, to], folder.path());
-    };
-    copy(&machine.data, &clone.data);
+    copy_folder(&machine.data, &clone.data);
     let identity = Path::new("etc/machine-id");
     fs::copy(machine.root.join(identity), clone.root.join(identity)).unwrap();
     let both = [machine.start(&[]), clone.start(&[])];
     both.iter().for_each(Agent::until_enabled);
     until("the site says that two machines are one client", || {
         for agent in &both {
-            agent.json(&["scan", "--offline"]);
-            agent.json(&["report"]);
+            agent.scan_and_report("--offline");
         }
         site.depot(["client", "show", "golden", "--json"]).ok().json()["returns"].as_u64() > Some(1)
     });
@@ -451,11 +438,7 @@ fn a_certificate_of_another_site_is_refused_counted_and_named() {
         support::Run::of(&mut curl)
     };
     assert!(ask(&own).ok().stdout.contains("signature"));
-    let failed = |site: &Site| {
-        let metrics = String::from_utf8(site.get("/metrics").body).unwrap();
-        let line = metrics.lines().find(|it| it.starts_with("depot_connections_tls_failed_total"));
-        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap()
-    };
+    let failed = |site: &Site| metric(site, "depot_connections_tls_failed_total");
     assert_eq!(failed(&other), 0);
     assert_ne!(ask(&other).code, Some(0), "nobody vouches for it here");
     assert_eq!(failed(&other), 1);
@@ -465,16 +448,9 @@ fn a_certificate_of_another_site_is_refused_counted_and_named() {
 
 #[test]
 fn a_site_that_stops_sends_away_the_agents_that_wait_at_it() {
-    let folder = temp_folder();
-    let (site, _archive) = site(folder.path(), &["--set", "log.access=true"]);
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1")]);
-    let agent = joined(&site, &machine);
+    let (_folder, site, _archive, _machine, agent) = office("pc-17", &["--set", "log.access=true"]);
     // Besides the question for the metrics itself.
-    until("a question of the agent waits", || {
-        let metrics = String::from_utf8(site.get("/metrics").body).unwrap();
-        let line = metrics.lines().find(|it| it.starts_with("depot_requests_in_flight"));
-        line.unwrap().rsplit(' ').next().unwrap().parse::<u64>().unwrap() > 1
-    });
+    until("a question of the agent waits", || metric(&site, "depot_requests_in_flight") > 1);
     let data = site.data.clone();
     assert_eq!(site.stop(), Some(0), "it ends though an agent waits");
     assert!(agent.status().is_some(), "and that is there");
@@ -550,7 +526,13 @@ fn installing_writes_a_unit_and_keeps_the_token_to_itself() {
     let told = support::Run::of(support::depot().args(words).arg("--dry-run")).ok();
     let is_empty = fs::read_dir(&root).unwrap().next().is_none();
     assert!(told.stdout.contains("ExecStart=") && is_empty, "{}", told.stdout);
-    support::Run::of(support::depot().args(words)).ok();
+    let without = ["agent", "install", "--root", root_arg, "--dry-run"];
+    let told = support::Run::of(support::depot().args(without)).ok().stdout;
+    assert!(told.contains("has no token") && told.contains("--join-file"), "{told}");
+    let told = support::Run::of(support::depot().args(words)).ok().stdout;
+    assert!(!told.contains("has no token"), "{told}");
+    let told = support::Run::of(support::depot().args(without)).ok().stdout;
+    assert!(!told.contains("has no token"), "it was kept: {told}");
     let unit = fs::read_to_string(root.join("etc/systemd/system/depot-agent.service")).unwrap();
     let secret = fs::read_to_string(&token).unwrap();
     assert!(

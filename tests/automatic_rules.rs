@@ -48,10 +48,8 @@ fn names(all: &[&str]) -> BTreeSet<String> {
 }
 
 fn deployments(site: &Site) -> Vec<Value> {
-    let token = fs::read_to_string(site.token_file()).unwrap();
-    let bearer = format!("Bearer {}", token.trim());
-    let answer = site.request("GET", "/api/v1/deployments", &[("Authorization", &bearer)], b"");
-    answer.json()["items"].as_array().unwrap().clone()
+    let all = site.depot(["deployment", "list", "--json"]).ok().json();
+    all.as_array().unwrap().clone()
 }
 
 fn messages(site: &Site, id: &str) -> Vec<String> {
@@ -231,6 +229,24 @@ fn a_ring_opens_when_a_person_says_go() {
     assert!(gone.contains("open"), "{gone}");
     assert_eq!(deployments(&site).len(), 2);
     assert_eq!(messages(&site, "9013").len(), 1);
+
+    // Rings of older groups wait beside those of the newest, and a word reaches them.
+    depot(&["rule", "run", "patch"]).ok();
+    let second = runs(&site, "patch")[0]["group"].as_str().unwrap().to_owned();
+    depot(&["rule", "run", "patch"]).ok();
+    depot(&["rule", "go", "patch", "rest"]).ok();
+    let line = depot(&["rule", "go", "patch", "rest"]).fails(4);
+    assert!(line.contains(&format!("waits in {second}")), "{line}");
+    let held = depot(&["rule", "hold", "patch", "rest", "--json"]).ok().json();
+    assert_eq!((&held[0]["group"], held.as_array().unwrap().len()), (&second[..].into(), 1));
+    assert_eq!(held[0]["rings"][1]["word"], "hold", "{held}");
+    let free = depot(&["rule", "hold", "patch", "rest", "--release", "--json"]).ok().json();
+    assert_eq!(free[0]["rings"][1]["word"], Value::Null, "{free}");
+    depot(&["rule", "go", "patch", "rest", "--group", &second]).ok();
+    depot(&["rule", "hold", "patch", "rest"]).fails(4);
+
+    // A change of nothing is none.
+    assert!(depot(&["rule", "change", "patch"]).fails(2).contains("say what"));
 }
 
 #[test]
@@ -278,13 +294,14 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     let mut archive = Archive::new();
     archive.add("tool", "2.0-1");
     archive.add("other", "2.0-1");
+    archive.add("late", "2.0-1");
     archive.publish();
     let folder = temp_folder();
     let site = Site::start(&folder.path().join("site"));
     let depot = |args: &[&str]| site.depot(args);
     archive.add_to(&site, "security", &archive.web.url).ok();
     sync(&site);
-    until_catalogue(&site, 2);
+    until_catalogue(&site, 3);
     let points = ["near", "far"].map(|name| {
         let token = site.join_token(name, &[]);
         let point = Point::start(&folder.path().join(name), Some(&token), &[]);
@@ -294,7 +311,8 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
     depot(&["boundary", "add", "0.0.0.0/0", "--group", "near"]).ok();
     depot(&["boundary", "add", "::/0", "--group", "near"]).ok();
     depot(&["boundary", "add", "203.0.113.0/24", "--group", "far"]).ok();
-    let machine = Machine::new(folder.path(), "pc-17", &[("tool", "1.0-1"), ("other", "2.0-1")]);
+    let has = [("tool", "1.0-1"), ("other", "2.0-1"), ("late", "1.0-1")];
+    let machine = Machine::new(folder.path(), "pc-17", &has);
     let token = join_token(&site, "pc-17", &[]);
     let agent = machine.start(&["--join-file", token.to_str().unwrap()]);
     agent.until_enabled();
@@ -322,6 +340,26 @@ fn what_is_deployed_lies_on_the_point_near_the_machine_that_requires_it_and_leav
         rows.iter().map(|row| row["point"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!((assigned("tool"), assigned("other")), (vec!["near".to_owned()], vec![]));
+
+    // What has come reads as held, has nothing left to bring, and stays assigned.
+    let plan = || depot(&["staging", "plan", "--point", "near", "--json"]).ok().json();
+    until("the plan says that it is held", || plan()["lines"][0]["state"] == "held");
+    let plan = plan();
+    assert_eq!((&plan["lines"][0]["machines"], &plan["bring_bytes"]), (&1.into(), &0.into()));
+    assert_eq!((&plan["assign"], &plan["release"]), (&0.into(), &0.into()), "{plan}");
+    for which in ["--point", "--deployment"] {
+        assert!(depot(&["staging", "plan", which, "nosuch"]).fails(3).contains("nosuch"));
+    }
+
+    // Where it is known who requires something, the machine hears of it only once a point is to hold it.
+    let create = ["rule", "create", "late", "--criteria", "title ~ late", "--package", "late"];
+    depot(&[&create[..], &["--collection", "all", "--deadline", "7d"]].concat()).ok();
+    depot(&["rule", "run", "late"]).ok();
+    until("the machine hears of it", || {
+        let all = agent.json(&["deployments"]);
+        all.as_array().unwrap().iter().any(|it| it["name"].as_str().unwrap().starts_with("late-"))
+    });
+    assert_eq!(assigned("late"), ["near"]);
 
     // A person's own is not touched; what only the deployment needed goes with it.
     depot(&["distribute", "other", "--dp", "near"]).ok();

@@ -93,6 +93,18 @@ fn the_manual_workflow_and_red_arrows() {
     let dry = depot(&[&deploy[..], &["--dry-run"]].concat()).ok().stdout;
     assert!(dry.contains("november-pilot") && dry.contains("⇊ 2"), "{dry}");
     archive.web.asked();
+    for (command, advice) in [("show", true), ("download", true), ("delete", false)] {
+        let mut args = vec!["deployment-package", command, "nosuch"];
+        args.extend_from_slice(match command {
+            "download" => &["--group", "november"],
+            "delete" => &["--yes"],
+            _ => &[],
+        });
+        let line = depot(&args).fails(3);
+        assert!(line.contains("there is no deployment package nosuch"), "{line}");
+        assert_eq!(line.contains("depot deployment-package create nosuch"), advice, "{line}");
+        assert_eq!(line.contains("create"), advice, "{line}");
+    }
     depot(&["deployment-package", "create", "nov", "--description", "Patch day"]).ok();
     depot(&["deployment-package", "download", "nov", "--group", "november"]).ok();
     assert!(!archive.web.asked().is_empty());
@@ -163,7 +175,9 @@ fn the_manual_workflow_and_red_arrows() {
         "{summary}"
     );
 
-    // The next ring, and what comes into the group later.
+    // The next ring, and what comes into the group later. A change of nothing is none.
+    let line = depot(&["deployment", "change", "november-pilot"]).fails(2);
+    assert!(line.contains("say what"), "{line}");
     let change = ["deployment", "change", "november-pilot", "--collection", "all"];
     depot(&[&change[..], &["--name", "november-all"]].concat()).ok();
     depot(&["group", "add", "november", &zlib.to_string()]).ok();

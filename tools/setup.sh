@@ -10,9 +10,10 @@ build_packages=(build-essential ca-certificates clang git make pkg-config python
 # createrepo-c make RPM repositories; dnf installs from ours; python3-rpm says how versions compare;
 # debootstrap makes a Debian system that is scanned; gnupg and gpgv hold our signatures to theirs;
 # iproute2 makes networks of their own; python3-zeep is a strict client of our SOAP; python3-venv keeps
-# moto, an S3 server that no system packages, apart from the system's Python.
+# moto, an S3 server that no system packages, apart from the system's Python; postgresql is the server
+# that a site database may be on.
 test_packages=(apt-utils createrepo-c curl debian-archive-keyring debootstrap dnf gnupg gpgv
-    iproute2 libfaketime python3-rpm python3-venv python3-zeep rpm tar xz-utils zstd)
+    iproute2 libfaketime postgresql python3-rpm python3-venv python3-zeep rpm tar xz-utils zstd)
 
 fail() {
     echo "setup: $*" >&2

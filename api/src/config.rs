@@ -18,7 +18,7 @@ pub use units::{ByteSize, format_duration, format_rate, parse_duration, parse_ra
 
 use dp::PlainHttp;
 use dp::identity::OwnFiles;
-pub use setting::OptionalPath;
+pub use setting::{DatabaseUrl, OptionalPath};
 use setting::{Raw, Setting};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -36,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The site as others see it.
     pub site: SiteSettings,
+    /// Where the site database is.
+    pub database: Database,
     /// What is logged, and how.
     pub log: Log,
     /// The content library.
@@ -63,6 +65,15 @@ pub struct Config {
 pub struct SiteSettings {
     /// Where distribution points reach it; none: where it listens.
     pub url: SiteUrls,
+}
+
+/// Where the site database is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Database {
+    /// On this server; none: in the data folder.
+    pub url: DatabaseUrl,
+    /// The file that holds the password for it.
+    pub password_file: OptionalPath,
 }
 
 /// What is logged, and how.
@@ -229,6 +240,7 @@ impl Default for Config {
             data: "depot-data".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8520)),
             site: SiteSettings::default(),
+            database: Database::default(),
             log: Log { level: "info".into(), format: LogFormat::Text, access: true },
             library: Library {
                 pack_size: ByteSize(256 * MIB),
@@ -316,6 +328,8 @@ const KEYS: &[KeyDef] = &[
     key!("data", data),
     key!("listen", listen),
     key!("site.url", site.url),
+    key!("database.url", database.url),
+    key!("database.password_file", database.password_file),
     key!("log.level", log.level),
     key!("log.format", log.format),
     key!("log.access", log.access),
@@ -424,6 +438,8 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// `--listen`.
     pub listen: Option<SocketAddr>,
+    /// `--database`: a URL, or empty for a database in the data folder. It may hold a password.
+    pub database: Option<String>,
     /// `--set KEY=VALUE`, by dotted name.
     pub set: Vec<(String, String)>,
 }
@@ -558,6 +574,9 @@ impl Config {
         for (key, value) in &options.set {
             config.set(key, Raw::Text(value), &|| format!("--set {key}"))?;
         }
+        if let Some(url) = &options.database {
+            config.set("database.url", Raw::Text(url), &|| "--database".to_owned())?;
+        }
         if let Some(data) = &options.data {
             config.data.clone_from(data);
         }
@@ -589,7 +608,8 @@ impl Config {
             true => before,
             false => folder.join(&self.data),
         };
-        for file in [&mut self.dp.certificate, &mut self.dp.key] {
+        let password = &mut self.database.password_file;
+        for file in [&mut self.dp.certificate, &mut self.dp.key, password] {
             file.0 = file.0.take().map(|file| folder.join(file));
         }
         Ok(())

@@ -1,17 +1,20 @@
 //! What is deployed, as clients are told it: kept as deployments, groups, collections, the catalogue and packages are.
 //!
 //! [`Deployed::look`] works out a new [`Picture`] where any of these changed, and has those clients hear of it whom it
-//! concerns. It is called every second, and by whoever changed something. The documents of updates are made once for
-//! all deployments of a group; those of groups of which nothing changed stay as they are.
+//! concerns. It is called every second, and by whoever changed something. Where more than collections changed, it is
+//! staged first (`telling`). The documents of updates are made once for all deployments of a group; those of groups of
+//! which nothing changed stay as they are.
 
 mod alerts;
 mod documents;
 mod holdings;
 mod ready;
+mod telling;
 
 pub use alerts::{alert, tell};
 pub use ready::Content;
 
+use crate::fleet::Fleet;
 use crate::problem::{Kind, Problem};
 use crate::site::Site;
 use ::sync::catalogue::Catalogue;
@@ -26,20 +29,24 @@ use documents::Documents;
 use holdings::Holdings;
 use jiff::Timestamp;
 use packager::name::PackageName;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use ready::{Ready, Shelf};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
+use telling::{Change, Stage, Telling, Underway};
 
 /// What is deployed.
 pub struct Deployed {
     work: Mutex<Work>,
-    shown: RwLock<Option<Arc<Shown>>>,
+    telling: Telling,
 }
 
 /// What holds now.
 #[derive(Default)]
 pub struct Shown {
+    /// Counts up: the greater the newer.
+    number: u64,
     /// What clients are told.
     pub picture: Picture,
     /// How each deployment's updates are.
@@ -101,6 +108,8 @@ struct Work {
     ready: HashMap<UpdateId, Arc<Ready>>,
     /// What the picture was made of.
     made_of: Option<MadeOf>,
+    /// Whether it is to be made anew, though that is the same: a document was lost.
+    is_stale: bool,
     /// By deployment, what its document was made of, and what came of it.
     told: BTreeMap<DeploymentId, (Vec<Arc<Ready>>, Document)>,
 }
@@ -112,6 +121,13 @@ struct MadeOf {
     deployments: u64,
     holdings: u64,
     collections: u64,
+}
+
+impl MadeOf {
+    /// Whether nothing is another but who is in which collection.
+    fn is_same_but_for_collections(&self, other: &Self) -> bool {
+        *self == Self { collections: self.collections, ..other.clone() }
+    }
 }
 
 /// A document of updates.
@@ -130,23 +146,50 @@ impl Deployed {
             documents: Documents::open(folder),
             ready: HashMap::new(),
             made_of: None,
+            is_stale: false,
             told: BTreeMap::new(),
         };
-        Self { work: Mutex::new(work), shown: RwLock::new(None) }
+        Self { work: Mutex::new(work), telling: Telling::default() }
     }
 
-    /// What holds, as of the last look.
+    /// What clients are told: what holds, as far as it is staged.
     ///
     /// # Errors
     /// If nobody looked yet, and it cannot be done.
-    pub fn shown(&self, site: &Site) -> Result<Arc<Shown>, Problem> {
-        if let Some(shown) = &*self.shown.read() {
-            return Ok(Arc::clone(shown));
+    pub fn told(&self, site: &Site) -> Result<Arc<Shown>, Problem> {
+        match self.telling.told() {
+            Some(told) => Ok(told),
+            // What holds first is told at once.
+            None => self.look(site),
         }
-        self.look(site)
     }
 
-    /// Looks whether things changed; clients that wait hear of it if they are concerned.
+    /// Ends once clients are told what holds now, so that who asks after a change gets it; after some seconds in any case.
+    pub async fn until_told(&self) {
+        self.telling.until_told().await;
+    }
+
+    /// Ends once what is deployed, or what packages have, is another: it is to be staged.
+    pub(crate) async fn to_stage(&self) {
+        self.telling.to_stage().await;
+    }
+
+    /// What holds now begins to be staged; nothing, if nobody looked yet.
+    pub(crate) fn begin_staging(&self) -> Option<Underway> {
+        self.telling.begin(Instant::now())
+    }
+
+    /// That is staged, or cannot be: clients hear of it.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(crate) fn staged(&self, site: &Site, staging: Underway) -> Result<(), Problem> {
+        let fleet = site.fleet()?;
+        tell_concerned(&fleet, self.telling.staged(staging));
+        Ok(())
+    }
+
+    /// Looks whether things changed; clients that wait hear of it if they are concerned, once it is staged.
     ///
     /// # Errors
     /// If the library or the database fails: what held before goes on to hold.
@@ -161,13 +204,18 @@ impl Deployed {
             holdings: work.holdings.revision(),
             collections: fleet.collections.revision(),
         };
-        let last = self.shown.read().clone();
-        if let Some(last) = last.as_ref().filter(|_| work.made_of.as_ref() == Some(&made_of)) {
+        let last = self.telling.newest();
+        let is_as_it_was = work.made_of.as_ref() == Some(&made_of) && !work.is_stale;
+        if let Some(last) = last.as_ref().filter(|_| is_as_it_was) {
+            tell_concerned(&fleet, self.telling.tell_late(Instant::now()));
             return Ok(Arc::clone(last));
         }
+        let is_staged =
+            work.made_of.as_ref().is_some_and(|was| was.is_same_but_for_collections(&made_of));
         let deployed = fleet.deployments.with_groups();
         work.follow_updates(catalogue, &content.library, &deployed, &made_of)?;
-        let mut shown = Shown::default();
+        let number = last.as_ref().map_or(0, |last| last.number) + 1;
+        let mut shown = Shown { number, ..Shown::default() };
         for (id, it, group) in &deployed {
             let (mut state, updates) =
                 work.chosen(it, group, &|licence| fleet.deployments.is_accepted(licence));
@@ -188,19 +236,21 @@ impl Deployed {
             shown.states.insert(*id, state);
         }
         work.told.retain(|id, _| shown.states.contains_key(id));
-        let needed: BTreeSet<String> =
-            work.told.values().map(|(_, document)| document.digest.clone()).collect();
         for (name, clients, windows) in fleet.collections.with_windows() {
             let serviced = Serviced { clients, windows: windows.into() };
             shown.picture.windows.insert(name, serviced);
         }
         let shown = Arc::new(shown);
-        *self.shown.write() = Some(Arc::clone(&shown));
+        let (stage, now) = (if is_staged { Stage::Nothing } else { Stage::First }, Instant::now());
+        tell_concerned(&fleet, self.telling.hold(Arc::clone(&shown), stage, now));
+        tell_concerned(&fleet, self.telling.tell_late(now));
+        let mut needed: BTreeSet<String> =
+            work.told.values().map(|(_, document)| document.digest.clone()).collect();
+        for shown in self.telling.in_use() {
+            needed.extend(shown.picture.targets.values().map(|it| it.policy.updates.clone()));
+        }
         work.documents.sweep(|digest| needed.contains(digest));
-        work.made_of = Some(made_of);
-        let before = last.unwrap_or_default();
-        let concerned = shown.picture.concerned(&before.picture);
-        fleet.policies.told_changed(&concerned);
+        (work.made_of, work.is_stale) = (Some(made_of), false);
         Ok(shown)
     }
 
@@ -209,9 +259,8 @@ impl Deployed {
     /// # Errors
     /// If it is not, or the document is lost and cannot be made anew.
     pub fn document(&self, site: &Site, client: Ordinal, digest: &str) -> Result<Vec<u8>, Problem> {
-        let shown = self.shown(site)?;
-        let is_told = shown.picture.targets_of(client).any(|it| it.policy.updates == digest);
-        if !is_told {
+        let told = self.told(site)?;
+        if !told.picture.targets_of(client).any(|it| it.policy.updates == digest) {
             return Err(Problem::not_found("document of updates of this client", digest));
         }
         let read = || {
@@ -220,7 +269,7 @@ impl Deployed {
             if found.is_none() {
                 // It is made anew, and nothing else.
                 work.told.retain(|_, (_, document)| document.digest != digest);
-                work.made_of = None;
+                work.is_stale = true;
             }
             found
         };
@@ -320,12 +369,8 @@ impl Work {
         deployed: &[(DeploymentId, Arc<Deployment>, Arc<Group>)],
         now: &MadeOf,
     ) -> Result<(), Problem> {
-        let is_same = |was: &MadeOf| {
-            was.catalogue == now.catalogue
-                && was.deployments == now.deployments
-                && was.holdings == now.holdings
-        };
-        if self.made_of.as_ref().is_some_and(is_same) {
+        let was = self.made_of.as_ref();
+        if was.is_some_and(|was| was.is_same_but_for_collections(now)) {
             return Ok(());
         }
         // Rings share a group.
@@ -460,6 +505,13 @@ impl Work {
         };
         self.told.insert(id, (updates, document.clone()));
         Ok(Ok(document))
+    }
+}
+
+/// Those of the clients that wait hear of it whom it concerns that they are told something else.
+fn tell_concerned(fleet: &Fleet, change: Option<Change>) {
+    if let Some(Change { before, now }) = change {
+        fleet.policies.told_changed(&now.picture.concerned(&before.picture));
     }
 }
 

@@ -9,6 +9,7 @@ use crate::problem::{Kind, Problem};
 use crate::site::Site;
 use ::sync::taxonomy::Language;
 use contentlib::Progress;
+use packager::PackageError;
 use packager::name::PackageName;
 use packager::packages::PackageInfo;
 use packager::refs::{Source, SourceFolder};
@@ -52,13 +53,32 @@ pub(crate) struct Bring {
 /// A deployment package, and what is kept beside it.
 pub(crate) fn find(site: &Site, name: &PackageName) -> Result<(PackageInfo, Kept), Problem> {
     let db = &site.ledger()?.db;
-    let info = site.content()?.packages.show(name)?;
+    let info = match site.content()?.packages.show(name) {
+        Err(PackageError::UnknownPackage(_)) => {
+            return Err(Problem::not_found("deployment package", name));
+        }
+        info => info?,
+    };
     let kept = KEPT.get(db, &name.to_string())?;
     if info.source != Source::Composed || mirror::of(db, name)?.is_some() {
         let detail = format!("{name} is no deployment package: its files come from elsewhere");
         return Err(Problem::new(Kind::Conflict, &detail).caused_by("package", &detail));
     }
     Ok((info, kept.unwrap_or_default()))
+}
+
+/// [`find`] for somebody who would have it made if there is none.
+pub(crate) fn find_or_advise(
+    site: &Site,
+    name: &PackageName,
+) -> Result<(PackageInfo, Kept), Problem> {
+    find(site, name).map_err(|mut problem| {
+        if problem.is(Kind::NotFound) {
+            let detail = &problem.detail;
+            problem.detail = format!("{detail}; create it: depot deployment-package create {name}");
+        }
+        problem
+    })
 }
 
 /// Brings files of updates into a deployment package and into its own folder, as the work of a job: the result of

@@ -13,6 +13,7 @@
 
 pub mod config;
 
+pub mod database;
 mod lock;
 mod site;
 

@@ -4,6 +4,7 @@
 //! DIR/lock                 who works on the folder
 //! DIR/library              content: packs and index
 //! DIR/site                 site database: tokens, jobs, audit log, idempotency keys
+//! DIR/database.json        which database on a server it is instead, if it is one
 //! DIR/cache/coming         files of upstreams on their way to packages (may be deleted)
 //! DIR/cache/catalogue      what clients scan by (may be deleted)
 //! DIR/cache/sources        what the last update saw of each source folder (may be deleted)
@@ -23,6 +24,7 @@
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
 use crate::config::Config;
+use crate::database;
 use crate::deployed::Deployed;
 use crate::fleet::Fleet;
 use crate::hierarchy::{Parent, RemoteFeed, tell::Telling};
@@ -249,7 +251,7 @@ impl Site {
             return Ok(Arc::clone(ledger));
         }
         let db = match self.0.kind {
-            Kind::Site => Db::open_folder(&self.folder().join("site"))?,
+            Kind::Site => database::open(self.config())?,
             Kind::StoppedPoint | Kind::RunningPoint => Db::in_memory(),
         };
         let tokens = Tokens::open(db.clone())?;
@@ -558,12 +560,14 @@ fn record_end(audit: &Audit, job: &Job, by: &Identity) {
 /// A mistyped path must not become a site: what it was to show would seem lost.
 fn takes_a_site(folder: &Path) -> io::Result<bool> {
     // Of a site that lost something, or that shares its folder, one of these is left.
-    let marks = ["library/packs", "site/CURRENT", "keys/site.ed25519", "admin.token"];
+    let marks =
+        ["library/packs", "site/CURRENT", "database.json", "keys/site.ed25519", "admin.token"];
     if marks.iter().any(|mark| folder.join(mark).exists()) {
         return Ok(true);
     }
     // A site that was cut off while it was made has some of its own, and a new ext4 volume the last.
-    let own = ["lock", "library", "site", "cache", "keys", "admin.part", "lost+found"];
+    let own =
+        ["lock", "library", "site", "cache", "keys", "admin.part", "database.part", "lost+found"];
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name();
         if !own.iter().any(|own| name == *own) {

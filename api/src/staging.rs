@@ -11,7 +11,7 @@ use ::sync::name::UpdateId;
 use compliance::message::State;
 use deployment::staging::{Fleet, Package, Place, Plan, Point, Staged, plan};
 use dp::field::PointId;
-use dp::registry::{BoundaryGroupName, Restaged};
+use dp::registry::{BoundaryGroupName, Restaged, Sought};
 use jiff::{SignedDuration, Timestamp};
 use packager::PackageName;
 use packager::name::Selector;
@@ -19,7 +19,8 @@ use roaring::RoaringBitmap;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 /// How soon it is looked again, and how late.
@@ -38,8 +39,8 @@ pub(crate) struct Staging {
 impl Staging {
     /// What is to be assigned.
     pub fn wanted(&self) -> BTreeSet<(PackageName, PointId)> {
-        let brought = self.plan.brought().into_iter();
-        brought
+        let assigned = self.plan.assigned().into_iter();
+        assigned
             .map(|(point, package)| {
                 let (package, _) = &self.packages[package as usize];
                 let (point, _) = &self.points[point as usize];
@@ -64,10 +65,12 @@ impl Staging {
                 names.entry(name).or_default().updates.insert(*id);
             }
         }
-        let (mut packages, mut shown) = (Vec::new(), Vec::new());
+        let (mut packages, mut shown, mut newest) = (Vec::new(), Vec::new(), Vec::new());
         for (name, mut package) in names {
-            package.bytes = content.packages.show(&name)?.latest.map_or(0, |latest| latest.bytes);
+            let latest = content.packages.show(&name)?.latest;
+            package.bytes = latest.as_ref().map_or(0, |latest| latest.bytes);
             package.name = name.to_string();
+            newest.push(latest.map(|latest| latest.version));
             shown.push((name, package.bytes));
             packages.push(package);
         }
@@ -82,7 +85,9 @@ impl Staging {
             .iter()
             .map(|(_, it, _)| fleet.members(&it.collection).unwrap_or_default())
             .collect();
-        let (points, ids_of) = points_of(site, &shown)?;
+        let names = shown.iter().map(|(name, _)| name);
+        let newest = names.zip(newest).map(|(name, latest)| Some((name, latest?)));
+        let (points, ids_of) = points_of(site, &shown, &Sought::new(newest))?;
         let places = places_of(site, &ids_of)?;
         let known: RefCell<HashMap<UpdateId, RoaringBitmap>> = RefCell::default();
         let required = |id: UpdateId| {
@@ -160,10 +165,12 @@ fn with_parts(
     all.into_iter().collect()
 }
 
-/// The points that clients may be sent to, what of these packages each has by the word of a person, and what was brought.
+/// The points that clients may be sent to, and of these packages: what people distributed to each, what was staged there, and
+/// whose newest version each says to hold.
 fn points_of(
     site: &Site,
     packages: &[(PackageName, u64)],
+    newest: &Sought,
 ) -> Result<(Vec<Point>, Vec<PointId>), Problem> {
     let registry = &site.ledger()?.registry;
     let number: HashMap<&PackageName, u32> =
@@ -188,10 +195,10 @@ fn points_of(
             by_person.entry(id).or_default().insert(*package);
         }
     }
-    let mut there: HashMap<PointId, BTreeSet<u32>> = HashMap::new();
+    let mut staged_on: HashMap<PointId, BTreeSet<u32>> = HashMap::new();
     for (package, point) in staged {
         if let Some(package) = number.get(&package) {
-            there.entry(point).or_default().insert(*package);
+            staged_on.entry(point).or_default().insert(*package);
         }
     }
     let (mut points, mut ids) = (Vec::new(), Vec::new());
@@ -200,8 +207,9 @@ fn points_of(
         points.push(Point {
             name: point.name.to_string(),
             free,
-            there: there.remove(&point.id).unwrap_or_default(),
-            held: by_person.remove(&point.id).unwrap_or_default(),
+            staged: staged_on.remove(&point.id).unwrap_or_default(),
+            distributed: by_person.remove(&point.id).unwrap_or_default(),
+            holds: registry.holding(&point.id, newest)?,
         });
         ids.push(point.id);
     }
@@ -256,12 +264,22 @@ pub(crate) fn apply(site: &Site, now: Timestamp) -> Result<Restaged, Problem> {
     Ok(done)
 }
 
-/// Looks again and again whether anything is to be brought, or let go of; seldom enough that it costs a twentieth of the time.
+/// Stages what is deployed as soon as updates, deployments or packages change, and then has clients hear of it; and looks again and
+/// again, as machines and points change too. Seldom enough that the one costs a fifth of the time, the other a twentieth.
 pub(crate) async fn follow(site: Site, stop: CancellationToken) {
-    let mut pause = SOONEST;
-    while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
+    let (mut soonest, mut latest) = (Instant::now(), Instant::now() + SOONEST);
+    loop {
+        let woken = async {
+            tokio::select! {
+                () = sleep_until(latest) => {}
+                () = site.deployed().to_stage() => sleep_until(soonest).await,
+            }
+        };
+        if stop.run_until_cancelled(woken).await.is_none() {
+            return;
+        }
         let (its_site, began) = (site.clone(), Instant::now());
-        match blocking(move || apply(&its_site, Timestamp::now())).await {
+        match blocking(move || stage(&its_site)).await {
             Ok(done) if done == Restaged::default() => {}
             Ok(done) => {
                 let (assigned, released) = (done.assigned.len(), done.released.len());
@@ -269,6 +287,18 @@ pub(crate) async fn follow(site: Site, stop: CancellationToken) {
             }
             Err(problem) => tracing::warn!(%problem, "nothing is staged; it is tried again"),
         }
-        pause = (began.elapsed() * 20).clamp(SOONEST, LATEST);
+        let took = began.elapsed();
+        soonest = Instant::now() + took * 4;
+        latest = Instant::now() + (took * 20).clamp(SOONEST, LATEST);
     }
+}
+
+/// Stages what is deployed, and has clients hear of it, though it cannot be staged.
+fn stage(site: &Site) -> Result<Restaged, Problem> {
+    let staging = site.deployed().begin_staging();
+    let done = apply(site, Timestamp::now());
+    if let Some(staging) = staging {
+        site.deployed().staged(site, staging)?;
+    }
+    done
 }

@@ -206,8 +206,17 @@ impl From<sitedb::DbError> for Problem {
     fn from(error: sitedb::DbError) -> Self {
         match error {
             // It says itself what to do.
-            sitedb::DbError::Full { .. } => Problem::new(Kind::StorageFull, error.to_string()),
-            sitedb::DbError::NewerFormat { .. } | sitedb::DbError::NewerValue { .. } => {
+            sitedb::DbError::Full { .. } | sitedb::DbError::ServerFull { .. } => {
+                Problem::new(Kind::StorageFull, error.to_string())
+            }
+            sitedb::DbError::Held { .. } | sitedb::DbError::NotUsable { .. } => {
+                Problem::new(Kind::Conflict, error.to_string())
+            }
+            sitedb::DbError::TooLarge { .. } => Problem::new(Kind::TooLarge, error.to_string()),
+            sitedb::DbError::Lost { .. }
+            | sitedb::DbError::WentBack { .. }
+            | sitedb::DbError::NewerFormat { .. }
+            | sitedb::DbError::NewerValue { .. } => {
                 Problem::new(Kind::Unavailable, error.to_string())
             }
             other => Problem::internal(&other),

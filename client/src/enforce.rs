@@ -15,7 +15,8 @@
 //!   user says so;
 //! * an update that several deployments have is installed once, for the one that is due first;
 //! * what fails is tried again a bounded number of times, ever later, until deployments are evaluated again;
-//! * what leaves the policy is forgotten.
+//! * what leaves the policy is forgotten, but for what awaits a restart: that is so until the machine is restarted,
+//!   whatever is deployed.
 
 pub mod found;
 pub mod job;
@@ -27,7 +28,7 @@ pub mod when;
 use crate::clock::Moment;
 use crate::scan::Trigger;
 use crate::settings::Settings;
-use deployment::enforcement::Failure;
+use deployment::enforcement::{Failure, MAX_ITEMS};
 use deployment::policy::{DeploymentId, DeploymentPolicy};
 use deployment::window::{Window, Windows};
 use found::Found;
@@ -110,14 +111,21 @@ pub enum Step {
     Wait(Option<Moment>),
 }
 
+/// How an installation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Whether the machine has to restart for what was installed: that may be the update also where its installer
+    /// failed, as for another package's sake.
+    pub needs_restart: bool,
+}
+
 /// What came of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The installer says that it is installed, and whether the machine has to restart for it.
-    Ended {
-        /// Whether it has to.
-        needs_restart: bool,
-    },
+    /// The installer says that it is installed.
+    Ended,
     /// It needs packages of those names, which deployments may hold.
     Lacks(BTreeSet<String>),
     /// Another installation runs.
@@ -151,6 +159,9 @@ pub mod code {
     /// Something of the machine itself.
     pub const LOCAL: i64 = -10;
 }
+
+/// How many updates are remembered at most that await a restart, and that no deployment has any more.
+const MAX_AWAITING: usize = MAX_ITEMS;
 
 /// What is remembered of one deployment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -196,6 +207,8 @@ pub struct Enforcer {
     files: BTreeMap<String, Retry>,
     /// How often the update point was asked for updates of a document that the catalogue lacks, by its digest.
     lacking: BTreeMap<String, Retry>,
+    /// Whether somebody wants deployments to be evaluated again: the next scan that asks the update point does so.
+    evaluates: bool,
     scans: Retry,
     scan_failure: Option<Failure>,
     round: Option<Round>,
@@ -238,23 +251,37 @@ impl Enforcer {
     fn take_policy(&mut self, view: &View<'_>, dice: &mut dyn FnMut() -> f64) {
         self.plans.retain(|id, _| view.deployment(*id).is_some());
         self.lacking.retain(|digest, _| view.deployments.iter().any(|it| it.updates == *digest));
+        if self.plans.is_empty() && !view.deployments.is_empty() {
+            // What could not be scanned while nothing was deployed holds back nothing.
+            self.scans = Retry::default();
+        }
         for deployment in view.deployments {
             self.plans
                 .entry(deployment.id)
                 .or_insert_with(|| Plan { chance: dice(), ..Plan::default() });
         }
-        if view.deployments.is_empty() {
+        // A document that is not evaluated yet may have any of them.
+        let is_deployed = |id| view.of(id).next().is_some() || has_unevaluated(view);
+        let awaits = |job: &Job| {
+            matches!(job.phase, Phase::AwaitsRestart { .. }) || job.needs_end_of(view.boot)
+        };
+        let mut n_awaiting = 0;
+        self.jobs.retain(|id, job| match job.phase {
             // What an installer is at is looked at once it ended, and then forgotten.
-            self.jobs.retain(|_, job| matches!(job.phase, Phase::Begun));
+            Phase::Begun => true,
+            _ if is_deployed(*id) => true,
+            // As is what awaits a restart, once the machine was restarted.
+            _ if awaits(job) => {
+                n_awaiting += 1;
+                n_awaiting <= MAX_AWAITING
+            }
+            _ => false,
+        });
+        if view.deployments.is_empty() {
             self.files.clear();
-            self.round = self.round.take().filter(|_| !self.jobs.is_empty());
-            self.restart = Restart::default();
-        } else {
-            self.jobs.retain(|id, job| match job.phase {
-                Phase::Begun => true,
-                // A document that is not evaluated yet may have it.
-                _ => view.of(*id).next().is_some() || has_unevaluated(view),
-            });
+            let is_begun = self.jobs.values().any(|job| job.phase == Phase::Begun);
+            self.round = self.round.take().filter(|_| is_begun);
+            self.restart.call_off();
         }
     }
 
@@ -307,11 +334,15 @@ impl Enforcer {
         Ok(wanted)
     }
 
-    /// Updates that are installed but for a restart of the machine: what a scan goes by.
+    /// Somebody wants deployments to be evaluated again: with the next scan that a user asks for, what failed may be tried
+    /// as if it never had been. A scan alone begins nothing anew.
+    pub fn evaluate_again(&mut self) {
+        self.evaluates = true;
+    }
+
+    /// Updates that, if they are installed, are so but for a restart of the machine: what a scan goes by.
     pub fn awaiting_restart(&self, boot: &str) -> BTreeSet<UpdateId> {
-        let waits =
-            |job: &Job| matches!(&job.phase, Phase::AwaitsRestart { boot: of } if of == boot);
-        self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| *id).collect()
+        self.jobs.iter().filter(|(_, job)| job.needs_end_of(boot)).map(|(id, _)| *id).collect()
     }
 
     /// The updates that something was done for, and the packages that installers said they lack.

@@ -1,8 +1,10 @@
 //! How long does it take to plan what is to lie where, for a large fleet? How long if one deployment ends?
 //!
 //! Input: `POINTS` (2,000) distribution points in half as many boundary groups with `CLIENTS` (100,000) clients; 100 TB
-//! of content in 4,000 packages of 25 GB with 50 updates each, of which every fiftieth is in two; 500 deployments of 100 updates to
-//! 200 collections of a thousandth to a half of the clients; each update required on 5 % of the clients. Prints
+//! of content in 4,000 packages of 25 GB with 50 updates each, of which every fiftieth is in two; 500 deployments of 100
+//! updates. Sparse: they are to 200 collections of a thousandth to a half of the clients, each of which is in one boundary
+//! group, and each update is required on 5 % of them. Dense: they are to all clients, each of which is in two boundary
+//! groups, and each update is required on 60 % of them, so nearly every point is to hold all that is deployed. Prints
 //! `name<TAB>value` lines.
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -32,7 +34,27 @@ fn id(n: u32) -> UpdateId {
     UpdateId::named(&[&n.to_string()])
 }
 
+/// How much is wanted how widely.
+struct Case {
+    name: &'static str,
+    /// Of the collections, one after the other: so many of a hundred thousand clients are in it.
+    members: [u64; 4],
+    /// On so many of a hundred thousand clients an update is required.
+    required: u64,
+    /// In so many boundary groups each client is.
+    places: u32,
+}
+
+const CASES: [Case; 2] = [
+    Case { name: "sparse", members: [100, 1_000, 10_000, 50_000], required: 5_000, places: 1 },
+    Case { name: "dense", members: [100_000; 4], required: 60_000, places: 2 },
+];
+
 fn main() {
+    CASES.iter().for_each(measure);
+}
+
+fn measure(case: &Case) {
     let (n_points, n_clients) = (number("POINTS", 2_000), number("CLIENTS", 100_000));
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let ids: Vec<UpdateId> = (0..PACKAGES * IN_ONE).map(id).collect();
@@ -47,22 +69,24 @@ fn main() {
     let points = (0..n_points).map(|n| Point {
         name: format!("dp{n}"),
         free: u64::MAX,
-        held: [n % PACKAGES].into(),
+        distributed: [n % PACKAGES].into(),
         ..Point::default()
     });
     let n_places = n_points / 2;
     let place = |n: u32| Place {
         name: format!("place{n}"),
         points: vec![n * 2, n * 2 + 1],
-        clients: (0..n_clients).filter(|client| client % n_places == n).collect(),
+        clients: (0..n_clients)
+            .filter(|client| (n + n_places - client % n_places) % n_places < case.places)
+            .collect(),
     };
-    let part = |seed: u64, of: u64| -> RoaringBitmap {
+    let part = |seed: u64, share: u64| -> RoaringBitmap {
         (0..n_clients)
-            .filter(|client| mixed(seed << 32 | u64::from(*client)).is_multiple_of(of))
+            .filter(|client| mixed(seed << 32 | u64::from(*client)) % 100_000 < share)
             .collect()
     };
     let members: Vec<RoaringBitmap> =
-        (0..200).map(|n: u64| part(n + 1, [1000, 100, 10, 2][n as usize % 4])).collect();
+        (0..200).map(|n: u64| part(n + 1, case.members[n as usize % 4])).collect();
     let deployed: Vec<Vec<UpdateId>> = (0..500_u64)
         .map(|n| {
             (0..100)
@@ -70,7 +94,7 @@ fn main() {
                 .collect()
         })
         .collect();
-    let required: Vec<RoaringBitmap> = (0..64).map(|n| part(1_000 + n, 20)).collect();
+    let required: Vec<RoaringBitmap> = (0..64).map(|n| part(1_000 + n, case.required)).collect();
     let places_of: HashMap<UpdateId, usize> =
         ids.iter().enumerate().map(|(n, id)| (*id, n)).collect();
     let required = |id: UpdateId| required[places_of[&id] % 64].clone();
@@ -95,13 +119,15 @@ fn main() {
         now,
     };
     let bytes: u64 = fleet.packages.iter().map(|package| package.bytes).sum();
-    println!("content TB\t{:.1}", bytes as f64 / 1e12);
-    for name in ["plan, all, s", "plan, without one deployment, s"] {
+    let case = case.name;
+    println!("{case}, content TB\t{:.1}", bytes as f64 / 1e12);
+    for name in ["all", "without one deployment"] {
         let start = Instant::now();
         let plan = plan(&fleet);
-        println!("{name}\t{:.3}", start.elapsed().as_secs_f64());
-        println!("lines\t{}", plan.lines.len());
-        println!("reasons\t{}", plan.lines.iter().map(|line| line.because.len()).sum::<usize>());
+        println!("{case}, plan, {name}, s\t{:.3}", start.elapsed().as_secs_f64());
+        println!("{case}, lines\t{}", plan.lines.len());
+        let reasons: usize = plan.lines.iter().map(|line| line.because.len()).sum();
+        println!("{case}, reasons\t{reasons}");
         fleet.deployments.pop();
     }
 }

@@ -1,10 +1,10 @@
 //! How long does it take to work out what all clients are told of deployments, and whom one change concerns?
 //!
 //! Input: 100,000 clients in 200 collections, of which each has a hundredth to a half of them and every fourth has a
-//! maintenance window; 500 deployments to these. Full: what each client is told, as the JSON text that its policy has,
-//! and the digest by which one revision is told from another. Incremental: one client comes into a collection, and one
-//! group of updates changes that ten deployments have; whom that concerns, and what each of up to a hundred of them is
-//! told. Prints `name<TAB>value` lines.
+//! maintenance window; 500 deployments to these. Dense: each collection has nine tenths of them. Full: what each client is
+//! told (dense: every hundredth), as the JSON text that its policy has, and the digest by which one revision is told from
+//! another. Incremental: one client comes into a collection, and one group of updates changes that ten deployments have; whom
+//! that concerns, and what each of up to a hundred of them is told. Prints `name<TAB>value` lines.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use deployment::policy::{DeploymentId, DeploymentPolicy, Experience, When};
@@ -27,12 +27,10 @@ fn mixed(n: u64) -> u64 {
     n ^ (n >> 29)
 }
 
-fn members(collection: u32) -> Arc<RoaringBitmap> {
-    let every = u64::from(2 + collection % 99);
-    let is_in = |client: &u32| {
-        mixed(u64::from(*client) << 20 | u64::from(collection)).is_multiple_of(every)
-    };
-    Arc::new((0..CLIENTS).filter(is_in).collect())
+/// Which clients a collection has, by what chance says of each.
+fn members(collection: u32, is_in: impl Fn(u64) -> bool) -> Arc<RoaringBitmap> {
+    let chance = |client: u32| mixed(u64::from(client) << 20 | u64::from(collection));
+    Arc::new((0..CLIENTS).filter(|client| is_in(chance(*client))).collect())
 }
 
 fn policy(n: u32, updates: &str) -> Arc<DeploymentPolicy> {
@@ -56,7 +54,14 @@ fn text(picture: &Picture, client: u32) -> usize {
 }
 
 fn main() {
-    let all: Vec<Arc<RoaringBitmap>> = (0..COLLECTIONS).map(members).collect();
+    let sparse = |n: u32| members(n, |chance| chance.is_multiple_of(u64::from(2 + n % 99)));
+    measure("targets", &(0..COLLECTIONS).map(sparse).collect::<Vec<_>>(), 1);
+    let dense = |n: u32| members(n, |chance| !chance.is_multiple_of(10));
+    measure("targets/dense", &(0..COLLECTIONS).map(dense).collect::<Vec<_>>(), 100);
+}
+
+/// Measures with these collections; in full what every `step`th client is told.
+fn measure(case: &str, all: &[Arc<RoaringBitmap>], step: u32) {
     let mut picture = Picture::default();
     for n in 0..DEPLOYMENTS {
         let clients = Clients::These(Arc::clone(&all[(n % COLLECTIONS) as usize]));
@@ -71,9 +76,11 @@ fn main() {
         picture.windows.insert(format!("collection-{n}").parse().unwrap(), serviced);
     }
     let began = Instant::now();
-    let bytes: usize = (0..CLIENTS).map(|client| text(&picture, client)).sum();
-    println!("targets/full/100k_clients_s\t{:.3}", began.elapsed().as_secs_f64());
-    println!("targets/full/bytes_a_client\t{}", bytes / CLIENTS as usize);
+    let asked = (0..CLIENTS).step_by(step as usize);
+    let bytes: usize = asked.map(|client| text(&picture, client)).sum();
+    let n_asked = CLIENTS / step;
+    println!("{case}/full/{n_asked}_clients_s\t{:.3}", began.elapsed().as_secs_f64());
+    println!("{case}/full/bytes_a_client\t{}", bytes / n_asked as usize);
 
     let mut newer = picture.clone();
     let mut more = (*all[7]).clone();
@@ -89,7 +96,7 @@ fn main() {
     let concerned = newer.concerned(&picture);
     assert!(concerned.has(who) && !concerned.has(who + 1));
     black_box(text(&newer, who));
-    println!("targets/one_client_ms\t{:.3}", began.elapsed().as_secs_f64() * 1e3);
+    println!("{case}/one_client_ms\t{:.3}", began.elapsed().as_secs_f64() * 1e3);
 
     let mut newer = picture.clone();
     for (n, target) in newer.targets.values_mut().enumerate().take(10) {
@@ -99,5 +106,5 @@ fn main() {
     let concerned = newer.concerned(&picture);
     let told = (0..CLIENTS).filter(|client| concerned.has(*client)).take(100);
     black_box(told.map(|client| text(&newer, client)).sum::<usize>());
-    println!("targets/one_group_ms\t{:.3}", began.elapsed().as_secs_f64() * 1e3);
+    println!("{case}/one_group_ms\t{:.3}", began.elapsed().as_secs_f64() * 1e3);
 }

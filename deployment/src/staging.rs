@@ -62,10 +62,13 @@ pub struct Point {
     pub name: String,
     /// Bytes that it has room for.
     pub free: u64,
-    /// Packages that lie there already, because they were brought before: they need no more room.
-    pub there: BTreeSet<u32>,
-    /// Packages that it holds, or is to hold by the word of a person, as places in [`Fleet::packages`].
-    pub held: BTreeSet<u32>,
+    /// Packages that staging assigned to it before, as places in [`Fleet::packages`]: they are there or on their way, and
+    /// need no more room.
+    pub staged: BTreeSet<u32>,
+    /// Packages that a person assigned to it.
+    pub distributed: BTreeSet<u32>,
+    /// Packages whose newest version it says to hold whole.
+    pub holds: BTreeSet<u32>,
 }
 
 /// A boundary group: machines that are near to each other, and the points near to them.
@@ -108,8 +111,12 @@ pub struct Line {
     pub by: Timestamp,
     /// Why: of each deployment and boundary group, how many machines require what.
     pub because: Vec<Because>,
+    /// Machines that require something of it, each counted once for all reasons.
+    pub machines: u32,
     /// What becomes of it.
     pub state: LineState,
+    /// Whether staging is to assign it: no person did, and there is room for it.
+    pub assigned: bool,
 }
 
 /// A reason for a line.
@@ -127,9 +134,9 @@ pub struct Because {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineState {
-    /// It is brought.
+    /// It is brought, and is not all there yet.
     Bring,
-    /// It is there, or comes by the word of a person.
+    /// It lies there, or comes by the word of a person.
     Held,
     /// There is no room for it.
     NoRoom,
@@ -170,8 +177,8 @@ pub struct Plan {
 
 impl Plan {
     /// What is to be assigned, as pairs of point and package: that is, all but what a person saw to and what has no room.
-    pub fn brought(&self) -> BTreeSet<(u32, u32)> {
-        let lines = self.lines.iter().filter(|line| line.state == LineState::Bring);
+    pub fn assigned(&self) -> BTreeSet<(u32, u32)> {
+        let lines = self.lines.iter().filter(|line| line.assigned);
         lines.map(|line| (line.point, line.package)).collect()
     }
 }
@@ -189,6 +196,7 @@ struct Need {
 /// each machine for each package.
 pub fn plan(fleet: &Fleet<'_>) -> Plan {
     let (mut left, mut needs) = (Vec::new(), Vec::new());
+    let mut machines_of = vec![RoaringBitmap::new(); fleet.packages.len()];
     let places = Places::new(&fleet.places);
     let mut having: HashMap<UpdateId, Vec<u32>> = HashMap::new();
     for (number, package) in (0..).zip(&fleet.packages) {
@@ -230,12 +238,13 @@ pub fn plan(fleet: &Fleet<'_>) -> Plan {
                 let because = Because { deployment: number, place, machines: count };
                 needs.push(Need { package, by, because });
             }
+            machines_of[package as usize] |= machines;
         }
         if !lost.is_empty() {
             leave(Why::Nowhere(lost.len()));
         }
     }
-    Plan { lines: lines(fleet, needs), left }
+    Plan { lines: lines(fleet, needs, &machines_of), left }
 }
 
 /// The first moment at which it is available anywhere.
@@ -332,8 +341,13 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Which points need what, and whether there is room for it: first for what is available first.
-fn lines(fleet: &Fleet<'_>, needs: Vec<Need>) -> Vec<Line> {
+/// Which points need what, and whether there is room for it: first for what is available first. `machines_of` has for each
+/// package all machines for which it is needed anywhere.
+fn lines(fleet: &Fleet<'_>, needs: Vec<Need>, machines_of: &[RoaringBitmap]) -> Vec<Line> {
+    let mut near = vec![RoaringBitmap::new(); fleet.points.len()];
+    for place in &fleet.places {
+        place.points.iter().for_each(|point| near[*point as usize] |= &place.clients);
+    }
     // Flat and sorted: there may be millions.
     let points = |need: &Need| fleet.places[need.because.place as usize].points.iter().copied();
     let mut on: Vec<(u32, u32, Because, Timestamp)> = needs
@@ -348,9 +362,15 @@ fn lines(fleet: &Fleet<'_>, needs: Vec<Need>) -> Vec<Line> {
         else {
             continue;
         };
-        let because = same.iter().map(|it| it.2).collect();
+        let because: Vec<Because> = same.iter().map(|it| it.2).collect();
         let (point, package) = (*point, *package);
-        lines.push(Line { package, point, by, because, state: LineState::Bring });
+        let machines = match because.as_slice() {
+            [one] => one.machines,
+            // Deployments have machines in common, and so have boundary groups.
+            _ => machines_of[package as usize].intersection_len(&near[point as usize]) as u32,
+        };
+        let state = LineState::NoRoom;
+        lines.push(Line { package, point, by, because, machines, state, assigned: false });
     }
     let mut order: Vec<usize> = (0..lines.len()).collect();
     order.sort_by_key(|at| (lines[*at].by, *at));
@@ -358,18 +378,21 @@ fn lines(fleet: &Fleet<'_>, needs: Vec<Need>) -> Vec<Line> {
     for at in order {
         let line = &mut lines[at];
         let (room, point) = (&mut free[line.point as usize], &fleet.points[line.point as usize]);
-        let bytes = match point.there.contains(&line.package) {
+        let is_there = point.holds.contains(&line.package);
+        if point.distributed.contains(&line.package) {
+            line.state = LineState::Held;
+            continue;
+        }
+        let bytes = match is_there || point.staged.contains(&line.package) {
             true => 0,
             false => fleet.packages[line.package as usize].bytes,
         };
-        line.state = if point.held.contains(&line.package) {
-            LineState::Held
-        } else if bytes > *room {
-            LineState::NoRoom
-        } else {
-            *room -= bytes;
-            LineState::Bring
-        };
+        if bytes > *room {
+            continue;
+        }
+        *room -= bytes;
+        line.assigned = true;
+        line.state = if is_there { LineState::Held } else { LineState::Bring };
     }
     lines
 }

@@ -44,6 +44,7 @@ pub use drain::Drained;
 pub use followers::{Follower, FollowerReport, FollowerState};
 pub use freeing::Freeing;
 pub use groups::Group;
+pub use holdings::Sought;
 pub use join::{Admission, NewToken, TokenInfo};
 pub use locating::Places;
 pub use name::{BadName, BoundaryGroupName, GroupName, PointName};

@@ -1,7 +1,7 @@
 //! Why the site database could not do what it was asked.
 
 /// Why a read failed, or why the database could not be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DbError {
     /// The store below failed; a later try may succeed.
@@ -20,6 +20,65 @@ pub enum DbError {
     Full {
         /// What was tried: read, written, opened.
         doing: &'static str,
+    },
+    /// The disk of the database server has no room left.
+    #[error(
+        "the disk of the database server is full, so the site database cannot be {doing}; nothing \
+         that was stored is lost: free space there"
+    )]
+    ServerFull {
+        /// What was tried: read, written, opened.
+        doing: &'static str,
+    },
+    /// Another server works on the database, and lives.
+    #[error(
+        "the site database is held by {holder}, until {until} if it says nothing more: stop it \
+         first, one server at a time works on a database"
+    )]
+    Held {
+        /// Who, in words.
+        holder: String,
+        /// The end of its time by the database's clock, which it keeps putting off.
+        until: String,
+    },
+    /// Another server took the database over while this one was silent.
+    #[error(
+        "the site database was taken over by {holder} while this server could not reach it; this \
+         one writes nothing more: stop it"
+    )]
+    Lost {
+        /// Who, in words; empty if it let go again.
+        holder: String,
+        /// The end of its time by the database's clock.
+        until: String,
+    },
+    /// The database shows less than it acknowledged.
+    #[error(
+        "the site database went back from change {acknowledged} to {found}: the database server was \
+         restored, or failed over to a copy that had not followed; nothing more is written: look \
+         which copy is right, then start this server again"
+    )]
+    WentBack {
+        /// The newest batch that was acknowledged to this server.
+        acknowledged: u64,
+        /// The newest one that is there.
+        found: u64,
+    },
+    /// More than this kind of database holds.
+    #[error("{what} of {bytes} bytes is too large for the site database, which takes {most}")]
+    TooLarge {
+        /// A key, or a batch.
+        what: &'static str,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        most: usize,
+    },
+    /// A copy into it was begun and not ended, or what is there is of somebody else.
+    #[error("the database {detail}")]
+    NotUsable {
+        /// What is the matter with it, and what to do.
+        detail: String,
     },
     /// Written by a newer depot. Install that version; nothing was changed.
     #[error(

@@ -184,9 +184,7 @@ pub enum ChangeKind {
 
 /// The operations of a batch as the feed tells them: one per key, in key order, the last one of
 /// each.
-pub(crate) fn last_per_key(
-    set: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+pub(crate) fn last_per_key<K: Ord, V>(set: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, V> {
     set.into_iter().collect()
 }
 

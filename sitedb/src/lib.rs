@@ -1,7 +1,7 @@
 //! What a site knows besides content: tokens, jobs, audit records and, later, the fleet.
 //!
 //! Three layers, to be read in this order: a small transactional key-value seam ([`Kv`], in
-//! memory or on RocksDB), keys whose bytes sort as their values do ([`Key`]), and typed tables of
+//! memory, on RocksDB or on PostgreSQL), keys whose bytes sort as their values do ([`Key`]), and typed tables of
 //! self-describing values on top ([`Table`]). Callers above see tables and batches; which store
 //! lies below is chosen once, at start.
 //!
@@ -19,8 +19,10 @@ mod faulty;
 mod key;
 mod kv;
 mod memory;
+mod postgres;
 mod rocks;
 mod table;
+pub mod transfer;
 
 pub use db::{Db, FORMAT};
 pub use error::{CommitError, DbError};
@@ -28,5 +30,6 @@ pub use faulty::FaultyKv;
 pub use key::Key;
 pub use kv::{Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq};
 pub use memory::MemoryKv;
+pub use postgres::{BadPasswordFile, BadPostgresUrl, Holder, PostgresKv, PostgresUrl};
 pub use rocks::RocksKv;
 pub use table::{Stored, Table, Value};

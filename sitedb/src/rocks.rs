@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `00 's'` | number of the newest batch, u64 big-endian |
 //! | `00 'f'` | number up to which changes were forgotten, u64 big-endian |
+//! | `00 'm'` | while another database is copied into it: what that one calls itself |
 //! | `01`, number as u64 big-endian | the batch's changes: kind (0 put, 1 delete), key length u32 big-endian, key; repeated |
 //! | `02`, key | value |
 //!
@@ -14,18 +15,20 @@
 //! commit), so a hundred concurrent audit records cost a few disk flushes, not a hundred.
 
 use crate::kv::{after_prefix, last_per_key};
+use crate::transfer::{Begun, Import};
 use crate::{
     Batch, Change, ChangeKind, CommitError, DbError, Durability, Entry, Kv, Order, Range, Seq,
 };
 use parking_lot::Mutex;
 use rocksdb::{DB, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const NEWEST: &[u8] = b"\x00s";
 const FORGOTTEN: &[u8] = b"\x00f";
+const MOVING: &[u8] = b"\x00m";
 const FEED: u8 = 1;
 const DATA: u8 = 2;
 
@@ -37,6 +40,7 @@ pub struct RocksKv {
     writing: Mutex<()>,
     newest: AtomicU64,
     forgotten: AtomicU64,
+    folder: PathBuf,
 }
 
 /// Where the writer that commits a group leaves each member's result.
@@ -47,6 +51,20 @@ impl RocksKv {
     ///
     /// The folder belongs to one process at a time: RocksDB's own lock refuses a second one.
     pub fn open(folder: &Path) -> Result<Self, DbError> {
+        let kv = Self::open_for_import(folder)?;
+        match kv.db.get(MOVING).map_err(failed("opened"))? {
+            None => Ok(kv),
+            Some(_) => Err(DbError::NotUsable {
+                detail: format!(
+                    "in {folder:?} is a copy of another one that was begun and not ended: end it \
+                     with the same `depot database migrate`"
+                ),
+            }),
+        }
+    }
+
+    /// The same for a database into which another one is copied.
+    pub fn open_for_import(folder: &Path) -> Result<Self, DbError> {
         let db = options().and_then(|o| DB::open(&o, folder)).map_err(failed("opened"))?;
         let number = |key| -> Result<u64, DbError> {
             let found = db.get(key).map_err(failed("opened"))?;
@@ -59,6 +77,7 @@ impl RocksKv {
             writing: Mutex::new(()),
             newest: newest.into(),
             forgotten: forgotten.into(),
+            folder: folder.to_owned(),
         })
     }
 
@@ -99,6 +118,12 @@ impl RocksKv {
             };
             *answer.lock() = Some(outcome);
         }
+    }
+
+    fn write_synced(&self, write: WriteBatch) -> Result<(), DbError> {
+        let mut how = WriteOptions::default();
+        how.set_sync(true);
+        self.db.write_opt(write, &how).map_err(failed("written"))
     }
 
     /// Why `batch` may not be applied, if so.
@@ -222,12 +247,61 @@ impl Kv for RocksKv {
     }
 }
 
+impl Import for RocksKv {
+    fn identity(&self) -> String {
+        let folder = self.folder.canonicalize().unwrap_or_else(|_| self.folder.clone());
+        format!("folder:{}@{}", folder.display(), self.last_seq())
+    }
+
+    fn begin(&self, source: &str) -> Result<Begun, DbError> {
+        let moving = self.db.get(MOVING).map_err(failed("read"))?;
+        let last = self.scan(&Range::default(), Order::Descending, 1)?.pop();
+        if moving.as_deref() == Some(source.as_bytes()) {
+            return Ok(Begun { after: last.map(|(key, _)| key) });
+        }
+        if moving.is_none() && (last.is_some() || self.last_seq() > 0) {
+            let detail = format!("in {:?} is in use: name a folder that is empty", self.folder);
+            return Err(DbError::NotUsable { detail });
+        }
+        // A copy of what is no longer so: from the beginning.
+        let mut write = WriteBatch::default();
+        write.delete_range(vec![DATA], vec![DATA + 1]);
+        write.put(MOVING, source);
+        self.write_synced(write)?;
+        Ok(Begun { after: None })
+    }
+
+    fn load(&self, entries: Vec<Entry>) -> Result<(), DbError> {
+        let mut write = WriteBatch::default();
+        for (key, value) in entries {
+            write.put(data_key(&key), value);
+        }
+        self.write_synced(write)
+    }
+
+    fn finish(&self, newest: Seq) -> Result<(), DbError> {
+        let mut write = WriteBatch::default();
+        write.put(NEWEST, newest.to_be_bytes());
+        write.put(FORGOTTEN, newest.to_be_bytes());
+        write.delete(MOVING);
+        self.write_synced(write)?;
+        self.newest.store(newest, Ordering::Release);
+        self.forgotten.store(newest, Ordering::Release);
+        Ok(())
+    }
+}
+
 /// Tuned for a few megabytes that are opened often: little memory, few files.
 fn options() -> Result<Options, rocksdb::Error> {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.set_write_buffer_size(4 << 20);
-    options.set_max_total_wal_size(8 << 20);
+    // With two, writers wait whenever a checkpoint of the fleet's states fills both before one is on disk.
+    options.set_max_write_buffer_number(8);
+    options.set_max_total_wal_size(32 << 20);
+    // What is written beside the log goes to disk bit by bit, so that no sync of the log waits behind megabytes of it.
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
     options.set_max_background_jobs(2);
     options.set_max_open_files(64);
     // A few files open faster than threads start.
@@ -301,6 +375,25 @@ mod tests {
     fn rocksdb_keeps_the_contract() {
         let folder = tempfile::tempdir().unwrap();
         crate::kv::contract::holds(&RocksKv::open(folder.path()).unwrap());
+    }
+
+    #[test]
+    fn it_keeps_the_contract_of_copies() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = RocksKv::open_for_import(folder.path()).unwrap();
+        crate::transfer::contract::holds(&target);
+        drop(target);
+        assert_eq!(RocksKv::open(folder.path()).unwrap().last_seq(), 1502);
+    }
+
+    #[test]
+    fn a_copy_that_was_not_ended_is_no_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = RocksKv::open_for_import(folder.path()).unwrap();
+        target.begin("another one").unwrap();
+        drop(target);
+        let refused = RocksKv::open(folder.path()).err().unwrap();
+        assert!(matches!(refused, DbError::NotUsable { .. }), "{refused}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the running agent does for commands on its machine: `DIR/control.sock`.
 //!
-//! A command connects, sends one line of JSON ([`Ask`]), and gets one line back: `{"ok": …}` or `{"error": "…"}`. The
-//! socket has mode 0600 from the moment that others can see it, and who connects is asked of the system as well. Lines,
-//! connections and waits are bounded.
+//! A command connects, sends one line of JSON ([`Ask`]), and gets one line back: `{"ok": …}`, or `{"error": …}` with why,
+//! and the exit code that the command ends with. The socket has mode 0600 from the moment that others can see it, and who
+//! connects is asked of the system as well. Lines, connections and waits are bounded.
 
+use crate::exit::{Exit, Failure};
 use client::scan::Trigger;
 use dp::node::ShortPath;
 use serde::{Deserialize, Serialize};
@@ -40,6 +41,9 @@ pub enum Ask {
     Scan {
         /// How.
         trigger: Trigger,
+        /// Whether deployments are evaluated again by it, so that what failed may be tried anew.
+        #[serde(default)]
+        evaluates: bool,
     },
     /// What waits to be told to the site, told now.
     Report,
@@ -63,8 +67,19 @@ pub enum Ask {
     },
 }
 
+/// What a command is answered: the result, or how it ends.
+pub type Answered = Result<Value, Failure>;
+
 /// A question, and where its answer goes.
-pub type Asked = (Ask, oneshot::Sender<Result<Value, String>>);
+pub type Asked = (Ask, oneshot::Sender<Answered>);
+
+/// An answer, as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Answer {
+    Ok(Value),
+    Error { why: String, exit: u8 },
+}
 
 /// The socket of an agent.
 pub struct Control {
@@ -121,10 +136,12 @@ async fn answer(mut stream: UnixStream, to: mpsc::Sender<Asked>) -> io::Result<(
     let mut reader = tokio::io::BufReader::new(reader.take(MAX_ASK));
     tokio::time::timeout(LINE, reader.read_until(b'\n', &mut line)).await??;
     let said = match serde_json::from_slice::<Ask>(&line) {
-        Err(error) => Err(format!("the agent does not understand the question: {error}")),
+        Err(error) => {
+            Err(Failure::failed(format!("the agent does not understand the question: {error}")))
+        }
         Ok(ask) => {
             let (tell, told) = oneshot::channel();
-            let stopping = || "the agent is stopping".to_owned();
+            let stopping = || Failure::failed("the agent is stopping");
             match to.send((ask, tell)).await {
                 Ok(()) => told.await.unwrap_or_else(|_| Err(stopping())),
                 Err(_) => Err(stopping()),
@@ -132,10 +149,10 @@ async fn answer(mut stream: UnixStream, to: mpsc::Sender<Asked>) -> io::Result<(
         }
     };
     let answer = match said {
-        Ok(value) => serde_json::json!({ "ok": value }),
-        Err(error) => serde_json::json!({ "error": error }),
+        Ok(value) => Answer::Ok(value),
+        Err(failure) => Answer::Error { why: failure.message, exit: failure.exit as u8 },
     };
-    writer.write_all(format!("{answer}\n").as_bytes()).await?;
+    writer.write_all(&[&serde_json::to_vec(&answer)?[..], b"\n"].concat()).await?;
     writer.shutdown().await
 }
 
@@ -155,8 +172,13 @@ pub enum NoAnswer {
     #[error("the agent answered with something else: is one of the two older?")]
     Malformed(#[from] serde_json::Error),
     /// It says that it could not.
-    #[error("{0}")]
-    Said(String),
+    #[error("{why}")]
+    Said {
+        /// Why.
+        why: String,
+        /// How the command ends.
+        exit: Exit,
+    },
 }
 
 /// Asks the agent that runs in a folder.
@@ -170,14 +192,8 @@ pub fn ask(folder: &Path, ask: &Ask) -> Result<Value, NoAnswer> {
     stream.write_all(&[&serde_json::to_vec(ask)?[..], b"\n"].concat())?;
     let mut line = String::new();
     BufReader::new(io::Read::take(&stream, MAX_ANSWER)).read_line(&mut line)?;
-    #[derive(Deserialize)]
-    #[serde(rename_all = "kebab-case")]
-    enum Answer {
-        Ok(Value),
-        Error(String),
-    }
     match serde_json::from_str(&line)? {
         Answer::Ok(value) => Ok(value),
-        Answer::Error(error) => Err(NoAnswer::Said(error)),
+        Answer::Error { why, exit } => Err(NoAnswer::Said { why, exit: Exit::numbered(exit) }),
     }
 }

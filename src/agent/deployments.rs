@@ -8,8 +8,8 @@ use crate::{
     units,
 };
 use clap::Args;
-use client::enforce::report::Listed;
-use deployment::enforcement::{Compliance, Enforcement, Update};
+use client::enforce::report::{Listed, ListedUpdate};
+use deployment::enforcement::{Compliance, Enforcement, Evaluation, Failure as Cause, Update};
 use jiff::Timestamp;
 use std::{path::Path, time::Duration};
 
@@ -69,6 +69,7 @@ fn show(listed: Vec<Listed>, out: Out) -> Result<(), Failure> {
         if listed.is_empty() {
             return writeln!(w, "nothing is deployed to this machine");
         }
+        let now = Timestamp::now();
         let when = |at: Option<Timestamp>| at.map_or_else(|| "optional".to_owned(), units::when);
         let rows = listed.iter().map(|it| {
             [
@@ -76,20 +77,15 @@ fn show(listed: Vec<Listed>, out: Out) -> Result<(), Failure> {
                 units::when(it.available),
                 when(it.deadline),
                 compliance(it.standing.compliance).to_owned(),
-                next(it),
+                next(it, now),
             ]
         });
         let columns = ["deployment", "available", "deadline", "complies", "state"];
         w.write_all(table(columns, rows.collect()).as_bytes())?;
         for it in listed.iter().filter(|it| !it.updates.is_empty()) {
             let rows = it.updates.iter().map(|update| {
-                let why =
-                    update.failure.as_ref().map(|it| it.detail.lines().next().unwrap_or_default());
-                [
-                    update.name.clone(),
-                    state(update.state).to_owned(),
-                    why.unwrap_or_default().to_owned(),
-                ]
+                let why = update.failure.as_ref().map(first_line).unwrap_or_default();
+                [update.name.clone(), state(update), why.to_owned()]
             });
             writeln!(w, "\n{}", it.name)?;
             w.write_all(table(["update", "state", "why"], rows.collect()).as_bytes())?;
@@ -108,19 +104,30 @@ fn compliance(it: Compliance) -> &'static str {
 }
 
 /// How far a deployment is, and what comes next.
-fn next(it: &Listed) -> String {
+fn next(it: &Listed, now: Timestamp) -> String {
+    let comes = it.enforced.filter(|at| *at > now).map(units::when);
     let said = match it.standing.enforcement {
-        Enforcement::Unknown if it.available > Timestamp::now() => "not available yet",
+        Enforcement::Unknown if it.standing.evaluation == Evaluation::Failed => {
+            let why = it.failure.as_ref().map_or("nobody knows why", first_line);
+            return format!("could not be evaluated: {why}");
+        }
+        Enforcement::Unknown if it.available > now => "not available yet",
         Enforcement::Unknown if it.standing.compliance == Compliance::Unknown => {
             "not evaluated yet"
         }
         Enforcement::Unknown if it.deadline.is_none() => "waits for `user-install`",
         Enforcement::Unknown => "waits",
-        Enforcement::Installing => "installing",
-        Enforcement::WaitingForRestart => "waits for a restart, which comes by itself",
+        Enforcement::Installing => return "installing".into(),
+        Enforcement::WaitingForRestart => {
+            let when = comes.map_or_else(String::new, |at| format!(", {at} or later"));
+            return format!("the machine will restart by itself{when}");
+        }
         Enforcement::WaitingForAnother => "waits for another installation",
-        Enforcement::Succeeded => "installed",
-        Enforcement::PendingRestart => "waits for somebody to restart the machine",
+        Enforcement::Succeeded if it.updates.is_empty() => {
+            return "nothing of it is required".into();
+        }
+        Enforcement::Succeeded => return "installed".into(),
+        Enforcement::PendingRestart => return "somebody has to restart the machine".into(),
         Enforcement::Failed => "failed",
         Enforcement::Downloading => "downloading",
         Enforcement::Downloaded => "downloaded",
@@ -128,17 +135,21 @@ fn next(it: &Listed) -> String {
         Enforcement::WaitingForWindow => "waits for a maintenance window",
         Enforcement::WaitingForTurn => "waits for its turn",
     };
-    match it.enforced {
-        Some(at) if at > Timestamp::now() && it.standing.enforcement != Enforcement::Succeeded => {
-            format!("{said}; to be installed {}", units::when(at))
-        }
-        _ => said.to_owned(),
+    // Who wants it now waits for no deadline.
+    match comes.filter(|_| !it.is_wanted) {
+        Some(at) => format!("{said}; to be installed {at}"),
+        None => said.to_owned(),
     }
 }
 
 /// How far an update is, in words.
-fn state(it: Update) -> &'static str {
-    match it {
+fn state(it: &ListedUpdate) -> String {
+    let again = match it.again_in {
+        None => "tried again when deployments are evaluated".to_owned(),
+        Some(0) => "tried again as soon as it may".to_owned(),
+        Some(wait) => format!("tried again in {}", units::duration(Duration::from_secs(wait))),
+    };
+    let said = match it.state {
         Update::Unknown => "unknown",
         Update::Started => "about to be installed",
         Update::WaitingForContent => "waits for its files",
@@ -146,13 +157,88 @@ fn state(it: Update) -> &'static str {
         Update::WaitingForWindow => "waits for a window",
         Update::RestartFirst => "needs a restart first",
         Update::GeneralFailure => "failed, by no fault of its own",
-        Update::Pending => "pending",
+        Update::Pending => "waits",
         Update::Installing => "installing",
         Update::PendingRestart => "needs a restart",
         Update::Installed => "installed",
-        Update::Failed => "failed",
+        Update::Failed => return format!("failed, {again}"),
         Update::Downloading => "downloading",
         Update::Downloaded => "downloaded",
-        Update::DownloadFailed => "files could not be had",
+        Update::DownloadFailed => return format!("files could not be had, {again}"),
+    };
+    said.to_owned()
+}
+
+/// What failed, in its first line: the cause.
+fn first_line(failure: &Cause) -> &str {
+    failure.detail.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use client::enforce::report::Standing;
+
+    fn at(text: &str) -> Timestamp {
+        format!("2026-11-{text}:00Z").parse().unwrap()
+    }
+
+    /// One that is due on the 28th at noon.
+    fn listed(enforcement: Enforcement) -> Listed {
+        let deadline = Some(at("28T12:00"));
+        Listed {
+            id: deployment::policy::DeploymentId(uuid::Uuid::from_u128(1)),
+            name: "November".into(),
+            available: at("20T00:00"),
+            deadline,
+            enforced: deadline,
+            is_wanted: false,
+            standing: Standing {
+                compliance: Compliance::NonCompliant,
+                enforcement,
+                evaluation: Evaluation::Succeeded,
+            },
+            failure: None,
+            updates: Vec::new(),
+        }
+    }
+
+    fn update(state: Update, again_in: Option<u64>) -> ListedUpdate {
+        let id = sync::name::UpdateId(uuid::Uuid::from_u128(1));
+        ListedUpdate { id, name: "tool 2.0-1".into(), state, failure: None, again_in }
+    }
+
+    #[test]
+    fn what_is_installed_already_is_not_said_to_be_installed_at_the_deadline() {
+        let (before, after) = (at("27T12:00"), at("29T12:00"));
+        let noon = units::when(at("28T12:00"));
+        let said = |enforcement, now| next(&listed(enforcement), now);
+        let downloaded = format!("downloaded; to be installed {noon}");
+        assert_eq!(said(Enforcement::Downloaded, before), downloaded);
+        assert_eq!(said(Enforcement::Downloaded, after), "downloaded");
+        let restarts = format!("the machine will restart by itself, {noon} or later");
+        assert_eq!(said(Enforcement::WaitingForRestart, before), restarts);
+        let somebody = "somebody has to restart the machine";
+        assert_eq!(said(Enforcement::PendingRestart, before), somebody);
+        assert_eq!(said(Enforcement::Succeeded, before), "nothing of it is required");
+        let mut wanted = listed(Enforcement::Succeeded);
+        wanted.updates.push(update(Update::Installed, None));
+        assert_eq!(next(&wanted, before), "installed");
+        wanted.standing.enforcement = Enforcement::Downloading;
+        wanted.is_wanted = true;
+        assert_eq!(next(&wanted, before), "downloading");
+    }
+
+    #[test]
+    fn what_failed_says_why_and_when_it_is_tried_again() {
+        let mut listed = listed(Enforcement::Unknown);
+        listed.standing.evaluation = Evaluation::Failed;
+        listed.failure = Some(Cause::new(-6, "nobody is there\nat all"));
+        assert_eq!(next(&listed, at("27T12:00")), "could not be evaluated: nobody is there");
+        assert_eq!(state(&update(Update::Failed, Some(90))), "failed, tried again in 1 min 30 s");
+        let again = "failed, tried again when deployments are evaluated";
+        assert_eq!(state(&update(Update::Failed, None)), again);
+        assert_eq!(state(&update(Update::Installed, None)), "installed");
     }
 }

@@ -251,6 +251,11 @@ impl Home {
         folder.join(AGENT).exists()
     }
 
+    /// Whether a folder has a token to join with.
+    pub fn has_token(folder: &Path) -> bool {
+        folder.join(TOKEN).exists()
+    }
+
     /// What a file of JSON says, if it is there. One of ours that is damaged is an error: to go on without it
     /// would lose what it says.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, HomeError> {

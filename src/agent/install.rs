@@ -37,7 +37,7 @@ know it any more: then it joins with the token.
 With --root the unit is enabled in the image, and nothing is started: each machine joins when it starts itself. An
 image must not have an agent's folder in it that has joined, as all its machines would be one client: that is
 refused, and --force forgets who the folder was. The program is not copied: --program says where it lies in the
-image, and it is told if it does not.")]
+image, and it is told if it does not, and if there is no token to join with.")]
 pub struct InstallArgs {
     #[command(flatten)]
     join: JoinArgs,
@@ -79,6 +79,8 @@ pub fn install(args: &InstallArgs, folder: &Path, out: Out) -> Result<(), Failur
     let is_own = args.root == Path::new("/");
     let has_systemd = is_own && Path::new("/run/systemd/system").is_dir();
     let has_joined = !is_own && Home::has_joined(&data);
+    let is_client = is_own && Home::has_joined(&data);
+    let lacks_token = token.is_none() && !is_client && !Home::has_token(&data);
     if has_joined && !args.force {
         let what =
             "has joined a site: every machine that is made of this image would be the same client";
@@ -113,6 +115,13 @@ pub fn install(args: &InstallArgs, folder: &Path, out: Out) -> Result<(), Failur
                 "\n{missing} is not there, and the unit runs it: put the program there, or name another with --program"
             )?;
         }
+        if lacks_token {
+            let data = data.display();
+            writeln!(
+                w,
+                "\n{data} has no token, so the agent does not join a site and ends: run this again with --join-file"
+            )?;
+        }
         if is_own && !has_systemd && !started {
             let (program, folder) = (program.display(), folder.display());
             writeln!(
@@ -124,7 +133,9 @@ pub fn install(args: &InstallArgs, folder: &Path, out: Out) -> Result<(), Failur
         Ok(())
     };
     if args.dry_run {
-        let would = serde_json::json!({ "unit": text, "would": done, "missing": missing });
+        let would = serde_json::json!({
+            "unit": text, "would": done, "missing": missing, "lacks_token": lacks_token,
+        });
         return out.show(&would, |w| {
             shown("would", false, w)?;
             write!(w, "\n{text}")
@@ -162,6 +173,7 @@ pub fn install(args: &InstallArgs, folder: &Path, out: Out) -> Result<(), Failur
     }
     let told = serde_json::json!({
         "unit": text, "done": done, "started": has_systemd, "missing": missing,
+        "lacks_token": lacks_token,
     });
     out.show(&told, |w| shown("done", has_systemd, w))
 }

@@ -13,7 +13,7 @@ mod policy;
 mod report;
 mod scan;
 
-use super::control::Asked;
+use super::control::{Answered, Asked};
 use super::home::{Home, HomeError, Settled};
 use super::link::{Site, Trouble, believing, bringing};
 use super::machine::Machine;
@@ -31,7 +31,6 @@ use dp::identity::Identity;
 use jiff::Timestamp;
 use join::Joined;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -138,7 +137,7 @@ struct Agent {
     /// When is looked again at what is to be done for deployments; none, until something happens.
     deploy_due: Option<Moment>,
     /// Commands that wait for the scan that answers them.
-    waiting: Vec<(Trigger, oneshot::Sender<Result<Value, String>>)>,
+    waiting: Vec<(Trigger, oneshot::Sender<Answered>)>,
 }
 
 /// What the question for the next policy goes by.

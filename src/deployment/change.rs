@@ -60,14 +60,11 @@ pub struct ChangeArgs {
 
 /// Changes a deployment.
 pub async fn run(args: ChangeArgs, client: &Client, out: Out) -> Result<(), Failure> {
-    let was: DeploymentView = client.get(&path(&["deployments", &args.deployment])).await?;
-    let mut experience = was.experience.clone();
-    args.experience.lay_on(&mut experience);
     let time = |option: &str, text: Option<String>| {
         text.map(|text| time(option, &text, args.local_time)).transpose()
     };
     let deadline = time("deadline", args.deadline)?;
-    let change = DeploymentChange {
+    let mut change = DeploymentChange {
         name: args.name,
         comment: args.comment,
         group: args.group,
@@ -75,13 +72,21 @@ pub async fn run(args: ChangeArgs, client: &Client, out: Out) -> Result<(), Fail
         enabled: None,
         available: time("available", args.available)?,
         deadline: if args.optional { Some(None) } else { deadline.map(Some) },
-        experience: if experience == was.experience {
-            None
-        } else {
-            Some(serde_json::to_value(&experience)?)
-        },
+        experience: None,
         alert_below: if args.no_alert { Some(None) } else { args.alert_below.map(Some) },
     };
+    if change == DeploymentChange::default() && args.experience == ExperienceArgs::default() {
+        return Err(Failure::usage(
+            "nothing is to be changed: say what, as --deadline '+3d 03:00'; to tell clients of it or no more, use `depot \
+             deployment enable` and `disable`",
+        ));
+    }
+    let was: DeploymentView = client.get(&path(&["deployments", &args.deployment])).await?;
+    let mut experience = was.experience.clone();
+    args.experience.lay_on(&mut experience);
+    if experience != was.experience {
+        change.experience = Some(serde_json::to_value(&experience)?);
+    }
     let now = change_to(&was.id, &change, client).await?;
     out.show(&now, |w| w.write_all(shown(&now).as_bytes()))
 }

@@ -84,7 +84,7 @@ pub struct DeployArgs {
 }
 
 /// How a deployment is carried out on a machine.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub struct ExperienceArgs {
     /// What the user of a machine sees of it [default: all]
     #[arg(long, value_name = "WHAT")]
@@ -125,7 +125,7 @@ pub struct ExperienceArgs {
 }
 
 /// What a user sees.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum VisibilityWord {
     /// All of it
     All,

@@ -61,7 +61,8 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
         None => join,
         Some(path) => Some(read_token(&path, MADE_BY)?),
     };
-    let options = Options { config, data: shared.data.clone(), listen, set };
+    let data = shared.data.clone();
+    let options = Options { config, data, listen, set, ..Options::default() };
     let config = Config::load(&options, std::env::vars_os())
         .map_err(|error| Failure::usage(chain(&error)))?;
     log(&config, shared.verbose)?;

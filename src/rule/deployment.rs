@@ -122,7 +122,7 @@ pub async fn add(args: AddDeploymentArgs, client: &Client, out: Out) -> Result<(
     })
 }
 
-/// Says something to a ring, and shows how all of them are then.
+/// Says something to rings, and shows how those of each group that was meant are then.
 pub async fn say(
     rule: &str,
     word: &str,
@@ -132,6 +132,6 @@ pub async fn say(
     out: Out,
 ) -> Result<(), Failure> {
     let word = RingWord { say: word.into(), deployment, group };
-    let chain: RingChainView = client.post(&path(&["rules", rule, "rings"]), &word).await?;
-    out.show(&chain, |w| super::show::chain(w, &chain))
+    let chains: Vec<RingChainView> = client.post(&path(&["rules", rule, "rings"]), &word).await?;
+    out.show(&chains, |w| chains.iter().try_for_each(|chain| super::show::chain(w, chain)))
 }

@@ -66,7 +66,17 @@ pub async fn run(args: DownloadArgs, client: &Client, out: Out) -> Result<(), Fa
         rate: args.rate,
     };
     let request = Request::new(Method::POST, "/updates/download").json(&asked)?;
-    match job::start::<DownloadView>(client, request, out, args.detach).await? {
+    bring(request, args.detach, client, out).await
+}
+
+/// Starts the job that brings files, and shows what became of each; without waiting for it, if `detach`.
+pub async fn bring(
+    request: Request,
+    detach: bool,
+    client: &Client,
+    out: Out,
+) -> Result<(), Failure> {
+    match job::start::<DownloadView>(client, request, out, detach).await? {
         Ended::Detached => Ok(()),
         Ended::Done { result, progress } => {
             out.show(&result, |w| {
@@ -80,7 +90,7 @@ pub async fn run(args: DownloadArgs, client: &Client, out: Out) -> Result<(), Fa
 }
 
 /// A failure, if a file could not be had.
-pub fn failed_files(result: &DownloadView) -> Result<(), Failure> {
+fn failed_files(result: &DownloadView) -> Result<(), Failure> {
     let failed = |one: &&FileOutcomeView| one.outcome == FileOutcome::Failed;
     match result.outcomes.iter().find(failed) {
         None => Ok(()),
@@ -94,7 +104,7 @@ pub fn failed_files(result: &DownloadView) -> Result<(), Failure> {
 }
 
 /// What became of each file.
-pub fn outcomes_table(outcomes: &[FileOutcomeView]) -> String {
+fn outcomes_table(outcomes: &[FileOutcomeView]) -> String {
     let rows = outcomes.iter().map(|one| {
         let outcome = match one.outcome {
             FileOutcome::Brought => "brought",

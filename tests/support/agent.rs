@@ -96,6 +96,13 @@ impl Agent {
         self.depot(&[args, &["--json"]].concat()).ok().json()
     }
 
+    /// Has it scan in that way, and tell the site what it found.
+    #[track_caller]
+    pub fn scan_and_report(&self, kind: &str) {
+        self.json(&["scan", kind]);
+        self.json(&["report"]);
+    }
+
     /// How it stands; nothing, while it does not answer.
     pub fn status(&self) -> Option<Value> {
         let run = self.depot(&["status", "--json"]);

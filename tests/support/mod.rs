@@ -15,6 +15,7 @@ pub mod debian;
 pub mod fleet;
 pub mod own;
 pub mod point;
+pub mod postgres;
 pub mod relay;
 pub mod s3;
 pub mod storm;

@@ -7,6 +7,7 @@ use ::sync::messages::{Message, MessageId};
 use deployment::automatic::{AutomaticRule, Chain, ChainLink, RuleDeployment};
 use deployment::enforcement::{Compliance, Enforcement};
 use deployment::policy::{DeploymentId, When};
+use deployment::results::Counts;
 use deployment::ring::{Decision, Standing};
 use deployment::{Deployment, DeploymentError, DeploymentName, GroupName, RuleName};
 use jiff::Timestamp;
@@ -18,12 +19,17 @@ pub(crate) fn standing(fleet: &Fleet, id: DeploymentId) -> Standing {
     let Ok(members) = fleet.collections.members(&it.collection, &fleet.states) else {
         return Standing::default();
     };
-    let counts = fleet.results.counts(id, &members);
+    standing_of(&fleet.results.counts(id, &members))
+}
+
+/// How a deployment stands, by the counts of its machines.
+///
+/// Files that could not be had say nothing against the updates, and are tried again: while content is on its way to a point, that
+/// is how its machines are. Without them no ring opens; for good it is not halted.
+fn standing_of(counts: &Counts) -> Standing {
     Standing {
         machines: counts.targets,
         succeeded: counts.compliance.get(&Compliance::Compliant).copied().unwrap_or(0),
-        // Files that could not be had say nothing against the updates, and are tried again: while content is on its way to
-        // a point, that is how its machines are. Without them no ring opens; for good it is not halted.
         failed: counts.enforcement.get(&Enforcement::Failed).copied().unwrap_or(0),
     }
 }
@@ -219,4 +225,27 @@ pub(crate) async fn tend(site: Site) -> Result<(), Problem> {
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_brought_is_no_failure_and_no_success() {
+        let counts = Counts {
+            targets: 20,
+            compliance: [(Compliance::Compliant, 4), (Compliance::NonCompliant, 13)].into(),
+            enforcement: [
+                (Enforcement::Failed, 2),
+                (Enforcement::DownloadFailed, 5),
+                (Enforcement::Downloading, 6),
+                (Enforcement::Succeeded, 4),
+            ]
+            .into(),
+            ..Counts::default()
+        };
+        assert_eq!(standing_of(&counts), Standing { machines: 20, succeeded: 4, failed: 2 });
+        assert_eq!(standing_of(&Counts::default()), Standing::default());
+    }
 }

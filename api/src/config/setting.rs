@@ -3,6 +3,7 @@
 use super::LogFormat;
 use super::units::{ByteSize, format_duration, parse_duration};
 use dp::PlainHttp;
+use sitedb::PostgresUrl;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,6 +106,32 @@ impl Setting for OptionalPath {
     }
     fn write(&self) -> String {
         self.0.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+/// The URL of a PostgreSQL database, or none: an empty text. Shown without its password.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseUrl(pub Option<PostgresUrl>);
+
+impl Setting for DatabaseUrl {
+    const WANTED: &'static str =
+        "postgres://USER@HOST/DATABASE, or empty for a database in the data folder";
+    fn accept(raw: Raw<'_>) -> Option<Self> {
+        Self::read(raw).ok()
+    }
+    fn write(&self) -> String {
+        self.0.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+    /// Does not repeat what was given: it may hold a password.
+    fn read(raw: Raw<'_>) -> Result<Self, String> {
+        match text(raw) {
+            Some("") => Ok(Self(None)),
+            Some(text) => match text.parse() {
+                Ok(url) => Ok(Self(Some(url))),
+                Err(error) => Err(format!("must be {}; {error}", Self::WANTED)),
+            },
+            None => Err(format!("must be {}", Self::WANTED)),
+        }
     }
 }
 

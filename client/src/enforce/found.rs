@@ -23,6 +23,8 @@ pub struct Found {
     pub documents: BTreeMap<String, Evaluated>,
     /// The updates that are required.
     pub updates: BTreeMap<UpdateId, Needed>,
+    /// The updates that something was done for, and that are not required any more.
+    pub done: BTreeMap<UpdateId, Done>,
     /// The packages that installers said to lack, as far as a deployment has them, by name.
     pub beside: BTreeMap<String, DeployedFile>,
 }
@@ -50,8 +52,19 @@ pub struct Needed {
     pub behaviour: Behaviour,
     /// Whether it is installed by way of its parts.
     pub is_bundle: bool,
+    /// Whether it is installed, and required only as the machine was not restarted since.
+    pub awaits_restart: bool,
     /// What is to be installed, with the files that this machine needs of it.
     pub items: Vec<DeployedItem>,
+}
+
+/// An update that something was done for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// What people call it.
+    pub name: String,
+    /// Whether it is installed; else it does not apply any more, or something newer is in its place.
+    pub is_installed: bool,
 }
 
 /// What documents are looked at by.
@@ -62,6 +75,8 @@ pub struct Looks<'a> {
     pub language: Option<&'a Language>,
     /// The states of updates, as the scan found them.
     pub state: &'a dyn Fn(UpdateId) -> Option<State>,
+    /// Which of those that are required only await a restart.
+    pub awaits_restart: &'a dyn Fn(UpdateId) -> bool,
     /// The items of a required update that apply, by their number; all, where that is none.
     pub items: &'a BTreeMap<UpdateId, BTreeSet<u32>>,
     /// The updates that something was done for.
@@ -76,8 +91,8 @@ impl Found {
         let mut evaluated = Evaluated::default();
         for update in document.updates {
             looks.beside(&update, &mut self.beside);
-            let id = update.id;
-            let is_required = match (looks.state)(id) {
+            let (id, state) = (update.id, (looks.state)(update.id));
+            let is_required = match state {
                 Some(State::Required) => true,
                 // It was begun, or a package of it is half installed: nobody can tell what is there, but that it is
                 // not whole.
@@ -96,10 +111,13 @@ impl Found {
             };
             if is_required {
                 self.updates.entry(id).or_insert_with(|| looks.needed(update));
+            } else if looks.known.contains(&id) {
+                let is_installed = state == Some(State::Installed);
+                self.done.entry(id).or_insert(Done { name: update.name, is_installed });
+            } else {
+                continue;
             }
-            if is_required || looks.known.contains(&id) {
-                evaluated.updates.insert(id);
-            }
+            evaluated.updates.insert(id);
         }
         self.documents.insert(digest.to_owned(), evaluated);
     }
@@ -125,6 +143,7 @@ impl Looks<'_> {
             title: update.title,
             behaviour: update.behaviour,
             is_bundle,
+            awaits_restart: (self.awaits_restart)(update.id),
             items: items.map(|item| self.item(item)).collect(),
         }
     }
@@ -298,10 +317,14 @@ mod tests {
         lacks: &[&str],
         language: Option<&Language>,
     ) -> Found {
-        let (items, known) = (BTreeMap::new(), BTreeSet::new());
+        let items = BTreeMap::new();
+        let known = ["done", "superseded"].map(|name| UpdateId::named(&[name])).into();
         let lacks = lacks.iter().map(|it| (*it).to_owned()).collect();
         let state = |id: UpdateId| match id {
-            id if id == UpdateId::named(&["installed"]) => Some(State::Installed),
+            id if ["installed", "done"].map(|name| UpdateId::named(&[name])).contains(&id) => {
+                Some(State::Installed)
+            }
+            id if id == UpdateId::named(&["superseded"]) => Some(State::NotRequired),
             id if id == UpdateId::named(&["unknown"]) => Some(State::Unknown),
             id if id == UpdateId::named(&["newer"]) => None,
             _ => Some(State::Required),
@@ -310,6 +333,7 @@ mod tests {
             facts: machine,
             language,
             state: &state,
+            awaits_restart: &|id| id == UpdateId::named(&["waits"]),
             items: &items,
             known: &known,
             lacks: &lacks,
@@ -368,12 +392,25 @@ mod tests {
 
     #[test]
     fn what_is_not_required_is_left_out_and_what_nobody_knows_is_counted() {
-        let all = ["installed", "unknown", "newer", "other"];
+        let all = ["installed", "unknown", "newer", "other", "waits"];
         let of = all.map(|name| update(name, vec![item(None, Vec::new())])).into();
         let found = found(&machine(Platform::Debian, &[]), of, &[], None);
         let evaluated = &found.documents["d"];
         assert_eq!((evaluated.unknown, evaluated.missing), (1, 1));
-        assert_eq!(evaluated.updates, BTreeSet::from([UpdateId::named(&["other"])]));
+        let [other, waits] = ["other", "waits"].map(|name| UpdateId::named(&[name]));
+        assert_eq!(evaluated.updates, BTreeSet::from([other, waits]));
+        assert!(found.updates[&waits].awaits_restart && !found.updates[&other].awaits_restart);
+    }
+
+    #[test]
+    fn what_something_was_done_for_keeps_its_name_and_is_called_installed_only_if_it_is() {
+        let of = ["done", "superseded", "installed"].map(|name| update(name, Vec::new())).into();
+        let found = found(&machine(Platform::Debian, &[]), of, &[], None);
+        let [done, superseded] = ["done", "superseded"].map(|name| UpdateId::named(&[name]));
+        assert_eq!(found.documents["d"].updates, BTreeSet::from([done, superseded]));
+        let is = |name: &str, is_installed| Done { name: name.into(), is_installed };
+        let all = [(done, is("done", true)), (superseded, is("superseded", false))];
+        assert_eq!(found.done, BTreeMap::from(all));
     }
 
     #[test]

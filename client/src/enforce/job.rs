@@ -75,6 +75,9 @@ pub struct Job {
     pub lacks: BTreeSet<String>,
     /// Whether the machine was restarted for it, which happens once until deployments are evaluated again.
     pub was_restarted: bool,
+    /// The start of the machine that has to end for it, should a scan find it installed though its installer failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_of: Option<String>,
     /// The start of the machine whose overlay it lies in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_overlay_of: Option<String>,
@@ -101,6 +104,12 @@ pub enum Phase {
 }
 
 impl Job {
+    /// Whether that start of the machine has to end before it counts, where it is installed.
+    pub fn needs_end_of(&self, boot: &str) -> bool {
+        let waits = matches!(&self.phase, Phase::AwaitsRestart { boot: of } if of == boot);
+        waits || self.restart_of.as_deref() == Some(boot)
+    }
+
     /// Lets it be tried again as if it never had been.
     pub fn afresh(&mut self) {
         self.retry = Retry::default();

@@ -8,7 +8,7 @@ use super::job::{
     MAX_LACKS, Phase, Retry,
 };
 use super::when::{later, until};
-use super::{Doing, Enforcer, Outcome, Round, Step, View, code};
+use super::{Doing, Ending, Enforcer, Outcome, Round, Step, View, code};
 use crate::clock::Moment;
 use crate::enforce::found::Needed;
 use crate::scan::Trigger;
@@ -421,27 +421,38 @@ impl Enforcer {
         self.note(view);
     }
 
+    /// Notes that there are other distribution points: they may have what those before did not.
+    pub fn has_other_points(&mut self) {
+        self.files.clear();
+    }
+
     /// Notes what came of installing an update.
     pub fn installed(
         &mut self,
         update: UpdateId,
         below_overlay: bool,
-        outcome: Outcome,
+        ending: Ending,
         view: &View<'_>,
         dice: &mut dyn FnMut() -> f64,
     ) {
         self.doing = None;
         let job = self.jobs.entry(update).or_default();
         job.phase = Phase::Open;
-        match outcome {
-            Outcome::Ended { needs_restart } => {
-                // What lies below the overlay shows after the restart.
-                job.phase = match needs_restart || below_overlay {
+        if ending.needs_restart {
+            job.restart_of = Some(view.boot.to_owned());
+        }
+        let may_be_there = matches!(ending.outcome, Outcome::Ended | Outcome::Failed(_));
+        if ending.needs_restart || may_be_there {
+            let is_lost = view.machine.has_overlay && !below_overlay;
+            job.in_overlay_of = is_lost.then(|| view.boot.to_owned());
+        }
+        match ending.outcome {
+            Outcome::Ended => {
+                // What lies below the overlay shows after the restart. One that an earlier try made necessary still is.
+                job.phase = match job.needs_end_of(view.boot) || below_overlay {
                     true => Phase::AwaitsRestart { boot: view.boot.to_owned() },
                     false => Phase::Ended,
                 };
-                let is_lost = view.machine.has_overlay && !below_overlay;
-                job.in_overlay_of = is_lost.then(|| view.boot.to_owned());
             }
             Outcome::Lacks(names) => {
                 let before = job.lacks.len();
@@ -483,15 +494,16 @@ impl Enforcer {
             self.doing = None;
         }
         (self.scans, self.scan_failure) = (Retry::default(), None);
-        let evaluates = [Trigger::Reevaluation, Trigger::UserAction, Trigger::Schedule];
-        let evaluates = evaluates.iter().any(|it| answers.contains(it));
+        let is_of_user = answers.contains(&Trigger::UserAction);
+        let evaluates = answers.contains(&Trigger::Reevaluation)
+            || (is_of_user && std::mem::take(&mut self.evaluates));
         if evaluates {
             self.jobs.values_mut().for_each(Job::afresh);
             self.files.clear();
             self.plans.values_mut().for_each(|plan| plan.document = Retry::default());
             self.restart.retry = Retry::default();
         }
-        if answers.contains(&Trigger::UserAction) {
+        if is_of_user {
             let lacking = view.found.documents.iter().filter(|(_, it)| it.missing > 0);
             for (digest, _) in lacking {
                 let what = "the catalogue does not have all of its updates";
@@ -506,8 +518,7 @@ impl Enforcer {
         };
         let begun = self.restart.begun_of().map(str::to_owned);
         for (id, job) in self.jobs.iter_mut().filter(|(id, _)| Some(**id) != installing) {
-            let is_required = view.found.updates.contains_key(id);
-            settle(job, is_required, evaluates, begun.as_deref(), view, dice);
+            settle(job, view.found.updates.get(id), evaluates, begun.as_deref(), view, dice);
         }
         self.restart.is_over(view.boot);
         match &mut self.round {
@@ -547,10 +558,10 @@ impl Enforcer {
     }
 }
 
-/// Takes what a scan says of one update. `restarted`: the start of the machine that we ended.
+/// Takes what a scan says of one update: `needed`, if it is required. `restarted`: the start of the machine that we ended.
 fn settle(
     job: &mut Job,
-    is_required: bool,
+    needed: Option<&Needed>,
     evaluates: bool,
     restarted: Option<&str>,
     view: &View<'_>,
@@ -570,9 +581,13 @@ fn settle(
         Phase::AwaitsRestart { boot } if restarted == Some(boot) => job.was_restarted = true,
         _ => {}
     }
-    if !is_required {
+    let awaits_restart = needed.is_some_and(|it| it.awaits_restart);
+    if needed.is_none() || awaits_restart {
         // How often it failed is kept until deployments are evaluated again: two that undo each other never end.
-        job.phase = Phase::Installed;
+        job.phase = match awaits_restart {
+            true => Phase::AwaitsRestart { boot: view.boot.to_owned() },
+            false => Phase::Installed,
+        };
         job.lacks.clear();
         (job.retry.again, job.retry.failure) = (None, None);
         return;

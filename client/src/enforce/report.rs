@@ -2,7 +2,7 @@
 //!
 //! All of it follows from what is remembered and how things stand; kept is only since when it is so.
 
-use super::job::Phase;
+use super::job::{CONTENT_TRIES, INSTALL_TRIES, Phase};
 use super::restart::Leave;
 use super::{Doing, Enforcer, View, code};
 use crate::clock::Moment;
@@ -53,6 +53,9 @@ pub struct Listed {
     /// How far it is.
     #[serde(flatten)]
     pub standing: Standing,
+    /// Why it could not be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
     /// Its updates that are required, or were installed for it.
     pub updates: Vec<ListedUpdate>,
 }
@@ -69,6 +72,9 @@ pub struct ListedUpdate {
     /// What went wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// In how many seconds what failed may be tried again; none, if that is once deployments are evaluated again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_in: Option<u64>,
 }
 
 impl Enforcer {
@@ -87,7 +93,7 @@ impl Enforcer {
         view.found.documents.values().flat_map(|it| &it.updates).copied()
     }
 
-    /// How far an update is, and what went wrong.
+    /// How far an update is, and what went wrong; unknown, if it is nothing to the machine any more.
     fn state_of(&self, id: UpdateId, view: &View<'_>) -> (Update, Option<Failure>) {
         let job = self.jobs.get(&id);
         match job.map(|job| &job.phase) {
@@ -98,8 +104,11 @@ impl Enforcer {
             _ => {}
         }
         let Some(needed) = view.found.updates.get(&id) else {
-            // It is there, whoever installed it.
-            return (Update::Installed, None);
+            return match view.found.done.get(&id) {
+                Some(done) if !done.is_installed => (Update::Unknown, None),
+                // It is there, whoever installed it.
+                _ => (Update::Installed, None),
+            };
         };
         if needed.is_bundle {
             return (Update::Pending, None);
@@ -205,7 +214,14 @@ impl Enforcer {
 
     /// All that there is to say of deployments, in the order of their ids.
     pub fn reports(&self, view: &View<'_>) -> Vec<DeploymentReport> {
-        let mut all: Vec<_> = view.deployments.iter().map(|it| self.report(it, view)).collect();
+        let reports = view.deployments.iter().map(|deployment| {
+            let report = self.report(deployment, view);
+            match deployment.experience.detail {
+                Detail::All => report,
+                Detail::Errors => only_failures_and_ends(report),
+            }
+        });
+        let mut all: Vec<_> = reports.collect();
         all.sort_by_key(|it| it.deployment);
         all
     }
@@ -222,6 +238,7 @@ impl Enforcer {
                 let since = shown.map_or(view.now, |(_, since)| *since);
                 UpdateReport { update: *id, state, age: age(view, since), failure }
             })
+            .filter(|it| it.state != Update::Unknown)
             .collect();
         let plan = self.plans.get(&deployment.id);
         let of_document = plan.and_then(|plan| plan.document.failure.clone());
@@ -231,35 +248,36 @@ impl Enforcer {
             Evaluation::Failed => of_document.or_else(of_scan),
             _ => of_update(),
         };
-        let (mut enforcement, mut told) = (standing.enforcement, updates);
-        if deployment.experience.detail == Detail::Errors {
-            told.retain(|it| is_failure_or_end(it.state));
-            let is_told = [
-                Enforcement::Failed,
-                Enforcement::DownloadFailed,
-                Enforcement::Succeeded,
-                Enforcement::PendingRestart,
-            ];
-            if !is_told.contains(&enforcement) {
-                enforcement = Enforcement::Unknown;
-            }
-        }
         let in_overlay = |id: &UpdateId| {
-            let of = self.jobs.get(id).and_then(|job| job.in_overlay_of.as_deref());
-            of == Some(view.boot)
+            let job = self.jobs.get(id).filter(|job| job.phase != Phase::Open);
+            job.and_then(|job| job.in_overlay_of.as_deref()) == Some(view.boot)
         };
         DeploymentReport {
             deployment: deployment.id,
             updates_of: deployment.updates.clone(),
             compliance: standing.compliance,
-            enforcement,
+            enforcement: standing.enforcement,
             evaluation: standing.evaluation,
             age: age(view, since),
             failure,
             never_fits: self.never_fits(deployment, view),
             in_overlay: evaluated.is_some_and(|it| it.updates.iter().any(in_overlay)),
-            updates: told,
+            updates,
         }
+    }
+
+    /// In how long what failed may be tried again.
+    fn again(&self, update: &UpdateReport, view: &View<'_>) -> Option<Duration> {
+        let moment = match update.state {
+            Update::Failed => self.jobs.get(&update.update)?.retry.when(INSTALL_TRIES),
+            Update::DownloadFailed => {
+                let lacking = self.lacking(update.update, view);
+                let tried = lacking.filter_map(|file| self.files.get(file.digest.as_ref()?));
+                tried.filter_map(|retry| retry.when(CONTENT_TRIES)).min()
+            }
+            _ => None,
+        };
+        moment.map(|moment| moment.since(view.now))
     }
 
     /// Whether an update takes longer than any window is open.
@@ -281,12 +299,14 @@ impl Enforcer {
             let times = self.times(deployment, view);
             let report = self.report(deployment, view);
             let named = |it: &UpdateReport| {
-                let needed = view.found.updates.get(&it.update);
+                let needed = view.found.updates.get(&it.update).map(|it| &it.name);
+                let name = needed.or(view.found.done.get(&it.update).map(|it| &it.name));
                 ListedUpdate {
                     id: it.update,
-                    name: needed.map_or_else(|| it.update.to_string(), |it| it.name.clone()),
+                    name: name.cloned().unwrap_or_else(|| it.update.to_string()),
                     state: it.state,
                     failure: it.failure.clone(),
+                    again_in: self.again(it, view).map(|it| it.as_secs()),
                 }
             };
             Listed {
@@ -302,15 +322,24 @@ impl Enforcer {
                     evaluation: report.evaluation,
                 },
                 updates: report.updates.iter().map(named).collect(),
+                failure: report.failure.filter(|_| report.evaluation == Evaluation::Failed),
             }
         });
         list.collect()
     }
 }
 
-fn is_failure_or_end(state: Update) -> bool {
-    use Update::*;
-    matches!(state, GeneralFailure | Failed | DownloadFailed | Installed | PendingRestart)
+/// What a site is told of a deployment that wants no more.
+fn only_failures_and_ends(mut report: DeploymentReport) -> DeploymentReport {
+    report.updates.retain(|it| {
+        use Update::*;
+        matches!(it.state, GeneralFailure | Failed | DownloadFailed | Installed | PendingRestart)
+    });
+    use Enforcement::*;
+    if !matches!(report.enforcement, Failed | DownloadFailed | Succeeded | PendingRestart) {
+        report.enforcement = Unknown;
+    }
+    report
 }
 
 /// Whole seconds since then.

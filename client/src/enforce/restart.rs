@@ -69,6 +69,11 @@ impl Restart {
         self.begun.as_ref().map(|it| &*it.boot)
     }
 
+    /// Announces it no more. That the machine was told to go down stays known.
+    pub fn call_off(&mut self) {
+        self.countdown = None;
+    }
+
     /// Forgets what was of an earlier start of the machine.
     pub fn is_over(&mut self, boot: &str) {
         if self.begun.as_ref().is_some_and(|it| it.boot != boot) {

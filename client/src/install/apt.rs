@@ -81,13 +81,40 @@ pub fn said(code: Option<i32>, said: &str) -> Said {
     if !lacks.is_empty() {
         return Said::Lacks(lacks);
     }
-    let wrong = |line: &&str| line.starts_with("E: ") || line.starts_with("dpkg: error");
-    let lines: Vec<&str> = said.lines().filter(wrong).collect();
+    let lines = what_went_wrong(said);
     let words = match lines.is_empty() {
         true => super::last_words(said, MAX_DETAIL),
         false => lines.join("\n"),
     };
     Said::Failed(Failure::new(code.map_or(code::LOCAL, i64::from), words))
+}
+
+/// The lines that say what went wrong, the cause first: dpkg says of a package that it cannot be processed, and below
+/// that, indented, why; what waited for that package follows from it, and apt's own lines say little more than that.
+fn what_went_wrong(said: &str) -> Vec<&str> {
+    let is_head = |line: &str| {
+        ["dpkg: error processing", "dpkg: unrecoverable"].iter().any(|it| line.starts_with(it))
+    };
+    let (mut failures, mut rest) = (Vec::new(), Vec::new());
+    let mut lines = said.lines().map(str::trim_end).peekable();
+    while let Some(line) = lines.next() {
+        if is_head(line) {
+            let mut failure = Vec::new();
+            while let Some(why) = lines.next_if(|it| it.starts_with(' ')) {
+                failure.push(why.trim_start());
+            }
+            failure.push(line);
+            failures.push(failure);
+        } else if line.starts_with("dpkg: error") || line.starts_with("E: ") {
+            rest.push(line);
+        }
+    }
+    let follows = |why: &&str| why.starts_with("dependency problems");
+    failures.sort_by_key(|failure| failure.first().is_some_and(follows));
+    // That apt's log has no terminal to be written through fails nothing.
+    rest.retain(|line| !line.starts_with("E: Can not write log"));
+    failures.push(rest);
+    failures.concat()
 }
 
 /// The packages of which apt says that others depend on them, or do not go with what is installed.
@@ -148,6 +175,39 @@ E: Unable to correct problems, you have held broken packages.
             "dpkg: error processing package a (--configure):\nE: Sub-process"
         );
         assert!(matches!(said(None, ""), Said::Failed(_)));
+    }
+
+    #[test]
+    fn what_failed_is_told_by_its_cause_first() {
+        let words = "\
+Setting up tool (2.0-1) ...
+dpkg: dependency problems prevent configuration of early:
+ early depends on tool (>= 2); however:
+  Package tool is not configured yet.
+
+dpkg: error processing package early (--configure):
+ dependency problems - leaving unconfigured
+dpkg: error processing package tool (--configure):
+ installed tool package post-installation script subprocess returned error exit status 7
+Errors were encountered while processing:
+ early
+ tool
+E: Can not write log (Is /dev/pts mounted?) - posix_openpt (2: No such file or directory)
+E: Sub-process /usr/bin/dpkg returned an error code (1)
+";
+        let Said::Failed(failure) = said(Some(100), words) else { panic!() };
+        let lines: Vec<&str> = failure.detail.lines().collect();
+        let all = [
+            "installed tool package post-installation script subprocess returned error exit status 7",
+            "dpkg: error processing package tool (--configure):",
+            "dependency problems - leaving unconfigured",
+            "dpkg: error processing package early (--configure):",
+            "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+        ];
+        assert_eq!(lines, all);
+        // Where the log alone could not be written, and nothing else is said, its words are better than none.
+        let Said::Failed(failure) = said(Some(100), "E: Can not write log (x)\n") else { panic!() };
+        assert_eq!(failure.detail, "E: Can not write log (x)");
     }
 
     #[test]

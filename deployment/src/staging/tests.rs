@@ -54,7 +54,7 @@ fn made() -> impl Strategy<Value = Made> {
     let updates = move || some(12, 8).prop_map(|all| all.into_iter().map(id).collect::<Vec<_>>());
     let deployment = (prop::bool::weighted(0.9), -20..20_i64, some(20, 15), updates());
     let package = (0..100_u64, updates());
-    let point = (prop_oneof![Just(u64::MAX), 0..200_u64], some(4, 2));
+    let point = (prop_oneof![Just(u64::MAX), 0..200_u64], some(4, 2), some(4, 2));
     let place = (some(5, 3), some(20, 10));
     (
         prop::collection::vec(deployment, 0..5),
@@ -78,7 +78,12 @@ fn made() -> impl Strategy<Value = Made> {
                 .collect(),
             points: points
                 .into_iter()
-                .map(|(free, held)| Point { free, held, ..Point::default() })
+                .map(|(free, distributed, holds)| Point {
+                    free,
+                    distributed,
+                    holds,
+                    ..Point::default()
+                })
                 .collect(),
             places: places
                 .into_iter()
@@ -129,13 +134,28 @@ proptest! {
                 prop_assert!(line.by <= at(deployment.1));
             }
             prop_assert!(!line.because.is_empty());
-            let is_held = made.points[line.point as usize].held.contains(&line.package);
-            prop_assert_eq!(line.state == LineState::Held, is_held);
+            // Each machine counts once, in however many deployments and boundary groups it is.
+            let machines = line.because.iter().fold(RoaringBitmap::new(), |all, because| {
+                let deployment = &made.deployments[because.deployment as usize];
+                let clients = &made.places[because.place as usize].clients;
+                let deployed = deployment.3.iter().filter(|id| package.updates.contains(id));
+                let requiring = deployed.fold(RoaringBitmap::new(), |all, id| all | &made.required[id]);
+                all | (requiring & &deployment.2 & clients)
+            });
+            let most: u64 = line.because.iter().map(|because| u64::from(because.machines)).sum();
+            let least = line.because.iter().map(|because| because.machines).max().unwrap_or(0);
+            prop_assert!(least <= line.machines && u64::from(line.machines) <= most.min(machines.len()));
+            let point = &made.points[line.point as usize];
+            let is_distributed = point.distributed.contains(&line.package);
+            let is_there = is_distributed || point.holds.contains(&line.package);
+            prop_assert_eq!(line.state == LineState::Held, is_there);
+            prop_assert_eq!(line.assigned, !is_distributed && line.state != LineState::NoRoom);
         }
         // Nobody is given more than there is room for.
         for (number, point) in (0..).zip(&made.points) {
-            let brought = plan.brought();
-            let bytes: u64 = brought.iter().filter(|(on, _)| *on == number).map(|(_, it)| made.packages[*it as usize].bytes).sum();
+            let assigned = plan.assigned();
+            let come = assigned.iter().filter(|(on, it)| *on == number && !point.holds.contains(it));
+            let bytes: u64 = come.map(|(_, it)| made.packages[*it as usize].bytes).sum();
             prop_assert!(bytes <= point.free);
         }
         prop_assert_eq!(&plan, &made.plan(0));
@@ -149,7 +169,7 @@ proptest! {
         let Some(deployment) = roomy.deployments.get_mut(gone) else { return Ok(()) };
         deployment.0 = false;
         let after = roomy.plan(0);
-        prop_assert!(after.brought().is_subset(&before.brought()));
+        prop_assert!(after.assigned().is_subset(&before.assigned()));
         for line in &before.lines {
             let others = line.because.iter().any(|because| because.deployment as usize != gone);
             let stays = after.lines.iter().any(|it| (it.point, it.package) == (line.point, line.package));
@@ -183,9 +203,19 @@ fn a_plan_says_why_something_is_not_brought() {
     let why: Vec<_> = plan.left.iter().map(|left| left.why.clone()).collect();
     assert_eq!(why, [Why::NotRequired(1), Why::InNoPackage(vec![id(2)]), Why::Nowhere(2)]);
     assert!(why[2].to_string().starts_with("2 machines"));
-    // What lies there already needs no room.
-    made.points[1].there.insert(1);
+    // What was assigned before needs no more room, and once the point says to hold it, it is held, and stays assigned.
+    made.points[1].staged.insert(1);
     assert_eq!(made.plan(0).lines[1].state, LineState::Bring);
+    made.points[1].holds.insert(1);
+    let held = made.plan(0);
+    assert_eq!((held.lines[1].state, held.lines[1].assigned), (LineState::Held, true));
+    assert!(held.assigned().contains(&(1, 1)));
+    // A machine that two deployments and two boundary groups are about is one machine.
+    let mut twice = made.clone();
+    twice.deployments.push(twice.deployments[0].clone());
+    twice.places.push(twice.places[0].clone());
+    let line = &twice.plan(0).lines[0];
+    assert_eq!((line.because.len(), line.machines), (4, 2));
     assert_eq!(made.plan(-5).left[0].why, Why::Until(at(-4)));
     made.deployments[0].0 = false;
     assert_eq!(

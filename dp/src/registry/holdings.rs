@@ -4,12 +4,13 @@
 //! Of a version eight bytes of a hash are kept. Should two ever have the same, a client is sent to a
 //! point that answers 404, and turns to the next.
 
+use super::Registry;
 use super::reports::read_facts;
 use crate::field::{Fact, FactState, PointId};
 use packager::PackageName;
 use parking_lot::Mutex;
 use sitedb::{Db, DbError};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A version, as it is kept.
@@ -47,18 +48,42 @@ impl Holdings {
 
     /// Whether a point holds a version; the first time for a point, reads its report in `db`.
     pub fn holds(&self, db: &Db, point: &PointId, version: Mark) -> Result<bool, DbError> {
-        let its = {
-            // Kept while the report is read, so that none that comes meanwhile is lost to an older.
-            let mut known = self.0.lock();
-            match known.get(point) {
-                Some(its) => its.clone(),
-                None => {
-                    let its = marks(&read_facts(db, point)?);
-                    known.insert(point.clone(), its.clone());
-                    its
-                }
-            }
-        };
-        Ok(its.binary_search(&version).is_ok())
+        Ok(self.of(db, point)?.binary_search(&version).is_ok())
+    }
+
+    /// What a point holds.
+    fn of(&self, db: &Db, point: &PointId) -> Result<Arc<[Mark]>, DbError> {
+        // Kept while the report is read, so that none that comes meanwhile is lost to an older.
+        let mut known = self.0.lock();
+        if let Some(its) = known.get(point) {
+            return Ok(its.clone());
+        }
+        let its = marks(&read_facts(db, point)?);
+        known.insert(point.clone(), its.clone());
+        Ok(its)
+    }
+}
+
+/// Versions that points are asked for, each by its place in a list.
+#[derive(Debug)]
+pub struct Sought(HashMap<Mark, u32>);
+
+impl Sought {
+    /// These; where there is none, its place means nothing.
+    pub fn new<'a>(versions: impl IntoIterator<Item = Option<(&'a PackageName, u64)>>) -> Self {
+        let placed = (0..).zip(versions);
+        Self(
+            placed
+                .filter_map(|(at, it)| it.map(|(name, number)| (mark(name, number), at)))
+                .collect(),
+        )
+    }
+}
+
+impl Registry {
+    /// Which of these versions a point says to hold whole.
+    pub fn holding(&self, point: &PointId, sought: &Sought) -> Result<BTreeSet<u32>, DbError> {
+        let its = self.holdings.of(&self.db, point)?;
+        Ok(its.iter().filter_map(|mark| sought.0.get(mark).copied()).collect())
     }
 }

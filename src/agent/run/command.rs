@@ -1,14 +1,15 @@
 //! What commands on the machine ask of the agent, and what it says of itself.
 
 use super::{Agent, AgentError, FACTS, dispensable};
-use crate::agent::control::Ask;
+use crate::agent::control::{Answered, Ask};
 use crate::agent::machine::Machine;
 use crate::agent::status::{Deployed, Status};
+use crate::exit::{Exit, Failure};
 use client::applicability::Assessor;
 use client::catalogue::{Shelf, platform_of};
 use client::clock::Moment;
 use client::explain::explain;
-use client::scan::Line;
+use client::scan::{Line, Trigger};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,56 +21,22 @@ impl Agent {
     pub(super) async fn command(
         &mut self,
         ask: Ask,
-        tell: oneshot::Sender<Result<Value, String>>,
+        tell: oneshot::Sender<Answered>,
     ) -> Result<(), AgentError> {
-        let status = |agent: &mut Self| {
-            serde_json::to_value(agent.status()).map_err(|error| error.to_string())
-        };
+        let status = |agent: &mut Self| serde_json::to_value(agent.status()).map_err(Failure::from);
         let said = match ask {
             Ask::Status => status(self),
             Ask::Policy => match self.ask_policy().await {
                 Ok(()) => status(self),
-                Err(trouble) => Err(trouble.to_string()),
+                Err(trouble) => Err(trouble.into()),
             },
-            Ask::Scan { trigger } => {
-                if !self.state.agenda.is_enabled() {
-                    let why = match &self.policy {
-                        None => "no policy came from the site yet",
-                        Some(policy) if policy.updates_enabled => {
-                            "the site has no update point yet"
-                        }
-                        Some(_) => "updates are disabled by the site's settings",
-                    };
-                    Err(format!("nothing is scanned for: {why}"))
-                } else if trigger.kind().1 == Line::Offline && self.state.agenda.brought().is_none()
-                {
-                    Err(match self.shelf.as_ref().and_then(Shelf::manifest) {
-                        None => "no catalogue was brought to this machine yet: scan without --offline",
-                        Some(_) => {
-                            "the catalogue on this machine is damaged, and has to be brought again: \
-                             scan without --offline"
-                        }
-                    }
-                    .into())
-                } else {
-                    self.state.agenda.ask(trigger);
-                    let now = self.now();
-                    match self.state.agenda.wake(now) {
-                        Some(due) if due > now => {
-                            let wait = crate::units::duration(due.since(now));
-                            let why = self.state.agenda.last_failure().map(|it| it.why.clone());
-                            let why = why.unwrap_or_default();
-                            Err(format!(
-                                "the update point is asked again in {wait}, as it failed before: {why}"
-                            ))
-                        }
-                        _ => {
-                            self.waiting.push((trigger, tell));
-                            return Ok(());
-                        }
-                    }
+            Ask::Scan { trigger, evaluates } => match self.scan_asked(trigger, evaluates) {
+                Ok(()) => {
+                    self.waiting.push((trigger, tell));
+                    return Ok(());
                 }
-            }
+                Err(failure) => Err(failure),
+            },
             Ask::Report => {
                 let now = self.now();
                 self.state.pace.at_once(now);
@@ -78,12 +45,10 @@ impl Agent {
                 let trouble = self.report_trouble.as_ref().or(self.deploy.report_trouble.as_ref());
                 match trouble {
                     None => status(self),
-                    Some(why) => Err(format!("states could not be told: {why}")),
+                    Some(why) => Err(Failure::failed(format!("states could not be told: {why}"))),
                 }
             }
-            Ask::Deployments => {
-                serde_json::to_value(self.listed()).map_err(|error| error.to_string())
-            }
+            Ask::Deployments => serde_json::to_value(self.listed()).map_err(Failure::from),
             Ask::Install { deployment } => self.user_install(deployment.as_deref()),
             Ask::Snooze { seconds } => self.snooze(Duration::from_secs(seconds)),
             Ask::Explain { update } => {
@@ -94,6 +59,47 @@ impl Agent {
         };
         let _ = tell.send(said);
         Ok(())
+    }
+
+    /// Has a scan made that a command asks for, if one can be now.
+    fn scan_asked(&mut self, trigger: Trigger, evaluates: bool) -> Result<(), Failure> {
+        let agenda = &mut self.state.agenda;
+        if !agenda.is_enabled() {
+            let why = match &self.policy {
+                None => "no policy came from the site yet",
+                Some(policy) if policy.updates_enabled => "the site has no update point yet",
+                Some(_) => "updates are disabled by the site's settings",
+            };
+            return Err(Failure::failed(format!("nothing is scanned for: {why}")));
+        }
+        if trigger.kind().1 == Line::Offline && agenda.brought().is_none() {
+            return Err(match self.shelf.as_ref().and_then(Shelf::manifest) {
+                None => Failure::failed(
+                    "no catalogue was brought to this machine yet: scan without --offline",
+                ),
+                Some(_) => Failure::new(
+                    Exit::Damaged,
+                    "the catalogue on this machine is damaged, and has to be brought again: \
+                     scan without --offline",
+                ),
+            });
+        }
+        agenda.ask(trigger);
+        if evaluates {
+            self.state.deploy.enforcer.evaluate_again();
+        }
+        let now = self.now();
+        match self.state.agenda.wake(now) {
+            Some(due) if due > now => {
+                let wait = crate::units::duration(due.since(now));
+                let why = self.state.agenda.last_failure().map(|it| it.why.clone());
+                let why = why.unwrap_or_default();
+                Err(Failure::failed(format!(
+                    "the update point is asked again in {wait}, as it failed before: {why}"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The updates that a scan takes to await a restart.
@@ -139,21 +145,21 @@ pub(super) fn explained(
     shelf: &Shelf,
     waits: &BTreeSet<UpdateId>,
     update: &str,
-) -> Result<Value, String> {
-    let facts = machine.facts().map_err(|error| crate::exit::chain(&error))?;
-    let shelved = shelf.shelved(platform_of(facts.system().platform));
-    let shelved = shelved.map_err(|error| error.to_string())?;
-    let found = shelved.find(update).map_err(|error| error.to_string())?;
+) -> Answered {
+    let facts = machine.facts()?;
+    let shelved = shelf.shelved(platform_of(facts.system().platform))?;
+    let found = shelved.find(update)?;
     if found.is_empty() {
-        return Err(format!("no update for this machine is called {update:?}"));
+        let what = format!("no update for this machine is called {update:?}");
+        return Err(Failure::new(Exit::NotFound, what));
     }
     let mut assessor = Assessor::new(&*facts, &shelved).awaiting_restart(waits);
     let all = found.iter().take(20).map(|entry| {
         let told = explain(&mut assessor, &entry.update);
         let text = told.to_string();
-        let mut value = serde_json::to_value(&told).map_err(|error| error.to_string())?;
+        let mut value = serde_json::to_value(&told)?;
         value["text"] = text.into();
         Ok(value)
     });
-    all.collect::<Result<Vec<Value>, String>>().map(Value::from)
+    all.collect::<Result<Vec<Value>, Failure>>().map(Value::from)
 }

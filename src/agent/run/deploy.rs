@@ -16,7 +16,7 @@ use carry::Carry;
 use client::cache::Cache;
 use client::clock::Moment;
 use client::enforce::found::Found;
-use client::enforce::{Enforcer, Outcome, Step, View, code};
+use client::enforce::{Ending, Enforcer, Outcome, Step, View, code};
 use client::install::plans;
 use client::ledger::pace::Pace;
 use client::scan::{Line, Trigger};
@@ -58,7 +58,7 @@ pub(super) struct Kept {
 pub(super) enum Done {
     Document(String, Result<(), Failure>),
     File(String, Result<u64, Failure>),
-    Install { update: UpdateId, below: bool, outcome: Outcome },
+    Install { update: UpdateId, below: bool, ending: Ending },
     Restart(Result<(), String>),
 }
 
@@ -288,14 +288,14 @@ impl Agent {
                     self.enforce(|it, view, dice| it.file(&digest, came, view, dice));
                 }
             }
-            Done::Install { update, below, outcome } => {
+            Done::Install { update, below, ending } => {
                 self.deploy.is_installing = false;
-                tracing::info!(%update, ?outcome, "an installation came to its end");
-                if let Outcome::Damaged(digest) = &outcome {
+                tracing::info!(%update, ?ending, "an installation came to its end");
+                if let Outcome::Damaged(digest) = &ending.outcome {
                     self.deploy.cache.remove(digest).map_err(AgentError::Cache)?;
                 }
                 self.state.facts_due = Moment::default();
-                self.enforce(|it, view, dice| it.installed(update, below, outcome, view, dice));
+                self.enforce(|it, view, dice| it.installed(update, below, ending, view, dice));
             }
             Done::Restart(Ok(())) => {}
             Done::Restart(Err(why)) => {
@@ -393,7 +393,7 @@ impl Agent {
     fn install(&mut self, update: UpdateId, within: Duration, below: bool) {
         self.deploy.is_installing = true;
         let done = self.deploy.done.clone();
-        let end = move |outcome| Done::Install { update, below, outcome };
+        let end = move |ending| Done::Install { update, below, ending };
         let needed = self.deploy.found.updates.get(&update).cloned().unwrap_or_default();
         let lacks = self.state.deploy.enforcer.lacks(update);
         let beside = self.deploy.found.beside.iter().filter(|(name, _)| lacks.contains(*name));
@@ -407,8 +407,8 @@ impl Agent {
                 Ok(platform) => plans(&needed, &beside, platform),
                 Err(error) => Err(Failure::new(code::LOCAL, crate::exit::chain(&error))),
             };
-            let outcome = match planned {
-                Err(failure) => Outcome::Failed(failure),
+            let ending = match planned {
+                Err(failure) => Ending { outcome: Outcome::Failed(failure), needs_restart: false },
                 Ok(plans) => {
                     let carry = Carry {
                         home: &home,
@@ -422,7 +422,7 @@ impl Agent {
                     carry.run(&plans)
                 }
             };
-            let _ = done.blocking_send(end(outcome));
+            let _ = done.blocking_send(end(ending));
         });
     }
 

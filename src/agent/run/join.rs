@@ -5,6 +5,7 @@ use crate::agent::control::{Ask, Asked};
 use crate::agent::enrol::{self, Patience, Wish};
 use crate::agent::home::Settled;
 use crate::agent::status::Status;
+use crate::exit::Failure;
 use dp::identity::Identity;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -73,13 +74,16 @@ pub(super) async fn joined(
                     let _ = tell.send(match (ask, id) {
                         (Ask::Status, Some(id)) => {
                             let status = Status::joining(id, &name, &token.sites, &standing);
-                            serde_json::to_value(status).map_err(|error| error.to_string())
+                            serde_json::to_value(status).map_err(Failure::from)
                         }
                         (Ask::Policy, _) => {
                             again.as_mut().reset(tokio::time::Instant::now());
                             Ok(Value::Null)
                         }
-                        _ => Err(format!("this machine is no client yet: {standing}")),
+                        _ => {
+                            let what = format!("this machine is no client yet: {standing}");
+                            Err(Failure::failed(what))
+                        }
                     });
                 }
             }

@@ -5,6 +5,7 @@ use crate::agent::link::{Site, Trouble};
 use client::policy::{Policy, SignedPolicy};
 use client::scan::agenda;
 use http::{Method, StatusCode};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -97,6 +98,15 @@ impl Agent {
             };
             let points = policy.update_points.iter().map(|at| self.site.place(&at.url)).collect();
             self.state.agenda.policy(now, settings, points, &mut dice);
+        }
+        let known: BTreeSet<&str> = self
+            .policy
+            .iter()
+            .flat_map(|it| &it.distribution_points)
+            .map(|point| point.url.as_str())
+            .collect();
+        if policy.distribution_points.iter().any(|point| !known.contains(point.url.as_str())) {
+            self.state.deploy.enforcer.has_other_points();
         }
         let is_new = self.policy.as_ref().is_none_or(|it| it.revision != policy.revision);
         if is_new {

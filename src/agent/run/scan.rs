@@ -4,6 +4,7 @@ use super::{Agent, AgentError, LOCATION, Location, deploy, dice};
 use crate::agent::link::{Point, Trouble};
 use crate::agent::machine::Machine;
 use crate::agent::status::Scanned;
+use crate::exit::{self, Exit};
 use client::catalogue::{RefreshError, Refreshed, Shelf, platform_of};
 use client::clock::Moment;
 use client::enforce::found::{Found, Looks};
@@ -39,7 +40,8 @@ impl Agent {
         if !self.state.agenda.is_enabled() {
             // While it was scanned the policy took updates away: what was found is of no use any more.
             for (_, tell) in std::mem::take(&mut self.waiting) {
-                let _ = tell.send(Err("updates were disabled by the site's settings".into()));
+                let why = "updates were disabled by the site's settings";
+                let _ = tell.send(Err(exit::Failure::failed(why)));
             }
             self.state.deploy.enforcer.scans_no_more();
             return self.save();
@@ -87,8 +89,14 @@ impl Agent {
         self.save()?;
         let answer = match (&scanned.failed, serde_json::to_value(&scanned)) {
             (None, Ok(value)) => Ok(value),
-            (Some(failure), _) => Err(format!("the scan failed: {}", failure.why)),
-            (None, Err(error)) => Err(error.to_string()),
+            (Some(failure), _) => {
+                let exit = match failure.class {
+                    Class::Damaged => Exit::Damaged,
+                    _ => Exit::Failed,
+                };
+                Err(exit::Failure::new(exit, format!("the scan failed: {}", failure.why)))
+            }
+            (None, Err(error)) => Err(error.into()),
         };
         for (trigger, tell) in std::mem::take(&mut self.waiting) {
             if scan.answers.contains(&trigger) {
@@ -233,6 +241,9 @@ impl Agent {
                 facts: &*facts,
                 language: language.as_ref(),
                 state: &|id| evaluated.found.get(&id).map(|known| known.state),
+                awaits_restart: &|id| {
+                    evaluated.found.get(&id).is_some_and(|known| known.awaits_restart)
+                },
                 items: &evaluated.items,
                 known: &known,
                 lacks: &lacks,

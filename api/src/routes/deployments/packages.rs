@@ -5,7 +5,7 @@
 
 use crate::auth::Identity;
 use crate::deployed::Content;
-use crate::deployment_package::{Bring, KEPT, Kept, bring, find, retention};
+use crate::deployment_package::{Bring, KEPT, Kept, bring, find, find_or_advise, retention};
 use crate::extract::{Input, Params, Query, field};
 use crate::guard::AuditNote;
 use crate::jobs::Job;
@@ -244,7 +244,7 @@ async fn show_deployment_package(
 ) -> Result<Json<DeploymentPackageView>, Problem> {
     let name: PackageName = params.get("package")?;
     let shown = blocking(move || {
-        let (info, kept) = find(&site, &name)?;
+        let (info, kept) = find_or_advise(&site, &name)?;
         view(&site, &info, kept)
     });
     Ok(Json(shown.await?))
@@ -384,7 +384,7 @@ async fn download_to_package(
     let folder = source_folder("from_folder", asked.from_folder.as_deref(), &identity)?;
     let of = site.clone();
     let wanted = blocking(move || {
-        find(&of, &name)?;
+        find_or_advise(&of, &name)?;
         let mut updates = asked.updates;
         if let Some(group) = &asked.group {
             let group: GroupName = field("group", group)?;

@@ -510,7 +510,7 @@ async fn show_deployment(
 }
 
 /// What is changed of a deployment; what is not told stays.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schema(example = json!({"enabled": false, "collection": "all", "deadline": "2026-12-05T03:00:00Z"}))]
 pub struct DeploymentChange {

@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 }
 
 /// What a rule is, or what of it is changed: what is not told is as it is, or as by default.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(example = json!({
     "description": "Patch day", "criteria": "classification in (security, critical) and released >= 1mo ago",

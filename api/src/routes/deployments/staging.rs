@@ -25,9 +25,9 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 struct PlanQuery {
-    /// Only those for this distribution point, by name.
+    /// Only those for this distribution point, by name or id.
     point: Option<String>,
-    /// Only those because of this deployment, by name.
+    /// Only those because of this deployment, by name or id.
     deployment: Option<String>,
     /// At most so many lines.
     #[param(minimum = 1, maximum = 100000, default = 1000)]
@@ -38,7 +38,7 @@ struct PlanQuery {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "lines": [{"package": "patch-day", "point": "paris-1", "state": "bring", "bytes": 412000000,
-        "by": "2026-12-09T02:00:00Z", "because": [
+        "by": "2026-12-09T02:00:00Z", "machines": 61, "because": [
             {"deployment": "patch-day-2026-12-09-pilot", "boundary_group": "paris", "machines": 61}]}],
     "n_lines": 1, "bring_bytes": 412000000, "left": [
         {"deployment": "december", "why": "it is brought from 2026-12-14T20:00:00Z on"}],
@@ -49,7 +49,7 @@ pub struct StagingPlanView {
     pub lines: Vec<StagingLine>,
     /// How many there are.
     pub n_lines: u64,
-    /// Bytes that are brought in all.
+    /// Bytes of what is in the state `bring`, in all.
     pub bring_bytes: u64,
     /// What of deployments is not brought, and why.
     pub left: Vec<StagingLeft>,
@@ -65,7 +65,7 @@ pub struct StagingPlanView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(example = json!({
     "package": "patch-day", "point": "paris-1", "state": "bring", "bytes": 412000000,
-    "by": "2026-12-09T02:00:00Z",
+    "by": "2026-12-09T02:00:00Z", "machines": 61,
     "because": [{"deployment": "patch-day-2026-12-09-pilot", "boundary_group": "paris", "machines": 61}]
 }))]
 pub struct StagingLine {
@@ -73,7 +73,7 @@ pub struct StagingLine {
     pub package: String,
     /// The point.
     pub point: String,
-    /// `bring`; `held`, if a person sees to it; `no-room`.
+    /// `bring`, until all of it is there; `held`, if the point has it, or a person distributed it there; `no-room`.
     #[schema(value_type = String)]
     pub state: String,
     /// Its bytes.
@@ -81,6 +81,8 @@ pub struct StagingLine {
     /// When the first of what needs it is available.
     #[schema(value_type = String, format = DateTime)]
     pub by: Timestamp,
+    /// How many machines near the point require something of it, each counted once.
+    pub machines: u32,
     /// Why.
     pub because: Vec<StagingReason>,
 }
@@ -128,8 +130,13 @@ async fn staging_plan(
         return Err(Problem::malformed("limit", format!("must be from 1 to {most}")));
     }
     let shown = blocking(move || {
+        let (fleet, registry) = (site.fleet()?, &site.ledger()?.registry);
+        let of_point = query.point.map(|it| registry.point(&it)).transpose()?;
+        let of_point = of_point.map(|point| point.name.to_string());
+        let of_deployment = query.deployment.map(|it| fleet.deployments.find(&it)).transpose()?;
+        let of_deployment = of_deployment.map(|(_, it)| it.name.to_string());
         let staging = Staging::of(&site, Timestamp::now())?;
-        let (wanted, there) = (staging.wanted(), site.ledger()?.registry.staged());
+        let (wanted, there) = (staging.wanted(), registry.staged());
         let Staging { deployments, packages, points, places, plan } = staging;
         let name = |all: &[String], at: u32| all.get(at as usize).cloned().unwrap_or_default();
         let (mut lines, mut n_lines, mut bring_bytes) = (Vec::new(), 0, 0_u64);
@@ -149,8 +156,8 @@ async fn staging_plan(
                 })
                 .collect();
             let is_its = |wanted: &String| because.iter().any(|it| it.deployment == *wanted);
-            if query.point.as_ref().is_some_and(|wanted| wanted != point)
-                || query.deployment.as_ref().is_some_and(|wanted| !is_its(wanted))
+            if of_point.as_ref().is_some_and(|wanted| wanted != point)
+                || of_deployment.as_ref().is_some_and(|wanted| !is_its(wanted))
             {
                 continue;
             }
@@ -162,6 +169,7 @@ async fn staging_plan(
                     state: line.state.as_str().into(),
                     bytes: *bytes,
                     by: line.by,
+                    machines: line.machines,
                     because,
                 });
             }
@@ -170,8 +178,7 @@ async fn staging_plan(
             deployment: name(&deployments, it.deployment),
             why: it.why.to_string(),
         });
-        let left =
-            left.filter(|it| query.deployment.as_ref().is_none_or(|of| *of == it.deployment));
+        let left = left.filter(|it| of_deployment.as_ref().is_none_or(|of| *of == it.deployment));
         Ok(StagingPlanView {
             lines,
             n_lines,

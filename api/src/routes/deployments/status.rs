@@ -248,7 +248,7 @@ impl DeploymentDeviceView {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct DevicesQuery {
+struct DeployedDevicesQuery {
     /// Entries a page may have, from 1 to 1000.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
@@ -283,15 +283,15 @@ fn which(state: &str) -> Option<Which> {
 #[utoipa::path(get, path = "/api/v1/deployments/{deployment}/devices", tag = "deployments",
     operation_id = "list_deployment_devices", security(("token" = ["reader"])), params(
         ("deployment" = String, Path, description = "Its name or id", example = "november-pilot"),
-        DevicesQuery),
+        DeployedDevicesQuery),
     responses((status = 200, description = "A page of clients", body = Page<DeploymentDeviceView>)))]
 async fn list_deployment_devices(
     State(site): State<Site>,
     params: Params,
-    Query(query): Query<DevicesQuery>,
+    Query(query): Query<DeployedDevicesQuery>,
 ) -> Result<Json<Page<DeploymentDeviceView>>, Problem> {
     const LIST: &str = "deployment-devices";
-    let DevicesQuery { limit, cursor, state, error } = query;
+    let DeployedDevicesQuery { limit, cursor, state, error } = query;
     let page = PageQuery { limit, cursor };
     let (limit, after) = (page.limit()?, ordinal_after(page.after(LIST)?)?);
     let by_state = match &state {

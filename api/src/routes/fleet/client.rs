@@ -199,7 +199,8 @@ pub struct SignedPolicyView {
 /// Say what the client is to do
 ///
 /// As soon as it differs from the revision that the client has; 204 if it did not in the time that it
-/// waits, or 304 if it named the revision in `If-None-Match`.
+/// waits, or 304 if it named the revision in `If-None-Match`. What was deployed just now is staged first: that takes a
+/// moment, and ten seconds at most.
 #[utoipa::path(get, path = "/api/v1/client/policy", tag = "client",
     operation_id = "get_client_policy", security(("client" = [])), params(PolicyQuery),
     responses((status = 200, description = "The policy", body = SignedPolicyView,
@@ -225,6 +226,11 @@ async fn get_policy(
     loop {
         waiting.own.mark_unchanged();
         waiting.frame.mark_unchanged();
+        // Who asks just after something was deployed is told of it, and not by the next time it asks.
+        tokio::select! {
+            () = site.deployed().until_told() => {}
+            () = waiting.closed.cancelled() => return Err(stopping()),
+        }
         let (of, reached) = (site.clone(), reached.clone());
         let (own, mut frame) = blocking(move || {
             let fleet = of.fleet()?;
@@ -234,7 +240,7 @@ async fn get_policy(
             let addresses = facts.into_iter().flat_map(|facts| facts.addresses).chain(peer);
             let reached = reached.unwrap_or_else(|| own_addresses(&of).remove(0));
             let set = fleet.settings.get(For::Client(caller.id));
-            let told = of.deployed().shown(&of)?.picture.of(caller.ordinal);
+            let told = of.deployed().told(&of)?.picture.of(caller.ordinal);
             let addresses = addresses.collect();
             let own = Own { client: caller.id, addresses, reached, set, told };
             Ok((own, fleet.policies.frame(&of)?))

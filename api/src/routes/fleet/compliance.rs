@@ -221,7 +221,7 @@ pub struct DeviceView {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct DevicesQuery {
+struct UpdateDevicesQuery {
     /// Entries a page may have, from 1 to 1000.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
@@ -237,14 +237,14 @@ struct DevicesQuery {
 /// List the clients on which an update has a state
 #[utoipa::path(get, path = "/api/v1/compliance/updates/{update}/devices", tag = "compliance",
     operation_id = "list_devices", security(("token" = ["reader"])), params(
-        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), DevicesQuery),
+        ("update" = String, Path, description = "Its id or name", example = "DSA-5545-1"), UpdateDevicesQuery),
     responses((status = 200, description = "A page of clients", body = Page<DeviceView>)))]
 async fn list_devices(
     State(site): State<Site>,
     params: Params,
-    Query(query): Query<DevicesQuery>,
+    Query(query): Query<UpdateDevicesQuery>,
 ) -> Result<Json<Page<DeviceView>>, Problem> {
-    let DevicesQuery { limit, cursor, state, collection } = query;
+    let UpdateDevicesQuery { limit, cursor, state, collection } = query;
     let page = PageQuery { limit, cursor };
     let (limit, after) = (page.limit()?, ordinal_after(page.after("devices")?)?);
     let state: UpdateState = state

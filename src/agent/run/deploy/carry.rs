@@ -7,13 +7,12 @@
 use crate::agent::filter::{Filter, FilterError};
 use crate::agent::home::Home;
 use crate::agent::machine::Machine;
-use client::enforce::{Outcome, code};
+use client::enforce::{Ending, Outcome, code};
 use client::facts::Platform;
 use client::install::{MAX_SAID, Plan, Said, apt, command, dnf, plain_name};
 use client::settings::Settings;
 use deployment::enforcement::Failure;
 use deployment::policy::DeployedFile;
-use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -63,37 +62,48 @@ enum Ended {
 
 impl Carry<'_> {
     /// Carries it out: all plans in order, up to the first that does not end well. On a thread that may block.
-    pub fn run(&self, plans: &[Plan]) -> Outcome {
+    pub fn run(&self, plans: &[Plan]) -> Ending {
+        let failed = |code, what: String| Outcome::Failed(Failure::new(code, what));
         let local = |error: io::Error| {
-            let what = format!("the machine does not let it be installed: {error}");
-            Outcome::Failed(Failure::new(code::LOCAL, what))
+            failed(code::LOCAL, format!("the machine does not let it be installed: {error}"))
         };
+        let not_begun = |outcome| Ending { outcome, needs_restart: false };
         let filter = match self.below.then(|| Filter::take_off(self.home, self.machine.root())) {
             None => None,
             Some(Ok(filter)) => Some(filter),
             Some(Err(error @ (FilterError::NoOverlay | FilterError::Remount(_)))) => {
-                return Outcome::Failed(Failure::new(code::FILTER, error.to_string()));
+                return not_begun(failed(code::FILTER, error.to_string()));
             }
             Some(Err(FilterError::Home(error))) => {
-                return Outcome::Failed(Failure::new(code::LOCAL, crate::exit::chain(&error)));
+                return not_begun(failed(code::LOCAL, crate::exit::chain(&error)));
             }
         };
         let root = filter.as_ref().map_or(self.machine.root(), Filter::lower).to_owned();
         let stage = root.join(STAGE).join(self.update.0.simple().to_string());
-        let ran = self.run_in(&root, &stage, plans, filter.is_some());
+        let before = self.machine.signs();
+        let mut is_said = false;
+        let ran = self.run_in(&root, &stage, plans, filter.is_some(), &mut is_said);
         let _ = fs::remove_dir_all(&stage);
-        ran.unwrap_or_else(local)
+        let of_debian = plans.iter().filter_map(|plan| match plan {
+            Plan::Packages { platform: Platform::Debian, files, .. } => Some(files),
+            _ => None,
+        });
+        let packages = of_debian.flatten().filter_map(|it| Some(it.package.as_ref()?.name.clone()));
+        // However it ended: what was installed before another package's script failed wants its restart as well.
+        let is_new = self.machine.signs().are_new_since(&before, &packages.collect());
+        let needs_restart = is_said || is_new || self.restarts == Restart::Always;
+        Ending { outcome: ran.unwrap_or_else(local), needs_restart }
     }
 
+    /// `is_said` becomes so, if an installer says that the machine has to restart.
     fn run_in(
         &self,
         root: &Path,
         stage: &Path,
         plans: &[Plan],
         is_below: bool,
+        is_said: &mut bool,
     ) -> io::Result<Outcome> {
-        let before = self.machine.signs();
-        let (mut restarts, mut packages) = (self.restarts == Restart::Always, BTreeSet::new());
         let ends = Instant::now() + self.within;
         for plan in plans {
             if let Err(outcome) = self.put(plan, stage)? {
@@ -101,29 +111,24 @@ impl Carry<'_> {
             }
             let run = Run { carry: self, root, stage, is_below, ends };
             let said = match plan {
-                Plan::Packages { platform: Platform::Rpm, .. } => run.rpm(plan)?,
-                Plan::Packages { files, .. } => {
-                    let names = files.iter().filter_map(|it| it.package.as_ref());
-                    packages.extend(names.map(|package| package.name.clone()));
-                    run.apt(plan)?
-                }
+                Plan::Packages { platform: Platform::Rpm, .. } => run.rpm(plan, is_said)?,
+                Plan::Packages { .. } => run.apt(plan)?,
                 Plan::Command { .. } => run.program(plan)?,
             };
             match said {
-                Said::Installed { restarts: it } => restarts |= it,
+                Said::Installed { restarts } => *is_said |= restarts,
                 Said::Lacks(names) => return Ok(Outcome::Lacks(names)),
                 Said::Another => return Ok(Outcome::Another),
                 Said::Failed(failure) => return Ok(Outcome::Failed(failure)),
             }
         }
-        restarts |= self.machine.signs().are_new_since(&before, &packages);
         let outdated: Vec<String> = self.machine.outdated().into_iter().collect();
         if !outdated.is_empty() {
             let programs = outdated.join(", ");
             let line = format!("these run, and still use a library that was replaced: {programs}");
             Log::open(self.home, self.update)?.say(&line)?;
         }
-        Ok(Outcome::Ended { needs_restart: restarts })
+        Ok(Outcome::Ended)
     }
 
     /// Puts a plan's files into a folder of their own, and checks there what will be installed.
@@ -229,7 +234,7 @@ impl Run<'_> {
         })
     }
 
-    fn rpm(&self, plan: &Plan) -> io::Result<Said> {
+    fn rpm(&self, plan: &Plan, wants_restart: &mut bool) -> io::Result<Said> {
         let paths = plan.files().filter_map(plain_name);
         let paths: Vec<String> =
             paths.map(|name| self.stage.join(name).display().to_string()).collect();
@@ -239,12 +244,13 @@ impl Run<'_> {
             Ended::NotYet => return Ok(self.too_long()),
             Ended::So(code, words) => dnf::said(code, &words),
         };
-        if !matches!(said, Said::Installed { .. }) || root.is_some() {
-            return Ok(said);
+        // Also of one that failed: a scriptlet may have, of a package among others.
+        if matches!(said, Said::Installed { .. } | Said::Failed(_)) && root.is_none() {
+            let asked = self.outside(&dnf::needs_restart(), &dnf::ENVIRONMENT, None)?;
+            *wants_restart |=
+                matches!(asked, Ended::So(code, words) if dnf::says_restart(code, &words));
         }
-        let asked = self.outside(&dnf::needs_restart(), &dnf::ENVIRONMENT, None)?;
-        let restarts = matches!(asked, Ended::So(code, words) if dnf::says_restart(code, &words));
-        Ok(Said::Installed { restarts })
+        Ok(said)
     }
 
     fn program(&self, plan: &Plan) -> io::Result<Said> {
@@ -336,8 +342,8 @@ impl Run<'_> {
             return Ok(Ended::NotYet);
         };
         let _ = fs::remove_file(pid_file(home));
-        log.say(&format!("ended: {status}"))?;
         let said = log.said()?;
+        log.say(&format!("ended: {status}"))?;
         Ok(Ended::So(status.code(), said))
     }
 

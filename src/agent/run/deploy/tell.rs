@@ -1,15 +1,17 @@
 //! Telling the site how far deployments are, and people at the machine.
 
 use super::super::{Agent, AgentError, QUIET, dice};
+use crate::agent::control::Answered;
 use crate::agent::enrol::JSON;
 use crate::agent::link::Trouble;
+use crate::exit::{Exit, Failure, chain};
+use client::enforce::NotNow;
 use client::enforce::report::Listed;
 use compliance::message::Incarnation;
 use deployment::enforcement::{DeploymentReport, MAX_ITEMS, MAX_REPORT, Report};
 use deployment::policy::DeploymentId;
 use http::Method;
 use jiff::Timestamp;
-use serde_json::Value;
 use std::time::Duration;
 
 impl Agent {
@@ -73,41 +75,44 @@ impl Agent {
     }
 
     /// Has deployments installed now that a user wants: those called so, or all that are available.
-    pub(in crate::agent::run) fn user_install(
-        &mut self,
-        which: Option<&str>,
-    ) -> Result<Value, String> {
+    pub(in crate::agent::run) fn user_install(&mut self, which: Option<&str>) -> Answered {
         let id = which.map(|which| self.called(which)).transpose()?;
         let wanted = self.enforce(|it, view, dice| it.user_wants(id, view, dice));
-        let wanted = wanted.map_err(|error| error.to_string())?;
-        self.save().map_err(|error| crate::exit::chain(&error))?;
+        let wanted = wanted.map_err(|error| match error {
+            NotNow::NotDeployed(_) => Failure::new(Exit::NotFound, chain(&error)),
+            _ => Failure::from(error),
+        })?;
+        self.save()?;
         let all = self.listed();
         let all: Vec<_> = all.into_iter().filter(|it| wanted.contains(&it.id)).collect();
-        serde_json::to_value(all).map_err(|error| error.to_string())
+        Ok(serde_json::to_value(all)?)
     }
 
     /// The deployment of that id or name.
-    fn called(&self, which: &str) -> Result<DeploymentId, String> {
+    fn called(&self, which: &str) -> Result<DeploymentId, Failure> {
         if let Ok(id) = which.parse() {
             return Ok(id);
         }
         let mut named = self.deployments().iter().filter(|it| it.name.eq_ignore_ascii_case(which));
         match (named.next(), named.next()) {
             (Some(one), None) => Ok(one.id),
-            (None, _) => Err(format!(
-                "no deployment to this machine is called {which:?}; `depot agent deployments` lists them"
+            (None, _) => Err(Failure::new(
+                Exit::NotFound,
+                format!(
+                    "no deployment to this machine is called {which:?}; `depot agent deployments` lists them"
+                ),
             )),
             (Some(_), Some(_)) => {
-                Err(format!("several deployments are called {which:?}: name one by its id"))
+                let what = format!("several deployments are called {which:?}: name one by its id");
+                Err(Failure::usage(what))
             }
         }
     }
 
     /// Puts the restart off.
-    pub(in crate::agent::run) fn snooze(&mut self, by: Duration) -> Result<Value, String> {
-        let wait = self.enforce(|it, view, _| it.snooze(by, view));
-        let wait = wait.map_err(|error| error.to_string())?;
-        self.save().map_err(|error| crate::exit::chain(&error))?;
+    pub(in crate::agent::run) fn snooze(&mut self, by: Duration) -> Answered {
+        let wait = self.enforce(|it, view, _| it.snooze(by, view))?;
+        self.save()?;
         Ok(serde_json::json!({ "restart_in": wait.as_secs() }))
     }
 }

@@ -7,7 +7,7 @@ use crate::problem::{Kind, Problem};
 use crate::site::{Site, blocking};
 use axum::Json;
 use axum::extract::{Extension, State};
-use deployment::automatic::{After, Chain, RuleDeployment, RuleError};
+use deployment::automatic::{After, Chain, ChainLink, RuleDeployment, RuleError};
 use deployment::policy::Experience;
 use deployment::ring::{Limit, Ring, Word};
 use deployment::window::Clock;
@@ -267,41 +267,84 @@ pub struct RingWord {
     /// What the rule calls the deployment; not for `resume`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deployment: Option<String>,
-    /// The group; without it, the one that the last run filled.
+    /// The group. Without it: of `hold` and `follow` each group in which the deployment is not open yet, of `resume` each that is
+    /// halted, and of `go`, which nothing takes back, the one that the last run filled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
 }
 
 /// Open a ring, hold it, or have a halted one go on
+///
+/// Rings of older groups wait beside those of the newest: what holds one of a name holds them all.
 #[utoipa::path(post, path = "/api/v1/rules/{rule}/rings", tag = "deployments",
     security(("token" = ["operator"])), request_body = RingWord,
     params(("rule" = String, Path, description = "The rule", example = "patch-day")),
-    responses((status = 200, description = "The rings of the group", body = RingChainView)))]
+    responses((status = 200, description = "The rings of each group that was meant, the newest first",
+        body = Vec<RingChainView>)))]
 async fn say_to_ring(
     State(site): State<Site>,
     Extension(note): Extension<AuditNote>,
     params: Params,
     Input(word): Input<RingWord>,
-) -> Result<Json<RingChainView>, Problem> {
+) -> Result<Json<Vec<RingChainView>>, Problem> {
     let name: RuleName = params.get("rule")?;
     note.detail(format!("{} {}", word.say, word.deployment.as_deref().unwrap_or_default()));
     let shown = blocking(move || {
         let fleet = site.fleet()?;
         let (rule, _) = fleet.rules.get(&name)?;
-        let chains = fleet.rules.chains(&name)?.into_iter().rev();
-        let is_it =
-            |chain: &Chain| word.group.as_deref().is_none_or(|it| it == chain.group.as_str());
-        let chain = chains.into_iter().find(is_it).ok_or_else(|| {
-            let detail = "no run of the rule has filled such a group yet";
-            Problem::new(Kind::NotFound, detail).caused_by("group", detail)
-        })?;
-        let of = (&chain.group, chain.scheduled);
-        let chain = crate::automatic::rings::change(&site, &name, &rule, of, |chain| {
-            apply(&site, &name, chain, &word)
-        })?;
-        RingChainView::of(&site, &rule, chain)
+        let chains: Vec<Chain> = fleet.rules.chains(&name)?.into_iter().rev().collect();
+        let said = |chain: &Chain| {
+            let of = (&chain.group, chain.scheduled);
+            let chain = crate::automatic::rings::change(&site, &name, &rule, of, |chain| {
+                apply(&site, &name, chain, &word)
+            })?;
+            RingChainView::of(&site, &rule, chain)
+        };
+        meant(&chains, &word)?.into_iter().map(said).collect()
     });
     Ok(Json(shown.await?))
+}
+
+/// The groups that a word is about, of all the rule has, the newest first.
+fn meant<'a>(chains: &'a [Chain], word: &RingWord) -> Result<Vec<&'a Chain>, Problem> {
+    let its = word.deployment.as_deref().unwrap_or_default();
+    let waits = |chain: &&Chain| link(chain, its).is_some_and(|link| link.opened.is_none());
+    let is_it = |chain: &&Chain| word.group.as_deref().is_none_or(|it| it == chain.group.as_str());
+    let newest = chains.iter().find(is_it).ok_or_else(|| {
+        let detail = "no run of the rule has filled such a group yet";
+        Problem::new(Kind::NotFound, detail).caused_by("group", detail)
+    })?;
+    if word.group.is_some() {
+        return Ok(vec![newest]);
+    }
+    let found: Vec<&Chain> = match word.say.as_str() {
+        "hold" => chains.iter().filter(waits).collect(),
+        "follow" => {
+            let has_word = |it: &&Chain| link(it, its).is_some_and(|link| link.word.is_some());
+            chains.iter().filter(waits).filter(has_word).collect()
+        }
+        "resume" => chains.iter().filter(|chain| chain.halted.is_some()).collect(),
+        "go" if link(newest, its).is_some() && !waits(&newest) => {
+            let older: Vec<&str> =
+                chains.iter().filter(waits).map(|it| it.group.as_str()).collect();
+            if !older.is_empty() {
+                let detail = format!(
+                    "{its} is open in {}; it waits in {}: say in which (--group)",
+                    newest.group,
+                    older.join(", ")
+                );
+                return Err(Problem::new(Kind::Conflict, &detail).caused_by("group", &detail));
+            }
+            Vec::new()
+        }
+        _ => Vec::new(),
+    };
+    // Where none is meant, the newest says why.
+    Ok(if found.is_empty() { vec![newest] } else { found })
+}
+
+fn link<'a>(chain: &'a Chain, its: &str) -> Option<&'a ChainLink> {
+    chain.links.iter().find(|link| link.name.as_str() == its)
 }
 
 fn apply(site: &Site, name: &RuleName, chain: &mut Chain, word: &RingWord) -> Result<(), Problem> {
@@ -332,4 +375,62 @@ fn apply(site: &Site, name: &RuleName, chain: &mut Chain, word: &RingWord) -> Re
     }
     link.word = said;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deployment::ring::Halt;
+    use jiff::Timestamp;
+
+    /// A group whose second ring is open, or waits with a word.
+    fn chain(group: &str, opened: bool, word: Option<Word>, halted: bool) -> Chain {
+        let mut chain = Chain::new(group.parse().unwrap(), Timestamp::UNIX_EPOCH);
+        chain.halted = halted.then_some(Halt { at: 0, failed: 3, machines: 9 });
+        chain.links.push(ChainLink {
+            name: "ring2".parse().unwrap(),
+            deployment: format!("{group}-ring2").parse().unwrap(),
+            id: None,
+            opened: opened.then_some(Timestamp::UNIX_EPOCH),
+            word,
+            forgiven: 0,
+        });
+        chain
+    }
+
+    fn groups(chains: &[Chain], say: &str, group: Option<&str>) -> Result<Vec<String>, String> {
+        let word = RingWord {
+            say: say.into(),
+            deployment: Some("ring2".into()),
+            group: group.map(Into::into),
+        };
+        let found = meant(chains, &word).map_err(|problem| problem.detail)?;
+        Ok(found.iter().map(|chain| chain.group.to_string()).collect())
+    }
+
+    #[test]
+    fn a_word_reaches_all_groups_in_which_the_ring_waits_and_go_only_the_one_that_is_named() {
+        let chains = [
+            chain("nov", true, None, true),
+            chain("oct", false, Some(Word::Hold), false),
+            chain("sep", false, None, true),
+        ];
+        let all = |names: &[&str]| Ok(names.iter().map(|it| (*it).to_owned()).collect());
+        assert_eq!(groups(&chains, "hold", None), all(&["oct", "sep"]));
+        assert_eq!(groups(&chains, "follow", None), all(&["oct"]));
+        assert_eq!(groups(&chains, "resume", None), all(&["nov", "sep"]));
+        let why = groups(&chains, "go", None).unwrap_err();
+        assert!(why.contains("open in nov") && why.contains("oct, sep: say in which"), "{why}");
+        for say in ["go", "hold", "follow", "resume"] {
+            assert_eq!(groups(&chains, say, Some("sep")), all(&["sep"]));
+            assert!(groups(&chains, say, Some("aug")).is_err());
+            assert!(groups(&[], say, None).is_err());
+        }
+        // Where it is as it was before there were older groups, the newest is meant.
+        let waits = [chain("nov", false, None, false), chain("oct", true, None, false)];
+        for say in ["go", "hold", "follow", "resume"] {
+            assert_eq!(groups(&waits, say, None), all(&["nov"]));
+            assert_eq!(groups(&waits[1..], say, None), all(&["oct"]));
+        }
+    }
 }

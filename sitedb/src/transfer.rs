@@ -1,0 +1,220 @@
+//! A whole database copied into another kind of one.
+//!
+//! The source stands still: nobody writes to it meanwhile. Entries go over in the order of their
+//! keys, each part durable before the next, so a copy that was cut off goes on after the last key
+//! that is there. In the end both sides are read through, and must be the same; only then the copy
+//! becomes a database that a site opens.
+//!
+//! The change feed itself stays behind: its last number goes over, and readers that had not seen all
+//! before it are told to read the tables anew ([`DbError::ChangesGone`]), so no number that
+//! anybody remembers means something else afterwards.
+
+use crate::{DbError, Entry, Kv, Order, Range, Seq};
+use std::ops::ControlFlow;
+
+/// Entries that are read at a time.
+const PAGE: usize = 512;
+
+/// A database that another one is copied into.
+pub trait Import: Kv {
+    /// What it is and how far its feed is: another one, or the same after a change, says otherwise.
+    fn identity(&self) -> String;
+
+    /// Begins to copy the source that calls itself so, or goes on with that. What is left of a copy
+    /// of another one that was not ended is deleted.
+    ///
+    /// # Errors
+    /// [`DbError::NotUsable`] if something else is in it.
+    fn begin(&self, source: &str) -> Result<Begun, DbError>;
+
+    /// Stores entries durably, without the feed.
+    fn load(&self, entries: Vec<Entry>) -> Result<(), DbError>;
+
+    /// Ends the copy: from now on it is a database whose newest batch has this number, and whose
+    /// changes up to it are forgotten.
+    fn finish(&self, newest: Seq) -> Result<(), DbError>;
+}
+
+/// Where a copy goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The last key that is there already.
+    pub after: Option<Vec<u8>>,
+}
+
+/// What lies in a database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// How many keys have a value.
+    pub entries: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// BLAKE3 over all of them in order, each key and value after its length.
+    pub digest: [u8; 32],
+}
+
+/// What is being done, for who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Entries go over.
+    Copying,
+    /// The source is read through.
+    ReadingSource,
+    /// The copy is read through.
+    ReadingCopy,
+}
+
+/// Why a copy was not made, or is not right.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// The source could not be read.
+    #[error("the source")]
+    Source(#[source] DbError),
+    /// The target could not be written or read.
+    #[error("the target")]
+    Target(#[source] DbError),
+    /// The two are not the same. The copy is not used.
+    #[error(
+        "the copy is not the same as its source: {} entries of {} bytes there, {} of {} here; was the \
+         source written to meanwhile? Run this again", .original.entries, .original.bytes,
+         .copy.entries, .copy.bytes
+    )]
+    Differs {
+        /// What the source holds.
+        original: Box<Contents>,
+        /// What the copy holds.
+        copy: Box<Contents>,
+    },
+    /// Who watches asked for an end. The copy goes on from there the next time.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Copies `source` into `target`, checks it, and ends the copy; what both hold.
+///
+/// `watch` is told after each page what is being done, and how many entries and bytes of it are
+/// done; it may ask for an end.
+pub fn transfer(
+    source: &dyn Import,
+    target: &dyn Import,
+    mut watch: impl FnMut(Step, u64, u64) -> ControlFlow<()>,
+) -> Result<Contents, TransferError> {
+    let newest = source.last_seq();
+    let begun = target.begin(&source.identity()).map_err(TransferError::Target)?;
+    let (mut entries, mut bytes) = (0, 0);
+    let copied = pages(source, begun.after, |page| {
+        entries += page.len() as u64;
+        bytes += page.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>();
+        target.load(page).map_err(TransferError::Target)?;
+        Ok(watch(Step::Copying, entries, bytes))
+    });
+    copied?;
+    let read = contents(source, |entries, bytes| watch(Step::ReadingSource, entries, bytes))?;
+    let copy = contents(target, |entries, bytes| watch(Step::ReadingCopy, entries, bytes));
+    let copy = copy.map_err(|error| match error {
+        TransferError::Source(error) => TransferError::Target(error),
+        other => other,
+    })?;
+    if read != copy || source.last_seq() != newest {
+        return Err(TransferError::Differs { original: Box::new(read), copy: Box::new(copy) });
+    }
+    target.finish(newest).map_err(TransferError::Target)?;
+    Ok(read)
+}
+
+/// What `kv` holds, read through once.
+fn contents(
+    kv: &dyn Import,
+    mut watch: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Contents, TransferError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut contents = Contents::default();
+    pages(kv, None, |page| {
+        for (key, value) in page {
+            contents.entries += 1;
+            contents.bytes += (key.len() + value.len()) as u64;
+            for part in [key, value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(&part);
+            }
+        }
+        Ok(watch(contents.entries, contents.bytes))
+    })?;
+    contents.digest = *hasher.finalize().as_bytes();
+    Ok(contents)
+}
+
+/// Reads `kv` from behind `after` on, page by page.
+fn pages(
+    kv: &dyn Import,
+    after: Option<Vec<u8>>,
+    mut each: impl FnMut(Vec<Entry>) -> Result<ControlFlow<()>, TransferError>,
+) -> Result<(), TransferError> {
+    let mut range = Range { from: after.map_or(Vec::new(), next_key), to: None };
+    loop {
+        let page = kv.scan(&range, Order::Ascending, PAGE).map_err(TransferError::Source)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        range.from = next_key(last.clone());
+        if each(page)?.is_break() {
+            return Err(TransferError::Interrupted);
+        }
+    }
+}
+
+/// The first key after `key`.
+fn next_key(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+#[cfg(test)]
+pub(crate) mod contract {
+    //! The contract of [`Import`].
+
+    use super::*;
+    use crate::{Batch, RocksKv};
+
+    /// Holds the way from a RocksDB source with content into an empty `target` to the contract.
+    pub fn holds(target: &dyn Import) {
+        let folder = tempfile::tempdir().unwrap();
+        let source = RocksKv::open(folder.path()).unwrap();
+        for n in 0..1500_u16 {
+            let mut batch = Batch::relaxed();
+            batch.put(n.to_be_bytes(), vec![n as u8; usize::from(n % 7)]).delete("gone");
+            source.write(batch).unwrap();
+        }
+        // Cut off after the first page, it goes on there.
+        let cut = transfer(&source, target, |_, _, _| ControlFlow::Break(()));
+        assert!(matches!(cut, Err(TransferError::Interrupted)));
+        let begun = target.begin(&source.identity()).unwrap();
+        assert_eq!(begun.after, Some(511_u16.to_be_bytes().to_vec()));
+        // The source went on meanwhile: from the beginning.
+        let mut batch = Batch::new();
+        batch.delete(0_u16.to_be_bytes());
+        source.write(batch).unwrap();
+        let mut copied = 0;
+        let done = transfer(&source, target, |step, entries, _| {
+            if step == Step::Copying {
+                copied = entries;
+            }
+            ControlFlow::Continue(())
+        });
+        let done = done.unwrap();
+        assert_eq!((done.entries, copied), (1499, 1499));
+        let all = Range::default();
+        let read = |kv: &dyn Kv| kv.scan(&all, Order::Ascending, usize::MAX).unwrap();
+        assert_eq!(read(&source), read(target));
+        // The feed goes on behind the last number.
+        assert_eq!(target.last_seq(), 1501);
+        assert!(matches!(target.changes(1500, 9), Err(DbError::ChangesGone { oldest: 1502 })));
+        assert_eq!(target.changes(1501, 9).unwrap(), []);
+        let mut batch = Batch::new();
+        batch.put("new", "x");
+        assert!(matches!(target.write(batch), Ok(1502)));
+        // What is in use is not written over.
+        let refused = transfer(&source, target, |_, _, _| ControlFlow::Continue(()));
+        assert!(matches!(refused, Err(TransferError::Target(DbError::NotUsable { .. }))));
+        assert_eq!(target.last_seq(), 1502);
+    }
+}
