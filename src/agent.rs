@@ -17,7 +17,7 @@ mod status;
 use crate::{
     cli::Shared,
     dp::serve::{parse_token, read_token},
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     output::{Out, facts, table, written},
     units,
 };
@@ -262,11 +262,11 @@ async fn serving(
     let _ = control.await;
     ran.map_err(|error| match error {
         AgentError::Home(error) => home_failure(error),
-        AgentError::NotJoined(_) => Failure::usage(chain(&error)),
+        AgentError::NotJoined(_) => Failure::usage(with_causes(&error)),
         AgentError::Ledger(LogError::NotALedger { .. }) => {
-            Failure::new(Exit::Damaged, chain(&error))
+            Failure::new(Exit::Damaged, with_causes(&error))
         }
-        _ => Failure::failed(chain(&error)),
+        _ => Failure::failed(with_causes(&error)),
     })
 }
 
@@ -290,7 +290,7 @@ fn home_failure(error: HomeError) -> Failure {
         HomeError::Malformed { .. } => Exit::Damaged,
         _ => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, with_causes(&error))
 }
 
 fn announce(status: &Status, folder: &Path, out: Out) -> Result<(), Failure> {
@@ -317,7 +317,7 @@ fn asked(folder: &Path, ask: &Ask) -> Result<Value, Failure> {
             NoAnswer::Said { exit, .. } => exit,
             _ => Exit::Failed,
         };
-        Failure::new(exit, chain(&error))
+        Failure::new(exit, with_causes(&error))
     })
 }
 

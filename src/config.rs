@@ -1,7 +1,7 @@
 //! `depot config …`: the configuration file, looked at without starting anything.
 
 use crate::{
-    exit::{Failure, chain},
+    exit::{Failure, with_causes},
     output::{Out, facts, written},
 };
 use api::{Config, Options};
@@ -47,7 +47,8 @@ Prints the file with --json too; `depot config show --json` gives the settings t
 pub fn run(command: ConfigCommand, out: Out) -> Result<(), Failure> {
     let load = |file: Option<PathBuf>| {
         let options = Options { config: file, ..Options::default() };
-        Config::load(&options, std::env::vars_os()).map_err(|error| Failure::usage(chain(&error)))
+        Config::load(&options, std::env::vars_os())
+            .map_err(|error| Failure::usage(with_causes(&error)))
     };
     match command {
         ConfigCommand::Check { file } => {

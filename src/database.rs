@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Shared,
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     output::{Out, facts},
     progress::{self, Standing},
     units,
@@ -64,7 +64,7 @@ pub async fn run(command: DatabaseCommand, shared: &Shared, out: Out) -> Result<
     }
     let options = Options { config, data: shared.data.clone(), ..Options::default() };
     let config = Config::load(&options, std::env::vars_os())
-        .map_err(|error| Failure::usage(chain(&error)))?;
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
     let place = |flag: &str, text: String| {
         text.parse::<Place>().map_err(|error| Failure::usage(format!("{flag}: {error}")))
     };
@@ -117,5 +117,5 @@ fn failure(error: MigrateError) -> Failure {
         error if error.is_conflict() => Exit::Conflict,
         _ => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, with_causes(&error))
 }

@@ -3,6 +3,7 @@
 //! Always true: whatever fails becomes a [`Failure`], and `main` alone prints it, on one line of
 //! stderr. The numbers are a promise to scripts and stand in `depot --help`.
 
+pub use api::problem::with_causes;
 use std::{error::Error, fmt, path::Path};
 
 /// Why a command failed, as its exit code.
@@ -91,24 +92,8 @@ impl Failure {
 /// no `Error`, which is what makes this implementation possible.
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
-        Self::failed(chain(&error))
+        Self::failed(with_causes(&error))
     }
-}
-
-/// An error and its causes on one line, each said once.
-pub fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        // Some libraries repeat the cause in their own text.
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }
 
 /// Names what was being done when a result is an error.

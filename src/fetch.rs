@@ -4,7 +4,7 @@ mod located;
 
 use crate::{
     cli::Shared,
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     output::Out,
     package::Selected,
     progress::{Standing, until},
@@ -171,7 +171,7 @@ fn refused(error: RemoteError) -> Failure {
         RemoteError::Address(BadAddress::NotHttp(_)) => BY_NAME,
         _ => "",
     };
-    Failure::new(exit_of(&error), chain(&error) + hint)
+    Failure::new(exit_of(&error), with_causes(&error) + hint)
 }
 
 fn exit_of(error: &RemoteError) -> Exit {

@@ -3,7 +3,7 @@
 use crate::{
     cli::Shared,
     dp::serve::{parse_token, read_token},
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     output::{Out, written},
     transport,
 };
@@ -120,7 +120,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     let by_flag = database.is_some();
     let options = Options { config, data: shared.data.clone(), listen, database, set };
     let config = Config::load(&options, std::env::vars_os())
-        .map_err(|error| Failure::usage(chain(&error)))?;
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
     log(&config, shared.verbose)?;
     let database = config.database.url.0.as_ref().map(ToString::to_string);
     if config.database.url.0.as_ref().is_some_and(|url| url.has_password()) && by_flag {
@@ -149,7 +149,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
             }
             _ => Exit::Failed,
         };
-        Failure::new(exit, chain(&error))
+        Failure::new(exit, with_causes(&error))
     })
 }
 

@@ -12,7 +12,7 @@ mod trust;
 
 use crate::{
     cli::Shared,
-    exit::{Exit, Failure, chain, one_line},
+    exit::{Exit, Failure, one_line, with_causes},
 };
 use api::{
     page::{MAX_LIMIT, Page},
@@ -292,7 +292,7 @@ fn exit_of(status: StatusCode) -> Exit {
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let body = if body.is_empty() { b"null" } else { body };
     serde_json::from_slice(body).map_err(|error| {
-        Failure::failed(format!("the server's answer is not understood: {}", chain(&error)))
+        Failure::failed(format!("the server's answer is not understood: {}", with_causes(&error)))
     })
 }
 

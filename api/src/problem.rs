@@ -6,6 +6,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+pub use sitedb::with_causes;
 use std::borrow::Cow;
 use utoipa::ToSchema;
 
@@ -196,21 +197,6 @@ impl Problem {
     }
 }
 
-/// An error and what it was caused by, in one line.
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Transparent wrappers repeat their cause's words.
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
-}
-
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.detail)?;
@@ -265,14 +251,5 @@ mod tests {
         assert_eq!(json["errors"][0]["field"], "keep");
         assert_eq!(serde_json::from_value::<Problem>(json).unwrap(), problem);
         assert_eq!(problem.to_string(), "keep must be at least 1");
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("outer")]
-        struct Outer(#[source] std::io::Error);
-        let error = Outer(std::io::Error::other("inner"));
-        assert_eq!(with_causes(&error), "outer: inner");
     }
 }

@@ -108,8 +108,14 @@ fn packs_that_are_gone_or_cut_are_seen_without_reading() {
     assert_eq!(contents_hit(&library, &all), []);
 }
 
-/// What `library` holds is held as well by one whose index is made anew from its packs.
-fn check_made_anew(folder: &Path, library: Library, contents: &[Digest]) {
+/// `contents` are whole once `lost` came again, and as whole in a library whose index is made anew from its packs.
+fn check_healed(folder: &Path, library: Library, contents: &[Digest], lost: &[Vec<u8>]) {
+    let session = library.session();
+    for bytes in lost {
+        session.add_bytes(bytes).unwrap();
+    }
+    session.commit(Vec::new()).unwrap();
+    drop(session);
     assert_eq!(contents_hit(&library, contents), []);
     library.close().unwrap();
     drop(library);
@@ -139,13 +145,7 @@ fn what_is_left_in_a_pack_that_is_cut_is_found_by_an_index_made_anew() {
     verify_packs(&library, &library.hurt_packs().unwrap());
     let lost = contents_hit(&library, &contents);
     assert!(!lost.is_empty() && lost.len() < contents.len(), "some of it is left: {lost:?}");
-    let session = library.session();
-    for bytes in &small {
-        session.add_bytes(bytes).unwrap();
-    }
-    session.commit(Vec::new()).unwrap();
-    drop(session);
-    check_made_anew(folder.path(), library, &contents);
+    check_healed(folder.path(), library, &contents, &small);
 }
 
 /// Without a footer a pack is read up to what is damaged in it.
@@ -168,13 +168,7 @@ fn what_lies_behind_damage_in_a_pack_without_a_footer_is_found_by_an_index_made_
     verify_packs(&library, &[number]);
     let lost = contents_hit(&library, &contents);
     assert_eq!(lost.len(), 1, "{lost:?}");
-    let session = library.session();
-    for bytes in &small {
-        session.add_bytes(bytes).unwrap();
-    }
-    session.commit(Vec::new()).unwrap();
-    drop(session);
-    check_made_anew(folder.path(), library, &contents);
+    check_healed(folder.path(), library, &contents, &small);
 }
 
 #[test]

@@ -132,3 +132,36 @@ pub enum CommitError {
     #[error(transparent)]
     Db(#[from] DbError),
 }
+
+/// An error and what it was caused by, in one line, each said once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        // Some libraries repeat the cause in their own text.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] Repeats);
+        #[derive(Debug, thiserror::Error)]
+        #[error("middle: inner")]
+        struct Repeats(#[source] std::io::Error);
+        let error = Outer(Repeats(std::io::Error::other("inner")));
+        assert_eq!(with_causes(&error), "outer: middle: inner");
+    }
+}

@@ -25,7 +25,7 @@ mod table;
 pub mod transfer;
 
 pub use db::{Db, FORMAT};
-pub use error::{CommitError, DbError};
+pub use error::{CommitError, DbError, with_causes};
 pub use faulty::FaultyKv;
 pub use key::Key;
 pub use kv::{Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq};

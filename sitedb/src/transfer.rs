@@ -101,6 +101,13 @@ pub fn transfer(
     mut watch: impl FnMut(Step, u64, u64) -> ControlFlow<()>,
 ) -> Result<Contents, TransferError> {
     let newest = source.last_seq();
+    // Whoever copied may have been cut off after the end of it, before anybody used the copy.
+    if newest > 0 && target.last_seq() == newest {
+        let (read, copy) = both(source, target, &mut watch)?;
+        if read == copy {
+            return Ok(read);
+        }
+    }
     let begun = target.begin(&source.identity()).map_err(TransferError::Target)?;
     let (mut entries, mut bytes) = (0, 0);
     let copied = pages(source, begun.after, |page| {
@@ -110,17 +117,27 @@ pub fn transfer(
         Ok(watch(Step::Copying, entries, bytes))
     });
     copied?;
+    let (read, copy) = both(source, target, &mut watch)?;
+    if read != copy || source.last_seq() != newest {
+        return Err(TransferError::Differs { original: Box::new(read), copy: Box::new(copy) });
+    }
+    target.finish(newest).map_err(TransferError::Target)?;
+    Ok(read)
+}
+
+/// What `source` holds, and what `target` does.
+fn both(
+    source: &dyn Import,
+    target: &dyn Import,
+    watch: &mut impl FnMut(Step, u64, u64) -> ControlFlow<()>,
+) -> Result<(Contents, Contents), TransferError> {
     let read = contents(source, |entries, bytes| watch(Step::ReadingSource, entries, bytes))?;
     let copy = contents(target, |entries, bytes| watch(Step::ReadingCopy, entries, bytes));
     let copy = copy.map_err(|error| match error {
         TransferError::Source(error) => TransferError::Target(error),
         other => other,
     })?;
-    if read != copy || source.last_seq() != newest {
-        return Err(TransferError::Differs { original: Box::new(read), copy: Box::new(copy) });
-    }
-    target.finish(newest).map_err(TransferError::Target)?;
-    Ok(read)
+    Ok((read, copy))
 }
 
 /// What `kv` holds, read through once.
@@ -209,6 +226,9 @@ pub(crate) mod contract {
         assert_eq!(target.last_seq(), 1501);
         assert!(matches!(target.changes(1500, 9), Err(DbError::ChangesGone { oldest: 1502 })));
         assert_eq!(target.changes(1501, 9).unwrap(), []);
+        // Whoever did not hear of its end asks again.
+        let again = transfer(&source, target, |_, _, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!((again, target.last_seq()), (done, 1501));
         let mut batch = Batch::new();
         batch.put("new", "x");
         assert!(matches!(target.write(batch), Ok(1502)));

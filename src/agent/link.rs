@@ -197,7 +197,7 @@ async fn send(request: RequestBuilder, shown: &str, most: usize) -> Result<Answe
         let why = match Distrust::of(&error) {
             Some(distrust) => distrust.to_string(),
             // Its own text names the site by what its certificate says, which is no address.
-            None => crate::exit::chain(&error.without_url()),
+            None => crate::exit::with_causes(&error.without_url()),
         };
         Trouble::Unreachable(format!("cannot reach {shown}: {why}"))
     };
@@ -245,7 +245,8 @@ pub fn bringing(authority: &str) -> Result<reqwest::Client, Trouble> {
 
 fn asking(authority: &str, https_only: bool) -> Result<reqwest::Client, Trouble> {
     let clock: packager::Clock = std::sync::Arc::new(jiff::Timestamp::now);
-    let unusable = |error: &dyn std::error::Error| Trouble::BadAnswer(crate::exit::chain(error));
+    let unusable =
+        |error: &dyn std::error::Error| Trouble::BadAnswer(crate::exit::with_causes(error));
     let config = identity::fetching_config(authority, &clock).map_err(|error| unusable(&error))?;
     let builder = reqwest::Client::builder()
         .tls_backend_preconfigured((*config).clone())

@@ -191,7 +191,7 @@ pub(super) use deploy::carry::is_running as is_installing;
 /// A file that can do without: what is damaged of it counts as not there.
 fn dispensable<T: serde::de::DeserializeOwned>(home: &Home, name: &str) -> Option<T> {
     home.read(name).unwrap_or_else(|error| {
-        tracing::warn!(error = crate::exit::chain(&error), "it is made anew");
+        tracing::warn!(error = crate::exit::with_causes(&error), "it is made anew");
         None
     })
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cli::Shared,
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     output::{Out, written},
     serve::{key_and_value, log, url_of},
 };
@@ -64,7 +64,7 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
     let data = shared.data.clone();
     let options = Options { config, data, listen, set, ..Options::default() };
     let config = Config::load(&options, std::env::vars_os())
-        .map_err(|error| Failure::usage(chain(&error)))?;
+        .map_err(|error| Failure::usage(with_causes(&error)))?;
     log(&config, shared.verbose)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let started = |who: Who| {
@@ -73,7 +73,7 @@ pub fn run(args: DpServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> 
     };
     let served =
         runtime.block_on(api::serve_point(&config, token, CancellationToken::new(), started));
-    served.map_err(|error| Failure::new(exit(&error), chain(&error)))
+    served.map_err(|error| Failure::new(exit(&error), with_causes(&error)))
 }
 
 /// A join token. Where the text is none, `made_by` names the command that prints one.

@@ -2,7 +2,7 @@
 
 use super::machine::Machine;
 use super::world::World;
-use crate::exit::{Failure, chain};
+use crate::exit::{Failure, with_causes};
 use ::api::routes::fleet::client::{EnrolView, EnrolledView, STATES};
 use ::client::policy::SignedPolicy;
 use ::compliance::message::Answer;
@@ -103,7 +103,7 @@ fn clock() -> Clock {
 }
 
 fn unusable(error: ::dp::identity::IdentityError) -> Failure {
-    Failure::failed(chain(&error))
+    Failure::failed(with_causes(&error))
 }
 
 impl Line {
@@ -135,7 +135,7 @@ impl Line {
         let get = self.http.get(self.url("api/v1/client/policy"));
         let signed: SignedPolicy = read(self.answer(get).await?).await?;
         let opened = signed.open(key, world.client(machine.n));
-        opened.map(drop).map_err(|error| Trouble::Gone(chain(&error)))
+        opened.map(drop).map_err(|error| Trouble::Gone(with_causes(&error)))
     }
 
     /// Sends a batch.
@@ -149,7 +149,7 @@ impl Line {
     }
 
     async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Response, Trouble> {
-        let response = request.send().await.map_err(|error| Trouble::Gone(chain(&error)))?;
+        let response = request.send().await.map_err(|error| Trouble::Gone(with_causes(&error)))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -168,5 +168,5 @@ impl Line {
 }
 
 async fn read<T: serde::de::DeserializeOwned>(response: Response) -> Result<T, Trouble> {
-    response.json().await.map_err(|error| Trouble::Gone(chain(&error)))
+    response.json().await.map_err(|error| Trouble::Gone(with_causes(&error)))
 }

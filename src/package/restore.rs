@@ -5,7 +5,7 @@
 
 use super::Selected;
 use crate::{
-    exit::{Exit, Failure, chain},
+    exit::{Exit, Failure, with_causes},
     fetch,
     output::Out,
     progress::shown,
@@ -93,12 +93,12 @@ fn people(w: &mut dyn Write, report: &RestoreReport) -> std::io::Result<()> {
 }
 
 fn bad_value(error: packager::BadName) -> Failure {
-    Failure::usage(chain(&error))
+    Failure::usage(with_causes(&error))
 }
 
 /// A refusal has the exit code that the same refusal of a server has.
 fn refused(error: RestoreError) -> Failure {
-    let text = chain(&error);
+    let text = with_causes(&error);
     let exit = match error {
         RestoreError::Package(error) => return failure_of(&error.into()),
         RestoreError::Content { source, .. } => failure_of(&source.into()).exit,

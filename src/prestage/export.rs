@@ -107,7 +107,7 @@ fn read_inventory(path: &Path) -> Result<Vec<u8>, Failure> {
     let bytes = std::fs::read(path).map_err(|error| Failure::input(path, error))?;
     let doing = || format!("cannot use {}", path.display());
     Inventory::read(&mut &bytes[..])
-        .map_err(|error| Failure::new(Exit::Usage, crate::exit::chain(&error)))
+        .map_err(|error| Failure::new(Exit::Usage, crate::exit::with_causes(&error)))
         .doing(doing)?;
     Ok(bytes)
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     cli::Shared,
-    exit::{Doing, Exit, Failure, chain, one_line},
+    exit::{Doing, Exit, Failure, one_line, with_causes},
     output::{Out, stdout_result},
     progress::{Standing, shown, until},
     transport::{failure_of, point::running},
@@ -88,7 +88,7 @@ impl Place {
         }
         let options = Options { data: Some(folder.clone()), ..Options::default() };
         let config = Config::load(&options, std::env::vars_os())
-            .map_err(|error| Failure::usage(chain(&error)))?;
+            .map_err(|error| Failure::usage(with_causes(&error)))?;
         let folder = folder.clone();
         tokio::task::spawn_blocking(move || {
             let place = match running(&folder)? {
@@ -107,9 +107,9 @@ fn open_here(folder: &Path, config: &Config) -> Result<Packages, Failure> {
         NodeError::Open(OpenError::Locked { .. }) => {
             let what = "it starts, stops, or is an older depot that cannot be asked; try again, or \
                 stop it first";
-            Failure::new(Exit::Conflict, format!("{}: {what}", chain(&error)))
+            Failure::new(Exit::Conflict, format!("{}: {what}", with_causes(&error)))
         }
-        _ => Failure::failed(chain(&error)),
+        _ => Failure::failed(with_causes(&error)),
     })
 }
 
@@ -145,7 +145,8 @@ pub async fn inventory(args: InventoryArgs, shared: &Shared, out: Out) -> Result
         }
     };
     // As whoever uses it will: what was cut off is not handed out.
-    let read = Inventory::read(&mut &bytes[..]).map_err(|error| Failure::failed(chain(&error)))?;
+    let read =
+        Inventory::read(&mut &bytes[..]).map_err(|error| Failure::failed(with_causes(&error)))?;
     if args.output.as_os_str() == "-" {
         let mut stdout = io::stdout().lock();
         return stdout_result(stdout.write_all(&bytes).and_then(|()| stdout.flush()));
@@ -280,7 +281,10 @@ fn ask(socket: &ShortPath) -> Result<reqwest::Client, Failure> {
 
 fn gone(error: &reqwest::Error) -> Failure {
     let what = "what came until then is kept; its log says more";
-    Failure::failed(format!("the distribution point stopped answering: {}; {what}", chain(error)))
+    Failure::failed(format!(
+        "the distribution point stopped answering: {}; {what}",
+        with_causes(error)
+    ))
 }
 
 /// The answer, if it is a success.
@@ -307,7 +311,7 @@ fn failure(error: PrestageError) -> Failure {
         PrestageError::Cancelled(_) => Exit::Interrupted,
         _ => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, with_causes(&error))
 }
 
 fn people(w: &mut dyn Write, imported: &Imported) -> io::Result<()> {

@@ -4,7 +4,7 @@
 //! that the requests do not need: an update of an unchanged folder must end within an instant.
 
 use super::{Reply, Request, Sent};
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure, with_causes};
 use api::{Config, Options, Site, SiteError};
 use futures::StreamExt;
 use http::header;
@@ -29,7 +29,7 @@ impl InProcess {
         }
         let options = Options { data: Some(dir.to_owned()), ..Options::default() };
         let config = Config::load(&options, std::env::vars_os())
-            .map_err(|error| Failure::usage(chain(&error)))?;
+            .map_err(|error| Failure::usage(with_causes(&error)))?;
         let site = match dp::node::is_point(dir) {
             true => Site::of_point(config, None),
             false => Site::open(config, "depot with --data").map_err(open_failure)?,
@@ -93,5 +93,5 @@ pub fn open_failure(error: SiteError) -> Failure {
         SiteError::NotADataFolder { .. } | SiteError::OfAPoint { .. } => Exit::NotFound,
         _ => Exit::Failed,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, with_causes(&error))
 }

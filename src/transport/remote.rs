@@ -7,7 +7,7 @@
 use super::{Reply, Request, Sent, trust};
 use crate::{
     cli::Shared,
-    exit::{Failure, chain},
+    exit::{Failure, with_causes},
 };
 use dp::identity::Distrust;
 use dp::node::ShortPath;
@@ -195,7 +195,7 @@ fn last_cause(error: &reqwest::Error) -> &dyn std::error::Error {
 }
 
 fn broken_off(base: &str, error: &reqwest::Error) -> Failure {
-    Failure::failed(format!("the connection to {base} broke off: {}", chain(error))).passing()
+    Failure::failed(format!("the connection to {base} broke off: {}", with_causes(error))).passing()
 }
 
 /// An environment variable that holds something.

@@ -7,7 +7,7 @@
 use super::remote::variable;
 use crate::{
     cli::Shared,
-    exit::{Failure, chain},
+    exit::{Failure, with_causes},
 };
 use rustls::ClientConfig;
 use std::{fs, path::PathBuf, sync::Arc};
@@ -27,5 +27,5 @@ pub fn of(shared: &Shared) -> Result<Option<Arc<ClientConfig>>, Failure> {
     let text = fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
     let clock: packager::Clock = Arc::new(jiff::Timestamp::now);
     let config = dp::identity::fetching_config(&text, &clock);
-    config.map(Some).map_err(|error| wrong(chain(&error)))
+    config.map(Some).map_err(|error| wrong(with_causes(&error)))
 }

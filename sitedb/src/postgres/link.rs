@@ -9,7 +9,7 @@
 
 use super::address::PostgresUrl;
 use super::tls::Tls;
-use crate::DbError;
+use crate::{DbError, with_causes};
 use deadpool_postgres::{
     Client, Hook, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime,
 };
@@ -69,7 +69,8 @@ pub(super) enum Fault {
 impl Link {
     /// Prepares to connect; nothing is asked of the network yet.
     pub fn new(url: &PostgresUrl) -> Result<Self, DbError> {
-        let store = |error: &dyn Error| DbError::Store { doing: "opened", detail: chain(error) };
+        let store =
+            |error: &dyn Error| DbError::Store { doing: "opened", detail: with_causes(error) };
         let tls = Tls::new(url.encryption()).map_err(|error| store(&error))?;
         let pool = |size| {
             let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
@@ -106,7 +107,7 @@ impl Link {
         };
         pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) => fault(doing, &error),
-            other => Fault::Away(DbError::Store { doing, detail: chain(&other) }),
+            other => Fault::Away(DbError::Store { doing, detail: with_causes(&other) }),
         })
     }
 
@@ -185,7 +186,7 @@ pub(super) fn discard(client: Client) {
 
 /// What an error means. The classes are those of PostgreSQL's documentation, appendix A.
 pub(super) fn fault(doing: &'static str, error: &tokio_postgres::Error) -> Fault {
-    let store = || DbError::Store { doing, detail: chain(error) };
+    let store = || DbError::Store { doing, detail: with_causes(error) };
     let Some(code) = error.code() else {
         let mut cause = error.source();
         while let Some(found) = cause {
@@ -229,19 +230,4 @@ pub(super) fn fault(doing: &'static str, error: &tokio_postgres::Error) -> Fault
     } else {
         Fault::Lasting(store())
     }
-}
-
-/// An error and its causes on one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line.push_str(": ");
-            line.push_str(&text);
-        }
-        cause = error.source();
-    }
-    line
 }

@@ -90,7 +90,7 @@ async fn made(client: &Client, statement: &str) -> Result<(), Fault> {
         Ok(Err(error)) => match error.code().map(|code| code.code()) {
             // unique_violation (of the catalogue), duplicate_table, duplicate_object
             Some("23505" | "42P07" | "42710") => {
-                let detail = super::link::chain(&error);
+                let detail = crate::with_causes(&error);
                 Err(Fault::Again(DbError::Store { doing: "opened", detail }))
             }
             _ => Err(fault("opened", &error)),

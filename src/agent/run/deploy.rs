@@ -405,7 +405,7 @@ impl Agent {
             let platform = machine.facts().map(|facts| facts.system().platform);
             let planned = match platform {
                 Ok(platform) => plans(&needed, &beside, platform),
-                Err(error) => Err(Failure::new(code::LOCAL, crate::exit::chain(&error))),
+                Err(error) => Err(Failure::new(code::LOCAL, crate::exit::with_causes(&error))),
             };
             let ending = match planned {
                 Err(failure) => Ending { outcome: Outcome::Failed(failure), needs_restart: false },

@@ -25,7 +25,7 @@ impl Agent {
                 let read = serde_json::from_slice::<SignedPolicy>(&body);
                 let opened = read.map_err(|error| error.to_string()).and_then(|signed| {
                     let policy = signed.open(&self.settled.key, self.settled.id);
-                    let policy = policy.map_err(|error| crate::exit::chain(&error))?;
+                    let policy = policy.map_err(|error| crate::exit::with_causes(&error))?;
                     Ok((signed, policy))
                 });
                 match opened {
@@ -131,7 +131,7 @@ impl Agent {
             return Err(trouble.clone());
         }
         let taken = self.take_answer(answer);
-        taken.map_err(|error| Trouble::BadAnswer(crate::exit::chain(&error)))
+        taken.map_err(|error| Trouble::BadAnswer(crate::exit::with_causes(&error)))
     }
 }
 

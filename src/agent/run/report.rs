@@ -32,7 +32,7 @@ impl Agent {
             Ok(looked) => looked,
             Err(error) => {
                 tracing::warn!(
-                    error = crate::exit::chain(&error),
+                    error = crate::exit::with_causes(&error),
                     "the machine's facts are not read"
                 );
                 return Ok(());

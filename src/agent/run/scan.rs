@@ -191,7 +191,7 @@ impl Agent {
                     let why = format!("the catalogue cannot be kept on this machine: {source}");
                     Failure { class: Class::Local, why }
                 }
-                error => Failure { class: Class::BadAnswer, why: crate::exit::chain(&error) },
+                error => Failure { class: Class::BadAnswer, why: crate::exit::with_causes(&error) },
             })
         })
         .await
@@ -207,7 +207,7 @@ impl Agent {
         let read = tokio::task::spawn_blocking(move || Ok(machine.facts()?.digest()));
         let read: Result<String, FactsError> = read.await.map_err(|_| AgentError::Failed)?;
         if let Err(error) = &read {
-            let error = crate::exit::chain(error);
+            let error = crate::exit::with_causes(error);
             tracing::warn!(error, "the machine's packages changed, and cannot be read");
         }
         if self.state.watch.read(read.ok().as_deref()) {
@@ -228,7 +228,7 @@ impl Agent {
         let (home, documents, known, lacks) = self.looked_at();
         self.state.facts_due = Moment::default();
         self.with_shelf(move |shelf| {
-            let facts = machine.facts().map_err(|error| local(crate::exit::chain(&error)))?;
+            let facts = machine.facts().map_err(|error| local(crate::exit::with_causes(&error)))?;
             let evaluated =
                 evaluate(&*facts, shelf, &waits).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => {
@@ -282,6 +282,6 @@ pub(super) fn failure_of(trouble: &Trouble) -> Failure {
 }
 
 pub(super) fn platform(machine: &Machine) -> Result<Platform, Failure> {
-    let facts = machine.facts().map_err(|error| local(crate::exit::chain(&error)))?;
+    let facts = machine.facts().map_err(|error| local(crate::exit::with_causes(&error)))?;
     Ok(platform_of(facts.system().platform))
 }

@@ -115,7 +115,7 @@ impl Bring {
         if part.size() > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", part.size()));
         }
-        let point_fault = |error: reqwest::Error| Fault::Point(crate::exit::chain(&error));
+        let point_fault = |error: reqwest::Error| Fault::Point(crate::exit::with_causes(&error));
         let mut answer = request.send().await.map_err(point_fault)?;
         match answer.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -131,7 +131,7 @@ impl Bring {
         }
         loop {
             let piece = answer.chunk().await;
-            match piece.map_err(|error| Fault::Broken(crate::exit::chain(&error)))? {
+            match piece.map_err(|error| Fault::Broken(crate::exit::with_causes(&error)))? {
                 None if part.size() == self.size => return Ok(()),
                 None => return Err(Fault::Broken("it sent too little".into())),
                 Some(bytes) => {

@@ -75,7 +75,7 @@ impl Carry<'_> {
                 return not_begun(failed(code::FILTER, error.to_string()));
             }
             Some(Err(FilterError::Home(error))) => {
-                return not_begun(failed(code::LOCAL, crate::exit::chain(&error)));
+                return not_begun(failed(code::LOCAL, crate::exit::with_causes(&error)));
             }
         };
         let root = filter.as_ref().map_or(self.machine.root(), Filter::lower).to_owned();

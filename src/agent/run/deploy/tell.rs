@@ -4,7 +4,7 @@ use super::super::{Agent, AgentError, QUIET, dice};
 use crate::agent::control::Answered;
 use crate::agent::enrol::JSON;
 use crate::agent::link::Trouble;
-use crate::exit::{Exit, Failure, chain};
+use crate::exit::{Exit, Failure, with_causes};
 use client::enforce::NotNow;
 use client::enforce::report::Listed;
 use compliance::message::Incarnation;
@@ -79,7 +79,7 @@ impl Agent {
         let id = which.map(|which| self.called(which)).transpose()?;
         let wanted = self.enforce(|it, view, dice| it.user_wants(id, view, dice));
         let wanted = wanted.map_err(|error| match error {
-            NotNow::NotDeployed(_) => Failure::new(Exit::NotFound, chain(&error)),
+            NotNow::NotDeployed(_) => Failure::new(Exit::NotFound, with_causes(&error)),
             _ => Failure::from(error),
         })?;
         self.save()?;
