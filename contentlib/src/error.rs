@@ -72,7 +72,7 @@ pub enum OpenError {
     Volume(#[from] VolumeError),
     /// The object store that holds it cannot be used.
     #[error(transparent)]
-    Objects(#[from] ObjectsError),
+    Objects(Box<ObjectsError>),
     /// Its index had to be made anew, and that failed.
     #[error("the index cannot be made from the packs on the object store")]
     Rebuild(#[source] Box<MaintainError>),
@@ -84,6 +84,12 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl From<ObjectsError> for OpenError {
+    fn from(error: ObjectsError) -> Self {
+        Self::Objects(Box::new(error))
+    }
 }
 
 impl From<MaintainError> for OpenError {
