@@ -89,6 +89,8 @@ pub enum Pace {
     UpTo(u64),
     /// Connections end once so many bytes have passed, and so do new ones.
     CutAt(u64),
+    /// A connection ends before a piece with these bytes in it passes.
+    CutBefore(&'static [u8]),
     /// As it comes, but that in each piece after so many bytes one bit is another.
     SpoiltAfter(u64),
 }
@@ -156,6 +158,9 @@ impl LineState {
         while let Ok(n @ 1..) = server.read(&mut buffer) {
             match self.wait_for(n as u64) {
                 Pace::CutAt(limit) if self.passed.load(SeqCst) > limit => break,
+                Pace::CutBefore(bytes) if buffer[..n].windows(bytes.len()).any(|w| w == bytes) => {
+                    break;
+                }
                 Pace::SpoiltAfter(limit) if self.passed.load(SeqCst) > limit => {
                     buffer[n / 2] ^= 1;
                 }
