@@ -42,7 +42,7 @@ every key), then the environment, then these flags.
 With --library the content is on an object store, and the data folder holds an index and a cache of
 it, which are made anew where they are lost. Credentials come from the environment (AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_REGION; AWS_ENDPOINT for another store than Amazon's, with AWS_ALLOW_HTTP=true
-if that is http) or from the machine's role. The folder remembers the URL.
+if that is http), from ~/.aws/credentials (AWS_PROFILE), or from the machine's role. The folder remembers the URL.
 
 With --parent this site becomes a child site: it takes its updates and criteria from its parent, whose
 administrator made the token (`depot site join-token create`). With --sup it becomes another update point of

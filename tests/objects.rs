@@ -250,3 +250,26 @@ fn a_store_that_cannot_be_used_is_named_with_what_to_look_at() {
     assert!(!wrong.stderr.contains("secret"), "{}", wrong.stderr);
     assert!(wrong.fails(2).contains("s3://BUCKET/PREFIX"));
 }
+
+#[test]
+fn keys_come_from_the_files_of_amazons_tools_where_the_environment_has_none() {
+    let Some(s3) = S3::start() else { return };
+    let at = temp_folder();
+    let data = at.path().join("data");
+    let home = at.path().join("home");
+    fs::create_dir_all(home.join(".aws")).unwrap();
+    let keys = "[branch]\naws_access_key_id = test\naws_secret_access_key = test\n";
+    fs::write(home.join(".aws/credentials"), keys).unwrap();
+    let place = format!("[profile branch]\nregion = us-east-1\nendpoint_url = {}\n", s3.url);
+    fs::write(home.join(".aws/config"), place).unwrap();
+    let serve = |profile: &str| {
+        let mut serve = depot();
+        serve.envs([("AWS_PROFILE", profile), ("AWS_ALLOW_HTTP", "true")]).env("HOME", &home);
+        // Where there are no keys, none are to be asked for from whoever the machine is.
+        serve.env("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9");
+        serve.args(["serve", "--listen", "127.0.0.1:0", "--library", URL, "--data"]).arg(&data);
+        Site::start_by(serve, &data)
+    };
+    assert_eq!(serve("branch").unwrap().stop(), Some(0));
+    assert!(serve("nobody").is_err());
+}

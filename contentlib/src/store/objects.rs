@@ -19,6 +19,7 @@ mod node;
 mod pack;
 mod place;
 mod probe;
+mod profile;
 mod reads;
 mod requests;
 mod segments;
@@ -310,6 +311,7 @@ impl PackStore for ObjectPacks {
 pub(crate) fn fuzzing(bytes: &[u8]) {
     drop(lease::Note::decode(bytes));
     let Ok(text) = std::str::from_utf8(bytes) else { return };
+    drop(profile::settings(text, "default"));
     let object = |line: &str| {
         let (name, len) = line.split_once(' ')?;
         Some((name.to_owned(), len.parse().ok()?))

@@ -6,9 +6,9 @@
 //! az://CONTAINER/PREFIX  Azure Blob Storage
 //! ```
 //! Credentials and endpoints are never part of it: they come from the environment (`AWS_…`,
-//! `GOOGLE_…`, `AZURE_…`) or from the machine's own identity, as the store's other tools find them.
+//! `GOOGLE_…`, `AZURE_…`), from the files of Amazon's tools ([`profile`]), or from the machine's own identity.
 
-use super::ObjectsError;
+use super::{ObjectsError, profile};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
@@ -52,7 +52,7 @@ pub(super) fn connect(url: &str) -> Result<Place, ObjectsError> {
     let store: Arc<dyn ObjectStore> = match parsed.scheme() {
         "s3" => {
             let builder = AmazonS3Builder::new().with_client_options(client());
-            let builder = environment("AWS_").fold(builder, |builder, (key, value)| {
+            let builder = amazon().fold(builder, |builder, (key, value)| {
                 key.parse().map_or(builder.clone(), |key| builder.with_config(key, value))
             });
             Arc::new(builder.with_url(url).with_retry(retry()).build().map_err(failed)?)
@@ -95,6 +95,24 @@ fn client() -> ClientOptions {
 /// Refused connections and the like; what is worth more patience is tried again above.
 fn retry() -> RetryConfig {
     RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(30), ..Default::default() }
+}
+
+/// Variables that say who in the machine asks; where one does, no file is asked.
+const IDENTITIES: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+];
+
+/// What is set for Amazon's store: in the files of its tools, and over that in the environment.
+fn amazon() -> impl Iterator<Item = (String, String)> {
+    let mut filed = profile::Files::of(|name| std::env::var_os(name)).read();
+    // Keys go together: never one from a file with another from elsewhere.
+    if IDENTITIES.iter().any(|name| std::env::var_os(name).is_some()) {
+        filed.retain(|key, _| !key.starts_with("aws_"));
+    }
+    filed.into_iter().chain(environment("AWS_"))
 }
 
 /// Variables of that prefix, as the crate's configuration keys are written.
