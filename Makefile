@@ -9,11 +9,11 @@ FUZZ_SECONDS ?= 60
 # Cargo uses every core by itself; two calls at once would only wait for each other's lock.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests native build run test lint bench fuzz clean
+.PHONY: help setup setup-tests native build run test test-stores lint bench fuzz clean
 .PHONY: fmt-check check-deps clippy docs check-fuzz deny cargo-test
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install the system packages a build needs, by apt, where missing
 	@tools/setup.sh
@@ -31,6 +31,10 @@ test: setup-tests lint cargo-test ## all that a change must pass
 
 # In the order of cost, so that a slip shows within seconds.
 lint: native fmt-check check-deps deny clippy docs check-fuzz ## all of `test` but the tests
+
+test-stores: setup-tests ## test over Garage and Azurite too (compiles Garage: ten minutes, once)
+	@tools/stores.sh
+	cargo test --test stores $(LOCKED) -- --ignored
 
 bench: build ## measure against peers
 	@benches/peers/run.sh

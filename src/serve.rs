@@ -29,6 +29,7 @@ Examples:
   depot serve --data ./depot-data
   depot serve --data ./depot-data --listen 127.0.0.1:8520 --config ./depot.toml
   depot serve --data /var/lib/depot --set library.gc_grace=1h
+  depot serve --data ./depot-data --library s3://bucket/depot --cache 100GiB
   depot serve --database postgres://depot@db.example/site   # the site database on a server
   depot serve --listen 127.0.0.1:0               # any free port; it is printed
   depot serve --parent https://top:8520 --join-file berlin.token   # a child site, the first time
@@ -37,6 +38,11 @@ Examples:
 The data folder is made if it is not there. Ctrl-C or SIGTERM ends it: answers under way are
 finished first. Settings come from the configuration file (`depot config example` prints one with
 every key), then the environment, then these flags.
+
+With --library the content is on an object store, and the data folder holds an index and a cache of
+it, which are made anew where they are lost. Credentials come from the environment (AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_REGION; AWS_ENDPOINT for another store than Amazon's, with AWS_ALLOW_HTTP=true
+if that is http), from ~/.aws/credentials (AWS_PROFILE), or from the machine's role. The folder remembers the URL.
 
 With --parent this site becomes a child site: it takes its updates and criteria from its parent, whose
 administrator made the token (`depot site join-token create`). With --sup it becomes another update point of
@@ -52,6 +58,12 @@ pub struct ServeArgs {
     /// Configuration file [default: depot.toml here or in /etc/depot, if there is one]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Object store that holds the content: s3://BUCKET/PREFIX (library.url) [default: the data folder]
+    #[arg(long, value_name = "URL")]
+    library: Option<String>,
+    /// Bytes of the data folder for what was read from there (library.disk_cache) [default: 10GiB]
+    #[arg(long, value_name = "SIZE")]
+    cache: Option<String>,
     /// Set any key of the configuration file
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
@@ -86,7 +98,20 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     if shared.url.is_some() {
         return Err(Failure::usage("--url names a server to speak to; serve takes --listen"));
     }
-    let ServeArgs { listen, database, config, set, parent, join, join_file, sup } = args;
+    let ServeArgs {
+        listen,
+        database,
+        config,
+        library,
+        cache,
+        mut set,
+        parent,
+        join,
+        join_file,
+        sup,
+    } = args;
+    set.extend(library.map(|url| ("library.url".into(), url)));
+    set.extend(cache.map(|size| ("library.disk_cache".into(), size)));
     let token = match join_file {
         None => join,
         Some(path) => Some(read_token(&path, MADE_BY)?),

@@ -9,10 +9,11 @@ build_packages=(build-essential ca-certificates clang git make pkg-config python
 # libfaketime sets the clocks of single processes. apt-utils and xz-utils make Debian archives; rpm and
 # createrepo-c make RPM repositories; dnf installs from ours; python3-rpm says how versions compare;
 # debootstrap makes a Debian system that is scanned; gnupg and gpgv hold our signatures to theirs;
-# postgresql is the server that a site database may be on;
-# iproute2 makes networks of their own; python3-zeep is a strict client of our SOAP.
+# iproute2 makes networks of their own; python3-zeep is a strict client of our SOAP; python3-venv keeps
+# moto, an S3 server that no system packages, apart from the system's Python; postgresql is the server
+# that a site database may be on.
 test_packages=(apt-utils createrepo-c curl debian-archive-keyring debootstrap dnf gnupg gpgv
-    iproute2 libfaketime postgresql python3-rpm python3-zeep rpm tar xz-utils zstd)
+    iproute2 libfaketime postgresql python3-rpm python3-venv python3-zeep rpm tar xz-utils zstd)
 
 fail() {
     echo "setup: $*" >&2
@@ -39,7 +40,29 @@ for package in "${wanted[@]}"; do
     status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null) || true
     [ "$status" = installed ] || missing+=("$package")
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+
+# The S3 server of the tests, in a Python environment of its own in the user's cache. Tests that
+# want it say so and end where it could not be had.
+moto_version=5.2.5
+install_moto() {
+    local place=${XDG_CACHE_HOME:-$HOME/.cache}/depot/moto
+    [ "$(cat "$place/depot-version" 2>/dev/null)" != "$moto_version" ] || return 0
+    echo "setup: installing moto $moto_version in $place"
+    rm -rf "$place"
+    if python3 -m venv "$place" && "$place/bin/pip" install -q "moto[server]==$moto_version"; then
+        echo "$moto_version" >"$place/depot-version"
+    else
+        echo "setup: moto could not be installed; the tests over S3 will be skipped" >&2
+        rm -rf "$place"
+    fi
+}
+
+finish() {
+    [ "$*" != tests ] || install_moto
+    exit 0
+}
+
+[ ${#missing[@]} -gt 0 ] || finish "$@"
 
 as_root=()
 if [ "$(id -u)" != 0 ]; then
@@ -63,3 +86,4 @@ apt() {
 echo "setup: installing ${missing[*]}"
 apt update
 apt install --yes --no-install-recommends "${missing[@]}"
+finish "$@"

@@ -5,11 +5,13 @@
 //! names and values, and a name that none of them knows is refused with the nearest one.
 //! `depot.example.toml` documents every key; a test holds it to this table and these defaults.
 
+mod library_url;
 mod nearest;
 mod setting;
 mod site_url;
 mod units;
 
+pub use library_url::LibraryUrl;
 pub use nearest::nearest;
 pub use site_url::{BadSiteUrl, ReachedAt, SiteUrl, SiteUrls};
 pub use units::{ByteSize, format_duration, format_rate, parse_duration, parse_rate};
@@ -111,6 +113,12 @@ pub struct Library {
     pub gc_interval: Duration,
     /// Days in which the whole library is read and checked once; 0: never.
     pub scrub_days: u64,
+    /// The object store that the library is on.
+    pub url: LibraryUrl,
+    /// Bytes of the data folder for what was read from there.
+    pub disk_cache: ByteSize,
+    /// Somebody promises that nothing else ever opens the library there.
+    pub single_writer: bool,
 }
 
 /// A distribution point of its own.
@@ -242,6 +250,9 @@ impl Default for Config {
                 gc_grace: secs(24 * HOUR),
                 gc_interval: secs(6 * HOUR),
                 scrub_days: 30,
+                url: LibraryUrl::default(),
+                disk_cache: ByteSize(10 * 1024 * MIB),
+                single_writer: false,
             },
             point: Point { scrub_period: secs(7 * 24 * HOUR) },
             dp: Dp {
@@ -342,6 +353,9 @@ const KEYS: &[KeyDef] = &[
         "must be at least 1min, or 0 for none"
     )),
     key!("library.scrub_days", library.scrub_days, |n| unless(*n <= 3650, "must be at most 3650")),
+    key!("library.url", library.url),
+    key!("library.disk_cache", library.disk_cache),
+    key!("library.single_writer", library.single_writer),
     key!("point.scrub_period", point.scrub_period, |time: &Duration| unless(
         time.is_zero() || time.as_secs() >= 1,
         "must be at least 1s, or 0 for never"
@@ -510,6 +524,11 @@ impl Config {
             cache_bytes: config.cache.0,
             gc_grace: config.gc_grace,
             reserve: config.reserve.0,
+            objects: contentlib::ObjectOptions {
+                url: config.url.get().map(str::to_owned),
+                cache_bytes: config.disk_cache.0,
+                single_writer: config.single_writer,
+            },
             ..contentlib::Options::default()
         };
         if config.threads > 0 {

@@ -301,6 +301,7 @@ impl From<VolumeError> for Problem {
             | VolumeError::HoldsPacks { .. }
             | VolumeError::Resumed { .. }
             | VolumeError::Home
+            | VolumeError::OnObjectStore { .. }
             | VolumeError::NotLost { .. } => about(Kind::Conflict, "volume", &text),
             VolumeError::Io { ref source, .. } => io_problem(&error, source),
             // The library cannot be opened; the text says what to do on the server.

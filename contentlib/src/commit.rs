@@ -269,7 +269,7 @@ impl Inner {
             let end = Record::log(Kind::Commit, seq, encode_outcomes(&Outcomes::new()));
             let torn =
                 pack.is_broken() || pack.append(end).and_then(|_| pack.write_footer()).is_err();
-            synced = pack.file.sync();
+            synced = pack.file.seal();
             if synced.is_err() {
                 break;
             }
@@ -444,7 +444,7 @@ impl Inner {
         let Some(mut pack) = writer.current.take() else { return Ok(()) };
         let sealed = !pack.is_broken()
             && pack.len() == pack.published
-            && pack.write_footer().and_then(|()| pack.file.sync()).is_ok();
+            && pack.write_footer().and_then(|()| pack.file.seal()).is_ok();
         let state = if sealed { PackState::Sealed } else { PackState::Torn };
         let info = PackInfo { id: pack.header.id, state, len: pack.published };
         let mut batch = Batch::default();

@@ -7,6 +7,7 @@ use crate::kv::KvError;
 use crate::pack::format::BadPack;
 use crate::progress::Cancelled;
 use crate::recipe::NotARecipe;
+use crate::store::objects::ObjectsError;
 use std::io;
 use std::path::PathBuf;
 
@@ -69,6 +70,12 @@ pub enum OpenError {
     /// A volume is not as the list of volumes has it.
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    /// The object store that holds it cannot be used.
+    #[error(transparent)]
+    Objects(Box<ObjectsError>),
+    /// Its index had to be made anew, and that failed.
+    #[error("the index cannot be made from the packs on the object store")]
+    Rebuild(#[source] Box<MaintainError>),
     /// The file system failed.
     #[error("cannot open the library in {folder:?}")]
     Io {
@@ -77,6 +84,21 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl From<ObjectsError> for OpenError {
+    fn from(error: ObjectsError) -> Self {
+        Self::Objects(Box::new(error))
+    }
+}
+
+impl From<MaintainError> for OpenError {
+    fn from(error: MaintainError) -> Self {
+        match error {
+            MaintainError::Open(error) => error,
+            error => Self::Rebuild(Box::new(error)),
+        }
+    }
 }
 
 impl From<KvError> for OpenError {
@@ -455,6 +477,12 @@ pub enum VolumeError {
         name: String,
         /// Where it is.
         path: PathBuf,
+    },
+    /// A library on an object store is there and nowhere else.
+    #[error("the library is on an object store, at {url}, and has no volumes beside it")]
+    OnObjectStore {
+        /// Where it is.
+        url: String,
     },
     /// The file system failed.
     #[error("cannot use {path:?}")]

@@ -32,6 +32,12 @@ impl Environment for Still {
     }
 }
 
+/// What an object store may answer: the names of packs and segments, one a line with a length, and a
+/// lease.
+pub fn objects(bytes: &[u8]) {
+    crate::store::objects::fuzzing(bytes);
+}
+
 /// A pack of records, scanned, indexed and read: `bytes` follow the pack's header.
 pub fn record(bytes: &[u8]) {
     let header = PackHeader { id: ID, library: 7, seq: 3, run: 1 };

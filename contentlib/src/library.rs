@@ -11,11 +11,14 @@ use crate::index::{Form, Index, Standing};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Kv, KvError};
 use crate::leases::Leases;
+use crate::progress::Progress;
 use crate::read::{Blocks, Packs};
+use crate::rebuild::rebuild_in;
 use crate::refs::{Outcomes, Ref};
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
-use crate::store::volumes::{FolderKeeper, MemoryKeeper, Volumes};
+use crate::store::objects::{ObjectOptions, ObjectPacks};
+use crate::store::volumes::{FolderKeeper, HomeOnly, MemoryKeeper, Volumes};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -39,7 +42,12 @@ pub struct Options {
     /// Bytes of the home volume that stay free, so that garbage collection can work; and of each
     /// other volume that has no reserve of its own.
     pub reserve: u64,
+    /// Whether the library is on an object store. Packs there are full at 64 MiB, if not before.
+    pub objects: ObjectOptions,
 }
+
+/// The size of packs on an object store: what is cheap to write again when half of it is dead.
+const OBJECT_PACK: u64 = 64 << 20;
 
 impl Default for Options {
     fn default() -> Self {
@@ -49,6 +57,7 @@ impl Default for Options {
             cache_bytes: 128 << 20,
             gc_grace: Duration::from_secs(24 * 3600),
             reserve: 64 << 20,
+            objects: ObjectOptions::default(),
         }
     }
 }
@@ -150,11 +159,21 @@ pub struct ContentStat {
 }
 
 impl Library {
-    /// Opens the library in `folder`, or makes one.
-    pub fn open(folder: &Path, options: Options) -> Result<Self, OpenError> {
-        let (lock, store) = lock_folder(folder, options.reserve)?;
+    /// Opens the library in `folder`, or makes one. Where `options` name an object store, the
+    /// folder holds what is local of it; if the index there is not the library's, it is made anew.
+    pub fn open(folder: &Path, mut options: Options) -> Result<Self, OpenError> {
+        let Locked { lock, store, objects } = lock_folder(folder, &options)?;
         let index = folder.join("index");
-        if !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty() {
+        let is_missing =
+            !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty();
+        if let Some(objects) = &objects {
+            if is_missing || index.exists() && !objects.index_is_current() {
+                tracing::info!("the index is made anew from the packs on the object store");
+                rebuild_in(folder, &store, &Progress::default())?;
+            }
+            objects.own_index()?;
+            options.pack_target = options.pack_target.min(OBJECT_PACK);
+        } else if is_missing {
             return Err(OpenError::IndexMissing { folder: folder.into() });
         }
         let kv = Arc::new(RocksKv::open(&index)?);
@@ -361,12 +380,28 @@ fn io_error(folder: &Path, source: io::Error) -> OpenError {
     OpenError::Io { folder: folder.into(), source }
 }
 
-/// Takes the folder for this process and opens its packs, on all volumes.
-pub(crate) fn lock_folder(folder: &Path, reserve: u64) -> Result<(File, Volumes), OpenError> {
+/// A library's packs, and what keeps others from them.
+pub(crate) struct Locked {
+    pub lock: File,
+    pub store: Volumes,
+    /// The packs on an object store, if they are there.
+    pub objects: Option<Arc<ObjectPacks>>,
+}
+
+/// Takes the folder for this process and opens the packs: those in it, on all volumes, or those on
+/// the object store that `options` name.
+pub(crate) fn lock_folder(folder: &Path, options: &Options) -> Result<Locked, OpenError> {
     let lock = lock_only(folder)?;
+    if let Some(objects) = ObjectPacks::open(&options.objects, folder, Arc::new(System))? {
+        let objects = Arc::new(objects);
+        let keeper = Arc::new(HomeOnly::new(objects.url()));
+        let store = Volumes::over(objects.clone(), keeper, options.reserve)?;
+        return Ok(Locked { lock, store, objects: Some(objects) });
+    }
     let home = FolderStore::new(folder.join("packs")).map_err(|error| io_error(folder, error))?;
     let keeper = Arc::new(FolderKeeper::new(folder));
-    Ok((lock, Volumes::over(Arc::new(home), keeper, reserve)?))
+    let store = Volumes::over(Arc::new(home), keeper, options.reserve)?;
+    Ok(Locked { lock, store, objects: None })
 }
 
 /// Takes the folder for this process.

@@ -14,12 +14,13 @@ use crate::error::{MaintainError, OpenError, PackProblem};
 use crate::index::{Index, RecipePlace, put_number};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Batch, Kv, Table};
-use crate::library::{Environment, Library, Options, System, lock_folder};
+use crate::library::{Environment, Library, Locked, Options, System, lock_folder};
 use crate::pack::format::{BadPack, Kind, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, footer, pack_header, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::recovery::{HeadedPack, Replay};
+use crate::store::volumes::Volumes;
 use crate::store::{PackFile, PackStore, is_media_error};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -61,28 +62,12 @@ impl Library {
         options: Options,
         progress: &Progress,
     ) -> Result<RebuildReport, MaintainError> {
-        let (lock, store) = lock_folder(folder, options.reserve)?;
-        let fail = |source| OpenError::Io { folder: folder.into(), source };
-        let (new, old) = (folder.join("index.new"), folder.join("index.old"));
-        for stale in [&new, &old] {
-            if stale.exists() {
-                std::fs::remove_dir_all(stale).map_err(fail)?;
-            }
+        let Locked { lock, store, objects } = lock_folder(folder, &options)?;
+        let report = rebuild_in(folder, &store, progress)?;
+        if let Some(objects) = objects {
+            objects.own_index().map_err(OpenError::from)?;
         }
-        let report = {
-            let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::from)?) };
-            let report = rebuild(&store, &index, &System, progress)?;
-            index.kv.flush()?;
-            report
-        };
-        let index = folder.join("index");
-        if index.exists() {
-            std::fs::rename(&index, &old).map_err(fail)?;
-        }
-        std::fs::rename(&new, &index).map_err(fail)?;
-        if old.exists() {
-            std::fs::remove_dir_all(&old).map_err(fail)?;
-        }
+        drop(store);
         drop(lock);
         Ok(report)
     }
@@ -95,6 +80,36 @@ impl Library {
     ) -> Result<RebuildReport, MaintainError> {
         rebuild(store, &Index { kv }, environment, &Progress::default())
     }
+}
+
+/// Makes the index in `folder` anew from `store`.
+pub(crate) fn rebuild_in(
+    folder: &Path,
+    store: &Volumes,
+    progress: &Progress,
+) -> Result<RebuildReport, MaintainError> {
+    let fail = |source| OpenError::Io { folder: folder.into(), source };
+    let (new, old) = (folder.join("index.new"), folder.join("index.old"));
+    for stale in [&new, &old] {
+        if stale.exists() {
+            std::fs::remove_dir_all(stale).map_err(fail)?;
+        }
+    }
+    let report = {
+        let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::from)?) };
+        let report = rebuild(store, &index, &System, progress)?;
+        index.kv.flush()?;
+        report
+    };
+    let index = folder.join("index");
+    if index.exists() {
+        std::fs::rename(&index, &old).map_err(fail)?;
+    }
+    std::fs::rename(&new, &index).map_err(fail)?;
+    if old.exists() {
+        std::fs::remove_dir_all(&old).map_err(fail)?;
+    }
+    Ok(report)
 }
 
 /// Fills an empty index from `store`.

@@ -6,7 +6,7 @@
 //! collection. A pack that was open is closed as torn: it is never written to again.
 
 use crate::commit::Leader;
-use crate::commit::{Pending, index_pending, index_refs};
+use crate::commit::{Pending, UNSETTLED, index_pending, index_refs};
 use crate::digest::{ChunkId, Digest, PackId};
 use crate::error::OpenError;
 use crate::gc::{CHUNK, condemned_key};
@@ -22,6 +22,9 @@ use std::io;
 use std::sync::Arc;
 
 pub(crate) const INDEX_FORMAT: u64 = 1;
+/// Numbers of packs, commits and runs that are left out where the process before may have left
+/// writes on their way: more than it can have given away without anything of it being there.
+const LEFT_OUT: u32 = 1 << 12;
 
 /// Where a library goes on after opening.
 pub(crate) struct Recovered {
@@ -41,6 +44,7 @@ pub(crate) fn recover(
         let what = "the index".into();
         return Err(OpenError::NewerFormat { what, found: format, known: INDEX_FORMAT });
     }
+    let late = store.may_change_late();
     let known = index.packs()?;
     let mark = (index.number("watermark/pack")? as u32, index.number("watermark/offset")?);
     let mut replay = Replay::new(index.number("commit")?);
@@ -69,18 +73,29 @@ pub(crate) fn recover(
     }
     let library = library.unwrap_or_else(|| environment.random());
     run += 1;
+    let mut next_commit = replay.next_commit;
+    let late = late && (!known.is_empty() || !replay.packs.is_empty());
+    if late {
+        // A pack that appears yet has a number of its own, and so a run; a commit that appears yet
+        // has a smaller number than the checkpoint that the next commit begins with.
+        next_pack += LEFT_OUT;
+        run += LEFT_OUT;
+        next_commit += u64::from(LEFT_OUT);
+    }
 
     // Opening a library that was closed well writes nothing. The new run is noted by its first
     // commit; a crash before that leaves at most a pack whose header tells it.
-    let next_commit = replay.next_commit;
     let is_new = format == 0;
-    if is_new || !replay.packs.is_empty() {
+    if is_new || late || !replay.packs.is_empty() {
         let mut batch = Batch::default();
         put_number(&mut batch, "format", INDEX_FORMAT);
         put_number(&mut batch, "run", run.into());
         batch.put(Table::Meta, "library", library.to_le_bytes());
-        if !replay.packs.is_empty() {
+        if late || !replay.packs.is_empty() {
             put_number(&mut batch, "commit", next_commit);
+        }
+        if late {
+            put_number(&mut batch, UNSETTLED, 1);
         }
         replay.finish(index, &mut batch)?;
         index.kv.write(batch)?;
@@ -106,7 +121,12 @@ fn unseen_packs(
     let mut unseen = Vec::new();
     let listed = store.list().map_err(fail(PackId(0)))?;
     let there: HashSet<&PackId> = listed.iter().collect();
-    let is_lost = |info: &PackInfo| info.state != PackState::Condemned && !there.contains(&info.id);
+    // One without records may never have come to be.
+    let is_lost = |info: &PackInfo| {
+        info.state != PackState::Condemned
+            && info.len > PACK_HEADER as u64
+            && !there.contains(&info.id)
+    };
     match known.iter().filter(|(_, info)| is_lost(info)).count() {
         0 => {}
         lost => tracing::error!(lost, "packs are gone: run `depot library verify`"),

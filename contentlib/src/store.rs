@@ -1,11 +1,13 @@
 //! Where packs live: the seam between the library and its bytes.
 //!
-//! Two places: [`folder::FolderStore`], files of one folder, and [`memory::MemoryStore`], for
-//! simulation with faults. [`volumes::Volumes`] makes one store of several. An object store is to
-//! come; that is why packs are written front to back, synced and sealed, and read by range.
+//! Three places: [`folder::FolderStore`], files of one folder; [`objects::ObjectPacks`], an object
+//! store; and [`memory::MemoryStore`], for simulation with faults. [`volumes::Volumes`] makes one
+//! store of several. Packs are written front to back, synced and sealed, and read by range, which
+//! is all that an object store can do.
 
 pub mod folder;
 pub mod memory;
+pub mod objects;
 pub mod volumes;
 
 use crate::digest::PackId;
@@ -44,6 +46,11 @@ pub trait PackStore: Send + Sync {
     fn file_system(&self) -> io::Result<Option<u64>> {
         Ok(None)
     }
+    /// Whether what a process wrote that had the packs before, and was killed, may yet appear, in
+    /// packs that exist and as packs that do not. Whoever opens the library then leaves numbers out.
+    fn may_change_late(&self) -> bool {
+        false
+    }
 }
 
 /// One pack's bytes.
@@ -52,6 +59,10 @@ pub trait PackFile: Send + Sync {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
     /// Makes all written bytes durable.
     fn sync(&self) -> io::Result<()>;
+    /// As [`PackFile::sync`], by who writes nothing more to the pack.
+    fn seal(&self) -> io::Result<()> {
+        self.sync()
+    }
     /// The pack's length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether nothing was written yet.
@@ -60,6 +71,10 @@ pub trait PackFile: Send + Sync {
     }
     /// Bytes `range`; `UnexpectedEof` if the pack is shorter.
     fn read_at(&self, range: Range<u64>) -> io::Result<Bytes>;
+    /// The same for who will read nothing else nearby.
+    fn read_alone(&self, range: Range<u64>) -> io::Result<Bytes> {
+        self.read_at(range)
+    }
     /// The same bytes without a copy, where the store can; otherwise as [`PackFile::read_at`].
     fn map(&self, range: Range<u64>) -> io::Result<Bytes> {
         self.read_at(range)
@@ -100,10 +115,15 @@ mod tests {
         let again = store.open(id).unwrap();
         assert_eq!(again.read_at(1..7).unwrap(), "ello p");
         assert_eq!(again.map(1..7).unwrap(), "ello p");
+        assert_eq!(again.read_alone(1..7).unwrap(), "ello p");
         let past_the_end = again.read_at(5..11).unwrap_err();
         assert_eq!(past_the_end.kind(), io::ErrorKind::UnexpectedEof);
         assert!(again.map(5..11).is_err());
         assert_eq!(store.list().unwrap(), [id]);
+        pack.write_at(10, &[IoSlice::new(b".")]).unwrap();
+        pack.seal().unwrap();
+        assert_eq!(again.read_at(9..11).unwrap(), "k.", "of one that is sealed meanwhile");
+        assert_eq!(store.open(id).unwrap().read_at(0..11).unwrap(), "hello pack.");
         store.delete(id).unwrap();
         store.delete(id).unwrap();
         assert_eq!(again.read_at(0..5).unwrap(), "hello", "open handles go on");
@@ -131,6 +151,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         keeps_the_contract(&folder::FolderStore::new(folder.path().into()).unwrap());
         keeps_the_contract(&memory::MemoryStore::default());
+        keeps_the_contract(&objects::tests::in_memory(&folder.path().join("node")));
         let (home, other) = (memory::MemoryStore::default(), folder.path().join("other"));
         let keeper = Arc::new(volumes::MemoryKeeper::default());
         let volumes = volumes::Volumes::over(Arc::new(home), keeper, 0).unwrap();

@@ -16,12 +16,13 @@ use crate::index::{ChunkPlace, Form, PackInfo, PackState, RecipePlace, Standing}
 use crate::kv::{Batch, Table};
 use crate::library::Library;
 use crate::links::{Holder, Links, holders};
-use crate::pack::format::{BadPack, RECORD_HEADER};
+use crate::pack::format::{BadPack, PACK_HEADER, RECORD_HEADER};
 use crate::pack::reader::{RecordError, frame, record};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::store::{PackFile, PackStore, is_media_error};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,6 +170,12 @@ impl Library {
             Ok(file) => Some(file),
             // Garbage collection deleted it since it was listed.
             Err(_) if self.is_deleted(seq)? => return Ok(false),
+            // It never came to be, and nothing was acknowledged that lies in it.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && info.len <= PACK_HEADER as u64 =>
+            {
+                return Ok(false);
+            }
             Err(error) => {
                 let error = format!("cannot be opened: {error}");
                 found.report.bad_packs.push(PackProblem { pack: info.id, error });

@@ -17,6 +17,8 @@ pub mod own;
 pub mod point;
 pub mod postgres;
 pub mod relay;
+pub mod s3;
+pub mod stores;
 pub mod storm;
 pub mod tmpfs;
 pub mod tree;
@@ -62,7 +64,9 @@ pub fn alone(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let upper = name.to_ascii_uppercase();
         let upper = upper.as_encoded_bytes();
-        if upper.starts_with(b"DEPOT_") || upper.ends_with(b"_PROXY") || upper == b"RUST_LOG" {
+        let ours = [b"DEPOT_".as_slice(), b"AWS_", b"AZURE_"];
+        let is_ours = ours.iter().any(|prefix| upper.starts_with(prefix));
+        if is_ours || upper.ends_with(b"_PROXY") || upper == b"RUST_LOG" {
             command.env_remove(name);
         }
     }

@@ -31,7 +31,7 @@ pub(crate) enum RecordError {
 
 /// The pack's header.
 pub(crate) fn pack_header(file: &dyn PackFile) -> Result<PackHeader, RecordError> {
-    match file.read_at(0..PACK_HEADER as u64) {
+    match file.read_alone(0..PACK_HEADER as u64) {
         Ok(bytes) => Ok(PackHeader::decode(&bytes)?),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(BadPack::Header.into()),
         Err(error) => Err(error.into()),
@@ -84,11 +84,11 @@ pub(crate) fn frame(header: &RecordHeader, body: &Bytes, offset: u32) -> Result<
 pub(crate) fn footer(file: &dyn PackFile) -> Result<Option<(Vec<FooterEntry>, u64)>, RecordError> {
     let len = file.len()?;
     let mut tail_start = len.saturating_sub(TAIL);
-    let mut tail = file.read_at(tail_start..len);
+    let mut tail = file.read_alone(tail_start..len);
     if tail.as_ref().is_err_and(is_media_error) {
         // A bad sector before the footer must not hide it.
         tail_start = len.saturating_sub(TRAILER as u64);
-        tail = file.read_at(tail_start..len);
+        tail = file.read_alone(tail_start..len);
     }
     let tail = tail?;
     let Some(trailer) = Trailer::decode(&tail, len) else { return Ok(None) };
@@ -96,7 +96,7 @@ pub(crate) fn footer(file: &dyn PackFile) -> Result<Option<(Vec<FooterEntry>, u6
     let footer = if trailer.footer_offset >= tail_start {
         tail.slice((trailer.footer_offset - tail_start) as usize..(end - tail_start) as usize)
     } else {
-        file.read_at(trailer.footer_offset..end)?
+        file.read_alone(trailer.footer_offset..end)?
     };
     Ok(Some((trailer.entries(&footer)?, trailer.footer_offset)))
 }

@@ -12,11 +12,13 @@
 //! * One pack is moved at a time, and meanwhile no pack is deleted and no volume removed: what
 //!   garbage collection deleted does not come back, and nothing moves to where nobody looks.
 
+mod home_only;
 mod keeper;
 mod list;
 mod memory;
 mod relocate;
 
+pub use home_only::HomeOnly;
 pub use keeper::{FolderKeeper, VolumeKeeper};
 pub use list::{VolumeEntry, VolumeId, VolumeList, VolumeState};
 pub use memory::MemoryKeeper;
@@ -346,6 +348,10 @@ impl PackStore for Volumes {
         let _one = self.moving.lock();
         // From all, also if one fails: the others get their room back.
         self.all().iter().map(|volume| volume.store.delete(id)).fold(Ok(()), Result::and)
+    }
+
+    fn may_change_late(&self) -> bool {
+        self.all().iter().any(|volume| volume.store.may_change_late())
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {

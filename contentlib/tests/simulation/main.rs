@@ -13,15 +13,22 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../kit/bucket.rs"]
+mod bucket;
 mod environment;
+mod home;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
+use home::Kind;
+
 /// Histories that are run where nobody asks for more. A few seconds' work.
 const SEEDS: u64 = 2000;
+/// The same on an object store, where each waits for the threads that make its requests.
+const OBJECT_SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a whole number"))
@@ -29,11 +36,22 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn what_was_acknowledged_survives_whatever_happens() {
+    run(Kind::Disk, SEEDS);
+}
+
+/// Writes that fail, that took effect all the same, or that take effect when nobody waits any more;
+/// and the loss of the whole machine, at any time.
+#[test]
+fn what_was_acknowledged_survives_on_an_object_store() {
+    run(Kind::Objects, OBJECT_SEEDS);
+}
+
+fn run(kind: Kind, seeds: u64) {
     if let Some(seed) = number("DEPOT_SIM_SEED") {
-        world::run(seed, true);
+        world::run(kind, seed, true);
         return;
     }
-    let seeds = number("DEPOT_SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = number("DEPOT_SIM_SEEDS").unwrap_or(seeds);
     let first = number("DEPOT_SIM_FIRST").unwrap_or(0);
     let began = Instant::now();
     let next = AtomicU64::new(first);
@@ -47,7 +65,7 @@ fn what_was_acknowledged_survives_whatever_happens() {
                     if seed >= first + seeds || failed.load(Relaxed) != u64::MAX {
                         return;
                     }
-                    match catch_unwind(AssertUnwindSafe(|| world::run(seed, false))) {
+                    match catch_unwind(AssertUnwindSafe(|| world::run(kind, seed, false))) {
                         Ok(n) => drop(steps.fetch_add(n, Relaxed)),
                         Err(_) => drop(failed.fetch_min(seed, Relaxed)),
                     }
@@ -58,7 +76,7 @@ fn what_was_acknowledged_survives_whatever_happens() {
     let failed = failed.into_inner();
     assert!(
         failed == u64::MAX,
-        "seed {failed} fails; run it alone, with its history, by\n  DEPOT_SIM_SEED={failed} \
+        "{kind:?}: seed {failed} fails; run it alone, with its history, by\n  DEPOT_SIM_SEED={failed} \
          cargo test -p contentlib --test simulation -- --nocapture"
     );
     println!("{seeds} histories, {} steps, {:.1?}", steps.into_inner(), began.elapsed());

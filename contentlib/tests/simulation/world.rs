@@ -2,6 +2,7 @@
 //! what they were promised. What must hold of both is in [`checks`].
 
 use crate::environment::{Plan, Random, Shared, Tear, Virtual};
+use crate::home::{Home, Kind};
 use contentlib::block::Codec;
 use contentlib::kv::memory::MemoryKv;
 use contentlib::store::PackStore;
@@ -101,7 +102,7 @@ struct World {
     plan: Arc<Mutex<Plan>>,
     environment: Arc<Virtual>,
     /// The home volume.
-    store: Arc<MemoryStore>,
+    store: Home,
     /// The other volumes.
     keeper: Arc<MemoryKeeper>,
     kv: Arc<MemoryKv>,
@@ -129,7 +130,7 @@ macro_rules! say {
 mod checks;
 
 /// Runs one history. Returns its steps.
-pub fn run(seed: u64, talk: bool) -> u64 {
+pub fn run(kind: Kind, seed: u64, talk: bool) -> u64 {
     let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
     let plan = Plan {
         random: Random(random.next()),
@@ -139,7 +140,7 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         tear: Tear::Lose,
     };
     let plan = Arc::new(Mutex::new(plan));
-    let store = Arc::new(MemoryStore::with_faults(Box::new(Shared(plan.clone()))));
+    let store = Home::new(kind, &plan);
     let faults = plan.clone();
     let keeper = Arc::new(MemoryKeeper::with(move || {
         MemoryStore::with_faults(Box::new(Shared(faults.clone())))
@@ -152,6 +153,7 @@ pub fn run(seed: u64, talk: bool) -> u64 {
         cache_bytes: 1 << 20,
         gc_grace: GRACE,
         reserve: [0, 0, 4000][random.below(3)],
+        objects: Default::default(),
     };
     let pool = (0..40).map(|_| {
         let len = 1 + random.below(300) * (1 + random.below(4));
@@ -253,7 +255,7 @@ impl World {
     }
 
     fn stores(&self) -> Vec<Arc<MemoryStore>> {
-        [vec![self.store.clone()], self.keeper.stores()].concat()
+        [self.store.memory().into_iter().collect(), self.keeper.stores()].concat()
     }
 
     // Volumes.
@@ -604,7 +606,7 @@ impl World {
     fn crash(&mut self) {
         let tear = [Tear::Keep, Tear::Lose, Tear::Torn][self.random.below(3)];
         self.plan.lock().unwrap().tear = tear;
-        let (store, keeper) = (Arc::new(self.store.crash()), Arc::new(self.keeper.crash()));
+        let (store, keeper) = (self.store.crash(), Arc::new(self.keeper.crash()));
         let unflushed = self.kv.unflushed();
         let keep = if tear == Tear::Keep || self.random.chance(30) {
             unflushed
@@ -618,7 +620,7 @@ impl World {
         self.open(store, keeper, kv);
     }
 
-    fn open(&mut self, store: Arc<MemoryStore>, keeper: Arc<MemoryKeeper>, kv: Arc<MemoryKv>) {
+    fn open(&mut self, store: Home, keeper: Arc<MemoryKeeper>, kv: Arc<MemoryKv>) {
         let saved = {
             let mut plan = self.plan.lock().unwrap();
             std::mem::take(&mut plan.bad_writes);
@@ -654,8 +656,8 @@ impl World {
         self.check_refs();
     }
 
-    fn over(&self, store: Arc<MemoryStore>, keeper: Arc<MemoryKeeper>) -> Volumes {
-        Volumes::over(store, keeper, self.options.reserve).unwrap()
+    fn over(&self, store: Home, keeper: Arc<MemoryKeeper>) -> Volumes {
+        Volumes::over(store.store(), keeper, self.options.reserve).unwrap()
     }
 
     /// Which of the commits whose fate was unknown have come to light.

@@ -89,9 +89,9 @@ impl World {
     pub(super) fn check_rebuilt(&mut self) {
         say!(self, "rebuild");
         let tear = std::mem::replace(&mut self.plan.lock().unwrap().tear, Tear::Keep);
-        let (store, keeper) = (Arc::new(self.store.crash()), Arc::new(self.keeper.crash()));
+        let (store, keeper) = (self.store.crash(), Arc::new(self.keeper.crash()));
         self.plan.lock().unwrap().tear = tear;
-        store.set_capacity(u64::MAX);
+        store.memory().iter().for_each(|store| store.set_capacity(u64::MAX));
         keeper.stores().iter().for_each(|store| store.set_capacity(u64::MAX));
         let volumes = self.over(store, keeper);
         let kv = Arc::new(MemoryKv::default());
