@@ -24,6 +24,7 @@ mod assembly;
 mod claims;
 mod commit;
 mod gc;
+mod in_order;
 mod ingest;
 mod inspect;
 mod leases;

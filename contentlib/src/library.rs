@@ -6,7 +6,7 @@
 use crate::claims::Claims;
 use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
-use crate::error::{CommitError, OpenError, ReadError};
+use crate::error::{CommitError, OpenError, PackProblem, ReadError};
 use crate::index::{Form, Index, Standing};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Kv, KvError};
@@ -169,7 +169,10 @@ impl Library {
         if let Some(objects) = &objects {
             if is_missing || index.exists() && !objects.index_is_current() {
                 tracing::info!("the index is made anew from the packs on the object store");
-                rebuild_in(folder, &store, &Progress::default())?;
+                let report = rebuild_in(folder, &store, &Progress::default())?;
+                for PackProblem { pack, error } in &report.bad_packs {
+                    tracing::error!(%pack, error, "a pack is damaged: run `depot library verify`");
+                }
             }
             objects.own_index()?;
             options.pack_target = options.pack_target.min(OBJECT_PACK);

@@ -48,6 +48,8 @@ use std::sync::Arc;
 
 /// The folder of packs that are being written.
 const OPEN: &str = "open";
+/// The store is far away and answers many at a time.
+const READS_AT_ONCE: usize = 32;
 /// The folder of what was read.
 const CACHE: &str = "cache";
 
@@ -303,6 +305,10 @@ impl PackStore for ObjectPacks {
 
     fn may_change_late(&self) -> bool {
         self.after_a_kill
+    }
+
+    fn reads_at_once(&self) -> usize {
+        READS_AT_ONCE
     }
 }
 
