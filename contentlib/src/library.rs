@@ -6,15 +6,16 @@
 use crate::claims::Claims;
 use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
-use crate::error::{CommitError, OpenError, ReadError};
+use crate::error::{CommitError, OpenError, PackProblem, ReadError};
 use crate::index::{Form, Index, Standing};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Kv, KvError};
 use crate::leases::Leases;
 use crate::progress::Progress;
 use crate::read::{Blocks, Packs};
-use crate::rebuild::rebuild_in;
+use crate::rebuild::make_index;
 use crate::refs::{Outcomes, Ref};
+use crate::snapshot::restore;
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
 use crate::store::objects::{ObjectOptions, ObjectPacks};
@@ -160,7 +161,8 @@ pub struct ContentStat {
 
 impl Library {
     /// Opens the library in `folder`, or makes one. Where `options` name an object store, the
-    /// folder holds what is local of it; if the index there is not the library's, it is made anew.
+    /// folder holds what is local of it; if the index there is not the library's, it is made anew,
+    /// from the newest snapshot of it that is beside the packs.
     pub fn open(folder: &Path, mut options: Options) -> Result<Self, OpenError> {
         let Locked { lock, store, objects } = lock_folder(folder, &options)?;
         let index = folder.join("index");
@@ -168,8 +170,11 @@ impl Library {
             !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty();
         if let Some(objects) = &objects {
             if is_missing || index.exists() && !objects.index_is_current() {
-                tracing::info!("the index is made anew from the packs on the object store");
-                rebuild_in(folder, &store, &Progress::default())?;
+                let fill = |index: &Index| restore(&store, index, &System, &Progress::default());
+                let restored = make_index(folder, fill)?;
+                for PackProblem { pack, error } in &restored.report.bad_packs {
+                    tracing::error!(%pack, error, "a pack is damaged: run `depot library verify`");
+                }
             }
             objects.own_index()?;
             options.pack_target = options.pack_target.min(OBJECT_PACK);

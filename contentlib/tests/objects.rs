@@ -11,7 +11,8 @@ use bucket::{Bucket, Outcome};
 use contentlib::kv::memory::MemoryKv;
 use contentlib::store::objects::{ObjectPacks, Patience, Place};
 use contentlib::{
-    GcOptions, Library, NoLinks, ObjectOptions, ObjectsError, Options, Progress, System,
+    GcOptions, Library, MaintainError, NoLinks, ObjectOptions, ObjectsError, OpenError, Options,
+    Progress, Restored, System,
 };
 use kit::{options, random, read, set, verify};
 use std::path::Path;
@@ -26,14 +27,13 @@ fn packs_with(
     let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer };
     let (prefix, url) = ("library".into(), "memory://bucket/library".into());
     let place = Place { store: bucket.clone(), prefix, url };
-    let patience = Patience {
-        tries: 3,
-        first_pause: Duration::ZERO,
-        longest_pause: Duration::ZERO,
-        stall: Duration::from_secs(60),
-    };
     let system = Arc::new(System);
-    ObjectPacks::over(place, &options, folder, system, patience).map(Arc::new)
+    ObjectPacks::over(place, &options, folder, system, patience(3)).map(Arc::new)
+}
+
+fn patience(tries: u32) -> Patience {
+    let (first_pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
+    Patience { tries, first_pause, longest_pause, stall: Duration::from_secs(60) }
 }
 
 fn packs(bucket: &Arc<Bucket>, folder: &Path) -> Arc<ObjectPacks> {
@@ -192,4 +192,239 @@ fn an_object_that_somebody_deleted_is_damage_that_is_named() {
     assert_eq!(report.bad_packs.len(), 1, "{report:?}");
     assert_eq!(report.bad_contents[0].digest, digest);
     assert_eq!(read(&library, digest), None);
+}
+
+/// What cannot be read now may be read later: an index without it would be taken for the whole.
+#[test]
+fn a_rebuild_ends_where_the_store_fails() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let first = library(packs(&bucket, folder.path()), options());
+    for n in 0..6 {
+        let session = first.session();
+        let digest = session.add_bytes(&random(n, 200_000)).unwrap().digest;
+        session.commit(vec![set(&format!("r{n}"), digest, &[])]).unwrap();
+        first.seal_idle().unwrap();
+    }
+    drop(first);
+    let (prefix, url) = ("library".into(), "memory://bucket/library".into());
+    let place = Place { store: bucket.clone(), prefix, url };
+    // A machine that has nothing of it on its disk.
+    let (options, elsewhere) = (ObjectOptions::default(), tempfile::tempdir().unwrap());
+    let system = Arc::new(System);
+    let impatient = ObjectPacks::over(place, &options, elsewhere.path(), system, patience(1));
+    let impatient = impatient.unwrap();
+    for nth in [2, 5, 11] {
+        bucket.set_faults(every(nth, Outcome::Refused));
+        let kv = Arc::new(MemoryKv::default());
+        let error = Library::rebuild_on(&impatient, kv, &System).unwrap_err();
+        assert!(matches!(error, MaintainError::Open(OpenError::Io { .. })), "{nth}: {error:?}");
+    }
+    bucket.set_faults(|| Outcome::Done);
+    let report = Library::rebuild_on(&impatient, Arc::new(MemoryKv::default()), &System).unwrap();
+    assert_eq!((report.sealed_packs, report.refs), (6, 6), "{report:?}");
+}
+
+/// The refs, and whether each content is there as it was.
+fn check(library: &Library, wanted: &[u64]) {
+    let refs: Vec<String> = library.list_refs("").unwrap().into_iter().map(|(n, _)| n).collect();
+    let mut names: Vec<String> = wanted.iter().map(|n| format!("r{n}")).collect();
+    names.sort();
+    assert_eq!(refs, names);
+    for n in wanted {
+        let bytes = random(*n, 150_000);
+        assert_eq!(read(library, contentlib::Digest::of(&bytes)), Some(bytes), "{n}");
+    }
+    assert!(verify(library).is_clean());
+}
+
+fn add(library: &Library, contents: std::ops::Range<u64>) {
+    for n in contents {
+        let session = library.session();
+        let digest = session.add_bytes(&random(n, 150_000)).unwrap().digest;
+        session.commit(vec![set(&format!("r{n}"), digest, &[])]).unwrap();
+        library.seal_idle().unwrap();
+    }
+}
+
+/// What a machine makes of the bucket that has nothing of it on its disk.
+struct Elsewhere {
+    restored: Restored,
+    gets: u64,
+    library: Library,
+    store: Arc<ObjectPacks>,
+    _folder: tempfile::TempDir,
+}
+
+fn elsewhere(bucket: &Bucket) -> Elsewhere {
+    let (bucket, folder) = (Arc::new(bucket.fork()), tempfile::tempdir().unwrap());
+    bucket.remove("library/lease");
+    let store = packs(&bucket, folder.path());
+    let before = store.requests().gets;
+    let kv = Arc::new(MemoryKv::default());
+    let restored = Library::restore_on(&*store, kv.clone(), &System).unwrap();
+    let gets = store.requests().gets - before;
+    let library = Library::open_on(store.clone(), kv, Arc::new(System), options()).unwrap();
+    Elsewhere { restored, gets, library, store, _folder: folder }
+}
+
+fn snapshot(library: &Library) -> contentlib::SnapshotReport {
+    library.snapshot(&Progress::default()).unwrap().unwrap()
+}
+
+#[test]
+fn a_lost_index_is_restored_from_a_snapshot_and_the_packs_since() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let options = Options { gc_grace: Duration::ZERO, ..options() };
+    let library = library(packs(&bucket, folder.path()), options);
+    add(&library, 0..12);
+    let made = snapshot(&library);
+    assert_eq!(made.objects, 2, "{made:?}");
+    add(&library, 12..14);
+    // One pack is not sealed.
+    let session = library.session();
+    let open = session.add_bytes(&random(14, 150_000)).unwrap().digest;
+    session.commit(vec![set("r14", open, &[]), kit::delete("r3")]).unwrap();
+    let all: Vec<u64> = (0..15).filter(|n| *n != 3).collect();
+    let other = elsewhere(&bucket);
+    assert!(other.restored.snapshot.is_some());
+    let report = &other.restored.report;
+    assert_eq!((report.sealed_packs, report.scanned_packs), (2, 1), "{report:?}");
+    assert!(other.gets < 12, "{} requests", other.gets);
+    check(&other.library, &all);
+
+    // Garbage collection deletes packs that the snapshot knows, and copies out of others.
+    session.commit((0..8).map(|n| kit::delete(&format!("r{n}"))).collect()).unwrap();
+    drop(session);
+    for _ in 0..3 {
+        library.gc(&GcOptions::default(), &NoLinks, &Progress::default()).unwrap();
+    }
+    let kept: Vec<u64> = (8..15).collect();
+    let other = elsewhere(&bucket);
+    assert!(other.restored.snapshot.is_some(), "{:?}", other.restored);
+    check(&other.library, &kept);
+    // And it goes on from there, with snapshots of its own.
+    add(&other.library, 20..22);
+    snapshot(&other.library);
+    let report = other.library.gc(&GcOptions::default(), &NoLinks, &Progress::default()).unwrap();
+    assert_eq!(report.purged, 0, "{report:?}");
+    assert_eq!(other.store.requests().lists, 4, "packs, snapshots, and what is old of those");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_used_is_passed_over() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let library = library(packs(&bucket, folder.path()), options());
+    add(&library, 0..4);
+    snapshot(&library);
+    add(&library, 4..6);
+    snapshot(&library);
+    add(&library, 6..7);
+    let all: Vec<u64> = (0..7).collect();
+    let read = |bucket: &Bucket| {
+        let Elsewhere { restored, library, .. } = elsewhere(bucket);
+        check(&library, &all);
+        restored.report.sealed_packs
+    };
+    assert_eq!(read(&bucket), 1);
+    let find = |end: &str| {
+        let mut names = bucket.names();
+        names.retain(|name| name.starts_with("library/index/") && name.ends_with(end));
+        names.sort();
+        names
+    };
+    let (manifests, parts) = (find("00000000").len(), find(".0000"));
+    assert_eq!((manifests, parts.len()), (1, 2), "{:?}", bucket.names());
+    let [old, new] = &parts[..] else { unreachable!() };
+    let manifest = |part: &str| part.strip_suffix(".0000").unwrap().to_owned();
+
+    let left = bucket.fork();
+    left.change(&manifest(new), |bytes| bytes[20] ^= 1);
+    assert_eq!(read(&left), 3, "the one before is used");
+    left.change(old, |bytes| bytes.truncate(100));
+    assert_eq!(read(&left), 7, "all packs are read");
+    let left = bucket.fork();
+    left.remove(new);
+    left.change(&manifest(old), |bytes| {
+        // A newer depot's.
+        bytes[8] = 2;
+        let end = bytes.len() - 4;
+        let sum = crc32c::crc32c(&bytes[..end]);
+        bytes[end..].copy_from_slice(&sum.to_le_bytes());
+    });
+    assert_eq!(read(&left), 7);
+    let left = bucket.fork();
+    left.change(&manifest(new), |bytes| bytes.resize(3 << 20, 0));
+    left.remove(&manifest(old));
+    assert_eq!(read(&left), 7);
+}
+
+/// Packs are gone that nobody deleted: the snapshot says more than the packs do.
+#[test]
+fn a_snapshot_of_another_log_is_passed_over() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let first = library(packs(&bucket, folder.path()), options());
+    add(&first, 0..3);
+    let before = bucket.names();
+    add(&first, 3..5);
+    snapshot(&first);
+    // A bucket that was put back to what it held before, but for the snapshot.
+    let left = bucket.fork();
+    for name in bucket.names() {
+        if name.contains("/packs/") && !before.contains(&name) {
+            left.remove(&name);
+        }
+    }
+    let other = elsewhere(&left);
+    assert_eq!(other.restored.snapshot, None);
+    check(&other.library, &[0, 1, 2]);
+
+    // Another library where this one was.
+    for name in before {
+        if name.contains("/packs/") {
+            left.remove(&name);
+        }
+    }
+    left.remove("library/lease");
+    let (left, folder) = (Arc::new(left), tempfile::tempdir().unwrap());
+    let second = library(packs(&left, folder.path()), options());
+    add(&second, 7..9);
+    drop(second);
+    let other = elsewhere(&left);
+    assert_eq!(other.restored.snapshot, None);
+    check(&other.library, &[7, 8]);
+}
+
+#[test]
+fn old_snapshots_go_and_one_is_made_where_none_could_be_used() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let library = library(packs(&bucket, folder.path()), options());
+    let index = |bucket: &Bucket| {
+        bucket.names().into_iter().filter(|name| name.contains("/index/")).count()
+    };
+    add(&library, 0..2);
+    for _ in 0..2 {
+        snapshot(&library);
+    }
+    bucket.set_faults(every(2, Outcome::Unheard));
+    snapshot(&library);
+    bucket.set_faults(|| Outcome::Refused);
+    let failed = library.snapshot(&Progress::default());
+    assert!(matches!(failed, Err(MaintainError::Snapshot { .. })), "{failed:?}");
+    bucket.set_faults(|| Outcome::Done);
+    snapshot(&library);
+    assert_eq!(index(&bucket), 4, "two of them, of two objects each: {:?}", bucket.names());
+    let due = || library.snapshot_if_due(&Progress::default()).unwrap();
+    assert_eq!(due(), None, "nothing was written");
+
+    let left = bucket.fork();
+    for name in bucket.names() {
+        if name.contains("/index/") {
+            left.remove(&name);
+        }
+    }
+    let other = elsewhere(&left);
+    assert_eq!(other.restored.snapshot, None);
+    let due = || other.library.snapshot_if_due(&Progress::default()).unwrap();
+    assert!(due().is_some(), "the next machine is to have one");
+    assert_eq!(due(), None);
 }

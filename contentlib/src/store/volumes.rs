@@ -24,6 +24,7 @@ pub use list::{VolumeEntry, VolumeId, VolumeList, VolumeState};
 pub use memory::MemoryKeeper;
 pub(crate) use relocate::MoveError;
 
+use super::objects::Shelf;
 use super::{PackFile, PackStore};
 use crate::digest::PackId;
 use crate::error::VolumeError;
@@ -352,6 +353,14 @@ impl PackStore for Volumes {
 
     fn may_change_late(&self) -> bool {
         self.all().iter().any(|volume| volume.store.may_change_late())
+    }
+
+    fn shelf(&self) -> Option<Arc<Shelf>> {
+        self.volumes.read()[0].store.shelf()
+    }
+
+    fn reads_at_once(&self) -> usize {
+        self.all().iter().map(|volume| volume.store.reads_at_once()).max().unwrap_or(1)
     }
 
     fn free_space(&self) -> io::Result<Option<u64>> {
