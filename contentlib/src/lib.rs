@@ -61,7 +61,7 @@ pub use recipe::Recipe;
 pub use refs::{Expect, Ref, RefChange};
 pub use scrub::PackSize;
 pub use session::{Keeps, Session};
-pub use store::objects::{ObjectOptions, ObjectsError};
+pub use store::objects::{ObjectOptions, ObjectsError, Term};
 pub use store::volumes::VolumeState;
 pub use transfer::{Cost, FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};
