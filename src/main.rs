@@ -51,6 +51,7 @@ use clap::Parser;
 use cli::{Cli, Command, Shared};
 use exit::{Failure, one_line};
 use output::Out;
+use site::SiteCommand;
 use std::{
     future::Future,
     io::{IsTerminal, Write},
@@ -101,6 +102,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(command, out),
         // A server logs by its configuration; all other commands by `--verbose`.
         Command::Serve(args) => serve::run(args, &shared, out),
+        Command::Site(SiteCommand::ClusterKey { file }) => site::make_cluster_key(&file, out),
         Command::Agent(command) => agent::run(command, &shared, out),
         Command::Dp(self::dp::DpCommand::Serve(args)) => self::dp::serve::run(args, &shared, out),
         command => {

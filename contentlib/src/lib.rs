@@ -64,7 +64,7 @@ pub use refs::{Expect, Ref, RefChange};
 pub use scrub::PackSize;
 pub use session::{Keeps, Session};
 pub use snapshot::{Restored, SnapshotReport};
-pub use store::objects::{ObjectOptions, ObjectsError};
+pub use store::objects::{ObjectOptions, ObjectsError, Term};
 pub use store::volumes::VolumeState;
 pub use transfer::{Cost, FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};

@@ -24,7 +24,7 @@ fn packs_with(
     folder: &Path,
     single_writer: bool,
 ) -> Result<Arc<ObjectPacks>, ObjectsError> {
-    let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer };
+    let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer, term: None };
     let (prefix, url) = ("library".into(), "memory://bucket/library".into());
     let place = Place { store: bucket.clone(), prefix, url };
     let system = Arc::new(System);

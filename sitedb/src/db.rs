@@ -43,6 +43,17 @@ impl Db {
         Ok(db)
     }
 
+    /// Reads a store that another process works on. What it holds no format of is of this one.
+    pub fn read_only(kv: Arc<dyn Kv>) -> Result<Self, DbError> {
+        let db = Self(kv);
+        match FORMATS.get(&db, &())? {
+            Some(Format { format }) if format > FORMAT => {
+                Err(DbError::NewerFormat { found: format, known: FORMAT })
+            }
+            _ => Ok(db),
+        }
+    }
+
     /// Opens, or makes, the database in `folder`.
     pub fn open_folder(folder: &Path) -> Result<Self, DbError> {
         Self::open(Arc::new(RocksKv::open(folder)?))

@@ -27,6 +27,7 @@ mod shelf;
 
 pub use cache::CacheCounts;
 pub use error::ObjectsError;
+pub use gate::Term;
 pub use place::Place;
 pub use requests::{Patience, RequestCounts};
 pub use shelf::Shelf;
@@ -67,11 +68,13 @@ pub struct ObjectOptions {
     pub cache_bytes: u64,
     /// Somebody promises that no other process ever opens it, for stores that ignore conditions.
     pub single_writer: bool,
+    /// The right to lead that the lease goes with, where several servers take turns.
+    pub term: Option<Term>,
 }
 
 impl Default for ObjectOptions {
     fn default() -> Self {
-        Self { url: None, cache_bytes: 10 << 30, single_writer: false }
+        Self { url: None, cache_bytes: 10 << 30, single_writer: false, term: None }
     }
 }
 
@@ -139,7 +142,8 @@ impl ObjectPacks {
         }
         let cache = PartCache::open(folder.join(CACHE), options.cache_bytes).map_err(local)?;
         let node = Node::load(folder, &at, &*environment).map_err(local)?;
-        let requests = Requests::new(store, prefix, patience).map_err(local)?;
+        let requests =
+            Requests::new(store, prefix, patience, options.term.clone()).map_err(local)?;
         let requests = Arc::new(requests);
         match probe::probe(&requests, environment.random()).map_err(remote)? {
             Conditions::Kept => {}
