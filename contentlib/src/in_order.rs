@@ -52,7 +52,7 @@ mod tests {
             let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
             let work = |item: &usize| {
                 most.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
-                if item % 3 == 0 {
+                if item.is_multiple_of(3) {
                     std::thread::yield_now();
                 }
                 now.fetch_sub(1, SeqCst);

@@ -22,10 +22,11 @@ use crate::index::{Index, PackInfo, PackState, put_number};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Batch, Kv, Table};
 use crate::library::{Environment, Library, Locked, Options, System, lock_folder};
-use crate::pack::format::{BadPack, PackHeader};
+use crate::pack::format::{BadPack, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, pack_header};
 use crate::progress::Progress;
 use crate::recovery::{Replay, unseen_from, watermark};
+use crate::snapshot;
 use crate::store::{PackStore, is_media_error};
 use contested::Contested;
 use listed::Listed;
@@ -83,7 +84,18 @@ impl Library {
         progress: &Progress,
     ) -> Result<RebuildReport, MaintainError> {
         let Locked { lock, store, objects } = lock_folder(folder, &options)?;
-        let fill = |index: &Index| rebuild(&store, index, &System, progress);
+        let fill = |index: &Index| {
+            let report = rebuild(&store, index, &System, progress)?;
+            if let Some(shelf) = store.shelf() {
+                // What was wrong with the index may be in the snapshots of it: only this one stays.
+                let made = snapshot::write(&shelf, index, 1, System.unix_ms(), progress);
+                if let Err(error) = made {
+                    progress.check()?;
+                    tracing::warn!(%error, "no snapshot of the index was written");
+                }
+            }
+            Ok(report)
+        };
         let report = make_index(folder, fill)?;
         if let Some(objects) = objects {
             objects.own_index().map_err(OpenError::from)?;
@@ -244,6 +256,11 @@ fn headed_packs(
             Err(error) => {
                 let lost_its_header =
                     !matches!(&error, RecordError::Bad(bad) if *bad != BadPack::Header);
+                if lost_its_header && holds_nothing(store, *id) {
+                    // A crash before the header was durable: garbage collection deletes it.
+                    tracing::warn!(%id, "a pack has no header and is ignored");
+                    return Ok(());
+                }
                 report.bad_or_unread(*id, error)?;
                 if lost_its_header {
                     headless.push(*id);
@@ -256,6 +273,12 @@ fn headed_packs(
     let next = known.last_key_value().map_or(0, |(seq, _)| seq + 1);
     adopt(&mut packs, headless, next);
     Ok(packs)
+}
+
+/// Whether a pack has no room for a record.
+fn holds_nothing(store: &dyn PackStore, id: PackId) -> bool {
+    let len = store.open(id).and_then(|file| file.len());
+    len.is_ok_and(|len| len <= PACK_HEADER as u64)
 }
 
 /// Gives packs whose header went bad another number and a run of their own, so that what their

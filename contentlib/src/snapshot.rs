@@ -17,13 +17,13 @@ pub use restore::Restored;
 pub(crate) use restore::restore;
 
 use crate::error::MaintainError;
-use crate::index::{ChunkPlace, RecipePlace, Standing, Value};
+use crate::index::{ChunkPlace, Index, RecipePlace, Standing, Value};
 use crate::kv::{KvError, Table};
 use crate::library::Library;
 use crate::progress::Progress;
 use crate::store::PackStore;
 use crate::store::objects::Shelf;
-use format::{Manifest, PartWriter};
+use format::{MAX_PARTS, Manifest, PartWriter};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -78,25 +78,35 @@ impl Library {
         // Before the snapshot's moment: what is written meanwhile counts towards the next.
         let written = shelf.written();
         let now = self.inner.environment.unix_ms();
-        let sequence = shelf.next().map_err(not_written)?;
-        let mut writing = Writing::new(&shelf, sequence, progress);
-        self.inner.index.kv.snapshot(&TABLES, &mut |table, key, value| match writing
-            .take(table, key, value)
-        {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                writing.failed = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
-        let report = writing.finish(self.inner.library, now)?;
+        let report = write(&shelf, &self.inner.index, KEPT, now, progress)?;
         shelf.made(now, written, report.bytes);
-        // It is there, and is what counts.
-        if let Err(error) = shelf.prune(KEPT) {
-            tracing::warn!(%error, "old snapshots of the index are left over");
-        }
         Ok(Some(report))
     }
+}
+
+/// Writes a snapshot of `index`. It and those before it, `kept` in all, stay.
+pub(crate) fn write(
+    shelf: &Shelf,
+    index: &Index,
+    kept: usize,
+    now: u64,
+    progress: &Progress,
+) -> Result<SnapshotReport, MaintainError> {
+    let sequence = shelf.next().map_err(not_written)?;
+    let mut writing = Writing::new(shelf, sequence, progress);
+    index.kv.snapshot(&TABLES, &mut |table, key, value| match writing.take(table, key, value) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            writing.failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    let report = writing.finish(now)?;
+    // It is there, and is what counts.
+    if let Err(error) = shelf.prune(kept) {
+        tracing::warn!(%error, "old snapshots of the index are left over");
+    }
+    Ok(report)
 }
 
 /// What a snapshot has of the index, in the order in which it is of use: which packs are still
@@ -152,6 +162,9 @@ impl<'a> Writing<'a> {
 
     fn put_part(&mut self) -> Result<(), MaintainError> {
         self.progress.check()?;
+        if self.manifest.parts.len() == MAX_PARTS {
+            return Err(not_written(io::Error::other("the index is too large for one")));
+        }
         let number = self.manifest.parts.len() as u32;
         let (part, stored) = self.part.finish().map_err(not_written)?;
         self.report.bytes += stored.len() as u64;
@@ -161,14 +174,14 @@ impl<'a> Writing<'a> {
     }
 
     /// Writes the rest, and last the manifest: from then on there is the snapshot.
-    fn finish(mut self, library: u128, now: u64) -> Result<SnapshotReport, MaintainError> {
+    fn finish(mut self, now: u64) -> Result<SnapshotReport, MaintainError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         if !self.part.is_empty() {
             self.put_part()?;
         }
-        (self.manifest.library, self.manifest.made) = (library, now);
+        self.manifest.made = now;
         let manifest = self.manifest.encode();
         self.report.objects = self.manifest.parts.len() as u64 + 1;
         self.report.bytes += manifest.len() as u64;

@@ -14,7 +14,7 @@ const VERSION: u16 = 1;
 const HEAD: usize = 64;
 const PART: usize = 40;
 /// Parts of one snapshot: of a library of 500 million chunks and more.
-const MAX_PARTS: usize = 1 << 14;
+pub(super) const MAX_PARTS: usize = 1 << 14;
 /// The longest manifest, in bytes.
 pub(super) const MAX_MANIFEST: u64 = (HEAD + MAX_PARTS * PART + 4) as u64;
 /// A part is full at so many bytes, before they are compressed.
@@ -75,6 +75,10 @@ impl Manifest {
             bytes.map_err(|_| super::unreadable(Table::Meta))
         };
         match key {
+            b"library" => {
+                let bytes = value.try_into().map(u128::from_le_bytes);
+                self.library = bytes.map_err(|_| super::unreadable(Table::Meta))?;
+            }
             b"run" => self.run = number()? as u32,
             b"watermark/pack" => self.watermark.0 = number()? as u32,
             b"watermark/offset" => self.watermark.1 = number()?,

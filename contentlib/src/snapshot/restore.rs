@@ -175,7 +175,9 @@ fn load(
             loading.take(table, key, value).ok_or_else(bad)?;
             if loading.batch.len() >= STEP { loading.write() } else { Ok(()) }
         });
-        taken.ok_or_else(bad)?
+        taken.ok_or_else(bad)??;
+        // No more than a part is held in memory.
+        loading.write()
     })?;
     let batch = &mut loading.batch;
     batch.put(Table::Meta, "library", manifest.library.to_le_bytes());
