@@ -195,14 +195,14 @@ fn a_leader_that_is_killed_is_followed_and_nothing_is_lost() {
 
     // A job and an upload under way, both by the one that stands by.
     let large = cluster.path("large");
-    let job_tree = write_source(&large, 100, 40, 4_000_000);
+    let job_tree = write_source(&large, 100, 20, 4_000_000);
     let create = ["package", "create", "job", "--source", large.to_str().unwrap()];
     cluster.depot(&second, &create).ok();
     let update = cluster.depot(&second, &["package", "update", "job", "--detach", "--json"]);
     let update = update.ok().json();
     let job = update["id"].as_str().unwrap_or_default().to_owned();
     let pushed = cluster.path("pushed");
-    let push_tree = write_source(&pushed, 200, 10, 4_000_000);
+    let push_tree = write_source(&pushed, 200, 6, 4_000_000);
     let mut push = cluster.command(&second);
     push.args(["package", "push", "pushed", pushed.to_str().unwrap()]);
     let push = push.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
