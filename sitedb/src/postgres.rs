@@ -18,6 +18,7 @@ mod address;
 mod lease;
 mod link;
 mod schema;
+mod snapshot;
 mod tls;
 mod writer;
 
@@ -28,7 +29,9 @@ pub use address::{BadPasswordFile, BadPostgresUrl, PostgresUrl};
 pub use lease::Holder;
 
 use crate::transfer::{Begun, Import};
-use crate::{Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq};
+use crate::{
+    Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq, Snapshot,
+};
 use deadpool_postgres::Client;
 use futures::TryStreamExt;
 use link::{Fault, For, Link, discard, step};
@@ -263,6 +266,10 @@ impl Kv for PostgresKv {
 
     fn last_seq(&self) -> Seq {
         self.numbers.newest.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Ok(Box::new(snapshot::Shown::begin(self)?))
     }
 
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
