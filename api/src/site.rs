@@ -23,6 +23,7 @@
 
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
+use crate::backup::{restore, settle};
 use crate::config::Config;
 use crate::database;
 use crate::deployed::Deployed;
@@ -144,6 +145,17 @@ pub enum SiteError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A backup was being put back into it, and is not whole.
+    #[error(
+        "in {folder:?} is half of a site: restoring it from {backup} was begun and not ended. End it \
+         with the same `depot backup restore`"
+    )]
+    HalfRestored {
+        /// The folder.
+        folder: PathBuf,
+        /// Which backup.
+        backup: String,
+    },
     /// The file system failed.
     #[error("cannot use {path:?} as a data folder: {source}")]
     Io {
@@ -167,6 +179,10 @@ impl Site {
         // It has a library, too.
         if folder.join("point.json").exists() {
             return Err(SiteError::OfAPoint { folder: folder.clone() });
+        }
+        if let Some(begun) = restore::begun(folder).map_err(failed(folder))? {
+            let (folder, backup) = (folder.clone(), begun.backup);
+            return Err(SiteError::HalfRestored { folder, backup });
         }
         if !takes_a_site(folder).map_err(failed(folder))? {
             return Err(SiteError::NotADataFolder { folder: folder.clone() });
@@ -251,7 +267,11 @@ impl Site {
             return Ok(Arc::clone(ledger));
         }
         let db = match self.0.kind {
-            Kind::Site => database::open(self.config())?,
+            Kind::Site => {
+                let db = database::open(self.config())?;
+                settle::settle(&db)?;
+                db
+            }
             Kind::StoppedPoint | Kind::RunningPoint => Db::in_memory(),
         };
         let tokens = Tokens::open(db.clone())?;

@@ -60,6 +60,11 @@ pub fn verify(
     Ok(verified)
 }
 
+/// Reads the backup in `file` to its end, and no packs.
+pub fn verify_file(file: &Path, passphrase: Option<&Passphrase>) -> Result<Verified, BadBackup> {
+    Ok(read_all(BufReader::with_capacity(1 << 20, File::open(file)?), passphrase)?.0)
+}
+
 /// Reads all of a backup but its packs, of which it answers the list.
 pub(crate) fn read_all(
     input: impl Read,

@@ -15,6 +15,7 @@ use crate::progress::Progress;
 use crate::read::{Blocks, Packs};
 use crate::rebuild::rebuild_in;
 use crate::refs::{Outcomes, Ref};
+use crate::snapshot::Pins;
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
 use crate::store::objects::{ObjectOptions, ObjectPacks};
@@ -117,6 +118,8 @@ pub(crate) struct Inner {
     pub maintenance: Mutex<()>,
     /// One volume is drained at a time.
     pub draining: Mutex<()>,
+    /// Snapshots that keep packs from being deleted.
+    pub pins: Pins,
     _lock: Option<File>,
 }
 
@@ -234,6 +237,7 @@ impl Library {
             refs_generation: AtomicU64::new(1),
             maintenance: Mutex::default(),
             draining: Mutex::default(),
+            pins: Pins::default(),
             store,
             index,
             options,
