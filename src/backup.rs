@@ -262,7 +262,10 @@ async fn verify(args: &VerifyArgs, shared: &Shared, out: Out) -> Result<(), Fail
             watched.bytes.fetch_add(n, Relaxed);
             watched.check().map_err(io::Error::other)
         };
-        Ok(files::verify(&of, passphrase.as_ref(), watch)?)
+        files::verify(&of, passphrase.as_ref(), watch).map_err(|error| {
+            let exit = if error.is_damage() { Exit::Damaged } else { Exit::Failed };
+            Failure::new(exit, with_causes(&error))
+        })
     });
     let found = shown(out, &progress, work).await.map_err(|f| f.context(file.display()))?;
     let lacking: Option<Lacking> = match args.against_library {

@@ -2,7 +2,7 @@
 //!
 //! A backup shows one moment: what a power cut just then would have left on the disks. No commit of the library
 //! comes between its references and the database's snapshot ([`contentlib::Library::snapshot`]); and a site
-//! that was cut off at any moment goes on ([`create`](mod@create)). [`restore`](mod@restore) makes a site of it, which [`settle`] gets
+//! that was cut off at any moment goes on ([`create`](mod@create)). [`restore`](mod@restore) makes a site of it, which `settle` gets
 //! ready, the first time that it is opened, for those who remember what came after that moment.
 
 pub mod create;

@@ -2,7 +2,7 @@
 //!
 //! Argon2id (RFC 9106) makes a key of the passphrase and a random salt, ChaCha20-Poly1305 (RFC 8439) seals
 //! the files with it. Each sealing draws its own salt, so a key seals once. The parameters of Argon2
-//! stand beside, so that they can grow; a file that asks for more than [`MAX_MEMORY`] is refused.
+//! stand beside, so that they can grow; a file that asks for more than a GiB of memory is refused.
 
 use crate::BadBackup;
 use argon2::{Algorithm, Argon2, Params, Version};

@@ -45,6 +45,16 @@ pub(crate) struct Begun {
     pub backup: String,
     /// Which one it is, wherever it lies.
     of: String,
+    /// All packs are there, and the library may have been written to since.
+    #[serde(default)]
+    has_packs: bool,
+}
+
+impl Begun {
+    fn write(&self, data: &Path) -> Result<(), Problem> {
+        let json = serde_json::to_vec(self).map_err(|error| Problem::internal(&error))?;
+        write_secret(&marker(data), &json).map_err(|error| Problem::internal(&failed(data, error)))
+    }
 }
 
 fn marker(data: &Path) -> PathBuf {
@@ -99,7 +109,7 @@ pub fn restore(
     let verified = read_through(file, passphrase)?;
     let head = &verified.head;
     let data = &config.data;
-    let _lock = begin(data, file, head)?;
+    let (_lock, mut begun) = begin(data, file, head)?;
 
     let mut open = open(file)?;
     let (mut refs, mut packs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
@@ -112,7 +122,9 @@ pub fn restore(
                 while let Some(pack) = open.pack()? {
                     packs.push(pack);
                 }
-                put_packs(config, file, head, &packs, &mut done, progress)?;
+                if !begun.has_packs {
+                    put_packs(config, file, head, &packs, &mut done, progress)?;
+                }
             }
             Part::Records => {
                 progress.set_stage("putting records back".into());
@@ -135,6 +147,8 @@ pub fn restore(
     for key in &keys {
         put_key(data, key).map_err(|error| Problem::internal(&failed(data, error)))?;
     }
+    begun.has_packs = true;
+    begun.write(data)?;
     progress.set_stage("looking at the library".into());
     let library = open_library(config, progress)?;
     let references_set = library.restore_refs(refs.clone())?;
@@ -189,7 +203,7 @@ fn read_through(file: &Path, passphrase: Option<&Passphrase>) -> Result<backup::
 }
 
 /// Takes the folder, which is empty, or half restored from the same backup.
-fn begin(data: &Path, file: &Path, head: &Head) -> Result<DataLock, Problem> {
+fn begin(data: &Path, file: &Path, head: &Head) -> Result<(DataLock, Begun), Problem> {
     let io = |error| Problem::internal(&failed(data, error));
     make_folder(data).map_err(io)?;
     let lock = DataLock::take(&data.join("lock"), "depot backup restore");
@@ -202,9 +216,9 @@ fn begin(data: &Path, file: &Path, head: &Head) -> Result<DataLock, Problem> {
     })?;
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     let of = format!("{} {} {}", head.library, head.seq, head.taken);
-    let new = Begun { backup: name.unwrap_or_default(), of };
+    let new = Begun { backup: name.unwrap_or_default(), of, has_packs: false };
     match begun(data).map_err(io)? {
-        Some(begun) if begun.of == new.of => return Ok(lock),
+        Some(begun) if begun.of == new.of => return Ok((lock, begun)),
         Some(begun) => {
             let detail = format!(
                 "in {data:?} is half of what was restored from {}: end that with the same command, or \
@@ -226,9 +240,8 @@ fn begin(data: &Path, file: &Path, head: &Head) -> Result<DataLock, Problem> {
             return Err(Problem::new(Kind::Conflict, detail));
         }
     }
-    let json = serde_json::to_vec(&new).map_err(|error| Problem::internal(&error))?;
-    write_secret(&marker(data), &json).map_err(io)?;
-    Ok(lock)
+    new.write(data)?;
+    Ok((lock, new))
 }
 
 /// What became of the packs.
