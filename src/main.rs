@@ -6,6 +6,7 @@
 
 mod agent;
 mod audit;
+mod backup;
 mod boundary;
 mod boundary_group;
 mod cli;
@@ -118,6 +119,9 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
     }
     if let Command::Database(command) = command {
         return database::run(command, &shared, out).await;
+    }
+    if let Command::Backup(command) = command {
+        return self::backup::run(command, &shared, out).await;
     }
     if let Command::Prestage(command) = command {
         return prestage::run(command, &shared, out).await;

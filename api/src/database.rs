@@ -350,6 +350,45 @@ fn with_secret(place: Place, config: &Config) -> Result<Place, BadPasswordFile> 
     })
 }
 
+/// An empty database into which a backup is put back, of the site in a data folder.
+pub(crate) struct Restoring {
+    opened: Opened,
+    place: Place,
+    data: PathBuf,
+}
+
+impl Restoring {
+    /// Opens it where `config` says: on a server, or in the data folder.
+    pub fn open(config: &Config) -> Result<Self, MigrateError> {
+        let data = config.data.clone();
+        let place = match &config.database.url.0 {
+            Some(url) => Place::Postgres(Box::new(url.clone())),
+            None => Place::Folder(data.join("site")),
+        };
+        let marker = Marker::open(&data).map_err(|error| unusable(&Marker::file(&data), error))?;
+        let opened =
+            open_side(&with_secret(place.clone(), config)?, &marker.holder(&data), Side::Target)?;
+        Ok(Self { opened, place, data })
+    }
+
+    /// The database.
+    pub fn import(&self) -> &dyn Import {
+        self.opened.import()
+    }
+
+    /// Closes it, and has the data folder say that it is its own; where it is.
+    pub fn own(self) -> Result<String, MigrateError> {
+        let database = self.opened.database();
+        drop(self.opened);
+        let failed = |error| unusable(&Marker::file(&self.data), error);
+        let mut marker = Marker::open(&self.data).map_err(failed)?;
+        marker.url = database.is_some().then(|| self.place.to_string());
+        marker.database = database;
+        marker.write(&self.data).map_err(failed)?;
+        Ok(self.place.to_string())
+    }
+}
+
 /// The data folder of the site whose database is moved, locked.
 struct Own {
     data: PathBuf,

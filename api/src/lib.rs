@@ -13,6 +13,7 @@
 
 pub mod config;
 
+pub mod backup;
 pub mod database;
 mod lock;
 pub mod sealed;

@@ -23,6 +23,7 @@
 
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
+use crate::backup::{restore, settle};
 use crate::config::Config;
 use crate::database;
 use crate::deployed::Deployed;
@@ -150,6 +151,17 @@ pub enum SiteError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A backup was being put back into it, and is not whole.
+    #[error(
+        "in {folder:?} is half of a site: restoring it from {backup} was begun and not ended. End it \
+         with the same `depot backup restore`"
+    )]
+    HalfRestored {
+        /// The folder.
+        folder: PathBuf,
+        /// Which backup.
+        backup: String,
+    },
     /// The file system failed.
     #[error("cannot use {path:?} as a data folder: {source}")]
     Io {
@@ -173,6 +185,10 @@ impl Site {
         // It has a library, too.
         if folder.join("point.json").exists() {
             return Err(SiteError::OfAPoint { folder: folder.clone() });
+        }
+        if let Some(begun) = restore::begun(folder).map_err(failed(folder))? {
+            let (folder, backup) = (folder.clone(), begun.backup);
+            return Err(SiteError::HalfRestored { folder, backup });
         }
         if !takes_a_site(folder).map_err(failed(folder))? {
             return Err(SiteError::NotADataFolder { folder: folder.clone() });
@@ -297,6 +313,9 @@ impl Site {
             let detail = "this site has several servers, and its keys are in its database, sealed: give \
                 this one the cluster key with --cluster-key (server.cluster_key_file)";
             return Err(Problem::new(problem::Kind::Conflict, detail));
+        }
+        if self.0.kind == Kind::Site {
+            settle::settle(&db)?;
         }
         let tokens = Tokens::open(db.clone())?;
         // Of a point, only who may open its folder or its socket asks anything.

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod refs;
 
 mod assembly;
+mod capture;
 mod claims;
 mod commit;
 mod gc;
@@ -45,6 +46,7 @@ pub mod fuzzing;
 
 pub use assembly::Assembly;
 pub use block::Frame;
+pub use capture::{Capture, CapturedPack, PackSource};
 pub use digest::{ChunkId, Digest, Name, PackId};
 pub use error::{
     AddError, CommitError, MaintainError, OpenError, PackProblem, ReadError, VolumeError,

@@ -3,6 +3,7 @@
 //! One process at a time; a lock file sees to it. Opening replays what the index has not seen of
 //! the packs, so a killed process needs no repair. All calls block; call them from threads.
 
+use crate::capture::Pins;
 use crate::claims::Claims;
 use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
@@ -118,6 +119,8 @@ pub(crate) struct Inner {
     pub maintenance: Mutex<()>,
     /// One volume is drained at a time.
     pub draining: Mutex<()>,
+    /// Snapshots that keep packs from being deleted.
+    pub pins: Pins,
     _lock: Option<File>,
 }
 
@@ -239,6 +242,7 @@ impl Library {
             refs_generation: AtomicU64::new(1),
             maintenance: Mutex::default(),
             draining: Mutex::default(),
+            pins: Pins::default(),
             store,
             index,
             options,

@@ -73,7 +73,7 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Batch, Change, Entry, Order, Range, Seq};
+    use crate::{Batch, Change, Entry, Order, Range, Seq, Snapshot};
 
     #[test]
     fn a_newer_format_is_refused_and_left_alone() {
@@ -107,6 +107,9 @@ mod tests {
         }
         fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
             self.0.forget_changes(up_to)
+        }
+        fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+            self.0.snapshot()
         }
     }
 

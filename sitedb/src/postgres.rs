@@ -19,6 +19,7 @@ mod lease;
 mod link;
 mod onlooker;
 mod schema;
+mod snapshot;
 mod tls;
 mod writer;
 
@@ -30,7 +31,9 @@ pub use lease::{Holder, Tenure};
 pub use onlooker::{Leader, Onlooker, Standby};
 
 use crate::transfer::{Begun, Import};
-use crate::{Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq};
+use crate::{
+    Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq, Snapshot,
+};
 use deadpool_postgres::Client;
 use futures::TryStreamExt;
 use lease::IfHeld;
@@ -283,6 +286,10 @@ impl Kv for PostgresKv {
 
     fn last_seq(&self) -> Seq {
         self.numbers.newest.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Ok(Box::new(snapshot::Shown::begin(self)?))
     }
 
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {

@@ -7,7 +7,7 @@
 
 use super::link::{For, Link, discard, step};
 use super::{PostgresUrl, Read, prepare, threads, wait};
-use crate::{Batch, Change, CommitError, DbError, Entry, Holder, Kv, Order, Range, Seq};
+use crate::{Batch, Change, CommitError, DbError, Entry, Holder, Kv, Order, Range, Seq, Snapshot};
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
@@ -143,6 +143,10 @@ impl Onlooker {
     }
 }
 
+fn held(doing: &'static str) -> DbError {
+    DbError::Store { doing, detail: "another server may hold it".to_owned() }
+}
+
 impl Kv for Onlooker {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
         let sql = "select value from depot_entries where key = $1";
@@ -158,8 +162,7 @@ impl Kv for Onlooker {
     }
 
     fn write(&self, _: Batch) -> Result<Seq, CommitError> {
-        let detail = "another server may hold it".to_owned();
-        Err(DbError::Store { doing: "written", detail }.into())
+        Err(held("written").into())
     }
 
     fn changes(&self, _: Seq, _: usize) -> Result<Vec<Change>, DbError> {
@@ -168,6 +171,10 @@ impl Kv for Onlooker {
 
     fn last_seq(&self) -> Seq {
         0
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Err(held("copied"))
     }
 
     fn forget_changes(&self, _: Seq) -> Result<(), DbError> {
