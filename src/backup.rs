@@ -247,7 +247,7 @@ fn list(args: &ListArgs, out: Out) -> Result<(), Failure> {
         let (taken, bytes) = (units::when(it.taken), units::bytes(it.bytes));
         [taken, bytes, content.to_owned(), keys.to_owned(), it.name.clone()]
     };
-    out.show(&all, |w| w.write_all(table(&columns, all.iter().map(row)).as_bytes()))
+    out.show(&all, |w| w.write_all(table(columns, all.iter().map(row).collect()).as_bytes()))
 }
 
 async fn verify(args: &VerifyArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
