@@ -366,8 +366,11 @@ impl Restoring {
             None => Place::Folder(data.join("site")),
         };
         let marker = Marker::open(&data).map_err(|error| unusable(&Marker::file(&data), error))?;
-        let opened =
-            open_side(&with_secret(place.clone(), config)?, &marker.holder(&data), Side::Target)?;
+        let opened = open_side(
+            &with_secret(place.clone(), config)?,
+            &marker.holder(&data, ""),
+            Side::Target,
+        )?;
         Ok(Self { opened, place, data })
     }
 

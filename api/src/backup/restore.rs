@@ -20,7 +20,7 @@ use backup::frames::Kind as Part;
 use backup::keys::{KeyFile, Passphrase};
 use backup::parts::{Content, Head, Keys, Pack};
 use backup::series;
-use contentlib::{Library, MaintainError, OpenError, PackId, Progress, SnapshotPack};
+use contentlib::{CapturedPack, Library, MaintainError, OpenError, PackId, Progress};
 use jiff::Timestamp;
 use packager::packages::skip_numbers;
 use serde::{Deserialize, Serialize};
@@ -268,19 +268,19 @@ fn put_packs(
     let folder = series::packs_beside(file);
     let digests: HashMap<u128, [u8; 32]> =
         packs.iter().filter_map(|pack| Some((pack.id, pack.digest?))).collect();
-    let path = |pack: &SnapshotPack| folder.join(series::pack_name(pack.id.0, pack.len));
+    let path = |pack: &CapturedPack| folder.join(series::pack_name(pack.id.0, pack.len));
     loop {
-        let wanted: Vec<SnapshotPack> = packs
+        let wanted: Vec<CapturedPack> = packs
             .iter()
-            .map(|pack| SnapshotPack { id: PackId(pack.id), len: pack.len })
+            .map(|pack| CapturedPack { id: PackId(pack.id), len: pack.len })
             .filter(|pack| !done.lost.contains(&pack.id))
             .collect();
-        let wanted: Vec<SnapshotPack> = wanted
+        let wanted: Vec<CapturedPack> = wanted
             .into_iter()
             .filter(|pack| path(pack).exists() || !done.lost.insert(pack.id))
             .collect();
         let mut bad = None;
-        let mut source = |pack: SnapshotPack| -> io::Result<Box<dyn Read>> {
+        let mut source = |pack: CapturedPack| -> io::Result<Box<dyn Read>> {
             bad = Some(pack.id);
             let digest = digests.get(&pack.id.0).copied().unwrap_or_default();
             let file = File::open(path(&pack))?;
