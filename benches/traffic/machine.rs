@@ -343,7 +343,9 @@ impl Machine {
             }
             if is_new {
                 let (shards, bytes) = env.world.shards(self.catalogue);
-                (0..shards).for_each(|_| drop(env.site.ask(Kind::Shard, bytes / shards)));
+                for _ in 0..shards {
+                    env.site.ask(Kind::Shard, bytes / shards);
+                }
                 self.catalogue = env.world.catalogue;
             }
         }

@@ -233,7 +233,7 @@ impl World {
 
     /// Whether the reports of a machine are taken in, and not only counted.
     pub fn is_taken(&self, n: u32) -> bool {
-        n % self.one_in == 0
+        n.is_multiple_of(self.one_in)
     }
 
     /// Whether a machine needs a deployed update: half of them do.

@@ -172,7 +172,7 @@ impl Site {
                 meter.add(second, Kind::Waits, again, 0);
             }
         }
-        if second % 5 == 0 && self.listens() {
+        if second.is_multiple_of(5) && self.listens() {
             let before = thread_cpu();
             let now = wall(Moment(Duration::from_secs(second)));
             let made = self.states.checkpoint_if_due(now).expect("it is written");
