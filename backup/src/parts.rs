@@ -345,7 +345,8 @@ pub(crate) mod tests {
     /// A backup with a little of everything.
     pub fn small(packs: &[Pack]) -> Vec<u8> {
         let mut parts = Parts::new(Vec::new(), &head()).unwrap();
-        let refs: [(&str, Option<&[u8; 32]>, &[u8]); 2] =
+        type Set<'a> = (&'a str, Option<&'a [u8; 32]>, &'a [u8]);
+        let refs: [Set<'_>; 2] =
             [("package/docs", None, b"{}"), ("version/docs/1", Some(&[3; 32]), b"{\"v\":1}")];
         parts.references(refs.into_iter()).unwrap();
         parts.packs(packs).unwrap();
