@@ -15,7 +15,7 @@ use crate::shards;
 use crate::site::{Site, blocking};
 use crate::staging;
 use crate::uploaded;
-use contentlib::{GcOptions, MaintainError, Progress, VerifyOptions};
+use contentlib::{GcOptions, Progress, VerifyOptions};
 use dp::identity::ServerTls;
 use jiff::{SignedDuration, Timestamp};
 use packager::ManifestLinks;
@@ -57,8 +57,6 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     let library = &site.config().library;
     // Each by itself, so that one that fails keeps no other from its work.
     every(MINUTE, stop, site, seal_idle);
-    let stopping = stop.clone();
-    every(MINUTE, stop, site, move |site| snapshot_index(site, stopping.clone()));
     every(MINUTE, stop, site, expire_contents);
     every(MINUTE, stop, site, expire_uploads);
     every(HOUR, stop, site, forget);
@@ -194,32 +192,6 @@ async fn record_day(site: Site) -> Result<(), Problem> {
 /// Seals a pack that nothing was written to for a while.
 async fn seal_idle(site: Site) -> Result<(), Problem> {
     blocking(move || Ok(site.content()?.library.seal_idle()?)).await
-}
-
-/// Puts a snapshot of the library's index beside the packs on an object store, when it is time.
-async fn snapshot_index(site: Site, stop: CancellationToken) -> Result<(), Problem> {
-    let progress = Arc::new(Progress::default());
-    let work = progress.clone();
-    let made = blocking(move || {
-        let made = site.content()?.library.snapshot_if_due(&work);
-        match made {
-            Ok(Some(made)) => tracing::info!(
-                entries = made.entries,
-                bytes = made.bytes,
-                "wrote a snapshot of the index to the object store"
-            ),
-            Ok(None) | Err(MaintainError::Cancelled(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(())
-    });
-    tokio::select! {
-        made = made => made,
-        () = stop.cancelled() => {
-            progress.cancel();
-            Ok(())
-        }
-    }
 }
 
 /// Lets go of expired single contents.

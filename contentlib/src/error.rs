@@ -308,12 +308,6 @@ pub enum MaintainError {
         /// What the system said.
         source: io::Error,
     },
-    /// A snapshot of the index could not be written.
-    #[error("cannot write a snapshot of the index; the last one stays")]
-    Snapshot {
-        /// What the store said.
-        source: io::Error,
-    },
     /// The library could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -184,7 +184,6 @@ mod tests {
             super::footer(&noise[..64 + seed as usize * 10]);
             super::recipe(&noise);
             super::frames(&noise);
-            super::objects(&noise);
         }
     }
 

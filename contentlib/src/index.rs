@@ -387,12 +387,6 @@ impl Index {
         found.map(|v| decode_ref(&v).ok_or_else(unreadable)).transpose()
     }
 
-    /// The library's own random number, if it is known.
-    pub(crate) fn library(&self) -> Result<Option<u128>, KvError> {
-        let found = self.kv.get(Table::Meta, b"library")?;
-        Ok(found.and_then(|v| v.try_into().ok().map(u128::from_le_bytes)))
-    }
-
     /// A number in the meta table; 0 if it was never set.
     pub(crate) fn number(&self, key: &str) -> Result<u64, KvError> {
         let found = self.kv.get(Table::Meta, key.as_bytes())?;

@@ -109,14 +109,6 @@ pub trait Kv: Send + Sync {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), KvError>;
-    /// Visits all keys of `tables`, one table after the other and each in byte order, as they all
-    /// were at one moment, until `visit` breaks.
-    #[expect(clippy::type_complexity, reason = "a name for it would have to be looked up")]
-    fn snapshot(
-        &self,
-        tables: &[Table],
-        visit: &mut dyn FnMut(Table, &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError>;
     /// Makes all that was written durable.
     fn flush(&self) -> Result<(), KvError>;
     /// An error if what is stored is not where it should be any more, as far as that shows without
@@ -162,18 +154,6 @@ mod tests {
         })
         .unwrap();
         assert_eq!(first.as_deref(), Some(b"a".as_slice()));
-        let mut seen = Vec::new();
-        kv.snapshot(&[Table::Refs, Table::Chunks], &mut |table, key, _| {
-            seen.push((table, key.to_vec()));
-            let mut batch = Batch::default();
-            batch.put(Table::Chunks, "y", "later");
-            batch.delete(Table::Chunks, "c");
-            kv.write(batch).unwrap();
-            if key == b"c" { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .unwrap();
-        let chunk = |key: &str| (Table::Chunks, key.as_bytes().to_vec());
-        assert_eq!(seen, [(Table::Refs, b"a".to_vec()), chunk("a"), chunk("b"), chunk("c")]);
         kv.flush().unwrap();
     }
 

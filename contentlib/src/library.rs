@@ -14,9 +14,8 @@ use crate::kv::{Kv, KvError};
 use crate::leases::Leases;
 use crate::progress::Progress;
 use crate::read::{Blocks, Packs};
-use crate::rebuild::make_index;
+use crate::rebuild::rebuild_in;
 use crate::refs::{Outcomes, Ref};
-use crate::snapshot::restore;
 use crate::store::PackStore;
 use crate::store::folder::FolderStore;
 use crate::store::objects::{ObjectOptions, ObjectPacks};
@@ -164,8 +163,7 @@ pub struct ContentStat {
 
 impl Library {
     /// Opens the library in `folder`, or makes one. Where `options` name an object store, the
-    /// folder holds what is local of it; if the index there is not the library's, it is made anew,
-    /// from the newest snapshot of it that is beside the packs.
+    /// folder holds what is local of it; if the index there is not the library's, it is made anew.
     pub fn open(folder: &Path, mut options: Options) -> Result<Self, OpenError> {
         let Locked { lock, store, objects } = lock_folder(folder, &options)?;
         let index = folder.join("index");
@@ -173,9 +171,9 @@ impl Library {
             !index.exists() && !store.list().map_err(|e| io_error(folder, e))?.is_empty();
         if let Some(objects) = &objects {
             if is_missing || index.exists() && !objects.index_is_current() {
-                let fill = |index: &Index| restore(&store, index, &System, &Progress::default());
-                let restored = make_index(folder, fill)?;
-                for PackProblem { pack, error } in &restored.report.bad_packs {
+                tracing::info!("the index is made anew from the packs on the object store");
+                let report = rebuild_in(folder, &store, &Progress::default())?;
+                for PackProblem { pack, error } in &report.bad_packs {
                     tracing::error!(%pack, error, "a pack is damaged: run `depot library verify`");
                 }
             }

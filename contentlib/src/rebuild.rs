@@ -18,19 +18,18 @@ mod listed;
 use crate::digest::PackId;
 use crate::error::{MaintainError, OpenError, PackProblem};
 use crate::in_order::in_order;
-use crate::index::{Index, PackInfo, PackState, put_number};
+use crate::index::{Index, put_number};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Batch, Kv, Table};
 use crate::library::{Environment, Library, Locked, Options, System, lock_folder};
 use crate::pack::format::{BadPack, PACK_HEADER, PackHeader};
 use crate::pack::reader::{RecordError, pack_header};
 use crate::progress::Progress;
-use crate::recovery::{Replay, unseen_from, watermark};
-use crate::snapshot;
+use crate::recovery::Replay;
+use crate::store::volumes::Volumes;
 use crate::store::{PackStore, is_media_error};
 use contested::Contested;
 use listed::Listed;
-use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -84,19 +83,7 @@ impl Library {
         progress: &Progress,
     ) -> Result<RebuildReport, MaintainError> {
         let Locked { lock, store, objects } = lock_folder(folder, &options)?;
-        let fill = |index: &Index| {
-            let report = rebuild(&store, index, &System, progress)?;
-            if let Some(shelf) = store.shelf() {
-                // What was wrong with the index may be in the snapshots of it: only this one stays.
-                let made = snapshot::write(&shelf, index, 1, System.unix_ms(), progress);
-                if let Err(error) = made {
-                    progress.check()?;
-                    tracing::warn!(%error, "no snapshot of the index was written");
-                }
-            }
-            Ok(report)
-        };
-        let report = make_index(folder, fill)?;
+        let report = rebuild_in(folder, &store, progress)?;
         if let Some(objects) = objects {
             objects.own_index().map_err(OpenError::from)?;
         }
@@ -115,11 +102,12 @@ impl Library {
     }
 }
 
-/// Puts an index in the place of the one in `folder`, once `fill` has filled it.
-pub(crate) fn make_index<R>(
+/// Makes the index in `folder` anew from `store`.
+pub(crate) fn rebuild_in(
     folder: &Path,
-    fill: impl FnOnce(&Index) -> Result<R, MaintainError>,
-) -> Result<R, MaintainError> {
+    store: &Volumes,
+    progress: &Progress,
+) -> Result<RebuildReport, MaintainError> {
     let fail = |source| OpenError::Io { folder: folder.into(), source };
     let (new, old) = (folder.join("index.new"), folder.join("index.old"));
     for stale in [&new, &old] {
@@ -127,11 +115,11 @@ pub(crate) fn make_index<R>(
             std::fs::remove_dir_all(stale).map_err(fail)?;
         }
     }
-    let made = {
+    let report = {
         let index = Index { kv: Arc::new(RocksKv::open(&new).map_err(OpenError::from)?) };
-        let made = fill(&index)?;
+        let report = rebuild(store, &index, &System, progress)?;
         index.kv.flush()?;
-        made
+        report
     };
     let index = folder.join("index");
     if index.exists() {
@@ -141,56 +129,29 @@ pub(crate) fn make_index<R>(
     if old.exists() {
         std::fs::remove_dir_all(&old).map_err(fail)?;
     }
-    Ok(made)
+    Ok(report)
 }
 
-/// Fills an empty index from all packs in `store`.
+/// Fills an empty index from `store`.
 pub(crate) fn rebuild(
     store: &dyn PackStore,
     index: &Index,
     environment: &dyn Environment,
     progress: &Progress,
 ) -> Result<RebuildReport, MaintainError> {
-    Ok(replay_unseen(store, index, environment, progress)?.report)
-}
-
-/// What came of reading packs.
-pub(crate) struct Replayed {
-    pub report: RebuildReport,
-    /// Whether a checkpoint of the refs was among what was read.
-    pub has_checkpoint: bool,
-    /// Packs that say that they are of another library than the index.
-    pub others: Vec<PackId>,
-}
-
-/// Takes in what an index, which may be empty, has not seen of the packs in `store`. Nobody else
-/// uses it.
-pub(crate) fn replay_unseen(
-    store: &dyn PackStore,
-    index: &Index,
-    environment: &dyn Environment,
-    progress: &Progress,
-) -> Result<Replayed, MaintainError> {
     let mut report = RebuildReport::default();
-    let known: BTreeMap<u32, PackInfo> = index.packs()?.into_iter().collect();
-    let mark = watermark(index)?;
-    let packs = headed_packs(store, &known, &mut report, progress)?;
-    let mut replay = Replay::new(index.number("commit")?);
+    let packs = headed_packs(store, &mut report, progress)?;
+    let mut replay = Replay::new(0);
     let mut contested = Contested::default();
-    let mut library = index.library()?;
-    let mut run = index.number("run")? as u32;
-    let mut others = Vec::new();
-    let from = |header: &PackHeader| unseen_from(header.seq, mark, known.get(&header.seq));
+    let (mut library, mut run) = (None, 0);
     let read = |header: &PackHeader| {
         let file = store.open(header.id)?;
-        let listed = Listed::read(header.id, &*file, from(header))?;
+        let listed = Listed::read(header.id, &*file, PACK_HEADER as u64)?;
         Ok::<_, RecordError>((listed, file))
     };
     in_order(&packs, store.reads_at_once(), read, |header, read| {
         progress.check()?;
-        if *library.get_or_insert(header.library) != header.library {
-            others.push(header.id);
-        }
+        library.get_or_insert(header.library);
         run = run.max(header.run);
         match read {
             Ok((Some(listed), _)) => {
@@ -198,7 +159,7 @@ pub(crate) fn replay_unseen(
                 report.sealed_packs += 1;
             }
             Ok((None, file)) => {
-                let bad_sector = replay.pack(header, &*file, from(header))?;
+                let bad_sector = replay.pack(header, &*file, PACK_HEADER as u64)?;
                 report.scanned_packs += 1;
                 if let Some(error) = bad_sector {
                     report
@@ -221,28 +182,22 @@ pub(crate) fn replay_unseen(
     put_number(&mut batch, "commit", replay.next_commit);
     // An epoch that no lease of before can have begun in.
     put_number(&mut batch, "epoch", environment.unix_ms());
-    let has_checkpoint = replay.has_checkpoint();
     replay.finish(index, &mut batch)?;
     index.kv.write(batch)?;
     contested.settle(store, index)?;
     count(index, Table::Chunks, &mut report.chunks)?;
     count(index, Table::Recipes, &mut report.recipes)?;
     count(index, Table::Refs, &mut report.refs)?;
-    Ok(Replayed { report, has_checkpoint, others })
+    Ok(report)
 }
 
-/// The headers of all packs that are not known as closed, in the order they were opened.
+/// The headers of all packs, in the order they were opened.
 fn headed_packs(
     store: &dyn PackStore,
-    known: &BTreeMap<u32, PackInfo>,
     report: &mut RebuildReport,
     progress: &Progress,
 ) -> Result<Vec<PackHeader>, MaintainError> {
-    let closed = known.values().filter(|info| info.state != PackState::Open);
-    let closed: HashSet<PackId> = closed.map(|info| info.id).collect();
-    let mut listed =
-        store.list().map_err(|source| OpenError::Io { folder: "packs".into(), source })?;
-    listed.retain(|id| !closed.contains(id));
+    let listed = store.list().map_err(|source| OpenError::Io { folder: "packs".into(), source })?;
     progress.total_files.store(listed.len() as u64, Relaxed);
     let (mut packs, mut headless) = (Vec::new(), Vec::new());
     let read = |id: &PackId| pack_header(&*store.open(*id)?);
@@ -270,8 +225,7 @@ fn headed_packs(
         Ok::<_, MaintainError>(())
     })?;
     packs.sort_by_key(|header| header.seq);
-    let next = known.last_key_value().map_or(0, |(seq, _)| seq + 1);
-    adopt(&mut packs, headless, next);
+    adopt(&mut packs, headless);
     Ok(packs)
 }
 
@@ -284,12 +238,12 @@ fn holds_nothing(store: &dyn PackStore, id: PackId) -> bool {
 /// Gives packs whose header went bad another number and a run of their own, so that what their
 /// own commits cover counts. Which packs they were written between is lost, and matters little:
 /// commits are numbered, and which of two recipes counts is settled by what they name.
-fn adopt(packs: &mut Vec<PackHeader>, headless: Vec<PackId>, next: u32) {
+fn adopt(packs: &mut Vec<PackHeader>, headless: Vec<PackId>) {
     let mut last = packs.last().cloned();
     let newest_run = packs.iter().map(|header| header.run).max().unwrap_or(0);
     for (run, id) in (newest_run + 1..).zip(headless) {
         let library = last.as_ref().map_or(0, |header| header.library);
-        let seq = last.map_or(next, |header| next.max(header.seq + 1));
+        let seq = last.map_or(0, |header| header.seq + 1);
         let header = PackHeader { id, library, seq, run };
         last = Some(header.clone());
         packs.push(header);

@@ -46,20 +46,25 @@ pub(crate) fn recover(
     }
     let late = store.may_change_late();
     let known = index.packs()?;
-    let mark = watermark(index)?;
+    let mark = (index.number("watermark/pack")? as u32, index.number("watermark/offset")?);
     let mut replay = Replay::new(index.number("commit")?);
     // Past the watermark too: its pack may be gone, and a new one of its number would be read from
     // the middle on.
     let mut next_pack = known.last().map_or(0, |(seq, _)| seq + 1).max(mark.0 + 1);
     let mut run = index.number("run")? as u32;
-    let mut library = index.library()?;
+    let mut library = index
+        .kv
+        .get(Table::Meta, b"library")?
+        .and_then(|v| v.try_into().ok().map(u128::from_le_bytes));
 
     for (header, file) in unseen_packs(store, &known)? {
         next_pack = next_pack.max(header.seq + 1);
         run = run.max(header.run);
         library.get_or_insert(header.library);
-        let known = known.iter().find(|(seq, _)| *seq == header.seq).map(|(_, info)| info);
-        let from = unseen_from(header.seq, mark, known);
+        let start = PACK_HEADER as u64;
+        let from = if header.seq == mark.0 { mark.1.max(start) } else { start };
+        let known_len = known.iter().find(|(seq, _)| *seq == header.seq).map(|(_, i)| i.len);
+        let from = if header.seq < mark.0 { known_len.unwrap_or(from) } else { from };
         if let Some(source) = replay.pack(&header, &*file, from)? {
             // What was acknowledged may lie behind it. To do without that is for people to say, by
             // rebuilding the index.
@@ -96,24 +101,6 @@ pub(crate) fn recover(
         index.kv.write(batch)?;
     }
     Ok(Recovered { library, next_pack, next_commit, run })
-}
-
-/// How far the packs were read: a pack's number, and an offset in it.
-pub(crate) type Watermark = (u32, u64);
-
-pub(crate) fn watermark(index: &Index) -> Result<Watermark, KvError> {
-    Ok((index.number("watermark/pack")? as u32, index.number("watermark/offset")?))
-}
-
-/// From where on the index has not seen the records of a pack that is not closed, of which it knows
-/// what `known` says.
-pub(crate) fn unseen_from(seq: u32, mark: Watermark, known: Option<&PackInfo>) -> u64 {
-    let start = PACK_HEADER as u64;
-    match known {
-        _ if seq == mark.0 => mark.1.max(start),
-        Some(info) if seq < mark.0 => info.len,
-        _ => start,
-    }
 }
 
 /// A pack, opened, and the header it begins with.
@@ -367,11 +354,6 @@ impl Replay {
         let mut counts = counts.into_iter();
         self.covered.retain(|_| counts.next().expect("one for each"));
         Ok(())
-    }
-
-    /// Whether a checkpoint was taken in that says more than the index did.
-    pub(crate) fn has_checkpoint(&self) -> bool {
-        self.checkpoint.is_some()
     }
 
     /// What commits covered and is not yet written.

@@ -55,11 +55,6 @@ pub trait PackStore: Send + Sync {
     fn reads_at_once(&self) -> usize {
         1
     }
-    /// Where snapshots of the index lie beside the packs, if a machine that opens them may not have
-    /// the index of the one before.
-    fn shelf(&self) -> Option<Arc<objects::Shelf>> {
-        None
-    }
 }
 
 /// One pack's bytes.

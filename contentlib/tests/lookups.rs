@@ -39,13 +39,6 @@ impl Kv for Counting {
     ) -> Result<(), KvError> {
         self.kv.scan(table, from, visit)
     }
-    fn snapshot(
-        &self,
-        tables: &[Table],
-        visit: &mut dyn FnMut(Table, &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        self.kv.snapshot(tables, visit)
-    }
     fn flush(&self) -> Result<(), KvError> {
         self.kv.flush()
     }

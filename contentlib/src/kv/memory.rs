@@ -91,23 +91,6 @@ impl Kv for MemoryKv {
         Ok(())
     }
 
-    fn snapshot(
-        &self,
-        tables: &[Table],
-        visit: &mut dyn FnMut(Table, &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        let moment = self.state.lock().now.clone();
-        for &table in tables {
-            let range = moment.range((table, Vec::new())..);
-            for ((_, key), value) in range.take_while(|((t, _), _)| *t == table) {
-                if visit(table, key, value).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn flush(&self) -> Result<(), KvError> {
         let mut state = self.state.lock();
         state.flushed = state.now.clone();

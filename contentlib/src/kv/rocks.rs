@@ -126,26 +126,6 @@ impl Kv for RocksKv {
         Ok(())
     }
 
-    fn snapshot(
-        &self,
-        tables: &[Table],
-        visit: &mut dyn FnMut(Table, &[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), KvError> {
-        let moment = self.db.snapshot();
-        for &table in tables {
-            let mut options = ReadOptions::default();
-            options.fill_cache(false);
-            let family = self.family(table);
-            for item in moment.iterator_cf_opt(&family, options, IteratorMode::Start) {
-                let (key, value) = item?;
-                if visit(table, &key, &value).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn flush(&self) -> Result<(), KvError> {
         let families = Table::ALL.map(|table| self.family(table));
         let families: Vec<_> = families.iter().collect();

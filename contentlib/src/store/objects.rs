@@ -23,14 +23,12 @@ mod profile;
 mod reads;
 mod requests;
 mod segments;
-mod shelf;
 
 pub use cache::CacheCounts;
 pub use error::ObjectsError;
 pub use gate::Term;
 pub use place::Place;
 pub use requests::{Patience, RequestCounts};
-pub use shelf::Shelf;
 
 use super::{PackFile, PackStore};
 use crate::digest::PackId;
@@ -49,7 +47,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// The folder of packs that are being written.
 const OPEN: &str = "open";
@@ -84,7 +81,6 @@ pub struct ObjectPacks {
     packs: Mutex<BTreeMap<PackId, Arc<Pack>>>,
     /// Deleted packs that somebody had open: their objects go when nobody has any more.
     doomed: Mutex<Vec<Arc<Pack>>>,
-    shelf: Arc<Shelf>,
     folder: PathBuf,
     /// Whether the process before may have left requests on their way.
     after_a_kill: bool,
@@ -99,8 +95,6 @@ pub struct ObjectPacks {
 pub(crate) struct Shared {
     requests: Arc<Requests>,
     reads: Arc<Reads>,
-    /// Bytes of packs written so far.
-    written: AtomicU64,
 }
 
 impl ObjectPacks {
@@ -170,15 +164,13 @@ impl ObjectPacks {
         let index_is_current = before.as_ref().is_some_and(is_own);
         let after_a_kill = before.is_some_and(|before| !before.is_clean);
         let reads = Arc::new(Reads::new(requests.clone(), cache));
-        let shared = Arc::new(Shared { requests, reads, written: AtomicU64::new(0) });
-        let shelf = Shelf::new(shared.clone(), lease.fence(), environment.unix_ms());
+        let shared = Arc::new(Shared { requests, reads });
         let stored = |(id, layout)| (id, Pack::stored(id, shared.clone(), layout));
         let packs = Mutex::new(found.into_iter().map(stored).collect());
         Ok(Self {
             packs,
             shared,
             doomed: Mutex::default(),
-            shelf: Arc::new(shelf),
             folder: folder.into(),
             after_a_kill,
             node,
@@ -323,25 +315,18 @@ impl PackStore for ObjectPacks {
     fn reads_at_once(&self) -> usize {
         READS_AT_ONCE
     }
-
-    fn shelf(&self) -> Option<Arc<Shelf>> {
-        Some(self.shelf.clone())
-    }
 }
 
 /// The parsers of what a store says, for [`crate::fuzzing`].
 pub(crate) fn fuzzing(bytes: &[u8]) {
     drop(lease::Note::decode(bytes));
-    crate::snapshot::fuzzing(bytes);
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     drop(profile::settings(text, "default"));
     let object = |line: &str| {
         let (name, len) = line.split_once(' ')?;
         Some((name.to_owned(), len.parse().ok()?))
     };
-    let listed: Vec<_> = text.lines().filter_map(object).collect();
-    shelf::fuzzing(listed.clone());
-    let (packs, left_over) = arrange(listed);
+    let (packs, left_over) = arrange(text.lines().filter_map(object).collect());
     for (id, layout) in &packs {
         let len = layout.len();
         let pieces = layout.pieces(*id, len / 3..len);

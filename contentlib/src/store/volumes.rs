@@ -24,7 +24,6 @@ pub use list::{VolumeEntry, VolumeId, VolumeList, VolumeState};
 pub use memory::MemoryKeeper;
 pub(crate) use relocate::MoveError;
 
-use super::objects::Shelf;
 use super::{PackFile, PackStore};
 use crate::digest::PackId;
 use crate::error::VolumeError;
@@ -353,10 +352,6 @@ impl PackStore for Volumes {
 
     fn may_change_late(&self) -> bool {
         self.all().iter().any(|volume| volume.store.may_change_late())
-    }
-
-    fn shelf(&self) -> Option<Arc<Shelf>> {
-        self.volumes.read()[0].store.shelf()
     }
 
     fn reads_at_once(&self) -> usize {

@@ -99,17 +99,6 @@ impl Bucket {
         futures::executor::block_on(self.objects.delete(&path)).unwrap();
     }
 
-    /// Changes an object behind everybody's back.
-    pub fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
-        let path = Path::parse(name).unwrap();
-        futures::executor::block_on(async {
-            let found = self.objects.get(&path).await.unwrap();
-            let mut bytes = found.bytes().await.unwrap().to_vec();
-            change(&mut bytes);
-            self.objects.put(&path, bytes.into()).await.unwrap();
-        });
-    }
-
     fn ask(&self) -> Outcome {
         (self.faults.lock().unwrap())()
     }

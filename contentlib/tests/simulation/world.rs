@@ -207,7 +207,7 @@ impl World {
             74..77 => self.reopen(),
             77..82 => self.change_faults(),
             82..85 => self.tick(),
-            85..87 => self.idle(),
+            85..87 => drop(self.library().seal_idle()),
             87..90 => self.read_some(),
             90..93 => self.check_rebuilt(),
             93..95 => self.verify(),
@@ -252,19 +252,6 @@ impl World {
         let mut plan = self.plan.lock().unwrap();
         (plan.bad_writes, plan.bad_syncs, plan.bad_batches) = (0, 0, 0);
         self.stores().iter().for_each(|store| store.set_capacity(u64::MAX));
-    }
-
-    /// What `work` gives when nothing fails meanwhile.
-    fn without_faults<T>(&self, work: impl FnOnce(&Self) -> T) -> T {
-        let take = |percent: &mut usize| std::mem::take(percent);
-        let saved = {
-            let mut plan = self.plan.lock().unwrap();
-            (take(&mut plan.bad_writes), take(&mut plan.bad_syncs))
-        };
-        let done = work(self);
-        let mut plan = self.plan.lock().unwrap();
-        (plan.bad_writes, plan.bad_syncs) = saved;
-        done
     }
 
     fn stores(&self) -> Vec<Arc<MemoryStore>> {
@@ -607,20 +594,6 @@ impl World {
         }
     }
 
-    /// What the background does when nothing else happens.
-    fn idle(&mut self) {
-        if self.random.chance(40) {
-            drop(self.library().seal_idle());
-            return;
-        }
-        let progress = Progress::default();
-        if self.random.chance(10) {
-            progress.cancel();
-        }
-        let made = self.library().snapshot(&progress);
-        say!(self, "snapshot of the index -> {made:?}");
-    }
-
     fn reopen(&mut self) {
         self.actors.clear();
         self.readers.clear();
@@ -644,17 +617,6 @@ impl World {
         say!(self, "crash: {tear:?}, {keep} of {unflushed} batches kept");
         self.actors.clear();
         self.readers.clear();
-        if store.memory().is_some() || self.random.chance(50) {
-            return self.open(store, keeper, kv);
-        }
-        // The machine does not come back, and another has no index.
-        let kv = Arc::new(MemoryKv::default());
-        let volumes = self.over(store.clone(), keeper.clone());
-        let restored = self.without_faults(|world| {
-            Library::restore_on(&volumes, kv.clone(), &*world.environment).unwrap()
-        });
-        say!(self, "its index is lost: {restored:?}");
-        drop(volumes);
         self.open(store, keeper, kv);
     }
 

@@ -17,7 +17,6 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// A pack: what of it is where.
 pub(super) struct Pack {
@@ -109,7 +108,7 @@ impl Pack {
 
     /// Uploads an object. If that fails the pack is at its end.
     fn upload(&self, name: String, file: &Arc<File>, range: Range<u64>) -> io::Result<()> {
-        let put = self.shared.requests.put_new(&name, Body::File(file.clone(), range));
+        let put = self.shared.requests.put_new(&name, Body { file: file.clone(), range });
         if put.is_err() {
             *self.doubtful.lock() = Some(name);
             self.close();
@@ -139,7 +138,6 @@ impl PackFile for Pack {
         }
         // Only now: what a failed write left behind does not count.
         open.len = at;
-        self.shared.written.fetch_add(at - offset, Relaxed);
         Ok(())
     }
 

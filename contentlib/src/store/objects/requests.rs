@@ -88,29 +88,21 @@ struct Counts {
 }
 
 /// The bytes of a new object.
-pub(super) enum Body {
-    /// A part of a local file, which does not change there meanwhile.
-    File(Arc<File>, Range<u64>),
-    Bytes(Bytes),
+pub(super) struct Body {
+    /// The local file that has them, which does not change there meanwhile.
+    pub file: Arc<File>,
+    pub range: Range<u64>,
 }
 
 impl Body {
     fn len(&self) -> u64 {
-        match self {
-            Self::File(_, range) => range.end - range.start,
-            Self::Bytes(bytes) => bytes.len() as u64,
-        }
+        self.range.end - self.range.start
     }
 
     fn part(&self, part: Range<u64>) -> io::Result<Bytes> {
-        match self {
-            Self::File(file, range) => {
-                let mut bytes = vec![0; (part.end - part.start) as usize];
-                file.read_exact_at(&mut bytes, range.start + part.start)?;
-                Ok(bytes.into())
-            }
-            Self::Bytes(bytes) => Ok(bytes.slice(part.start as usize..part.end as usize)),
-        }
+        let mut bytes = vec![0; (part.end - part.start) as usize];
+        self.file.read_exact_at(&mut bytes, self.range.start + part.start)?;
+        Ok(bytes.into())
     }
 
     fn parts(&self) -> impl Iterator<Item = Range<u64>> + use<> {
