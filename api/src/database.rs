@@ -80,6 +80,17 @@ pub(crate) fn holder(config: &Config, address: &str) -> Result<Holder, Problem> 
     Ok(marker.holder(data, address))
 }
 
+/// Whether two holders' names are of one data folder on one machine: all but the process is the same. A
+/// folder that was copied has the id of the other, too.
+pub(crate) fn is_same_folder(one: &str, other: &str) -> bool {
+    let parts = |name: &str| {
+        let (machine, rest) = name.split_once(", process ")?;
+        let (_, folder) = rest.split_once(", data folder ")?;
+        Some((machine.to_owned(), folder.to_owned()))
+    };
+    parts(one).is_some_and(|one| parts(other) == Some(one))
+}
+
 /// The URL of the settings, with its password from where that is.
 pub(crate) fn url_of(config: &Config) -> Result<Option<PostgresUrl>, Problem> {
     url(config).map_err(bad_password)
@@ -524,4 +535,20 @@ fn open_side(place: &Place, holder: &Holder, side: Side) -> Result<Opened, Migra
         return Err(MigrateError::NotThere(PathBuf::from(place.to_string())));
     }
     Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_known_again_after_a_restart_and_its_copy_is_not_taken_for_it() {
+        let marker = Marker { holder: "a".into(), database: None, url: None };
+        let name = marker.holder(Path::new("/var/lib/depot"), "h:1").name;
+        let restarted = name.replace(&std::process::id().to_string(), "1");
+        assert!(is_same_folder(&name, &restarted) && name != restarted);
+        let copied = marker.holder(Path::new("/srv/depot"), "h:1").name;
+        assert!(!is_same_folder(&name, &copied));
+        assert!(!is_same_folder("", ""));
+    }
 }

@@ -224,7 +224,9 @@ impl Standing {
                 return Ok(Looked::StandsBy);
             }
         };
-        let is_own = leader.id == self.holder.id;
+        // Of a folder that was copied, the other one may live.
+        let is_own = leader.id == self.holder.id
+            && database::is_same_folder(&leader.name, &self.holder.name);
         if leader.lives && !is_own {
             self.follow(&leader).await?;
             return Ok(Looked::StandsBy);
