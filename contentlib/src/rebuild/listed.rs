@@ -17,13 +17,16 @@ const LOG_GAP: u64 = 64 << 10;
 /// The most that is read of the log at once, in bytes, but for a record that is longer.
 const LOG_READ: u64 = 4 << 20;
 
+/// Log records, each an error if it is lost.
+type Log = VecDeque<Result<(RecordHeader, Bytes), RecordError>>;
+
 /// What there is to take in of one pack.
 pub(super) struct Listed {
     entries: Vec<FooterEntry>,
     /// Where the records end.
     end: u64,
-    /// The log records among `entries`, in their order; an error for one that is lost.
-    log: VecDeque<Result<(RecordHeader, Bytes), RecordError>>,
+    /// The log records among `entries`, in their order.
+    log: Log,
 }
 
 impl Listed {
@@ -79,10 +82,7 @@ fn place(entry: &FooterEntry) -> Range<u64> {
 }
 
 /// The log records among `entries`, in their order.
-fn read_log(
-    file: &dyn PackFile,
-    entries: &[FooterEntry],
-) -> Result<VecDeque<Result<(RecordHeader, Bytes), RecordError>>, RecordError> {
+fn read_log(file: &dyn PackFile, entries: &[FooterEntry]) -> Result<Log, RecordError> {
     let wanted: Vec<&FooterEntry> = entries.iter().filter(|entry| is_log(entry)).collect();
     let mut found = VecDeque::with_capacity(wanted.len());
     let is_near = |a: &&FooterEntry, b: &&FooterEntry| {
