@@ -6,6 +6,7 @@
 use crate::{
     agent::AgentCommand,
     audit::AuditArgs,
+    backup::BackupCommand,
     boundary::BoundaryCommand,
     boundary_group::BoundaryGroupCommand,
     client::ClientCommand,
@@ -375,6 +376,16 @@ Examples:
   depot --data ./depot-data database migrate --to postgres://depot@db.example/site"
     )]
     Database(DatabaseCommand),
+    /// Backups of the site, made while it is used: create, list, verify, restore
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  depot backup create /srv/backups --with-content --passphrase-file /etc/depot/backup.passphrase
+  depot backup verify /srv/backups
+  depot backup restore /srv/backups --data ./new --passphrase-file /etc/depot/backup.passphrase"
+    )]
+    Backup(BackupCommand),
     /// The configuration file: check, show, example
     #[command(
         subcommand,

@@ -6,6 +6,7 @@
 
 mod agent;
 mod audit;
+mod backup;
 mod boundary;
 mod boundary_group;
 mod cli;
@@ -51,6 +52,7 @@ use clap::Parser;
 use cli::{Cli, Command, Shared};
 use exit::{Failure, one_line};
 use output::Out;
+use site::SiteCommand;
 use std::{
     future::Future,
     io::{IsTerminal, Write},
@@ -101,6 +103,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Config(command) => config::run(command, out),
         // A server logs by its configuration; all other commands by `--verbose`.
         Command::Serve(args) => serve::run(args, &shared, out),
+        Command::Site(SiteCommand::ClusterKey { file }) => site::make_cluster_key(&file, out),
         Command::Agent(command) => agent::run(command, &shared, out),
         Command::Dp(self::dp::DpCommand::Serve(args)) => self::dp::serve::run(args, &shared, out),
         command => {
@@ -116,6 +119,9 @@ async fn dispatch(command: Command, shared: Shared, out: Out) -> Result<(), Fail
     }
     if let Command::Database(command) = command {
         return database::run(command, &shared, out).await;
+    }
+    if let Command::Backup(command) = command {
+        return self::backup::run(command, &shared, out).await;
     }
     if let Command::Prestage(command) = command {
         return prestage::run(command, &shared, out).await;

@@ -18,6 +18,7 @@ use std::{
     io::{self, IsTerminal},
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -31,6 +32,8 @@ Examples:
   depot serve --data /var/lib/depot --set library.gc_grace=1h
   depot serve --data ./depot-data --library s3://bucket/depot --cache 100GiB
   depot serve --database postgres://depot@db.example/site   # the site database on a server
+  depot serve --database postgres://depot@db.example/site --library s3://bucket/depot \
+    --cluster-key /etc/depot/cluster.key --listen 10.0.0.7:8520        # one of several servers
   depot serve --listen 127.0.0.1:0               # any free port; it is printed
   depot serve --parent https://top:8520 --join-file berlin.token   # a child site, the first time
   depot serve --sup --parent https://site:8520 --join depotjoin1…  # another update point of a site
@@ -43,6 +46,11 @@ With --library the content is on an object store, and the data folder holds an i
 it, which are made anew where they are lost. Credentials come from the environment (AWS_ACCESS_KEY_ID,
 AWS_SECRET_ACCESS_KEY, AWS_REGION; AWS_ENDPOINT for another store than Amazon's, with AWS_ALLOW_HTTP=true
 if that is http), from ~/.aws/credentials (AWS_PROFILE), or from the machine's role. The folder remembers the URL.
+
+A site with its database on a PostgreSQL server and its content on an object store may have several
+servers. Start each in the same way, with a data folder of its own and the same cluster key (`depot site
+cluster-key FILE` makes it): one leads, the others hand on to it what they are asked for, and one of them
+takes over when it is gone. `depot site servers` lists them.
 
 With --parent this site becomes a child site: it takes its updates and criteria from its parent, whose
 administrator made the token (`depot site join-token create`). With --sup it becomes another update point of
@@ -64,6 +72,13 @@ pub struct ServeArgs {
     /// Bytes of the data folder for what was read from there (library.disk_cache) [default: 10GiB]
     #[arg(long, value_name = "SIZE")]
     cache: Option<String>,
+    /// Be one of several servers of the site: file with the key that all of them have
+    /// (server.cluster_key_file)
+    #[arg(long, value_name = "FILE")]
+    cluster_key: Option<PathBuf>,
+    /// Where the other servers of the site reach this one (server.advertise) [default: where it listens]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
     /// Set any key of the configuration file
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
     set: Vec<(String, String)>,
@@ -81,6 +96,9 @@ pub struct ServeArgs {
     #[arg(long)]
     sup: bool,
 }
+
+/// How long what still runs may take once all is closed.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// What makes the token of a site that follows another.
 const MADE_BY: &str = "`depot site join-token create` or `depot sup add`";
@@ -104,6 +122,8 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         config,
         library,
         cache,
+        cluster_key,
+        advertise,
         mut set,
         parent,
         join,
@@ -112,6 +132,12 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
     } = args;
     set.extend(library.map(|url| ("library.url".into(), url)));
     set.extend(cache.map(|size| ("library.disk_cache".into(), size)));
+    if let Some(file) = cluster_key {
+        let file = file.into_os_string().into_string();
+        let file = file.map_err(|_| Failure::usage("--cluster-key must be UTF-8"))?;
+        set.push(("server.cluster_key_file".into(), file));
+    }
+    set.extend(advertise.map(|address| ("server.advertise".into(), address)));
     let token = match join_file {
         None => join,
         Some(path) => Some(read_token(&path, MADE_BY)?),
@@ -123,6 +149,7 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         .map_err(|error| Failure::usage(with_causes(&error)))?;
     log(&config, shared.verbose)?;
     let database = config.database.url.0.as_ref().map(ToString::to_string);
+    let is_one_of_several = config.server.cluster_key_file.0.is_some();
     if config.database.url.0.as_ref().is_some_and(|url| url.has_password()) && by_flag {
         tracing::warn!(
             "others on this machine can read the database's password in the list of processes"
@@ -136,31 +163,36 @@ pub fn run(args: ServeArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
         // Told on stdout, so that a script can read where it is; a closed stdout stops nobody.
         // The first start writes it; later it may have been moved to whoever needs it.
         let token_file = token_file.exists().then_some(token_file);
-        let _ = announce(address, &folder, token_file.as_deref(), database.as_deref(), out);
+        let place = Place { folder, token_file, database, is_one_of_several };
+        let _ = announce(address, &place, out);
     };
-    let joined = runtime.block_on(api::hierarchy::parent::join(&site, joining));
-    joined.map_err(|problem| transport::failure_of(&problem))?;
-    let served = runtime.block_on(api::serve(site, CancellationToken::new(), started));
+    let served = runtime.block_on(api::serve(site, joining, CancellationToken::new(), started));
+    // A thread that hangs at what a lost leader had must not keep it from being started again.
+    runtime.shutdown_timeout(ENDING);
     served.map_err(|error| {
         let exit = match &error {
             api::ServeError::Site(problem) => return transport::failure_of(problem),
             api::ServeError::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 Exit::Conflict
             }
+            api::ServeError::Followed { .. } => Exit::Conflict,
             _ => Exit::Failed,
         };
         Failure::new(exit, with_causes(&error))
     })
 }
 
+/// What a site is made of.
+struct Place {
+    folder: PathBuf,
+    token_file: Option<PathBuf>,
+    database: Option<String>,
+    is_one_of_several: bool,
+}
+
 /// Says where the site is and what to do next.
-fn announce(
-    address: SocketAddr,
-    folder: &Path,
-    token_file: Option<&Path>,
-    database: Option<&str>,
-    out: Out,
-) -> Result<(), Failure> {
+fn announce(address: SocketAddr, place: &Place, out: Out) -> Result<(), Failure> {
+    let Place { folder, token_file, database, is_one_of_several } = place;
     let url = url_of(address);
     if out.json {
         return out.json_line(&serde_json::json!({
@@ -178,6 +210,12 @@ fn announce(
         }
         match token_file {
             Some(file) => writeln!(w, "  admin token  {}", file.display())?,
+            None if *is_one_of_several => {
+                writeln!(
+                    w,
+                    "  admin token  in the data folder of the server that was started first"
+                )?;
+            }
             None => {
                 let data = folder.display();
                 writeln!(w, "  admin token  not here; who has none stops this, and makes one:")?;
@@ -189,7 +227,7 @@ fn announce(
             writeln!(w, "Next, in another terminal and in this folder:")?;
         } else {
             writeln!(w, "Next, in another terminal:")?;
-            let token_file = token_file.unwrap_or(Path::new("FILE")).display();
+            let token_file = token_file.as_deref().unwrap_or(Path::new("FILE")).display();
             writeln!(w, "  export DEPOT_URL={url} DEPOT_TOKEN_FILE={token_file}")?;
         }
         writeln!(w, "  {depot} package create docs --source /usr/share/doc")?;

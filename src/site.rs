@@ -12,13 +12,17 @@ use api::{
     routes::{
         hierarchy::{FollowerView, SiteView},
         points::JoinTokenView,
-        server::{AuthorityView, OpenpgpKeyView, SigningKey},
+        server::{AuthorityView, OpenpgpKeyView, ServerView, SigningKey},
     },
+    sealed::ClusterKey,
 };
 use clap::{Args, Subcommand};
 use http::Method;
 use jiff::Timestamp;
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Commands on the site itself.
 #[derive(Debug, Subcommand)]
@@ -65,6 +69,28 @@ Examples:
 Repositories that are mirrored whole are signed by their own upstream; this key signs those of which
 only some packages were chosen. It is made when it is first needed.")]
     OpenpgpKey,
+    /// List the servers of the site: which leads, and which stand by
+    #[command(after_help = "\
+Examples:
+  depot site servers
+  depot site servers --json | jq -r '.[] | select(.leads) | .address'
+
+A site that is started without a cluster key has one server.")]
+    Servers,
+    /// Make the key that several servers of one site share, in a new file
+    #[command(after_help = "\
+Examples:
+  depot site cluster-key /etc/depot/cluster.key
+  scp -p /etc/depot/cluster.key other:/etc/depot/
+  depot serve --cluster-key /etc/depot/cluster.key --database postgres://… --library s3://…
+
+It opens the site's own keys, which are kept in the site database for whichever server leads. Keep it as you
+would keep those: on each server, readable by the user that serves alone, and in a safe place. No server
+is asked.")]
+    ClusterKey {
+        /// File to write; it must not be there
+        file: PathBuf,
+    },
     /// Make a new signing key, where the site's own is lost for good
     #[command(after_help = "\
 Examples:
@@ -278,6 +304,34 @@ async fn show(client: &Client, out: Out) -> Result<(), Failure> {
     out.show(&site, |w| w.write_all(facts(&rows).as_bytes()))
 }
 
+async fn servers(client: &Client, out: Out) -> Result<(), Failure> {
+    let all: Vec<ServerView> = client.get("/servers").await?;
+    let now = Timestamp::now();
+    let rows = all.iter().map(|it| {
+        let state = match (it.leads, it.silent_seconds) {
+            (true, _) => "leads".to_owned(),
+            (false, None) => "stands by".to_owned(),
+            (false, Some(seconds)) => {
+                format!("silent for {}", units::duration(Duration::from_secs(seconds)))
+            }
+        };
+        [it.address.clone(), state, units::since(it.since, now), it.name.clone()]
+    });
+    out.show(&all, |w| {
+        w.write_all(table(["address", "state", ">for", "server"], rows.collect()).as_bytes())
+    })
+}
+
+/// Makes the key that several servers share.
+pub fn make_cluster_key(file: &Path, out: Out) -> Result<(), Failure> {
+    ClusterKey::create(file)?;
+    let made = serde_json::json!({ "file": file });
+    out.show(&made, |w| {
+        writeln!(w, "{} is made: copy it to each server, and start each with", file.display())?;
+        writeln!(w, "  depot serve --cluster-key {} …", file.display())
+    })
+}
+
 /// Ends the token for a child site of that name or id.
 async fn revoke(which: &str, client: &Client, out: Out) -> Result<(), Failure> {
     let tokens: Vec<JoinTokenView> = client.list("/point-tokens", &[], usize::MAX).await?;
@@ -298,6 +352,8 @@ pub async fn run(command: SiteCommand, client: &Client, out: Out) -> Result<(), 
             TokenCommand::Revoke { token } => revoke(&token, client, out).await,
         },
         SiteCommand::Children(command) => followers(command, "site", client, out).await,
+        SiteCommand::Servers => servers(client, out).await,
+        SiteCommand::ClusterKey { file } => make_cluster_key(&file, out),
         SiteCommand::Authority => {
             let authority: AuthorityView = client.get("/authority").await?;
             out.show(&authority, |w| w.write_all(authority.certificate.as_bytes()))

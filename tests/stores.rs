@@ -25,22 +25,27 @@ struct Place<'a> {
     data: PathBuf,
     library: &'static str,
     tell: Tell<'a>,
-    more: &'static [&'static str],
+    /// Whether nobody else ever opens it, as the store would not keep them off.
+    is_alone: bool,
 }
 
 impl Place<'_> {
+    fn command(&self) -> Command {
+        let mut command = depot();
+        (self.tell)(&mut command);
+        command.env("DEPOT_LIBRARY_SINGLE_WRITER", self.is_alone.to_string());
+        command
+    }
+
     fn start(&self) -> Result<Site, String> {
-        let mut serve = depot();
-        (self.tell)(&mut serve);
+        let mut serve = self.command();
         serve.args(["serve", "--listen", "127.0.0.1:0", "--library", self.library]);
-        serve.args(["--cache", "256MiB"]).args(self.more).arg("--data").arg(&self.data);
+        serve.args(["--cache", "256MiB", "--data"]).arg(&self.data);
         Site::start_by(serve, &self.data)
     }
 
     fn offline(&self, args: &[&str]) -> Run {
-        let mut command = depot();
-        (self.tell)(&mut command);
-        Run::of(command.arg("--data").arg(&self.data).args(args))
+        Run::of(self.command().arg("--data").arg(&self.data).args(args))
     }
 }
 
@@ -101,10 +106,10 @@ fn garage_keeps_to_no_conditions_and_serves_whoever_says_so() {
     };
     let library = "s3://bucket/some/library";
     let data = at.path().join("data");
-    let careful = Place { data, library, tell: &tell, more: &[] };
+    let careful = Place { data, library, tell: &tell, is_alone: false };
     let refused = careful.start().err().unwrap();
     assert!(refused.contains("library.single_writer = true"), "{refused}");
-    lives(&Place { more: &["--set", "library.single_writer=true"], ..careful }, at.path());
+    lives(&Place { is_alone: true, ..careful }, at.path());
 }
 
 #[test]
@@ -119,8 +124,7 @@ fn garage_is_killed_and_started_again_while_content_comes_in_and_goes_out() {
         let tell = |command: &mut Command| {
             garage.tell(command);
         };
-        let more = &["--set", "library.single_writer=true"];
-        Place { data, library, tell: &tell, more }.start().unwrap()
+        Place { data, library, tell: &tell, is_alone: true }.start().unwrap()
     };
     site.depot(["package", "create", "tools", "--source", tree.to_str().unwrap()]).ok();
     for round in 0..3 {
@@ -153,7 +157,7 @@ fn a_container_of_azure_is_a_library() {
         azurite.tell(command);
     };
     let library = "az://container/some/library";
-    let one = Place { data: at.path().join("one"), library, tell: &tell, more: &[] };
+    let one = Place { data: at.path().join("one"), library, tell: &tell, is_alone: false };
     lives(&one, at.path());
     let site = one.start().unwrap();
     let two = Place { data: at.path().join("other"), ..one };

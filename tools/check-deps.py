@@ -18,6 +18,8 @@ import tomllib
 ALLOWED = {
     "contentlib": [],
     "sitedb": [],
+    # A file format, which knows neither library nor database.
+    "backup": [],
     "packager": ["contentlib"],
     "dp": ["contentlib", "sitedb", "packager"],
     "sync": ["sitedb"],
@@ -27,10 +29,11 @@ ALLOWED = {
     "client": ["contentlib", "packager", "sync", "compliance", "deployment"],
     "api": [
         "contentlib", "sitedb", "packager", "dp", "sync", "compliance", "deployment", "client",
+        "backup",
     ],
     "depot": [
         "contentlib", "sitedb", "packager", "dp", "sync", "compliance", "deployment", "client",
-        "api",
+        "backup", "api",
     ],
 }
 

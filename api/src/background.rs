@@ -10,6 +10,7 @@ use crate::deployed;
 use crate::hierarchy;
 use crate::problem::Problem;
 use crate::routes::jobs::result_of;
+use crate::server;
 use crate::shards;
 use crate::site::{Site, blocking};
 use crate::staging;
@@ -70,6 +71,9 @@ pub fn start(site: &Site, tls: &Arc<ServerTls>, stop: &CancellationToken) {
     every(TEND, stop, site, automatic::tend);
     every(RINGS, stop, site, automatic::rings::tend);
     every(MINUTE, stop, site, alert_of_deployments);
+    if site.several().is_some() {
+        every(TEND, stop, site, share_keys);
+    }
     let (following, until) = (site.clone(), stop.clone());
     tokio::spawn(async move { follow_parent(following, until).await });
     let (following, until) = (site.clone(), stop.clone());
@@ -126,6 +130,11 @@ async fn renew_certificates(site: Site, tls: Arc<ServerTls>) -> Result<(), Probl
         Ok(())
     };
     blocking(renew).await
+}
+
+/// Has the other servers of the site know the keys that were made or renewed here.
+async fn share_keys(site: Site) -> Result<(), Problem> {
+    blocking(move || server::share_keys(&site)).await
 }
 
 /// Writes what clients reported, where it is time, and has clients that wait hear of another policy.

@@ -36,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The site as others see it.
     pub site: SiteSettings,
+    /// One of several servers of the site.
+    pub server: ServerSettings,
     /// Where the site database is.
     pub database: Database,
     /// What is logged, and how.
@@ -65,6 +67,15 @@ pub struct Config {
 pub struct SiteSettings {
     /// Where distribution points reach it; none: where it listens.
     pub url: SiteUrls,
+}
+
+/// One of several servers of the site.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ServerSettings {
+    /// The file with the key that opens the site's keys; none: it is the only server.
+    pub cluster_key_file: OptionalPath,
+    /// Where the others reach it; none: where it listens.
+    pub advertise: ReachedAt,
 }
 
 /// Where the site database is.
@@ -240,6 +251,7 @@ impl Default for Config {
             data: "depot-data".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8520)),
             site: SiteSettings::default(),
+            server: ServerSettings::default(),
             database: Database::default(),
             log: Log { level: "info".into(), format: LogFormat::Text, access: true },
             library: Library {
@@ -328,6 +340,8 @@ const KEYS: &[KeyDef] = &[
     key!("data", data),
     key!("listen", listen),
     key!("site.url", site.url),
+    key!("server.cluster_key_file", server.cluster_key_file),
+    key!("server.advertise", server.advertise),
     key!("database.url", database.url),
     key!("database.password_file", database.password_file),
     key!("log.level", log.level),
@@ -528,6 +542,7 @@ impl Config {
                 url: config.url.get().map(str::to_owned),
                 cache_bytes: config.disk_cache.0,
                 single_writer: config.single_writer,
+                term: None,
             },
             ..contentlib::Options::default()
         };
@@ -609,7 +624,8 @@ impl Config {
             false => folder.join(&self.data),
         };
         let password = &mut self.database.password_file;
-        for file in [&mut self.dp.certificate, &mut self.dp.key, password] {
+        let cluster_key = &mut self.server.cluster_key_file;
+        for file in [&mut self.dp.certificate, &mut self.dp.key, password, cluster_key] {
             file.0 = file.0.take().map(|file| folder.join(file));
         }
         Ok(())

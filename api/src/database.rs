@@ -13,7 +13,7 @@ use crate::problem::{Kind, Problem};
 use crate::site::{SiteError, make_folder, write_secret};
 use serde::{Deserialize, Serialize};
 use sitedb::transfer::{Contents, Import, Step, TransferError, transfer};
-use sitedb::{BadPasswordFile, Db, DbError, Holder, PostgresKv, PostgresUrl, RocksKv};
+use sitedb::{BadPasswordFile, Db, DbError, Holder, PostgresKv, PostgresUrl, RocksKv, Tenure};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -63,16 +63,64 @@ impl Marker {
         write_secret(&Self::file(data), &serde_json::to_vec(self)?)
     }
 
-    fn holder(&self, data: &Path) -> Holder {
+    fn holder(&self, data: &Path, address: &str) -> Holder {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let (process, data) = (std::process::id(), data.display());
         let name = format!("depot on {}, process {process}, data folder {data}", host.trim());
-        Holder { id: self.holder.clone(), name }
+        Holder { id: self.holder.clone(), name, address: address.to_owned() }
     }
 }
 
-/// Opens the database of the site whose folder, which this process has locked, `config` names.
-pub(crate) fn open(config: &Config) -> Result<Db, Problem> {
+/// As whom this process holds the database of the site in the folder that `config` names, if others reach
+/// it at `address`.
+pub(crate) fn holder(config: &Config, address: &str) -> Result<Holder, Problem> {
+    let data = &config.data;
+    let marker = Marker::open(data)
+        .map_err(|error| Problem::internal(&unusable(&Marker::file(data), error)))?;
+    Ok(marker.holder(data, address))
+}
+
+/// Whether two holders' names are of one data folder on one machine: all but the process is the same. A
+/// folder that was copied has the id of the other, too.
+pub(crate) fn is_same_folder(one: &str, other: &str) -> bool {
+    let parts = |name: &str| {
+        let (machine, rest) = name.split_once(", process ")?;
+        let (_, folder) = rest.split_once(", data folder ")?;
+        Some((machine.to_owned(), folder.to_owned()))
+    };
+    parts(one).is_some_and(|one| parts(other) == Some(one))
+}
+
+/// The URL of the settings, with its password from where that is.
+pub(crate) fn url_of(config: &Config) -> Result<Option<PostgresUrl>, Problem> {
+    url(config).map_err(bad_password)
+}
+
+/// A database, and for how long it is surely this process's, if that is not for as long as it lives.
+pub(crate) type Taken = (Db, Option<Tenure>);
+
+/// Opens the database of the site whose folder, which this process has locked, `config` names. Where
+/// another server has it, waits until that one's time is over.
+pub(crate) fn open(config: &Config) -> Result<Taken, Problem> {
+    open_at(config, "", PostgresKv::open)
+}
+
+/// The same for one of several servers, which the others reach at `address`; none where another leads.
+pub(crate) fn open_if_free(config: &Config, address: &str) -> Result<Option<Taken>, Problem> {
+    let mut is_held = false;
+    let opened = open_at(config, address, |url, holder| {
+        let opened = PostgresKv::open_if_free(url, holder);
+        is_held = matches!(opened, Err(DbError::Held { .. }));
+        opened
+    });
+    if is_held { Ok(None) } else { opened.map(Some) }
+}
+
+fn open_at(
+    config: &Config,
+    address: &str,
+    take: impl FnOnce(&PostgresUrl, &Holder) -> Result<PostgresKv, DbError>,
+) -> Result<Taken, Problem> {
     let data = &config.data;
     let failed = |error: io::Error| Problem::internal(&unusable(&Marker::file(data), error));
     let Some(url) = url(config).map_err(bad_password)? else {
@@ -87,7 +135,7 @@ pub(crate) fn open(config: &Config) -> Result<Db, Problem> {
                 ),
             ));
         }
-        return Ok(Db::open_folder(&data.join("site"))?);
+        return Ok((Db::open_folder(&data.join("site"))?, None));
     };
     let mut marker = Marker::open(data).map_err(failed)?;
     if marker.database.is_none() && data.join("site/CURRENT").exists() {
@@ -100,7 +148,7 @@ pub(crate) fn open(config: &Config) -> Result<Db, Problem> {
             ),
         ));
     }
-    let kv = PostgresKv::open(&url, &marker.holder(data))?;
+    let kv = take(&url, &marker.holder(data, address))?;
     if marker.database.as_deref().is_some_and(|own| own != kv.database()) {
         return Err(Problem::new(
             Kind::Conflict,
@@ -116,10 +164,10 @@ pub(crate) fn open(config: &Config) -> Result<Db, Problem> {
         marker.write(data).map_err(failed)?;
     }
     tracing::info!(%url, "the site database is on a server");
-    Ok(Db::open(Arc::new(kv))?)
+    let tenure = kv.tenure().clone();
+    Ok((Db::open(Arc::new(kv))?, Some(tenure)))
 }
 
-/// The URL of the settings, with its password from where that is.
 fn url(config: &Config) -> Result<Option<PostgresUrl>, BadPasswordFile> {
     let Some(url) = config.database.url.0.clone() else { return Ok(None) };
     with_password(url, config).map(Some)
@@ -274,10 +322,10 @@ pub fn migrate(
         return Err(MigrateError::Same);
     }
     let holder = match &own {
-        Some(own) => own.marker()?.holder(&own.data),
+        Some(own) => own.marker()?.holder(&own.data, ""),
         None => {
             let id = uuid::Uuid::new_v4().to_string();
-            Marker { holder: id, database: None, url: None }.holder(&config.data)
+            Marker { holder: id, database: None, url: None }.holder(&config.data, "")
         }
     };
     let source = open_side(&from, &holder, Side::Source)?;
@@ -311,6 +359,48 @@ fn with_secret(place: Place, config: &Config) -> Result<Place, BadPasswordFile> 
         Place::Postgres(url) => Place::Postgres(Box::new(with_password(*url, config)?)),
         folder => folder,
     })
+}
+
+/// An empty database into which a backup is put back, of the site in a data folder.
+pub(crate) struct Restoring {
+    opened: Opened,
+    place: Place,
+    data: PathBuf,
+}
+
+impl Restoring {
+    /// Opens it where `config` says: on a server, or in the data folder.
+    pub fn open(config: &Config) -> Result<Self, MigrateError> {
+        let data = config.data.clone();
+        let place = match &config.database.url.0 {
+            Some(url) => Place::Postgres(Box::new(url.clone())),
+            None => Place::Folder(data.join("site")),
+        };
+        let marker = Marker::open(&data).map_err(|error| unusable(&Marker::file(&data), error))?;
+        let opened = open_side(
+            &with_secret(place.clone(), config)?,
+            &marker.holder(&data, ""),
+            Side::Target,
+        )?;
+        Ok(Self { opened, place, data })
+    }
+
+    /// The database.
+    pub fn import(&self) -> &dyn Import {
+        self.opened.import()
+    }
+
+    /// Closes it, and has the data folder say that it is its own; where it is.
+    pub fn own(self) -> Result<String, MigrateError> {
+        let database = self.opened.database();
+        drop(self.opened);
+        let failed = |error| unusable(&Marker::file(&self.data), error);
+        let mut marker = Marker::open(&self.data).map_err(failed)?;
+        marker.url = database.is_some().then(|| self.place.to_string());
+        marker.database = database;
+        marker.write(&self.data).map_err(failed)?;
+        Ok(self.place.to_string())
+    }
 }
 
 /// The data folder of the site whose database is moved, locked.
@@ -445,4 +535,20 @@ fn open_side(place: &Place, holder: &Holder, side: Side) -> Result<Opened, Migra
         return Err(MigrateError::NotThere(PathBuf::from(place.to_string())));
     }
     Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_known_again_after_a_restart_and_its_copy_is_not_taken_for_it() {
+        let marker = Marker { holder: "a".into(), database: None, url: None };
+        let name = marker.holder(Path::new("/var/lib/depot"), "h:1").name;
+        let restarted = name.replace(&std::process::id().to_string(), "1");
+        assert!(is_same_folder(&name, &restarted) && name != restarted);
+        let copied = marker.holder(Path::new("/srv/depot"), "h:1").name;
+        assert!(!is_same_folder(&name, &copied));
+        assert!(!is_same_folder("", ""));
+    }
 }

@@ -13,8 +13,10 @@
 
 pub mod config;
 
+pub mod backup;
 pub mod database;
 mod lock;
+pub mod sealed;
 mod site;
 
 pub mod auth;
@@ -54,6 +56,7 @@ mod staging;
 mod background;
 mod point;
 mod server;
+mod standby;
 
 pub use config::{Config, ConfigError, Options};
 pub use extract::number_in_words;

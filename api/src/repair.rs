@@ -22,7 +22,22 @@ pub fn repair(
         RemoteError::Address(_) => Problem::field("from", with_causes(&error)),
         other => Problem::new(Kind::Upstream, with_causes(&other)),
     })?;
-    let damaged = library.damaged(&ManifestLinks)?;
-    progress.total_files.store(damaged.len() as u64, Relaxed);
-    Ok(library.repair(&damaged, &mut holder, progress)?)
+    let mut all = RepairReport::default();
+    loop {
+        let damaged = library.damaged(&ManifestLinks)?;
+        // What has no good copy there is not asked for twice.
+        let damaged: Vec<_> = damaged.into_iter().filter(|it| !all.lost.contains(it)).collect();
+        if damaged.is_empty() {
+            return Ok(all);
+        }
+        progress.total_files.fetch_add(damaged.len() as u64, Relaxed);
+        let report = library.repair(&damaged, &mut holder, progress)?;
+        all.wanted += report.wanted;
+        all.healed += report.healed;
+        all.lost.extend(report.lost);
+        // A manifest that came tells of files that were not known to be missing: look again.
+        if report.healed == 0 {
+            return Ok(all);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The operations of the interface, one file for each kind of thing.
 
 pub mod access;
+pub mod backups;
 pub mod content;
 pub mod deployments;
 pub mod downloads;
@@ -83,6 +84,7 @@ fn routes() -> OpenApiRouter<Site> {
         .merge(fleet::routes())
         .merge(deployments::routes())
         .merge(shards::routes())
+        .merge(backups::routes())
         .merge(jobs::routes())
         .merge(access::routes())
         .merge(server::routes())

@@ -1,16 +1,22 @@
-//! A serving site: the content plane's listener, with this interface behind it.
+//! A serving site: the content plane's listener, with this interface behind it. One of several servers
+//! stands by first (`standby`).
 
 use crate::background;
 use crate::config::Config;
-use crate::problem::Problem;
+use crate::hierarchy::{self, Joining};
+use crate::problem::{Kind, Problem};
 use crate::routes::router;
+use crate::sealed;
 use crate::site::{Site, blocking};
+use crate::standby::{self, Several};
 use dp::identity::{Peer, ServerTls};
 use dp::{DeltaOptions, ServeOptions, Server, from_service};
+use sitedb::DbError;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -32,19 +38,59 @@ pub enum ServeError {
     /// The server failed.
     #[error("the server failed")]
     Server(#[source] io::Error),
+    /// Another server took the lead while this one was silent.
+    #[error(
+        "this server could not say in time that it lives, and {leader} leads the site now; nothing of \
+         what it had acknowledged is lost: start it again, and it stands by"
+    )]
+    Followed {
+        /// Who leads, in words.
+        leader: String,
+    },
 }
+
+/// How long a server that was followed takes to let go of what it has.
+const LETTING_GO: Duration = Duration::from_secs(5);
 
 /// Serves `site` until SIGTERM or SIGINT, or until `stop` is cancelled; then ends jobs, lets
 /// requests under way end (a second signal cuts them off), and closes the site. `started` is called
-/// once it listens, with the address.
+/// once it listens, with the address. If the site is to follow another, it joins that first, as `joining` says.
+///
+/// One of several servers stands by until it leads, and ends with [`ServeError::Followed`] as soon as
+/// it finds that it does not any more.
 pub async fn serve(
     site: Site,
+    joining: Joining,
     stop: CancellationToken,
     started: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
+    // Before anybody is told that it serves: from then on it may be told to stop.
+    let mut signals = Signals::listen();
+    let mut started = Some(started);
+    let mut front = match one_of_several(&site, joining.sup).await? {
+        None => None,
+        Some(several) => {
+            let tell = |address| {
+                if let Some(started) = started.take() {
+                    started(address);
+                }
+            };
+            let leads = standby::until_it_leads(&site, &several, &mut signals, &stop, tell).await?;
+            match leads {
+                None => return Ok(()),
+                front => front,
+            }
+        }
+    };
+    hierarchy::parent::join(&site, joining).await?;
     let (content, ledger, tls) = {
         let site = site.clone();
-        blocking(move || Ok((site.content()?, site.ledger()?, site_tls(&site)?))).await?
+        let open = move || {
+            let opened = (site.content()?, site.ledger()?, site_tls(&site)?);
+            share_keys(&site)?;
+            Ok(opened)
+        };
+        blocking(open).await?
     };
     let address = site.config().listen;
     let mut options = serve_options(site.config());
@@ -62,11 +108,22 @@ pub async fn serve(
         Some(Arc::new(is_removed))
     };
     let listen = |source| ServeError::Listen { address, source };
-    let server = Server::bind(address, options).map_err(listen)?;
+    let tenure = site.tenure().cloned();
+    if let Some(tenure) = tenure.clone() {
+        options.is_ready = Some(Arc::new(move || match Instant::now() < tenure.until() {
+            true => Ok(()),
+            false => Err("it is not sure that this server leads: the database is away".to_owned()),
+        }));
+    }
+    let server = match &front {
+        Some(front) => front.server(options),
+        None => Server::bind(address, options),
+    };
+    let server = server.map_err(listen)?;
     site.listens_on(server.local_addr());
-    // Before anybody is told that it serves: from then on it may be told to stop.
-    let signals = Signals::listen();
-    started(server.local_addr());
+    if let Some(started) = started.take() {
+        started(server.local_addr());
+    }
     let tasks = CancellationToken::new();
     background::start(&site, &tls, &tasks);
     let drain = CancellationToken::new();
@@ -86,17 +143,62 @@ pub async fn serve(
         tokio::spawn(async move { ledger.jobs.close().await });
     });
     let content = dp::Content { library: content.library, packages: Arc::new(content.packages) };
+    let followed = async {
+        match &tenure {
+            Some(tenure) => tenure.lost().await,
+            None => std::future::pending().await,
+        }
+    };
+    let serving = async {
+        let serving = server.serve(Arc::new(content), drain.clone().cancelled_owned());
+        if let (Some(front), Some(tenure)) = (front.take(), &tenure) {
+            front.hand_over(tenure.number());
+        }
+        serving.await
+    };
     let served = tokio::select! {
-        served = server.serve(Arc::new(content), drain.clone().cancelled_owned()) => served,
+        served = serving => served,
         () = stopped => Ok(()),
+        why = followed => {
+            tasks.cancel();
+            let _ = tokio::time::timeout(LETTING_GO, site.close()).await;
+            return Err(match why {
+                DbError::Lost { holder, .. } => ServeError::Followed { leader: holder },
+                why => ServeError::Site(why.into()),
+            });
+        }
     };
     tasks.cancel();
     site.close().await?;
     served.map_err(ServeError::Server)
 }
 
+/// What makes this server one of several, if it is.
+async fn one_of_several(site: &Site, sup: bool) -> Result<Option<Arc<Several>>, Problem> {
+    let of = site.clone();
+    blocking(move || {
+        let Some(several) = Several::of(of.config())?.map(Arc::new) else { return Ok(None) };
+        if sup || of.parent()?.is_some_and(|parent| parent.is_of_update_point()) {
+            let detail =
+                "another update point of a site is one server: start it without a cluster key";
+            return Err(Problem::new(Kind::InvalidValue, detail));
+        }
+        of.is_one_of(several.clone());
+        Ok(Some(several))
+    })
+    .await
+}
+
+/// Has the other servers of the site know the keys that this one, which leads, has.
+pub(crate) fn share_keys(site: &Site) -> Result<(), Problem> {
+    match site.several() {
+        Some(several) => sealed::seal(&site.ledger()?.db, &several.key, site.folder()),
+        None => Ok(()),
+    }
+}
+
 /// What the site shows to those who come by HTTPS.
-fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
+pub(crate) fn site_tls(site: &Site) -> Result<Arc<ServerTls>, Problem> {
     let own = site.config().own_files();
     let now = jiff::Timestamp::now;
     // An update point is known by the authority of its site.
@@ -135,7 +237,7 @@ impl Signals {
         Self(kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect())
     }
 
-    async fn heard(&mut self) {
+    pub async fn heard(&mut self) {
         let waits = self.0.iter_mut().map(|signal| Box::pin(signal.recv()));
         let waits: Vec<_> = waits.collect();
         if waits.is_empty() {
@@ -164,6 +266,7 @@ pub(crate) fn serve_options(config: &Config) -> ServeOptions {
         tls: None,
         plain_http: dp.plain_http,
         refuses: None,
+        is_ready: None,
         deltas: (dp.delta_cache.0 > 0).then(|| DeltaOptions {
             folder: config.data.join("cache/deltas"),
             bytes: dp.delta_cache.0,

@@ -23,6 +23,7 @@
 
 use crate::audit::{Audit, AuditRecord};
 use crate::auth::{FIRST_TOKEN_NAME, Identity, Role, Tokens};
+use crate::backup::{restore, settle};
 use crate::config::Config;
 use crate::database;
 use crate::deployed::Deployed;
@@ -33,18 +34,21 @@ use crate::jobs::{Job, JobState, Jobs, Limits};
 use crate::limiter::Limiter;
 use crate::lock::{DataLock, NotLocked};
 use crate::problem::{self, Problem, with_causes};
+use crate::sealed;
 use crate::shards::Shards;
+use crate::standby::Several;
 use crate::streams::Places;
 use crate::upstream::Upstream;
-use contentlib::Library;
+use contentlib::{Library, Term};
 use dp::identity::Authority;
 use dp::node;
 use dp::registry::Registry;
+use jiff::Timestamp;
 use packager::refs::is_signed;
 use packager::sign::{PublicKey, SiteKey};
 use packager::{PackageError, Packages};
 use parking_lot::Mutex;
-use sitedb::Db;
+use sitedb::{Db, Tenure};
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -74,6 +78,9 @@ struct Inner {
     parent: Mutex<Option<Option<Arc<Parent>>>>,
     upstream: Mutex<Option<Upstream>>,
     address: OnceLock<SocketAddr>,
+    tenure: OnceLock<Tenure>,
+    several: OnceLock<Arc<Several>>,
+    opened: Timestamp,
     kind: Kind,
     // Last, so that all else is closed when another process may come.
     _lock: Option<DataLock>,
@@ -144,6 +151,17 @@ pub enum SiteError {
         /// The folder.
         folder: PathBuf,
     },
+    /// A backup was being put back into it, and is not whole.
+    #[error(
+        "in {folder:?} is half of a site: restoring it from {backup} was begun and not ended. End it \
+         with the same `depot backup restore`"
+    )]
+    HalfRestored {
+        /// The folder.
+        folder: PathBuf,
+        /// Which backup.
+        backup: String,
+    },
     /// The file system failed.
     #[error("cannot use {path:?} as a data folder: {source}")]
     Io {
@@ -167,6 +185,10 @@ impl Site {
         // It has a library, too.
         if folder.join("point.json").exists() {
             return Err(SiteError::OfAPoint { folder: folder.clone() });
+        }
+        if let Some(begun) = restore::begun(folder).map_err(failed(folder))? {
+            let (folder, backup) = (folder.clone(), begun.backup);
+            return Err(SiteError::HalfRestored { folder, backup });
         }
         if !takes_a_site(folder).map_err(failed(folder))? {
             return Err(SiteError::NotADataFolder { folder: folder.clone() });
@@ -205,6 +227,9 @@ impl Site {
             parent: Mutex::default(),
             upstream: Mutex::default(),
             address: OnceLock::new(),
+            tenure: OnceLock::new(),
+            several: OnceLock::new(),
+            opened: Timestamp::now(),
             kind,
             _lock: lock,
         }))
@@ -250,10 +275,48 @@ impl Site {
         if let Some(ledger) = &*slot {
             return Ok(Arc::clone(ledger));
         }
-        let db = match self.0.kind {
+        let opened = match self.0.kind {
             Kind::Site => database::open(self.config())?,
-            Kind::StoppedPoint | Kind::RunningPoint => Db::in_memory(),
+            Kind::StoppedPoint | Kind::RunningPoint => (Db::in_memory(), None),
         };
+        self.open_ledger(&mut slot, opened)
+    }
+
+    /// Opens the parts in the database for one of several servers, which the others reach at `address`.
+    /// Answers whether it leads: another may.
+    pub(crate) fn try_to_lead(&self, address: &str) -> Result<bool, Problem> {
+        let mut slot = self.0.ledger.lock();
+        let Some((db, tenure)) = database::open_if_free(self.config(), address)? else {
+            return Ok(false);
+        };
+        // An empty folder gets the keys of the site before anything asks for them.
+        if let Some(several) = self.0.several.get() {
+            sealed::unseal(&db, &several.key, self.folder())?;
+            // What was read of it before may be what another server left.
+            *self.0.parent.lock() = None;
+        }
+        self.open_ledger(&mut slot, (db, tenure))?;
+        Ok(true)
+    }
+
+    fn open_ledger(
+        &self,
+        slot: &mut Option<Arc<Ledger>>,
+        (db, tenure): database::Taken,
+    ) -> Result<Arc<Ledger>, Problem> {
+        if let (Some(tenure), Some(_)) = (tenure, self.0.several.get()) {
+            let _ = self.0.tenure.set(tenure);
+        } else if self.0.kind == Kind::Site
+            && !self.folder().join("keys/site.ed25519").exists()
+            && sealed::is_sealed(&db)?
+        {
+            let detail = "this site has several servers, and its keys are in its database, sealed: give \
+                this one the cluster key with --cluster-key (server.cluster_key_file)";
+            return Err(Problem::new(problem::Kind::Conflict, detail));
+        }
+        if self.0.kind == Kind::Site {
+            settle::settle(&db)?;
+        }
         let tokens = Tokens::open(db.clone())?;
         // Of a point, only who may open its folder or its socket asks anything.
         if tokens.is_empty() && self.0.kind == Kind::Site {
@@ -281,6 +344,26 @@ impl Site {
         Ok(ledger)
     }
 
+    /// What makes this server one of several.
+    pub(crate) fn several(&self) -> Option<&Arc<Several>> {
+        self.0.several.get()
+    }
+
+    /// Says that this server is one of several.
+    pub(crate) fn is_one_of(&self, several: Arc<Several>) {
+        let _ = self.0.several.set(several);
+    }
+
+    /// For how long this server surely leads, if it is one of several.
+    pub(crate) fn tenure(&self) -> Option<&Tenure> {
+        self.0.tenure.get()
+    }
+
+    /// When this process took the folder.
+    pub(crate) fn opened(&self) -> Timestamp {
+        self.0.opened
+    }
+
     /// The parts in the content library, opened if they are not yet.
     pub fn content(&self) -> Result<Content, Problem> {
         let mut slot = self.0.content.lock();
@@ -295,7 +378,13 @@ impl Site {
             *slot = Some(content.clone());
             return Ok(content);
         }
-        let library = Library::open(&self.library_folder(), self.config().library_options())?;
+        let mut options = self.config().library_options();
+        options.objects.term = self.0.tenure.get().cloned().map(|tenure| Term {
+            grantor: tenure.database().to_owned(),
+            number: tenure.number(),
+            until: Arc::new(move || tenure.until()),
+        });
+        let library = Library::open(&self.library_folder(), options)?;
         let key = self.key_file();
         // Made anew it would be one that no client trusts, and the loss would show at theirs first.
         // One that only cannot be looked at is not missing.

@@ -3,7 +3,7 @@
 //! In the order to read: the three answers to a question ([`truth`]); what a machine is ([`facts`]); whether
 //! an update applies to it ([`applicability`]), and why ([`explain`]); when and how it is scanned
 //! ([`clock`], [`scan`]); what is known, and waits to be reported ([`ledger`]); what the site tells it to do
-//! ([`settings`], [`policy`]).
+//! ([`settings`], [`policy`]), and how it asks ([`patience`]).
 //!
 //! All of it but the readers of [`facts`] and the file of [`ledger`] is a function of its arguments: time,
 //! chance and the network belong to whoever calls.
@@ -35,5 +35,6 @@ pub mod enforce;
 pub mod install;
 
 // What it is told.
+pub mod patience;
 pub mod policy;
 pub mod settings;

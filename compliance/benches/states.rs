@@ -18,7 +18,7 @@ use rand::rngs::SmallRng;
 use rand::seq::index::sample;
 use rand::{RngExt as _, SeedableRng as _};
 use roaring::RoaringBitmap;
-use sitedb::{Change, CommitError, DbError, Entry, Kv, Order, Range, Seq};
+use sitedb::{Change, CommitError, DbError, Entry, Kv, Order, Range, Seq, Snapshot};
 use std::hint::black_box;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -271,6 +271,9 @@ impl Kv for Nowhere {
     }
     fn forget_changes(&self, _: Seq) -> Result<(), DbError> {
         Ok(())
+    }
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Err(DbError::Store { doing: "read", detail: "it keeps nothing".into() })
     }
 }
 

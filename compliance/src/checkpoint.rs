@@ -117,6 +117,18 @@ impl Compliance {
         Ok(())
     }
 
+    /// Has `batch` do the same in a database that was put back and is not open yet.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn renew_store_in(db: &Db, batch: &mut Batch) -> Result<(), DbError> {
+        if let Some(Covered { place, .. }) = COVERED.get(db, &())? {
+            let (store, _) = Uuid::new_v4().as_u64_pair();
+            COVERED.put(batch, &(), &Covered { place, store });
+        }
+        Ok(())
+    }
+
     fn write_rows(&self, done: &mut Checkpoint) -> Result<(), StoreError> {
         let n_rows = self.states().matrix.rows().len() as RowId;
         let mut bitmaps =

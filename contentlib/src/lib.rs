@@ -21,9 +21,11 @@ pub mod progress;
 pub mod refs;
 
 mod assembly;
+mod capture;
 mod claims;
 mod commit;
 mod gc;
+mod in_order;
 mod ingest;
 mod inspect;
 mod leases;
@@ -43,6 +45,7 @@ pub mod fuzzing;
 
 pub use assembly::Assembly;
 pub use block::Frame;
+pub use capture::{Capture, CapturedPack, PackSource};
 pub use digest::{ChunkId, Digest, Name, PackId};
 pub use error::{
     AddError, CommitError, MaintainError, OpenError, PackProblem, ReadError, VolumeError,
@@ -61,7 +64,7 @@ pub use recipe::Recipe;
 pub use refs::{Expect, Ref, RefChange};
 pub use scrub::PackSize;
 pub use session::{Keeps, Session};
-pub use store::objects::{ObjectOptions, ObjectsError};
+pub use store::objects::{ObjectOptions, ObjectsError, Term};
 pub use store::volumes::VolumeState;
 pub use transfer::{Cost, FrameStream, REPAIR_BATCH, RepairReport, RepairSource};
 pub use verify::{BadContent, VerifyOptions, VerifyReport};

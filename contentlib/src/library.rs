@@ -3,10 +3,11 @@
 //! One process at a time; a lock file sees to it. Opening replays what the index has not seen of
 //! the packs, so a killed process needs no repair. All calls block; call them from threads.
 
+use crate::capture::Pins;
 use crate::claims::Claims;
 use crate::commit::{Commits, UNSETTLED, Writer};
 use crate::digest::{ChunkId, Digest, Name, PackId};
-use crate::error::{CommitError, OpenError, ReadError};
+use crate::error::{CommitError, OpenError, PackProblem, ReadError};
 use crate::index::{Form, Index, Standing};
 use crate::kv::rocks::RocksKv;
 use crate::kv::{Kv, KvError};
@@ -117,6 +118,8 @@ pub(crate) struct Inner {
     pub maintenance: Mutex<()>,
     /// One volume is drained at a time.
     pub draining: Mutex<()>,
+    /// Snapshots that keep packs from being deleted.
+    pub pins: Pins,
     _lock: Option<File>,
 }
 
@@ -169,7 +172,10 @@ impl Library {
         if let Some(objects) = &objects {
             if is_missing || index.exists() && !objects.index_is_current() {
                 tracing::info!("the index is made anew from the packs on the object store");
-                rebuild_in(folder, &store, &Progress::default())?;
+                let report = rebuild_in(folder, &store, &Progress::default())?;
+                for PackProblem { pack, error } in &report.bad_packs {
+                    tracing::error!(%pack, error, "a pack is damaged: run `depot library verify`");
+                }
             }
             objects.own_index()?;
             options.pack_target = options.pack_target.min(OBJECT_PACK);
@@ -234,6 +240,7 @@ impl Library {
             refs_generation: AtomicU64::new(1),
             maintenance: Mutex::default(),
             draining: Mutex::default(),
+            pins: Pins::default(),
             store,
             index,
             options,

@@ -104,7 +104,7 @@ pub(crate) fn recover(
 }
 
 /// A pack, opened, and the header it begins with.
-pub(crate) type HeadedPack = (PackHeader, Arc<dyn PackFile>);
+type HeadedPack = (PackHeader, Arc<dyn PackFile>);
 
 /// The packs that the index does not know, or knows as open, in the order they were opened.
 fn unseen_packs(

@@ -51,6 +51,10 @@ pub trait PackStore: Send + Sync {
     fn may_change_late(&self) -> bool {
         false
     }
+    /// How many packs are best read at a time by who has to read many.
+    fn reads_at_once(&self) -> usize {
+        1
+    }
 }
 
 /// One pack's bytes.

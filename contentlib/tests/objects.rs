@@ -11,7 +11,8 @@ use bucket::{Bucket, Outcome};
 use contentlib::kv::memory::MemoryKv;
 use contentlib::store::objects::{ObjectPacks, Patience, Place};
 use contentlib::{
-    GcOptions, Library, NoLinks, ObjectOptions, ObjectsError, Options, Progress, System,
+    GcOptions, Library, MaintainError, NoLinks, ObjectOptions, ObjectsError, OpenError, Options,
+    Progress, System,
 };
 use kit::{options, random, read, set, verify};
 use std::path::Path;
@@ -23,17 +24,16 @@ fn packs_with(
     folder: &Path,
     single_writer: bool,
 ) -> Result<Arc<ObjectPacks>, ObjectsError> {
-    let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer };
+    let options = ObjectOptions { url: None, cache_bytes: 16 << 20, single_writer, term: None };
     let (prefix, url) = ("library".into(), "memory://bucket/library".into());
     let place = Place { store: bucket.clone(), prefix, url };
-    let patience = Patience {
-        tries: 3,
-        first_pause: Duration::ZERO,
-        longest_pause: Duration::ZERO,
-        stall: Duration::from_secs(60),
-    };
     let system = Arc::new(System);
-    ObjectPacks::over(place, &options, folder, system, patience).map(Arc::new)
+    ObjectPacks::over(place, &options, folder, system, patience(3)).map(Arc::new)
+}
+
+fn patience(tries: u32) -> Patience {
+    let (first_pause, longest_pause) = (Duration::ZERO, Duration::ZERO);
+    Patience { tries, first_pause, longest_pause, stall: Duration::from_secs(60) }
 }
 
 fn packs(bucket: &Arc<Bucket>, folder: &Path) -> Arc<ObjectPacks> {
@@ -192,4 +192,34 @@ fn an_object_that_somebody_deleted_is_damage_that_is_named() {
     assert_eq!(report.bad_packs.len(), 1, "{report:?}");
     assert_eq!(report.bad_contents[0].digest, digest);
     assert_eq!(read(&library, digest), None);
+}
+
+/// What cannot be read now may be read later: an index without it would be taken for the whole.
+#[test]
+fn a_rebuild_ends_where_the_store_fails() {
+    let (bucket, folder) = (Arc::new(Bucket::default()), tempfile::tempdir().unwrap());
+    let first = library(packs(&bucket, folder.path()), options());
+    for n in 0..6 {
+        let session = first.session();
+        let digest = session.add_bytes(&random(n, 200_000)).unwrap().digest;
+        session.commit(vec![set(&format!("r{n}"), digest, &[])]).unwrap();
+        first.seal_idle().unwrap();
+    }
+    drop(first);
+    let (prefix, url) = ("library".into(), "memory://bucket/library".into());
+    let place = Place { store: bucket.clone(), prefix, url };
+    // A machine that has nothing of it on its disk.
+    let (options, elsewhere) = (ObjectOptions::default(), tempfile::tempdir().unwrap());
+    let system = Arc::new(System);
+    let impatient = ObjectPacks::over(place, &options, elsewhere.path(), system, patience(1));
+    let impatient = impatient.unwrap();
+    for nth in [2, 5, 11] {
+        bucket.set_faults(every(nth, Outcome::Refused));
+        let kv = Arc::new(MemoryKv::default());
+        let error = Library::rebuild_on(&impatient, kv, &System).unwrap_err();
+        assert!(matches!(error, MaintainError::Open(OpenError::Io { .. })), "{nth}: {error:?}");
+    }
+    bucket.set_faults(|| Outcome::Done);
+    let report = Library::rebuild_on(&impatient, Arc::new(MemoryKv::default()), &System).unwrap();
+    assert_eq!((report.sealed_packs, report.refs), (6, 6), "{report:?}");
 }

@@ -14,7 +14,7 @@ use compliance::message::ClientId;
 use compliance::{Compliance, Settings};
 use deployment::{Collection, CollectionName, Collections};
 use jiff::Timestamp;
-use sitedb::{Change, CommitError, Db, DbError, Entry, Kv, Order, Range, Seq};
+use sitedb::{Change, CommitError, Db, DbError, Entry, Kv, Order, Range, Seq, Snapshot};
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -113,6 +113,9 @@ impl Kv for Nowhere {
     }
     fn forget_changes(&self, _: Seq) -> Result<(), DbError> {
         Ok(())
+    }
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Err(DbError::Store { doing: "read", detail: "it keeps nothing".into() })
     }
 }
 

@@ -64,7 +64,7 @@ impl http_body::Body for Body {
             source,
             Source::Content(_) | Source::Parts(_) | Source::Made(_) | Source::File(_)
         );
-        if is_content && ticket.connection.is_refused() {
+        if is_content && ticket.is_refused() {
             return Poll::Ready(Some(Err("the peer is refused from now on".into())));
         }
         let polled = match source {

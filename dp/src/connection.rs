@@ -121,12 +121,6 @@ impl Connection {
         self.worker.shared.tls.as_ref()?.holds(vouched)
     }
 
-    /// Whether the peer is one whose certificate counts no more.
-    pub fn is_refused(&self) -> bool {
-        let refuses = self.worker.shared.refuses.as_ref();
-        refuses.is_some_and(|refuses| self.identity().is_some_and(|peer| refuses(peer)))
-    }
-
     /// Lets running requests finish, and takes no new ones.
     pub fn drain(&self) {
         self.tell(DRAIN);

@@ -22,6 +22,11 @@ pub fn path(bytes: &[u8]) {
     assert_eq!(decode(&encode(bytes)).as_deref(), Ok(bytes));
 }
 
+/// What another server of the site says of whose request it is: it reads back.
+pub fn caller(bytes: &[u8]) {
+    crate::forward::fuzzing(bytes);
+}
+
 /// The conditions of a request, a header a line, of a content whose size is the first eight bytes.
 pub fn conditions(bytes: &[u8]) {
     const NAMES: [HeaderName; 6] = [

@@ -73,7 +73,7 @@ impl Peer {
         }
     }
 
-    fn of_name(name: &str) -> Option<Self> {
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
         if let Some(id) = name.strip_suffix(POINT) {
             return id.parse().ok().map(Peer::Point);
         }

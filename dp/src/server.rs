@@ -52,6 +52,9 @@ impl PlainHttp {
 /// Says whether somebody who has a good certificate is refused all the same.
 pub type Refuses = Arc<dyn Fn(&Peer) -> bool + Send + Sync>;
 
+/// Says whether a server can serve now; if not, why.
+pub type IsReady = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
 /// How a server serves it.
 #[derive(Clone)]
 pub struct ServeOptions {
@@ -86,6 +89,8 @@ pub struct ServeOptions {
     /// Whose certificate counts no more: they get no content over it from then on, and nothing more of
     /// what they are getting. What answers below `/api/` sees to itself.
     pub refuses: Option<Refuses>,
+    /// Whether it is ready, beyond that it was started and not told to stop.
+    pub is_ready: Option<IsReady>,
     /// Where deltas between versions are kept; nothing if none are made.
     pub deltas: Option<DeltaOptions>,
 }
@@ -108,6 +113,7 @@ impl Default for ServeOptions {
             tls: None,
             plain_http: PlainHttp::Any,
             refuses: None,
+            is_ready: None,
             deltas: None,
         }
     }
@@ -145,6 +151,17 @@ impl Server {
         Ok(Self { listeners, address, options })
     }
 
+    /// Another server at the same port, which takes connections beside this one until this one is told
+    /// to stop: none is refused in between.
+    pub fn beside(&self, options: ServeOptions) -> io::Result<Self> {
+        let listeners = self.listeners.iter().map(TcpListener::try_clone);
+        Ok(Self {
+            listeners: listeners.collect::<io::Result<_>>()?,
+            address: self.address,
+            options,
+        })
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -156,6 +173,20 @@ impl Server {
     pub async fn serve(
         self,
         content: Arc<Content>,
+        shutdown: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        self.run(Some(content), shutdown).await
+    }
+
+    /// The same without content: all that is asked for goes to [`ServeOptions::api`], but whether this
+    /// server lives, is ready, and what it counts.
+    pub async fn serve_by_another(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        self.run(None, shutdown).await
+    }
+
+    async fn run(
+        self,
+        content: Option<Arc<Content>>,
         shutdown: impl Future<Output = ()>,
     ) -> io::Result<()> {
         let Self { listeners, options, .. } = self;

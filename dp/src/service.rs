@@ -10,6 +10,7 @@ use crate::connection::Connection;
 use crate::cost;
 use crate::deltas;
 use crate::fallback::RequestBody;
+use crate::forward::{Caller, HandedOn};
 use crate::frames;
 use crate::held::{Described, Held};
 use crate::identity::OverTls;
@@ -18,6 +19,7 @@ use crate::package;
 use crate::problem::Problem;
 use crate::range::Wanted;
 use crate::recipes;
+use crate::server::Content;
 use crate::target::Target;
 use crate::ticket::Ticket;
 use bytes::Bytes;
@@ -64,7 +66,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Error = Infallible;
     type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Answer {
+    fn call(&self, mut request: Request<Incoming>) -> Answer {
         let mut ticket = Ticket::new(self.connection.clone(), request.method(), request.uri());
         if lacks_host(&request) {
             let detail = "a request of HTTP/1.1 has one Host header";
@@ -74,15 +76,23 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             let detail = "nothing is served here without TLS: ask again with https://";
             return now(problem(Problem::new(StatusCode::UPGRADE_REQUIRED, detail), ticket));
         }
+        match Caller::take(request.headers_mut(), self.connection.identity()) {
+            Ok(None) => {}
+            Ok(Some(caller)) => ticket.set_caller(caller),
+            Err(error) => return now(problem(error, ticket)),
+        }
+        let worker = &self.connection.worker;
+        let Some(content) = &worker.shared.content else {
+            return self.hand_all_on(request, ticket);
+        };
         let is_for_api = || matches!(Target::parse(request.uri().path()), Ok(Target::Api));
-        if self.connection.is_refused() && !is_for_api() {
+        if ticket.is_refused() && !is_for_api() {
             let detail = "the distribution point was removed from this site: to use the machine as \
                 one again, let it join with a new token";
             return now(problem(Problem::new(StatusCode::FORBIDDEN, detail), ticket));
         }
-        let worker = &self.connection.worker;
         if request.method() == Method::GET || request.method() == Method::HEAD {
-            let generation = worker.shared.content.library.generation();
+            let generation = content.library.generation();
             if let Some(held) = worker.hot.get(request.uri().path(), generation) {
                 worker.counters.hot_hits.add(1);
                 ticket.route = Route::Content;
@@ -91,7 +101,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
         }
         match Target::parse(request.uri().path()) {
-            Ok(target) => self.route(target, request, ticket),
+            Ok(target) => self.route(target, content.clone(), request, ticket),
             Err(error) => now(problem(Problem::bad_request("path", error.to_string()), ticket)),
         }
     }
@@ -110,17 +120,30 @@ fn lacks_host(request: &Request<Incoming>) -> bool {
 }
 
 impl Service {
-    fn route(&self, target: Target, request: Request<Incoming>, mut ticket: Ticket) -> Answer {
-        ticket.route = match &target {
-            Target::Content(_) => Route::Content,
-            Target::Recipe(_) | Target::Recipes => Route::Recipe,
-            Target::Package(_) => Route::Package,
-            Target::Chunks | Target::Cost => Route::Chunks,
-            Target::Deltas => Route::Deltas,
-            Target::Api | Target::Locate => Route::Api,
-            Target::Coming(..) | Target::Health | Target::Ready | Target::Metrics => Route::Status,
-            Target::Unknown => Route::Other,
-        };
+    /// Of a server without content all goes to another, but what is about this one itself.
+    fn hand_all_on(&self, request: Request<Incoming>, mut ticket: Ticket) -> Answer {
+        match Target::parse(request.uri().path()) {
+            Ok(target) => {
+                ticket.route = route_of(&target);
+                match target {
+                    Target::Health | Target::Ready | Target::Metrics => {
+                        self.status(&target, &request, ticket)
+                    }
+                    _ => self.hand_on(request, ticket),
+                }
+            }
+            Err(error) => now(problem(Problem::bad_request("path", error.to_string()), ticket)),
+        }
+    }
+
+    fn route(
+        &self,
+        target: Target,
+        content: Arc<Content>,
+        request: Request<Incoming>,
+        mut ticket: Ticket,
+    ) -> Answer {
+        ticket.route = route_of(&target);
         let shared = &self.connection.worker.shared;
         if matches!(target, Target::Api | Target::Locate) {
             return self.hand_on(request, ticket);
@@ -140,9 +163,10 @@ impl Service {
         if !is_allowed {
             return now(problem(Problem::method(allowed), ticket));
         }
-        let content = shared.content.clone();
         match target {
-            Target::Content(name) => self.get_content(&name, &request, ticket),
+            Target::Content(name) => {
+                self.get_content(content.library.clone(), &name, &request, ticket)
+            }
             Target::Recipe(name) => get_recipe(content.library.clone(), &name, &request, ticket),
             Target::Package(path) => {
                 let asked = Asked::of(request.method(), request.headers());
@@ -215,11 +239,27 @@ impl Service {
                     None => now(problem(Problem::not_found("it is not on its way here"), ticket)),
                 }
             }
-            Target::Health => now(text("text/plain; charset=utf-8", "ok\n".into(), ticket)),
+            Target::Health | Target::Ready | Target::Metrics => {
+                self.status(&target, &request, ticket)
+            }
+            Target::Api | Target::Locate | Target::Unknown => unreachable!("answered above"),
+        }
+    }
+
+    /// What is about this server itself.
+    fn status(&self, target: &Target, request: &Request<Incoming>, ticket: Ticket) -> Answer {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return now(problem(Problem::method(READERS), ticket));
+        }
+        let shared = &self.connection.worker.shared;
+        match target {
             Target::Ready if shared.draining.load(Relaxed) => {
                 now(problem(Problem::unavailable("the server is shutting down"), ticket))
             }
-            Target::Ready => now(text("text/plain; charset=utf-8", "ready\n".into(), ticket)),
+            Target::Ready => match shared.is_ready.as_ref().map_or(Ok(()), |is_ready| is_ready()) {
+                Ok(()) => now(text("text/plain; charset=utf-8", "ready\n".into(), ticket)),
+                Err(why) => now(problem(Problem::unavailable(why), ticket)),
+            },
             Target::Metrics => {
                 let shared = shared.clone();
                 Answer::Later(Box::pin(async move {
@@ -236,12 +276,18 @@ impl Service {
                     }
                 }))
             }
-            Target::Api | Target::Locate | Target::Unknown => unreachable!("answered above"),
+            _ => now(text("text/plain; charset=utf-8", "ok\n".into(), ticket)),
         }
     }
 
     /// Content by its digest or an alias of it.
-    fn get_content(&self, name: &[u8], request: &Request<Incoming>, ticket: Ticket) -> Answer {
+    fn get_content(
+        &self,
+        library: Library,
+        name: &[u8],
+        request: &Request<Incoming>,
+        ticket: Ticket,
+    ) -> Answer {
         let name = match parse_name(name) {
             Ok(name) => name,
             Err(error) => return now(problem(error, ticket)),
@@ -251,7 +297,6 @@ impl Service {
         let worker = self.connection.worker.clone();
         worker.counters.hot_misses.add(1);
         Answer::Later(Box::pin(async move {
-            let library = worker.shared.content.library.clone();
             // Before the look-up: what changes meanwhile must not be kept.
             let generation = library.generation();
             match blocking(move || open(&library, name)).await {
@@ -276,12 +321,15 @@ impl Service {
         };
         let connection = self.connection.clone();
         let mut request = request.map(|body| RequestBody::new(body, connection));
-        request.extensions_mut().insert(self.connection.peer);
-        if self.connection.is_secure() {
+        request.extensions_mut().insert(ticket.address());
+        if ticket.is_secure() {
             request.extensions_mut().insert(OverTls);
         }
-        if let Some(identity) = self.connection.identity() {
+        if let Some(identity) = ticket.identity() {
             request.extensions_mut().insert(identity.clone());
+        }
+        if ticket.is_handed_on() {
+            request.extensions_mut().insert(HandedOn);
         }
         let running = shared.runtime.spawn(async move { fallback.call(request).await });
         let running = AbortOnDrop(running);
@@ -298,6 +346,19 @@ impl Service {
                 }
             }
         }))
+    }
+}
+
+fn route_of(target: &Target) -> Route {
+    match target {
+        Target::Content(_) => Route::Content,
+        Target::Recipe(_) | Target::Recipes => Route::Recipe,
+        Target::Package(_) => Route::Package,
+        Target::Chunks | Target::Cost => Route::Chunks,
+        Target::Deltas => Route::Deltas,
+        Target::Api | Target::Locate => Route::Api,
+        Target::Coming(..) | Target::Health | Target::Ready | Target::Metrics => Route::Status,
+        Target::Unknown => Route::Other,
     }
 }
 

@@ -2,8 +2,11 @@
 //! and the connection's clock.
 
 use crate::connection::Connection;
+use crate::forward::Caller;
+use crate::identity::Peer;
 use crate::metrics::Route;
 use http::{Method, Uri};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +20,8 @@ pub(crate) struct Ticket {
     began: Instant,
     /// For the access log; nothing if it is off.
     log: Option<Box<(Method, Uri)>>,
+    /// Whose request it is, if another server of the site handed it on.
+    caller: Option<Box<Caller>>,
 }
 
 impl Ticket {
@@ -27,7 +32,50 @@ impl Ticket {
         let log =
             connection.worker.shared.access_log.then(|| Box::new((method.clone(), uri.clone())));
         let began = Instant::now();
-        Self { connection, route: Route::Other, status: 0, is_busy: true, sent: 0, began, log }
+        Self {
+            connection,
+            route: Route::Other,
+            status: 0,
+            is_busy: true,
+            sent: 0,
+            began,
+            log,
+            caller: None,
+        }
+    }
+
+    /// Says whose request it is.
+    pub fn set_caller(&mut self, caller: Caller) {
+        self.caller = Some(Box::new(caller));
+    }
+
+    /// Whether another server of the site handed it on.
+    pub fn is_handed_on(&self) -> bool {
+        self.caller.is_some()
+    }
+
+    /// Where who sent it is connected from.
+    pub fn address(&self) -> SocketAddr {
+        self.caller.as_ref().map_or(self.connection.peer, |caller| caller.address)
+    }
+
+    /// Whether it came by TLS.
+    pub fn is_secure(&self) -> bool {
+        self.caller.as_ref().map_or_else(|| self.connection.is_secure(), |caller| caller.over_tls)
+    }
+
+    /// Whom the certificate of who sent it names.
+    pub fn identity(&self) -> Option<&Peer> {
+        match &self.caller {
+            Some(caller) => caller.peer.as_ref(),
+            None => self.connection.identity(),
+        }
+    }
+
+    /// Whether who sent it is one whose certificate counts no more.
+    pub fn is_refused(&self) -> bool {
+        let refuses = self.connection.worker.shared.refuses.as_ref();
+        refuses.is_some_and(|refuses| self.identity().is_some_and(|peer| refuses(peer)))
     }
 
     /// The server is, or no longer is, what this request waits for.
@@ -59,7 +107,7 @@ impl Drop for Ticket {
             let (method, uri) = &**log;
             // To a hundredth: what lies behind is noise.
             let ms = (took.as_secs_f64() * 1e5).round() / 1e2;
-            let (path, bytes, peer) = (uri.path(), self.sent, self.connection.peer);
+            let (path, bytes, peer) = (uri.path(), self.sent, self.address());
             // A question that waited for something, in vain, comes again and again from each who asks.
             let is_in_vain = status == 204 && uri.query().is_some_and(|it| it.contains("wait="));
             if is_in_vain {

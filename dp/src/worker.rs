@@ -15,7 +15,7 @@ use crate::metrics::Counters;
 use crate::on_demand::{Demand, Demands};
 use crate::problem::Problem;
 use crate::secure::HANDSHAKE;
-use crate::server::{Content, PlainHttp, Refuses, ServeOptions};
+use crate::server::{Content, IsReady, PlainHttp, Refuses, ServeOptions};
 use contentlib::LibraryStats;
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 /// What all workers of a server share.
 pub(crate) struct Shared {
-    pub content: Arc<Content>,
+    /// Nothing if all goes to the fallback.
+    pub content: Option<Arc<Content>>,
     /// Nothing if none are made.
     pub deltas: Option<Arc<Deltas>>,
     pub fallback: Option<Arc<dyn Fallback>>,
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub tls: Option<Arc<ServerTls>>,
     pub plain_http: PlainHttp,
     pub refuses: Option<Refuses>,
+    pub is_ready: Option<IsReady>,
     /// Where the fallback runs.
     pub runtime: tokio::runtime::Handle,
     pub access_log: bool,
@@ -56,9 +58,9 @@ pub(crate) struct Shared {
 const STATS_AGE: Duration = Duration::from_secs(60);
 
 impl Shared {
-    pub fn new(content: Arc<Content>, options: &ServeOptions) -> Self {
+    pub fn new(content: Option<Arc<Content>>, options: &ServeOptions) -> Self {
         Self {
-            deltas: open_deltas(&content, options),
+            deltas: content.as_ref().and_then(|content| open_deltas(content, options)),
             content,
             fallback: options.api.clone(),
             comes: options.comes.clone(),
@@ -66,6 +68,7 @@ impl Shared {
             tls: options.tls.clone(),
             plain_http: options.plain_http,
             refuses: options.refuses.clone(),
+            is_ready: options.is_ready.clone(),
             runtime: tokio::runtime::Handle::current(),
             access_log: options.access_log,
             draining: AtomicBool::new(false),
@@ -86,9 +89,10 @@ impl Shared {
 
     /// The library's figures, up to [`STATS_AGE`] old. Blocks.
     pub fn library_stats(&self) -> Option<LibraryStats> {
+        let content = self.content.as_ref()?;
         let mut stats = self.stats.lock();
         if stats.as_ref().is_none_or(|(at, _)| at.elapsed() > STATS_AGE) {
-            match self.content.library.stats() {
+            match content.library.stats() {
                 Ok(counted) => *stats = Some((Instant::now(), counted)),
                 Err(error) => tracing::warn!(%error, "the library's figures cannot be counted"),
             }
@@ -229,7 +233,9 @@ impl Worker {
             tick.tick().await;
             let now = began.elapsed().as_millis() / TICK.as_millis();
             self.clock.store(now as u32, Relaxed);
-            self.hot.refresh(self.shared.content.library.generation());
+            if let Some(content) = &self.shared.content {
+                self.hot.refresh(content.library.generation());
+            }
             for connection in self.connections.lock().values() {
                 if let Some(late) = connection.late() {
                     self.counters.late(late);

@@ -99,6 +99,28 @@ pub struct NewPackage {
     pub retention: Retention,
 }
 
+/// Has each package of a library that was put back go on with a number that is `by` larger: what was given out
+/// after the backup must not mean something else now.
+///
+/// # Errors
+/// If records cannot be read or written.
+pub fn skip_numbers(library: &Library, by: u64) -> Result<(), PackageError> {
+    for (name, _) in library.list_refs(refs::PACKAGES)? {
+        let Some(name) = name.strip_prefix(refs::PACKAGES).and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        let Some(Stored { mut record, found }) = refs::get_package(library, &name)? else {
+            continue;
+        };
+        record.next = record.next.saturating_add(by);
+        let record = record.next_revision();
+        let change = refs::set(refs::package_key(&name), None, &record, Expect::Is(found));
+        library.session().commit(vec![change])?;
+    }
+    Ok(())
+}
+
 impl Packages {
     /// The packages in `library`, signed with `key`. `cache` is a folder for what can be made
     /// again, right inside the site's data folder (`DIR/cache`); it need not exist.

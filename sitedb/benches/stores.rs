@@ -29,7 +29,7 @@ fn batch(from: u32, n: u32) -> Batch {
 fn stores(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let server = support::Postgres::start(&[]);
-    let holder = Holder { id: "bench".into(), name: "a bench".into() };
+    let holder = Holder { id: "bench".into(), name: "a bench".into(), address: String::new() };
     let postgres = PostgresKv::open(&server.url().parse().unwrap(), &holder).unwrap();
     let rocks = RocksKv::open(folder.path()).unwrap();
     for (name, kv) in [("rocksdb", &rocks as &dyn Kv), ("postgresql", &postgres)] {

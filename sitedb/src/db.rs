@@ -43,6 +43,17 @@ impl Db {
         Ok(db)
     }
 
+    /// Reads a store that another process works on. What it holds no format of is of this one.
+    pub fn read_only(kv: Arc<dyn Kv>) -> Result<Self, DbError> {
+        let db = Self(kv);
+        match FORMATS.get(&db, &())? {
+            Some(Format { format }) if format > FORMAT => {
+                Err(DbError::NewerFormat { found: format, known: FORMAT })
+            }
+            _ => Ok(db),
+        }
+    }
+
     /// Opens, or makes, the database in `folder`.
     pub fn open_folder(folder: &Path) -> Result<Self, DbError> {
         Self::open(Arc::new(RocksKv::open(folder)?))
@@ -62,7 +73,7 @@ impl Db {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Batch, Change, Entry, Order, Range, Seq};
+    use crate::{Batch, Change, Entry, Order, Range, Seq, Snapshot};
 
     #[test]
     fn a_newer_format_is_refused_and_left_alone() {
@@ -96,6 +107,9 @@ mod tests {
         }
         fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
             self.0.forget_changes(up_to)
+        }
+        fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+            self.0.snapshot()
         }
     }
 

@@ -3,6 +3,7 @@
 
 use crate::{
     Batch, Change, CommitError, DbError, Durability, Entry, Kv, MemoryKv, Order, Range, Seq,
+    Snapshot,
 };
 use parking_lot::Mutex;
 
@@ -92,6 +93,9 @@ impl Kv for FaultyKv {
     }
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
         self.inner.forget_changes(up_to)
+    }
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        self.inner.snapshot()
     }
 }
 

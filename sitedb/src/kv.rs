@@ -40,7 +40,26 @@ pub trait Kv: Send + Sync {
     /// Forgets the changes of batches up to and with `up_to`; a reader that has not seen them is
     /// told by [`DbError::ChangesGone`].
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError>;
+
+    /// All entries as they are now, to be read while others write. It costs the store room as long
+    /// as it is held.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError>;
 }
+
+/// The entries of a [`Kv`] as they were at one moment.
+pub trait Snapshot: Send {
+    /// The number of the newest batch in it.
+    fn seq(&self) -> Seq;
+
+    /// The next entries in the order of their keys; none after the last. A page is of some hundred
+    /// entries, or of fewer that are large.
+    fn next_page(&mut self) -> Result<Vec<Entry>, DbError>;
+}
+
+/// Entries that a page of a snapshot has at most.
+pub(crate) const PAGE: usize = 512;
+/// Bytes of keys and values after which a page ends.
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
 
 /// Keys from `from` to before `to`; without `to`, to the end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,6 +232,7 @@ pub(crate) mod contract {
         the_last_operation_on_a_key_wins(kv);
         the_feed_has_no_gaps(kv);
         one_of_many_wins(kv);
+        a_snapshot_stays_as_it_was(kv);
     }
 
     fn reads_what_was_written(kv: &dyn Kv) {
@@ -313,6 +333,33 @@ pub(crate) mod contract {
         assert_eq!(of(start + 1, 9), [2], "forgetting less than was forgotten changes nothing");
         kv.forget_changes(start + 2).unwrap();
         assert_eq!(of(start + 2, 9), [0; 0]);
+    }
+
+    fn a_snapshot_stays_as_it_was(kv: &dyn Kv) {
+        let mut batch = Batch::relaxed();
+        for n in 0..1200_u16 {
+            batch.put([b"snap/".as_slice(), &n.to_be_bytes()].concat(), [n as u8; 3]);
+        }
+        kv.write(batch).unwrap();
+        let before = kv.scan(&Range::default(), Order::Ascending, usize::MAX).unwrap();
+        let mut snapshot = kv.snapshot().unwrap();
+        assert_eq!(snapshot.seq(), kv.last_seq());
+        let mut found = snapshot.next_page().unwrap();
+        assert!(!found.is_empty() && found.len() < before.len(), "more than a page");
+        let mut batch = Batch::new();
+        let (first, last) = (before.first().unwrap(), before.last().unwrap());
+        batch.put(first.0.clone(), "other").delete(last.0.clone()).put("snap/zzz", "new");
+        let after = kv.write(batch).unwrap();
+        loop {
+            match snapshot.next_page().unwrap() {
+                page if page.is_empty() => break,
+                page => found.extend(page),
+            }
+        }
+        assert_eq!(found, before);
+        assert_eq!((snapshot.seq(), snapshot.next_page().unwrap()), (after - 1, vec![]));
+        drop(snapshot);
+        assert_eq!(kv.snapshot().unwrap().seq(), after);
     }
 
     fn one_of_many_wins(kv: &dyn Kv) {

@@ -28,8 +28,13 @@ pub use db::{Db, FORMAT};
 pub use error::{CommitError, DbError, with_causes};
 pub use faulty::FaultyKv;
 pub use key::Key;
-pub use kv::{Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq};
+pub use kv::{
+    Batch, Change, ChangeKind, Durability, Entry, Expect, Kv, Order, Range, Seq, Snapshot,
+};
 pub use memory::MemoryKv;
-pub use postgres::{BadPasswordFile, BadPostgresUrl, Holder, PostgresKv, PostgresUrl};
+pub use postgres::{
+    BadPasswordFile, BadPostgresUrl, Holder, Leader, Onlooker, PostgresKv, PostgresUrl, Standby,
+    Tenure,
+};
 pub use rocks::RocksKv;
 pub use table::{Stored, Table, Value};

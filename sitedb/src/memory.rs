@@ -1,7 +1,9 @@
 //! The key-value seam in memory, for tests and trials.
 
-use crate::kv::last_per_key;
-use crate::{Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq};
+use crate::kv::{PAGE, last_per_key};
+use crate::{
+    Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq, Snapshot,
+};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -88,6 +90,27 @@ impl Kv for MemoryKv {
         let keep = state.forgotten + 1;
         state.feed = state.feed.split_off(&keep);
         Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        let state = self.0.read();
+        Ok(Box::new(Copied { seq: state.last, left: state.data.clone().into_iter() }))
+    }
+}
+
+/// What is in memory anyway is there twice meanwhile.
+struct Copied {
+    seq: Seq,
+    left: std::collections::btree_map::IntoIter<Vec<u8>, Vec<u8>>,
+}
+
+impl Snapshot for Copied {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn next_page(&mut self) -> Result<Vec<Entry>, DbError> {
+        Ok(self.left.by_ref().take(PAGE).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The key-value seam on PostgreSQL: the site's database on a server of its own.
 //!
-//! Read `schema` for the tables, `lease` for who may write, `writer` for how, `link` for what happens
-//! while the server is away. Statements are such that CockroachDB and YugabyteDB have them too.
+//! Read `schema` for the tables, `lease` for who may write, `writer` for how, `onlooker` for what others
+//! see meanwhile, `link` for what happens while the server is away. Statements are such that CockroachDB and YugabyteDB have them too.
 //!
 //! The seam is synchronous and is called from threads of all kinds, so a [`PostgresKv`] has two threads
 //! of its own on which all talk to the server happens; a caller hands its question over and waits. Each
@@ -17,7 +17,9 @@
 mod address;
 mod lease;
 mod link;
+mod onlooker;
 mod schema;
+mod snapshot;
 mod tls;
 mod writer;
 
@@ -25,12 +27,16 @@ mod writer;
 mod tests;
 
 pub use address::{BadPasswordFile, BadPostgresUrl, PostgresUrl};
-pub use lease::Holder;
+pub use lease::{Holder, Tenure};
+pub use onlooker::{Leader, Onlooker, Standby};
 
 use crate::transfer::{Begun, Import};
-use crate::{Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq};
+use crate::{
+    Batch, Change, ChangeKind, CommitError, DbError, Entry, Kv, Order, Range, Seq, Snapshot,
+};
 use deadpool_postgres::Client;
 use futures::TryStreamExt;
+use lease::IfHeld;
 use link::{Fault, For, Link, discard, step};
 use parking_lot::Mutex;
 use std::pin::pin;
@@ -52,7 +58,7 @@ pub struct PostgresKv {
     link: Arc<Link>,
     tasks: UnboundedSender<Task>,
     numbers: Arc<Numbers>,
-    database: String,
+    tenure: Tenure,
     /// The copy that was begun into it, if one was.
     moving: Mutex<String>,
 }
@@ -67,9 +73,17 @@ impl PostgresKv {
     /// Also if the server is away for half a minute, or refuses; if the tables are a newer depot's;
     /// or if a copy into them was begun and not ended.
     pub fn open(url: &PostgresUrl, holder: &Holder) -> Result<Self, DbError> {
-        let kv = Self::take(url, holder)?;
-        if kv.moving.lock().is_empty() {
-            return Ok(kv);
+        Self::take(url, holder, IfHeld::Wait)?.whole()
+    }
+
+    /// The same, but that it is [`DbError::Held`] at once where another server has it.
+    pub fn open_if_free(url: &PostgresUrl, holder: &Holder) -> Result<Self, DbError> {
+        Self::take(url, holder, IfHeld::Refuse)?.whole()
+    }
+
+    fn whole(self) -> Result<Self, DbError> {
+        if self.moving.lock().is_empty() {
+            return Ok(self);
         }
         Err(DbError::NotUsable {
             detail: "holds a copy of another one that was begun and not ended: end it with the \
@@ -80,21 +94,21 @@ impl PostgresKv {
 
     /// The same for a database into which entries are copied.
     pub fn open_for_import(url: &PostgresUrl, holder: &Holder) -> Result<Self, DbError> {
-        Self::take(url, holder)
+        Self::take(url, holder, IfHeld::Wait)
     }
 
     /// What the database was called when it was made: the same for whoever opens it, by any URL.
     pub fn database(&self) -> &str {
-        &self.database
+        self.tenure.database()
     }
 
-    fn take(url: &PostgresUrl, holder: &Holder) -> Result<Self, DbError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("site-database")
-            .enable_all()
-            .build()
-            .map_err(|error| DbError::Store { doing: "opened", detail: error.to_string() })?;
+    /// For how long this process surely holds it.
+    pub fn tenure(&self) -> &Tenure {
+        &self.tenure
+    }
+
+    fn take(url: &PostgresUrl, holder: &Holder, if_held: IfHeld) -> Result<Self, DbError> {
+        let runtime = threads()?;
         let opened = (|| {
             // Where the pool is made, too, a runtime must be near.
             let _inside = runtime.enter();
@@ -102,7 +116,7 @@ impl PostgresKv {
             let (name, taken) = (holder.clone(), Arc::clone(&link));
             let held = wait(&runtime, "opened", async move {
                 prepare(&taken).await?;
-                lease::take(&taken, &name).await
+                lease::take(&taken, &name, if_held).await
             })??;
             Ok((link, held))
         })();
@@ -116,16 +130,17 @@ impl PostgresKv {
         let numbers = Arc::new(Numbers::default());
         numbers.newest.store(held.last_seq, Ordering::Release);
         numbers.forgotten.store(held.forgotten, Ordering::Release);
+        let tenure = Tenure::new(&held);
         let writer = Writer {
             link: Arc::clone(&link),
             numbers: Arc::clone(&numbers),
-            fence: held.fence,
+            tenure: tenure.clone(),
             over: None,
         };
         let (tasks, queue) = unbounded_channel();
         runtime.spawn(writer.run(queue));
-        let (database, moving) = (held.database, Mutex::new(held.moving));
-        Ok(Self { runtime: Some(runtime), link, tasks, numbers, database, moving })
+        let moving = Mutex::new(held.moving);
+        Ok(Self { runtime: Some(runtime), link, tasks, numbers, tenure, moving })
     }
 
     /// Asks the writer, and waits for its answer.
@@ -203,6 +218,34 @@ impl<T> Read<T> {
     }
 }
 
+/// The question for the entries of a range; none if there can be none.
+fn scanning(range: &Range, order: Order, limit: usize) -> Option<Read<Entry>> {
+    if limit == 0 || range.to.as_ref().is_some_and(|to| *to <= range.from) {
+        return None;
+    }
+    let limit = number(limit as u64);
+    let mut parameters: Vec<Box<dyn ToSql + Send + Sync>> =
+        vec![Box::new(range.from.clone()), Box::new(limit)];
+    let bounded = range.to.clone().map(|to| parameters.push(Box::new(to))).is_some();
+    let sql = match (order, bounded) {
+        (Order::Ascending, true) => {
+            "select key, value from depot_entries where key >= $1 and key < $3 \
+             order by key limit $2"
+        }
+        (Order::Ascending, false) => {
+            "select key, value from depot_entries where key >= $1 order by key limit $2"
+        }
+        (Order::Descending, true) => {
+            "select key, value from depot_entries where key >= $1 and key < $3 \
+             order by key desc limit $2"
+        }
+        (Order::Descending, false) => {
+            "select key, value from depot_entries where key >= $1 order by key desc limit $2"
+        }
+    };
+    Some(Read { sql, parameters, row: |row| (row.get(0), row.get(1)) })
+}
+
 impl Kv for PostgresKv {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DbError> {
         let sql = "select value from depot_entries where key = $1";
@@ -211,30 +254,10 @@ impl Kv for PostgresKv {
     }
 
     fn scan(&self, range: &Range, order: Order, limit: usize) -> Result<Vec<Entry>, DbError> {
-        if limit == 0 || range.to.as_ref().is_some_and(|to| *to <= range.from) {
-            return Ok(Vec::new());
+        match scanning(range, order, limit) {
+            Some(read) => self.read(read),
+            None => Ok(Vec::new()),
         }
-        let limit = number(limit as u64);
-        let mut parameters: Vec<Box<dyn ToSql + Send + Sync>> =
-            vec![Box::new(range.from.clone()), Box::new(limit)];
-        let bounded = range.to.clone().map(|to| parameters.push(Box::new(to))).is_some();
-        let sql = match (order, bounded) {
-            (Order::Ascending, true) => {
-                "select key, value from depot_entries where key >= $1 and key < $3 \
-                 order by key limit $2"
-            }
-            (Order::Ascending, false) => {
-                "select key, value from depot_entries where key >= $1 order by key limit $2"
-            }
-            (Order::Descending, true) => {
-                "select key, value from depot_entries where key >= $1 and key < $3 \
-                 order by key desc limit $2"
-            }
-            (Order::Descending, false) => {
-                "select key, value from depot_entries where key >= $1 order by key desc limit $2"
-            }
-        };
-        self.read(Read { sql, parameters, row: |row| (row.get(0), row.get(1)) })
     }
 
     fn write(&self, batch: Batch) -> Result<Seq, CommitError> {
@@ -263,6 +286,10 @@ impl Kv for PostgresKv {
 
     fn last_seq(&self) -> Seq {
         self.numbers.newest.load(Ordering::Acquire)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        Ok(Box::new(snapshot::Shown::begin(self)?))
     }
 
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
@@ -295,7 +322,7 @@ impl Drop for PostgresKv {
 
 impl Import for PostgresKv {
     fn identity(&self) -> String {
-        format!("postgres:{}@{}", self.database, self.last_seq())
+        format!("postgres:{}@{}", self.database(), self.last_seq())
     }
 
     fn begin(&self, source: &str) -> Result<Begun, DbError> {
@@ -330,6 +357,16 @@ impl Import for PostgresKv {
         self.moving.lock().clear();
         Ok(())
     }
+}
+
+/// Threads of its own, on which all talk to the server happens.
+fn threads() -> Result<Runtime, DbError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("site-database")
+        .enable_all()
+        .build()
+        .map_err(|error| DbError::Store { doing: "opened", detail: error.to_string() })
 }
 
 /// Makes the tables, or brings them up to date.

@@ -14,10 +14,11 @@
 //! Writers queue; whoever gets the write lock commits the whole queue with one sync (group
 //! commit), so a hundred concurrent audit records cost a few disk flushes, not a hundred.
 
-use crate::kv::{after_prefix, last_per_key};
+use crate::kv::{PAGE, PAGE_BYTES, after_prefix, last_per_key};
 use crate::transfer::{Begun, Import};
 use crate::{
     Batch, Change, ChangeKind, CommitError, DbError, Durability, Entry, Kv, Order, Range, Seq,
+    Snapshot,
 };
 use parking_lot::Mutex;
 use rocksdb::{DB, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
@@ -244,6 +245,47 @@ impl Kv for RocksKv {
         // Readers are refused from here on, before a record is gone.
         self.forgotten.store(up_to, Ordering::Release);
         self.db.write(write).map_err(failed("written"))
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        let snapshot = self.db.snapshot();
+        let newest = snapshot.get(NEWEST).map_err(failed("read"))?;
+        let seq = newest.as_deref().map(be_u64).transpose()?.unwrap_or(0);
+        Ok(Box::new(Shown { snapshot, seq, from: Some(vec![DATA]) }))
+    }
+}
+
+/// A snapshot of RocksDB; the number is that of the same moment, since each batch writes both.
+struct Shown<'a> {
+    snapshot: rocksdb::Snapshot<'a>,
+    seq: Seq,
+    /// Where the next page begins; none after the last.
+    from: Option<Vec<u8>>,
+}
+
+impl Snapshot for Shown<'_> {
+    fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    fn next_page(&mut self) -> Result<Vec<Entry>, DbError> {
+        let Some(from) = self.from.take() else { return Ok(Vec::new()) };
+        let mut how = ReadOptions::default();
+        how.set_iterate_lower_bound(from);
+        how.set_iterate_upper_bound(vec![DATA + 1]);
+        // Read once: it need not push out what others read again and again.
+        how.fill_cache(false);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for entry in self.snapshot.iterator_opt(IteratorMode::Start, how) {
+            let (key, value) = entry.map_err(failed("read"))?;
+            bytes += key.len() + value.len();
+            page.push((key.get(1..).unwrap_or_default().to_vec(), value.into_vec()));
+            if page.len() == PAGE || bytes >= PAGE_BYTES {
+                self.from = Some([&key, [0].as_slice()].concat());
+                break;
+            }
+        }
+        Ok(page)
     }
 }
 

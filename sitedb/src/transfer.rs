@@ -8,12 +8,13 @@
 //! The change feed itself stays behind: its last number goes over, and readers that had not seen all
 //! before it are told to read the tables anew ([`DbError::ChangesGone`]), so no number that
 //! anybody remembers means something else afterwards.
+//!
+//! A copy may as well come from a file ([`restore`]): then it has a mark beside, by which whoever opens it
+//! first learns that it was put back.
 
+use crate::kv::PAGE;
 use crate::{DbError, Entry, Kv, Order, Range, Seq};
 use std::ops::ControlFlow;
-
-/// Entries that are read at a time.
-const PAGE: usize = 512;
 
 /// A database that another one is copied into.
 pub trait Import: Kv {
@@ -125,41 +126,111 @@ pub fn transfer(
     Ok(read)
 }
 
+/// Stores what `pages` give, in the order of their keys until a page is empty, in `target`, with `mark`
+/// beside; checks it, and ends the copy as a database whose newest batch has the number `newest`.
+///
+/// `source` names what is copied: begun again with the same, what is there already is not stored again.
+/// `watch` is told as by [`transfer`].
+pub fn restore<E: From<TransferError>>(
+    (source, newest): (&str, Seq),
+    mut pages: impl FnMut() -> Result<Vec<Entry>, E>,
+    mark: &Entry,
+    target: &dyn Import,
+    mut watch: impl FnMut(Step, u64, u64) -> ControlFlow<()>,
+) -> Result<Contents, E> {
+    // It may be whole, if whoever copied was cut off after the end of it.
+    let is_whole = newest > 0 && target.last_seq() == newest;
+    let after = match is_whole {
+        true => None,
+        false => target.begin(source).map_err(TransferError::Target)?.after,
+    };
+    let mut original = Counted::default();
+    loop {
+        let mut page = pages()?;
+        if page.is_empty() {
+            break;
+        }
+        page.retain(|(key, _)| *key != mark.0);
+        original.add(&page);
+        page.retain(|(key, _)| !is_whole && after.as_ref().is_none_or(|after| key > after));
+        if !page.is_empty() {
+            target.load(page).map_err(TransferError::Target)?;
+        }
+        if watch(Step::Copying, original.contents.entries, original.contents.bytes).is_break() {
+            return Err(TransferError::Interrupted.into());
+        }
+    }
+    let original = original.end();
+    let copy =
+        contents(target, Some(&mark.0), |entries, bytes| watch(Step::ReadingCopy, entries, bytes));
+    let copy = copy.map_err(of_target)?;
+    if original != copy {
+        let (original, copy) = (Box::new(original), Box::new(copy));
+        return Err(TransferError::Differs { original, copy }.into());
+    }
+    if !is_whole {
+        target.load(vec![mark.clone()]).map_err(TransferError::Target)?;
+        target.finish(newest).map_err(TransferError::Target)?;
+    }
+    Ok(original)
+}
+
 /// What `source` holds, and what `target` does.
 fn both(
     source: &dyn Import,
     target: &dyn Import,
     watch: &mut impl FnMut(Step, u64, u64) -> ControlFlow<()>,
 ) -> Result<(Contents, Contents), TransferError> {
-    let read = contents(source, |entries, bytes| watch(Step::ReadingSource, entries, bytes))?;
-    let copy = contents(target, |entries, bytes| watch(Step::ReadingCopy, entries, bytes));
-    let copy = copy.map_err(|error| match error {
-        TransferError::Source(error) => TransferError::Target(error),
-        other => other,
-    })?;
-    Ok((read, copy))
+    let read = contents(source, None, |entries, bytes| watch(Step::ReadingSource, entries, bytes))?;
+    let copy = contents(target, None, |entries, bytes| watch(Step::ReadingCopy, entries, bytes));
+    Ok((read, copy.map_err(of_target)?))
 }
 
-/// What `kv` holds, read through once.
-fn contents(
-    kv: &dyn Import,
-    mut watch: impl FnMut(u64, u64) -> ControlFlow<()>,
-) -> Result<Contents, TransferError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut contents = Contents::default();
-    pages(kv, None, |page| {
+/// What could not be read was the target.
+fn of_target(error: TransferError) -> TransferError {
+    match error {
+        TransferError::Source(error) => TransferError::Target(error),
+        other => other,
+    }
+}
+
+/// Counts entries as they pass, in order.
+#[derive(Default)]
+struct Counted {
+    contents: Contents,
+    hasher: blake3::Hasher,
+}
+
+impl Counted {
+    fn add(&mut self, page: &[Entry]) {
         for (key, value) in page {
-            contents.entries += 1;
-            contents.bytes += (key.len() + value.len()) as u64;
+            self.contents.entries += 1;
+            self.contents.bytes += (key.len() + value.len()) as u64;
             for part in [key, value] {
-                hasher.update(&(part.len() as u64).to_le_bytes());
-                hasher.update(&part);
+                self.hasher.update(&(part.len() as u64).to_le_bytes());
+                self.hasher.update(part);
             }
         }
-        Ok(watch(contents.entries, contents.bytes))
+    }
+
+    fn end(self) -> Contents {
+        Contents { digest: *self.hasher.finalize().as_bytes(), ..self.contents }
+    }
+}
+
+/// What `kv` holds, read through once, but for one key.
+fn contents(
+    kv: &dyn Import,
+    but: Option<&Vec<u8>>,
+    mut watch: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> Result<Contents, TransferError> {
+    let mut counted = Counted::default();
+    pages(kv, None, |mut page| {
+        page.retain(|(key, _)| Some(key) != but);
+        counted.add(&page);
+        Ok(watch(counted.contents.entries, counted.contents.bytes))
     })?;
-    contents.digest = *hasher.finalize().as_bytes();
-    Ok(contents)
+    Ok(counted.end())
 }
 
 /// Reads `kv` from behind `after` on, page by page.
@@ -236,5 +307,48 @@ pub(crate) mod contract {
         let refused = transfer(&source, target, |_, _, _| ControlFlow::Continue(()));
         assert!(matches!(refused, Err(TransferError::Target(DbError::NotUsable { .. }))));
         assert_eq!(target.last_seq(), 1502);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Batch, RocksKv};
+
+    /// Pages of the entries 0 to `n`.
+    fn pages(n: u16) -> impl FnMut() -> Result<Vec<Entry>, TransferError> {
+        let all: Vec<Entry> =
+            (0..n).map(|n| (n.to_be_bytes().to_vec(), vec![n as u8; 9])).collect();
+        let mut pages = all.chunks(100).map(<[_]>::to_vec).collect::<Vec<_>>().into_iter();
+        move || Ok(pages.next().unwrap_or_default())
+    }
+
+    #[test]
+    fn what_is_put_back_goes_on_where_it_was_cut_off_and_is_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark: Entry = (b"mark".to_vec(), b"it was put back".to_vec());
+        let open = || RocksKv::open_for_import(folder.path()).unwrap();
+        let put = |kv: &RocksKv, n, stop: u64| {
+            let watch = |_, entries, _| match entries >= stop {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            };
+            restore(("file:1", 77), pages(n), &mark, kv, watch)
+        };
+        assert!(matches!(put(&open(), 1000, 300), Err(TransferError::Interrupted)));
+        assert!(matches!(RocksKv::open(folder.path()), Err(DbError::NotUsable { .. })));
+        let done = put(&open(), 1000, u64::MAX).unwrap();
+        assert_eq!(done.entries, 1000);
+        // Who did not hear of its end asks again.
+        assert_eq!(put(&open(), 1000, u64::MAX).unwrap(), done);
+        assert!(matches!(put(&open(), 999, u64::MAX), Err(TransferError::Differs { .. })));
+        let kv = RocksKv::open(folder.path()).unwrap();
+        assert_eq!((kv.last_seq(), kv.get(&mark.0).unwrap()), (77, Some(mark.1.clone())));
+        assert!(matches!(kv.changes(76, 9), Err(DbError::ChangesGone { oldest: 78 })));
+        let mut batch = Batch::new();
+        batch.put("new", "x");
+        kv.write(batch).unwrap();
+        let refused = put(&kv, 1000, u64::MAX);
+        assert!(matches!(refused, Err(TransferError::Target(DbError::NotUsable { .. }))));
     }
 }

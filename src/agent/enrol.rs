@@ -12,12 +12,6 @@ use compliance::message::ClientId;
 use dp::field::JoinToken;
 use dp::identity::{Identity, Peer};
 use http::{Method, StatusCode};
-use std::time::Duration;
-
-/// How long one that waits for approval waits before it asks again.
-const PENDING: Duration = Duration::from_secs(60);
-/// How long at first, and at most, one that was refused or could not ask.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3_600));
 
 /// What came of asking.
 pub enum Asked {
@@ -117,55 +111,7 @@ const FALLBACK: &str = "api/v1/client/fallback";
 /// The media type of JSON.
 pub const JSON: &str = "application/json";
 
-/// How long to wait before the site is asked again.
-#[derive(Debug, Default)]
-pub struct Patience {
-    failures: u32,
-}
-
-impl Patience {
-    /// After it said that an administrator has to approve first.
-    pub fn pending(&mut self, chance: f64) -> Duration {
-        self.failures = 0;
-        PENDING.mul_f64(0.75 + chance / 2.0)
-    }
-
-    /// After it was refused, or nobody could be asked. A token that is no good, and a machine that is blocked, are so
-    /// until somebody does something about it.
-    pub fn failed(&mut self, trouble: &Trouble, chance: f64) -> Duration {
-        let first = match trouble {
-            Trouble::NotLetIn(_) | Trouble::Removed(_) => AGAIN.0 * 6,
-            _ => AGAIN.0,
-        };
-        let doubled = first.saturating_mul(1 << self.failures.min(12)).min(AGAIN.1);
-        self.failures = self.failures.saturating_add(1);
-        let asked = match trouble {
-            Trouble::Busy { after: Some(after), .. } => (*after).min(AGAIN.1),
-            _ => Duration::ZERO,
-        };
-        doubled.mul_f64(0.5 + chance / 2.0).max(asked)
-    }
-}
-
 /// The id that a machine is about to join with, for whoever is told of it.
 pub fn id_of(home: &Home, print: &Print) -> Option<ClientId> {
     home.joining(print).ok().map(|(id, _)| id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_that_is_refused_asks_ever_more_seldom_and_one_that_waits_does_not() {
-        let mut patience = Patience::default();
-        let blocked = Trouble::NotLetIn("it is blocked".into());
-        let waits: Vec<u64> = (0..8).map(|_| patience.failed(&blocked, 1.0).as_secs()).collect();
-        assert_eq!(waits, [60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
-        assert_eq!(patience.pending(0.5).as_secs(), 60);
-        let away = Trouble::Unreachable("nobody".into());
-        assert_eq!(patience.failed(&away, 1.0).as_secs(), 10);
-        let busy = Trouble::Busy { after: Some(Duration::from_secs(500)), why: String::new() };
-        assert_eq!(patience.failed(&busy, 0.0).as_secs(), 500);
-    }
 }

@@ -5,6 +5,7 @@
 //! asks. Nothing here tries again by itself, but for a server that asks to be left alone for a moment.
 
 use client::catalogue::{Asked, MAX_SIGNED, UpdatePoint};
+use client::patience::Why;
 use client::scan::retry::Class;
 use dp::identity::{self, Distrust, Identity, Peer};
 use futures::StreamExt;
@@ -71,6 +72,15 @@ impl Trouble {
             Self::NotLetIn(_) | Self::Removed(_) => Class::Refused,
             Self::Refused { status: 401 | 403, .. } => Class::Refused,
             Self::Refused { .. } | Self::BadAnswer(_) => Class::BadAnswer,
+        }
+    }
+
+    /// What it is to one that asks again.
+    pub fn why(&self) -> Why {
+        match self {
+            Self::NotLetIn(_) | Self::Removed(_) => Why::NotLetIn,
+            Self::Busy { after, .. } => Why::Away(*after),
+            Self::Unreachable(_) | Self::Refused { .. } | Self::BadAnswer(_) => Why::Away(None),
         }
     }
 }

@@ -22,6 +22,7 @@ use client::catalogue::Shelf;
 use client::clock::{Moment, Steady};
 use client::ledger::log::LogError;
 use client::ledger::{Ledger, Life, pace::Pace};
+use client::patience::QUIET;
 use client::policy::{Policy, SignedPolicy};
 use client::scan::Trigger;
 use client::scan::agenda::Agenda;
@@ -40,8 +41,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The shortest and the longest sleep of the loop: what is due is looked for again.
 const SLEEP: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(600));
-/// How long one that the site does not let in keeps quiet, at most.
-const QUIET: Duration = Duration::from_secs(3_600);
 
 /// What is kept of what the agent is about to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

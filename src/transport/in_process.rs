@@ -89,7 +89,7 @@ impl InProcess {
 /// Why a site did not open, as a failure of this command.
 pub fn open_failure(error: SiteError) -> Failure {
     let exit = match error {
-        SiteError::InUse { .. } => Exit::Conflict,
+        SiteError::InUse { .. } | SiteError::HalfRestored { .. } => Exit::Conflict,
         SiteError::NotADataFolder { .. } | SiteError::OfAPoint { .. } => Exit::NotFound,
         _ => Exit::Failed,
     };

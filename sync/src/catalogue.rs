@@ -213,6 +213,12 @@ pub struct Ageing {
 const NAMED: usize = 8;
 
 impl Catalogue {
+    /// Has `batch` take the name of the catalogue in a database that was put back: it gets another when it is
+    /// opened, so whoever follows it reads it anew. Places that it gave after the backup mean nothing any more.
+    pub fn forget_name(batch: &mut Batch) {
+        LINEAGE.delete(batch, &());
+    }
+
     /// Reads the catalogue of a site database. A commit whose publishing was cut off is published
     /// first; what a sync left that was not committed is deleted. Open it once: it is alone with its tables.
     pub fn open(db: Db) -> Result<Self, SyncError> {

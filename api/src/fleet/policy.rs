@@ -9,6 +9,7 @@
 use crate::hierarchy::{own_addresses, tell};
 use crate::problem::Problem;
 use crate::site::Site;
+use client::patience::ANSWERS_A_SECOND;
 use client::policy::{Place, Policy, SignedPolicy};
 use client::settings::{Changes, Rank, resolve};
 use compliance::Ordinal;
@@ -31,8 +32,6 @@ use tokio_util::sync::CancellationToken;
 const SITE: &str = "site";
 /// How long a frame is good without a look at what it is made of.
 const FRESH: Duration = Duration::from_secs(1);
-/// How many of those who wait are answered in a second, about.
-const ANSWERS_A_SECOND: f64 = 20_000.0;
 
 /// What the policies of all clients of a site share.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use super::*;
 use futures::FutureExt;
 use serde_json::json;
-use sitedb::{Change, CommitError, DbError, Entry, Kv, MemoryKv, Range, Seq};
+use sitedb::{Change, CommitError, DbError, Entry, Kv, MemoryKv, Range, Seq, Snapshot};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -165,6 +165,9 @@ impl Kv for Meanwhile {
     }
     fn forget_changes(&self, up_to: Seq) -> Result<(), DbError> {
         self.0.forget_changes(up_to)
+    }
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, DbError> {
+        self.0.snapshot()
     }
 }
 

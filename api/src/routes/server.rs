@@ -9,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::header;
 use axum::response::IntoResponse;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use utoipa::ToSchema;
@@ -33,6 +34,7 @@ pub(super) fn routes() -> OpenApiRouter<Site> {
         .routes(routes!(whoami))
         .routes(routes!(authority))
         .routes(routes!(openpgp_key))
+        .routes(routes!(servers))
         .routes(routes!(new_key))
         .routes(routes!(openapi))
 }
@@ -150,6 +152,71 @@ async fn authority(State(site): State<Site>) -> Result<Json<AuthorityView>, Prob
     let authority = blocking(move || site.authority()).await?;
     let fingerprint = authority.fingerprint().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Json(AuthorityView { certificate: authority.anchor().pem(), fingerprint }))
+}
+
+/// One server of the site.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "address": "10.0.0.7:8520", "name": "depot on site7, process 81, data folder /var/lib/depot",
+    "leads": true, "since": "2026-11-01T08:15:30Z"
+}))]
+pub struct ServerView {
+    /// Where the other servers reach it.
+    pub address: String,
+    /// Program, machine, process and data folder, for people.
+    pub name: String,
+    /// Whether it leads; the others stand by and hand on to it.
+    pub leads: bool,
+    /// Since when it does what it does.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// How long it has said nothing, if it should have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_seconds: Option<u64>,
+}
+
+/// How long a server that stands by may say nothing.
+const SILENCE: u64 = 20_000;
+
+/// List the servers of the site
+///
+/// The first is the one that leads.
+#[utoipa::path(get, path = "/api/v1/servers", tag = "server", operation_id = "list_servers",
+    security(("token" = ["reader"])),
+    responses((status = 200, description = "The servers", body = [ServerView])))]
+async fn servers(State(site): State<Site>) -> Result<Json<Vec<ServerView>>, Problem> {
+    Ok(Json(blocking(move || servers_of(&site)).await?))
+}
+
+fn servers_of(site: &Site) -> Result<Vec<ServerView>, Problem> {
+    let Some(several) = site.several() else {
+        let (address, name) =
+            (site.address().to_string(), format!("depot, alone: {:?}", site.folder()));
+        let since = site.opened();
+        return Ok(vec![ServerView { address, name, leads: true, since, silent_seconds: None }]);
+    };
+    let time = |ms: u64| {
+        i64::try_from(ms)
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .unwrap_or_default()
+    };
+    let leader = several.onlooker.leader()?;
+    let mut all = vec![ServerView {
+        address: leader.address,
+        name: leader.name,
+        leads: true,
+        since: time(leader.since),
+        silent_seconds: None,
+    }];
+    all.extend(several.onlooker.standbys()?.into_iter().map(|it| ServerView {
+        address: it.address,
+        name: it.name,
+        leads: false,
+        since: time(it.since),
+        silent_seconds: (it.silent > SILENCE).then_some(it.silent / 1000),
+    }));
+    Ok(all)
 }
 
 /// What versions are signed with from now on.

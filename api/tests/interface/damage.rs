@@ -60,9 +60,10 @@ async fn damage_is_found_and_healed_from_another_server() {
     let (other, _) = site_with_noise().await;
     let stop = CancellationToken::new();
     let (tell, told) = tokio::sync::oneshot::channel();
-    let serving = tokio::spawn(api::serve(other.site.clone(), stop.clone(), |address| {
-        tell.send(address).unwrap();
-    }));
+    let serving =
+        tokio::spawn(api::serve(other.site.clone(), Default::default(), stop.clone(), |address| {
+            tell.send(address).unwrap();
+        }));
     let address = told.await.unwrap();
     let local = site.local();
     damage(&site.site.folder().join("library/packs"));

@@ -88,7 +88,10 @@ async fn an_authority_that_is_lost_is_not_made_anew_while_points_know_it() {
     let local = site.local();
     let refused = local.post("/api/v1/point-tokens", json!({"name": "b"})).await.expect(503);
     assert!(refused.json["detail"].as_str().unwrap().contains("dp remove"));
-    let served = api::serve(site.site.clone(), Default::default(), |_| panic!("it serves")).await;
+    let served = api::serve(site.site.clone(), Default::default(), Default::default(), |_| {
+        panic!("it serves")
+    })
+    .await;
     assert!(served.unwrap_err().to_string().contains("authority.key"));
     local.delete("/api/v1/points/branch-7").await.expect(200);
     local.post("/api/v1/point-tokens", json!({"name": "b"})).await.expect(201);

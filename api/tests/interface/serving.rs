@@ -18,9 +18,10 @@ async fn one_port_serves_content_and_interface_and_stops_when_told() {
     let site = TestSite::with(|config| config.listen = SocketAddr::from(([127, 0, 0, 1], 0)));
     let stop = CancellationToken::new();
     let (tell, told) = tokio::sync::oneshot::channel();
-    let serving = tokio::spawn(api::serve(site.site.clone(), stop.clone(), |address| {
-        tell.send(address).unwrap();
-    }));
+    let serving =
+        tokio::spawn(api::serve(site.site.clone(), Default::default(), stop.clone(), |address| {
+            tell.send(address).unwrap();
+        }));
     let address = told.await.unwrap();
     let token = std::fs::read_to_string(site.site.token_file()).unwrap();
     let token = token.trim().to_owned();

@@ -53,17 +53,28 @@ pub(crate) fn record(
     offset: u32,
     body_len: u32,
 ) -> Result<(RecordHeader, Bytes), RecordError> {
-    let (start, bad) = (u64::from(offset), BadPack::Record(offset.into()));
+    let start = u64::from(offset);
     let end = start + RECORD_HEADER as u64 + u64::from(body_len);
-    let mut bytes = match file.read_at(start..end) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(bad.into()),
-        Err(error) => return Err(error.into()),
-    };
+    match file.read_at(start..end) {
+        Ok(bytes) => Ok(record_in(bytes, offset, body_len)?),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(BadPack::Record(start).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The same, of `bytes` that were read: those of the record and no others.
+pub(crate) fn record_in(
+    mut bytes: Bytes,
+    offset: u32,
+    body_len: u32,
+) -> Result<(RecordHeader, Bytes), BadPack> {
+    let bad = BadPack::Record(offset.into());
     let header = RecordHeader::decode(&bytes).ok_or(bad.clone())?;
     let body = bytes.split_off(RECORD_HEADER);
     if header.body_len != body_len || crc32c::crc32c(&body) != header.body_crc {
-        return Err(bad.into());
+        return Err(bad);
     }
     Ok((header, body))
 }

@@ -26,6 +26,7 @@ mod segments;
 
 pub use cache::CacheCounts;
 pub use error::ObjectsError;
+pub use gate::Term;
 pub use place::Place;
 pub use requests::{Patience, RequestCounts};
 
@@ -49,6 +50,8 @@ use std::sync::Arc;
 
 /// The folder of packs that are being written.
 const OPEN: &str = "open";
+/// The store is far away and answers many at a time.
+const READS_AT_ONCE: usize = 32;
 /// The folder of what was read.
 const CACHE: &str = "cache";
 
@@ -62,11 +65,13 @@ pub struct ObjectOptions {
     pub cache_bytes: u64,
     /// Somebody promises that no other process ever opens it, for stores that ignore conditions.
     pub single_writer: bool,
+    /// The right to lead that the lease goes with, where several servers take turns.
+    pub term: Option<Term>,
 }
 
 impl Default for ObjectOptions {
     fn default() -> Self {
-        Self { url: None, cache_bytes: 10 << 30, single_writer: false }
+        Self { url: None, cache_bytes: 10 << 30, single_writer: false, term: None }
     }
 }
 
@@ -131,7 +136,8 @@ impl ObjectPacks {
         }
         let cache = PartCache::open(folder.join(CACHE), options.cache_bytes).map_err(local)?;
         let node = Node::load(folder, &at, &*environment).map_err(local)?;
-        let requests = Requests::new(store, prefix, patience).map_err(local)?;
+        let requests =
+            Requests::new(store, prefix, patience, options.term.clone()).map_err(local)?;
         let requests = Arc::new(requests);
         match probe::probe(&requests, environment.random()).map_err(remote)? {
             Conditions::Kept => {}
@@ -304,6 +310,10 @@ impl PackStore for ObjectPacks {
 
     fn may_change_late(&self) -> bool {
         self.after_a_kill
+    }
+
+    fn reads_at_once(&self) -> usize {
+        READS_AT_ONCE
     }
 }
 

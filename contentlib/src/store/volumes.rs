@@ -354,6 +354,10 @@ impl PackStore for Volumes {
         self.all().iter().any(|volume| volume.store.may_change_late())
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.all().iter().map(|volume| volume.store.reads_at_once()).max().unwrap_or(1)
+    }
+
     fn free_space(&self) -> io::Result<Option<u64>> {
         let known = self.file_systems()?.into_iter().filter_map(|(free, _)| free);
         Ok(known.reduce(u64::saturating_add))

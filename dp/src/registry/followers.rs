@@ -10,7 +10,7 @@ use super::{PointName, Registry, RegistryError, State};
 use crate::field::{FollowerId, FollowerKind};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sitedb::{Batch, Table, Value};
+use sitedb::{Batch, Db, DbError, Order, Table, Value};
 use std::net::IpAddr;
 use tokio::sync::watch;
 
@@ -116,6 +116,9 @@ impl Follower {
     }
 }
 
+/// More requests than a site makes between two backups.
+const BEYOND: u64 = 1 << 20;
+
 /// Followers by their id.
 pub(super) const FOLLOWERS: Table<String, Follower> = Table::new("followers");
 
@@ -150,6 +153,16 @@ impl Registry {
     /// Tells of each request and report, and of the end of the registry.
     pub fn following(&self) -> watch::Receiver<u64> {
         self.following.subscribe()
+    }
+
+    /// Has `batch` put the numbers of requests, in a database that was put back, beyond those that followers may
+    /// have done since: each takes the next request for a new one.
+    pub fn renew_requests(db: &Db, batch: &mut Batch) -> Result<(), DbError> {
+        for (id, mut follower) in FOLLOWERS.scan(db, Order::Ascending, None, usize::MAX)? {
+            follower.asked = follower.asked.saturating_add(BEYOND);
+            FOLLOWERS.put(batch, &id, &follower);
+        }
+        Ok(())
     }
 
     /// Has each follower look again at what it is asked: where it is to read has changed.

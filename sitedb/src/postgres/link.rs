@@ -66,6 +66,15 @@ pub(super) enum Fault {
     Lasting(DbError),
 }
 
+impl Fault {
+    /// For who does not try again.
+    pub fn into_error(self) -> DbError {
+        match self {
+            Self::Again(error) | Self::Away(error) | Self::Lasting(error) => error,
+        }
+    }
+}
+
 impl Link {
     /// Prepares to connect; nothing is asked of the network yet.
     pub fn new(url: &PostgresUrl) -> Result<Self, DbError> {

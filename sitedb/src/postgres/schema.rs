@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | `depot_entries` | key, value: what is stored. `bytea` compares byte by byte, as keys do |
 //! | `depot_changes` | number, key, kind (0 put, 1 delete): the change feed |
-//! | `depot_state` | one row: the feed's numbers, the id of the last commit, who may write |
+//! | `depot_state` | one row: the feed's numbers, the id of the last commit, who may write, and where that one is reached |
+//! | `depot_servers` | a server that stands by: who, where, since when, and when it last said so |
 //! | `depot_schema` | one for each migration that was made |
 //!
 //! Migrations are made in order, each once, by the server that holds the database. Each statement may
@@ -20,7 +21,9 @@ use crate::DbError;
 use deadpool_postgres::Client;
 
 /// What makes tables of version n of those of version n - 1 is at n - 1.
-pub(super) const MIGRATIONS: &[&[&str]] = &[&[
+pub(super) const MIGRATIONS: &[&[&str]] = &[BEGINNING, SEVERAL_SERVERS];
+
+const BEGINNING: &[&str] = &[
     "create table if not exists depot_entries (key bytea primary key, value bytea not null)",
     "create table if not exists depot_changes \
      (seq bigint not null, key bytea not null, kind smallint not null, primary key (seq, key))",
@@ -35,7 +38,18 @@ pub(super) const MIGRATIONS: &[&[&str]] = &[&[
      holder_id text not null, \
      until timestamptz not null, \
      moving text not null)",
-]];
+];
+
+const SEVERAL_SERVERS: &[&str] = &[
+    "alter table depot_state add column if not exists address text not null default ''",
+    "alter table depot_state add column if not exists since timestamptz not null default now()",
+    "create table if not exists depot_servers ( \
+     id text primary key, \
+     name text not null, \
+     address text not null, \
+     since timestamptz not null, \
+     seen timestamptz not null)",
+];
 
 const MADE: &str = "create table if not exists depot_schema \
     (version bigint primary key, at timestamptz not null default now())";

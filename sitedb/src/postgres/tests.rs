@@ -16,7 +16,7 @@ mod relay;
 use relay::{Line, Pace};
 
 fn holder(id: &str) -> Holder {
-    Holder { id: id.into(), name: format!("the test {id}") }
+    Holder { id: id.into(), name: format!("the test {id}"), address: format!("{id}:1") }
 }
 
 fn open(url: &str) -> PostgresKv {
@@ -530,4 +530,71 @@ fn a_server_is_believed_by_its_certificate_alone() {
     assert!(refused.contains("certificate"), "of another authority: {refused}");
     std::fs::write(&ca, "no certificate").unwrap();
     assert!(opened().err().unwrap().to_string().contains("holds none"));
+}
+
+#[test]
+fn who_looks_on_sees_who_holds_it_and_who_stands_by() {
+    let url: PostgresUrl = shared().url().parse().unwrap();
+    let onlooker = Onlooker::open(&url).unwrap();
+    assert!(!onlooker.leader().unwrap().lives);
+    let kv = PostgresKv::open(&url, &holder("a")).unwrap();
+    let leader = onlooker.leader().unwrap();
+    assert_eq!((&*leader.id, &*leader.address, leader.lives), ("a", "a:1", true));
+    assert_eq!(leader.number, kv.tenure().number());
+    put(&kv, b"key", b"value").unwrap();
+    assert_eq!(onlooker.get(b"key").unwrap().unwrap(), b"value");
+    assert_eq!(onlooker.scan(&Range::default(), Order::Ascending, 9).unwrap().len(), 1);
+    assert!(put(&onlooker, b"key", b"other").is_err());
+    let refused = PostgresKv::open_if_free(&url, &holder("b")).err().unwrap();
+    assert!(matches!(refused, DbError::Held { .. }), "{refused}");
+    for _ in 0..2 {
+        onlooker.stand_by(&holder("b")).unwrap();
+        let standbys = onlooker.standbys().unwrap();
+        assert_eq!((standbys.len(), &*standbys[0].address), (1, "b:1"));
+    }
+    onlooker.leave("b").unwrap();
+    assert!(onlooker.standbys().unwrap().is_empty());
+    drop(kv);
+    let leader = onlooker.leader().unwrap();
+    assert!(leader.id.is_empty() && !leader.lives);
+    let next = PostgresKv::open_if_free(&url, &holder("b")).unwrap();
+    assert!(next.tenure().number() > leader.number);
+}
+
+#[test]
+fn who_was_followed_hears_of_it_and_has_no_time_left() {
+    let database = shared().database();
+    let url: PostgresUrl = shared().url_of(&database).parse().unwrap();
+    let first = PostgresKv::open(&url, &holder("a")).unwrap();
+    let before = first.tenure().until();
+    assert!(before > std::time::Instant::now());
+    put(&first, b"key", b"value").unwrap();
+    assert!(first.tenure().until() > before, "a write puts its end off");
+    let end = "update depot_state set until = clock_timestamp() - interval '1 s'";
+    shared().psql(&database, end).unwrap();
+    let second = PostgresKv::open_if_free(&url, &holder("b")).unwrap();
+    assert!(put(&first, b"key", b"other").is_err());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let why = runtime.block_on(first.tenure().lost());
+    assert!(matches!(why, DbError::Lost { ref holder, .. } if holder == "the test b"), "{why}");
+    assert!(first.tenure().until() <= std::time::Instant::now());
+    assert_eq!(second.get(b"key").unwrap().unwrap(), b"value");
+}
+
+#[test]
+fn tables_of_the_first_version_become_those_of_this_one_while_they_are_used() {
+    let database = shared().database();
+    let url: PostgresUrl = shared().url_of(&database).parse().unwrap();
+    drop(PostgresKv::open(&url, &holder("a")).unwrap());
+    let back = "drop table depot_servers; delete from depot_schema where version = 2; \
+                alter table depot_state drop column address, drop column since";
+    let kv = PostgresKv::open(&url, &holder("a")).unwrap();
+    put(&kv, b"key", b"1").unwrap();
+    shared().psql(&database, back).unwrap();
+    // The server of the older version does not ask for what is new.
+    put(&kv, b"key", b"2").unwrap();
+    let onlooker = Onlooker::open(&url).unwrap();
+    put(&kv, b"key", b"3").unwrap();
+    assert_eq!(onlooker.get(b"key").unwrap().unwrap(), b"3");
+    assert!(onlooker.leader().unwrap().lives);
 }

@@ -14,7 +14,7 @@
 //! that shows less than was acknowledged (a failover to a copy that had not followed) is written to
 //! no more.
 
-use super::lease::{self, RENEWAL, TIME_IN_SQL};
+use super::lease::{self, RENEWAL, TIME_IN_SQL, Tenure};
 use super::link::{Fault, For, Link, discard, step};
 use crate::kv::last_per_key;
 use crate::{Batch, CommitError, DbError, Entry, Seq};
@@ -72,7 +72,7 @@ pub(super) struct Numbers {
 pub(super) struct Writer {
     pub link: Arc<Link>,
     pub numbers: Arc<Numbers>,
-    pub fence: i64,
+    pub tenure: Tenure,
     /// Why nothing is written any more, once that is so.
     pub over: Option<Over>,
 }
@@ -196,7 +196,8 @@ impl Writer {
         }
     }
 
-    /// Commits a group and tells each caller what became of its batch; whether anything was written.
+    /// Commits a group and tells each caller what became of its batch; whether anything was written,
+    /// and the holder's time extended with it.
     async fn write(&mut self, group: Vec<(Batch, Answer)>) -> bool {
         let (mut batches, mut callers) = (Vec::new(), Vec::new());
         for (batch, caller) in group {
@@ -212,14 +213,20 @@ impl Writer {
         if batches.is_empty() {
             return false;
         }
+        let asked = Instant::now();
         match self.tried(&Work::Group(&batches)).await {
             Ok(decided) => {
+                // Where each batch was refused, nothing was written.
+                let is_written = decided.answers.iter().any(Result::is_ok);
+                if is_written {
+                    self.tenure.extend(asked);
+                }
                 // Before anybody hears of it.
                 self.numbers.newest.fetch_max(decided.newest, Ordering::AcqRel);
                 for (caller, answer) in callers.iter().zip(decided.answers) {
                     let _ = caller.send(answer.map_err(|key| CommitError::Conflict { key }));
                 }
-                true
+                is_written
             }
             Err(error) => {
                 for caller in &callers {
@@ -359,7 +366,7 @@ impl Writer {
         let (found, fence): (i64, i64) = (state.get(0), state.get(2));
         let found = lease::number(found);
         let acknowledged = self.numbers.newest.load(Ordering::Acquire);
-        if fence != self.fence {
+        if fence != self.tenure.fence() {
             let (holder, until) = (state.get(3), state.get(4));
             self.is_over(Over::Lost { holder, until });
         } else if found < acknowledged {
@@ -370,6 +377,7 @@ impl Writer {
 
     fn is_over(&mut self, over: Over) {
         tracing::error!("{}", over.error());
+        self.tenure.lose(over.error());
         self.over = Some(over);
     }
 
@@ -380,8 +388,12 @@ impl Writer {
         }
         let link = Arc::clone(&self.link);
         let Ok(client) = link.client(For::Writing, "written").await else { return };
-        match lease::renew(&client, self.fence).await {
-            Ok(true) => link.is_well(),
+        let asked = Instant::now();
+        match lease::renew(&client, self.tenure.fence()).await {
+            Ok(true) => {
+                self.tenure.extend(asked);
+                link.is_well();
+            }
             Ok(false) => match lease::whose(&client, "written").await {
                 Ok((holder, until)) => self.is_over(Over::Lost { holder, until }),
                 Err(_) => discard(client),
@@ -396,7 +408,7 @@ impl Writer {
             return;
         }
         let Ok(client) = self.link.client(For::Writing, "closed").await else { return };
-        if lease::release(&client, self.fence).await.is_err() {
+        if lease::release(&client, self.tenure.fence()).await.is_err() {
             discard(client);
         }
     }

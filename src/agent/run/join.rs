@@ -2,10 +2,11 @@
 
 use super::{AgentError, Start, dice};
 use crate::agent::control::{Ask, Asked};
-use crate::agent::enrol::{self, Patience, Wish};
+use crate::agent::enrol::{self, Wish};
 use crate::agent::home::Settled;
 use crate::agent::status::Status;
 use crate::exit::Failure;
+use client::patience::Patience;
 use dp::identity::Identity;
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -53,7 +54,7 @@ pub(super) async fn joined(
                 (standing, patience.pending(dice()))
             }
             enrol::Asked::NotYet(trouble) => {
-                (trouble.to_string(), patience.failed(&trouble, dice()))
+                (trouble.to_string(), patience.to_join(trouble.why(), dice()))
             }
         };
         if standing != said {

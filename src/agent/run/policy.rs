@@ -1,16 +1,14 @@
 //! What the site wants: asking for the policy, believing it, and waiting for the next one.
 
-use super::{Agent, AgentError, Held, LOCATION, POLICY, QUIET, dice};
+use super::{Agent, AgentError, Held, LOCATION, POLICY, dice};
 use crate::agent::link::{Site, Trouble};
+use client::patience::{Patience, WAIT};
 use client::policy::{Policy, SignedPolicy};
 use client::scan::agenda;
 use http::{Method, StatusCode};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-
-/// How long the question for the next policy waits at the site.
-const WAIT: u64 = 50;
 
 impl Agent {
     /// Takes what came of asking for the policy.
@@ -154,11 +152,11 @@ pub(super) async fn listen(
     mut held: watch::Receiver<Held>,
     to: mpsc::Sender<Result<Option<Vec<u8>>, Trouble>>,
 ) {
-    let mut failures = 0_u32;
+    let mut patience = Patience::default();
     loop {
         let Held { site, revision, poll_every } = held.borrow_and_update().clone();
         let asked = tokio::select! {
-            asked = ask_policy(&site, &revision, WAIT) => asked,
+            asked = ask_policy(&site, &revision, WAIT.as_secs()) => asked,
             // Another policy came in another way: the question is asked anew.
             changed = held.changed() => match changed {
                 Ok(()) => continue,
@@ -167,18 +165,10 @@ pub(super) async fn listen(
         };
         let pause = match &asked {
             Ok(_) => {
-                failures = 0;
+                patience.answered();
                 Duration::ZERO
             }
-            Err(trouble) => {
-                let (first, most) = match trouble {
-                    Trouble::NotLetIn(_) | Trouble::Removed(_) => (Duration::from_secs(60), QUIET),
-                    _ => (Duration::from_secs(2), poll_every.max(Duration::from_secs(60))),
-                };
-                let doubled = first.saturating_mul(1 << failures.min(12)).min(most);
-                failures = failures.saturating_add(1);
-                doubled.mul_f64(0.5 + dice() / 2.0)
-            }
+            Err(trouble) => patience.for_policy(trouble.why(), poll_every, dice()),
         };
         let is_policy = matches!(asked, Ok(Some(_)));
         if to.send(asked).await.is_err() {

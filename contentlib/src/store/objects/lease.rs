@@ -11,7 +11,11 @@
 //!
 //! The holder's machine is known by a number in its folder, so that it may take its own lease
 //! again at once: that nobody else is at work there its lock file says.
+//!
+//! Where something else decides who leads, and gives each a [`Term`], whoever has a later term than the
+//! holder of the lease takes it at once, as that one writes nothing any more.
 
+use super::gate::Term;
 use super::requests::{Requests, Won};
 use crate::library::Environment;
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +39,8 @@ pub(super) const SKEW: Duration = Duration::from_secs(30);
 /// The largest lease that is read, in bytes.
 const MOST: usize = 4096;
 const VERSION: u64 = 1;
+/// Of a lease that goes with a term: an older depot would wait for its end, and not keep to the term.
+const VERSION_WITH_TERM: u64 = 2;
 
 /// What the object says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +57,11 @@ pub(super) struct Note {
     expires: u64,
     /// Given back with no write whose outcome is unknown.
     clean: bool,
+    /// Who granted the right to lead, and which time it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grantor: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    term: Option<u64>,
 }
 
 /// Why the lease cannot be had.
@@ -116,7 +127,7 @@ impl Note {
         let text = std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MOST);
         let text = text.ok_or(Refused::Unreadable)?;
         let Version { version } = toml::from_str(text).map_err(|_| Refused::Unreadable)?;
-        if version > VERSION {
+        if version > VERSION_WITH_TERM {
             return Err(Refused::Newer(version));
         }
         toml::from_str(text).map_err(|_| Refused::Unreadable)
@@ -137,7 +148,7 @@ pub(super) fn take(
     let seen = requests.get_versioned(NAME)?;
     let note = seen.as_ref().map(|seen| Note::decode(&seen.bytes)).transpose()?;
     if let Some(note) = &note {
-        refuse_if_running(note, &holder, clock.unix_ms())?;
+        refuse_if_running(note, &holder, requests.gate().term(), clock.unix_ms())?;
     }
     let fence = note.as_ref().map_or(0, |note| note.fence) + 1;
     let inner = Inner {
@@ -171,9 +182,17 @@ pub(super) fn take(
     Ok((Lease { inner, renewal: Some(renewal) }, before))
 }
 
-fn refuse_if_running(note: &Note, holder: &Holder, now: u64) -> Result<(), Refused> {
+fn refuse_if_running(
+    note: &Note,
+    holder: &Holder,
+    term: Option<&Term>,
+    now: u64,
+) -> Result<(), Refused> {
     let is_running = note.expires > 0 && note.expires + SKEW.as_millis() as u64 > now;
-    if is_running && note.owner != holder.owner {
+    let is_followed = term.is_some_and(|ours| {
+        note.grantor.as_ref() == Some(&ours.grantor) && note.term.is_some_and(|t| t < ours.number)
+    });
+    if is_running && !is_followed && note.owner != holder.owner {
         let until = note.expires + SKEW.as_millis() as u64;
         return Err(Refused::Held { holder: note.holder.clone(), until });
     }
@@ -183,13 +202,16 @@ fn refuse_if_running(note: &Note, holder: &Holder, now: u64) -> Result<(), Refus
 impl Inner {
     fn note(&self, runs: bool) -> Note {
         let expires = self.clock.unix_ms() + LENGTH.as_millis() as u64;
+        let term = self.requests.gate().term();
         Note {
-            version: VERSION,
+            version: if term.is_some() { VERSION_WITH_TERM } else { VERSION },
             owner: self.holder.owner.clone(),
             holder: self.holder.name.clone(),
             fence: self.fence,
             expires: if runs { expires } else { 0 },
             clean: !runs && !self.requests.is_in_doubt(),
+            grantor: term.map(|term| term.grantor.clone()),
+            term: term.map(|term| term.number),
         }
     }
 
@@ -275,6 +297,11 @@ mod tests {
         Holder { owner: format!("{name}-machine"), name: name.into() }
     }
 
+    fn term(grantor: &str, number: u64) -> Option<Term> {
+        let until = Arc::new(|| Instant::now() + LENGTH);
+        Some(Term { grantor: grantor.into(), number, until })
+    }
+
     struct Two {
         first: Arc<Requests>,
         second: Arc<Requests>,
@@ -282,10 +309,17 @@ mod tests {
     }
 
     fn two() -> Two {
+        two_in_terms(None, None)
+    }
+
+    fn two_in_terms(first: Option<Term>, second: Option<Term>) -> Two {
         let bucket = Arc::new(InMemory::new());
-        let requests = || Requests::new(bucket.clone(), "a".into(), Patience::default()).unwrap();
+        let requests = |term| {
+            let requests = Requests::new(bucket.clone(), "a".into(), Patience::default(), term);
+            Arc::new(requests.unwrap())
+        };
         let clock = Arc::new(Clock(AtomicU64::new(1_700_000_000_000)));
-        Two { first: Arc::new(requests()), second: Arc::new(requests()), clock }
+        Two { first: requests(first), second: requests(second), clock }
     }
 
     fn take_as(
@@ -339,14 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn who_leads_later_takes_the_lease_at_once_and_nobody_else_does() {
+        let two = two_in_terms(term("site", 3), term("site", 4));
+        let (first, _) = take_as(&two, &two.first, "one").unwrap();
+        let (second, before) = take_as(&two, &two.second, "two").unwrap();
+        assert!(!before.unwrap().is_clean);
+        assert_eq!(first.inner.write(true).unwrap(), Some("two".into()));
+        // Not the one before, and not one that keeps to its time alone.
+        assert!(take_as(&two, &two.first, "one").is_err());
+        drop((first, second));
+        for (first, second) in [
+            (term("site", 3), term("another", 4)),
+            (term("site", 3), term("site", 3)),
+            (term("site", 3), None),
+            (None, term("site", 4)),
+        ] {
+            let two = two_in_terms(first, second);
+            let (_first, _) = take_as(&two, &two.first, "one").unwrap();
+            assert!(take_as(&two, &two.second, "two").is_err());
+            two.clock.0.fetch_add(91_000, SeqCst);
+            take_as(&two, &two.second, "two").unwrap();
+        }
+    }
+
+    #[test]
     fn what_is_no_lease_is_not_overwritten() {
         let two = two();
-        for (text, newer) in [("", false), ("version = 2\nmore = 1", true), ("version = 1", false)]
+        for (text, newer) in [("", false), ("version = 3\nmore = 1", true), ("version = 1", false)]
         {
             let seen = two.first.get_versioned(NAME).unwrap();
             two.first.replace(NAME, seen, text.into()).unwrap();
             let refused = take_as(&two, &two.second, "two").err().unwrap();
-            assert_eq!(matches!(refused, Refused::Newer(2)), newer, "{text:?}");
+            assert_eq!(matches!(refused, Refused::Newer(3)), newer, "{text:?}");
             assert_eq!(matches!(refused, Refused::Unreadable), !newer, "{text:?}");
         }
     }

@@ -25,7 +25,7 @@ const AHEAD: u32 = 4;
 const AHEAD_AT_ONCE: usize = 8;
 /// Ends of packs kept in memory, at most 256 KiB each: whoever reads a footer reads the commit
 /// records before it next.
-const ENDS: usize = 32;
+const ENDS: usize = 64;
 
 /// What is on its way, and what is at hand.
 pub(super) struct Reads {
@@ -150,6 +150,9 @@ impl Reads {
         let len = check(layout, &range)?;
         if range.is_empty() {
             return Ok(Bytes::new());
+        }
+        if let Some(bytes) = self.of_end(id, &range) {
+            return Ok(bytes);
         }
         let (part, last) = (PartId::at(id, range.start), PartId::at(id, range.end - 1));
         if part == last && self.cache.has(part) {

@@ -10,7 +10,7 @@
 //! Requests run on threads of their own, so they can be waited for from any thread, be it one of
 //! an async runtime or not.
 
-use super::gate::Gate;
+use super::gate::{Gate, Term};
 use crate::digest::Digest;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -167,6 +167,7 @@ impl Requests {
         store: Arc<dyn ObjectStore>,
         prefix: Path,
         patience: Patience,
+        term: Option<Term>,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -180,7 +181,7 @@ impl Requests {
             counts: Counts::default(),
             conditional: AtomicBool::new(true),
             in_doubt: AtomicBool::new(false),
-            gate: Gate::default(),
+            gate: Gate::during(term),
         };
         Ok(Self { core: Arc::new(core), runtime: Some(runtime) })
     }
