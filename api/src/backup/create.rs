@@ -94,6 +94,8 @@ pub(crate) fn create(site: &Site, wanted: &Wanted, progress: &Progress) -> Resul
         copies.all(&capture, progress)?;
         earlier = Some(capture);
     }
+    let before = series::list(&wanted.folder);
+    let before = before.map_err(|error| Problem::internal(&failed(&wanted.folder, error)))?;
     let (capture, mut records, name) = loop {
         let ((capture, taken), now) = {
             let moment = || (ledger.db.kv().snapshot(), Timestamp::now());
@@ -102,10 +104,10 @@ pub(crate) fn create(site: &Site, wanted: &Wanted, progress: &Progress) -> Resul
         };
         let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let name = Name { taken: second, seq: taken.seq() };
-        if !wanted.folder.join(name.to_string()).exists() {
+        if before.iter().all(|it| it.taken != second) {
             break (capture, taken, name);
         }
-        // Two within one second: the name of the next one is free.
+        // Two within one second could not be told apart by their moments.
         std::thread::sleep(Duration::from_millis(200));
     };
     drop(earlier);
