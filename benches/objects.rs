@@ -102,6 +102,8 @@ fn open(store: &Arc<dyn ObjectStore>, prefix: &str, folder: &Path, cache: usize)
     let packs = ObjectPacks::over(place, &objects, folder, clock.clone(), patience).unwrap();
     let packs = Arc::new(packs);
     let kv = Arc::new(RocksKv::open(&folder.join("index")).unwrap());
+    // As a machine does that has nothing of it: by the footers, so that no part comes into the cache.
+    Library::rebuild_on(&*packs, kv.clone(), &System).unwrap();
     let options = Options { pack_target: CONTENT as u64, ..Options::default() };
     let library = Library::open_on(packs.clone(), kv, clock, options).unwrap();
     OnStore { library, requests: packs.requests(), packs }
