@@ -9,9 +9,9 @@ use crate::{
     transport::{Client, Request, failure_of},
     units,
 };
-use ::backup::{self as files, PackFault, parts};
+use ::backup::{self as files, PackFault, keys::Passphrase, parts};
 use api::{
-    Config, Options, Problem,
+    Config, Options,
     backup::{self as backups, Lacking, Listed, create::Made, restore},
 };
 use clap::{Args, Subcommand};
@@ -99,6 +99,16 @@ Every byte has a checksum, and every record is decoded; packs that are kept besi
 no site, and changes nothing. With --passphrase-file it is tried whether the keys open, with --against-library
 whether the library of a site holds what the backup names. Exit code 5 if anything is damaged or missing.")]
 pub struct VerifyArgs {
+    #[command(flatten)]
+    which: Which,
+    /// Ask the site whether its library holds what the backup names
+    #[arg(long)]
+    against_library: bool,
+}
+
+/// Which backup is read, and what opens its keys.
+#[derive(Debug, Args)]
+struct Which {
     /// A backup, or a folder of them
     #[arg(value_name = "PATH")]
     path: PathBuf,
@@ -108,9 +118,24 @@ pub struct VerifyArgs {
     /// File whose first line the keys were sealed by
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// Ask the site whether its library holds what the backup names
-    #[arg(long)]
-    against_library: bool,
+}
+
+impl Which {
+    fn file(&self) -> Result<PathBuf, Failure> {
+        if self.at.is_some() && self.path.is_file() {
+            return Err(Failure::usage(format!(
+                "--at picks one of a folder's backups, and {} is a single one: name the folder, or leave \
+                 --at out",
+                self.path.display()
+            )));
+        }
+        backups::find(&self.path, self.at).map_err(|problem| failure_of(&problem))
+    }
+
+    fn passphrase(&self) -> Result<Option<Passphrase>, Failure> {
+        let read = self.passphrase_file.as_deref().map(backups::read_passphrase);
+        read.transpose().map_err(|problem| failure_of(&problem))
+    }
 }
 
 /// Put a backup back, into a new data folder
@@ -129,15 +154,8 @@ be served all the same, and `depot library repair --from URL` brings it from a s
 Version numbers go on 1000 later, so that none that was given out after the backup means something else.
 Stop the old site first: two with the same keys confuse whoever knows them.")]
 pub struct RestoreArgs {
-    /// A backup, or a folder of them
-    #[arg(value_name = "PATH")]
-    path: PathBuf,
-    /// Of a folder, the newest backup that shows nothing later than this [default: the newest]
-    #[arg(long, value_name = "TIME")]
-    at: Option<Timestamp>,
-    /// File whose first line the keys were sealed by
-    #[arg(long, value_name = "FILE")]
-    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Leave sealed keys where they are: they are put into the data folder by hand
     #[arg(long, conflicts_with = "passphrase_file")]
     without_keys: bool,
@@ -251,10 +269,7 @@ fn list(args: &ListArgs, out: Out) -> Result<(), Failure> {
 }
 
 async fn verify(args: &VerifyArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
-    let refused = |problem: Problem| failure_of(&problem);
-    let file = backups::find(&args.path, args.at).map_err(refused)?;
-    let passphrase = args.passphrase_file.as_deref().map(backups::read_passphrase);
-    let passphrase = passphrase.transpose().map_err(refused)?;
+    let (file, passphrase) = (args.which.file()?, args.which.passphrase()?);
     let progress = Arc::new(Progress::default());
     let (of, watched) = (file.clone(), Arc::clone(&progress));
     let work = blocking(move || {
@@ -314,19 +329,18 @@ async fn verify(args: &VerifyArgs, shared: &Shared, out: Out) -> Result<(), Fail
         w.write_all(facts(&rows).as_bytes())
     })?;
     let n_packs = found.bad_packs.len() as u64;
-    let n_missing = lacking.map_or(0, |lacking| lacking.n_missing);
+    let n_missing = lacking.as_ref().map_or(0, |lacking| lacking.n_missing);
     if n_packs + n_missing == 0 {
         out.note("nothing is damaged");
         return Ok(());
     }
-    Err(Failure::new(
-        Exit::Damaged,
-        format!(
-            "missing or damaged: {} of the backup, {} of the library",
-            units::counted(n_packs, "pack", "packs"),
-            units::counted(n_missing, "content", "contents")
-        ),
-    ))
+    let packs = units::counted(n_packs, "pack", "packs");
+    let mut said = format!("missing or damaged: {packs} of the backup");
+    if lacking.is_some() {
+        let contents = units::counted(n_missing, "content", "contents");
+        said = format!("{said}, {contents} of the library");
+    }
+    Err(Failure::new(Exit::Damaged, said))
 }
 
 async fn check(file: &Path, client: &Client, out: Out) -> Result<Lacking, Failure> {
@@ -349,13 +363,10 @@ fn show_lacking(w: &mut dyn Write, lacking: &Lacking) -> io::Result<()> {
 }
 
 async fn put_back(args: RestoreArgs, shared: &Shared, out: Out) -> Result<(), Failure> {
-    let refused = |problem: Problem| failure_of(&problem);
     let Some(data) = shared.data.clone() else {
         return Err(Failure::usage("say into which folder: --data DIR, a new or an empty one"));
     };
-    let file = backups::find(&args.path, args.at).map_err(refused)?;
-    let passphrase = args.passphrase_file.as_deref().map(backups::read_passphrase);
-    let passphrase = passphrase.transpose().map_err(refused)?;
+    let (file, passphrase) = (args.which.file()?, args.which.passphrase()?);
     if passphrase.is_none() && !args.without_keys {
         let head = files::series::outline(&file).map(|(head, _)| head);
         if head.is_ok_and(|head| head.keys == parts::Keys::Sealed) {
@@ -408,7 +419,15 @@ async fn put_back(args: RestoreArgs, shared: &Shared, out: Out) -> Result<(), Fa
             ),
         ));
     }
-    out.note(format!("start it with `depot serve --data {}`", done.data.display()));
+    let data = done.data.display();
+    if done.keys == 0 {
+        out.note(format!("put the site's keys into {data}/keys before it is served"));
+    }
+    let database = match done.database.contains("://") {
+        true => format!(" --database {}", done.database),
+        false => String::new(),
+    };
+    out.note(format!("start it with `depot serve --data {data}{database}`"));
     Ok(())
 }
 

@@ -197,6 +197,9 @@ fn a_series_keeps_packs_once_and_the_newest_backups() {
     drop(at_first);
     let none = scene.restore(&scene.path("none"), &["--at", "2020-01-01T00:00:00Z"]);
     assert!(none.fails(3).contains("no backup"));
+    let single = scene.backups().join(one["name"].as_str().unwrap()).display().to_string();
+    let both = scene.args(&["backup", "restore", &single, "--at", at]);
+    assert!(on_data(&scene.path("none"), both).fails(2).contains("is a single one"));
 
     let three = scene.create(&site, &["--with-content", "--keep", "2"]);
     assert_eq!(three["removed"], serde_json::json!([one["name"]]));
